@@ -1,0 +1,1 @@
+"""The truth: tables, sessions, claims, queries and migrations. Imports nothing else of dermq."""

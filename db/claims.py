@@ -1,0 +1,239 @@
+"""Who works on which chunk: claims, leases, fencing, and the chunks that nobody works on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update
+
+from db.clock import db_now
+from db.jobs import CLAIMABLE
+from db.models import Chunk, Image, Job, ModelBundle
+from db.status import ChunkStatus, ImageStatus, JobStatus
+
+
+class LeaseLostError(Exception):
+    """Another worker owns the chunk by now, or the job was stopped: nothing of this attempt may be written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A chunk in a worker's hands. ``owner`` is unique to the claim, so it fences every later write."""
+
+    chunk_id: int
+    job_id: int
+    owner: str
+    attempt: int
+
+    @property
+    def careful(self) -> bool:
+        """Whether an earlier attempt ended without a word, so that each image is announced before it is touched."""
+        return self.attempt > 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkJob:
+    """What a worker must know of a chunk's job before it claims the chunk."""
+
+    job_id: int
+    root: str
+    bundle_id: int
+    bundle_sha256: str
+    policy: str
+    threshold: float
+    borderline_from: float
+    force: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingImage:
+    """An image of a chunk that has not ended."""
+
+    id: int
+    path: str
+    size_bytes: int | None
+    modified_ns: int | None
+    careful_starts: int
+
+
+def job_of_chunk(connection: Connection, chunk_id: int) -> ChunkJob | None:
+    """The job that a claimable chunk belongs to, or None when there is nothing to claim."""
+    row = connection.execute(
+        select(
+            Job.id.label("job_id"),
+            Job.root,
+            Job.bundle_id,
+            ModelBundle.sha256.label("bundle_sha256"),
+            Job.policy,
+            Job.threshold,
+            Job.borderline_from,
+            Job.force,
+        )
+        .join(Chunk, Chunk.job_id == Job.id)
+        .join(ModelBundle, ModelBundle.id == Job.bundle_id)
+        .where(Chunk.id == chunk_id, _free(), Job.status.in_(CLAIMABLE))
+    ).mappings()
+    return next((ChunkJob(**values) for values in row), None)
+
+
+def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds: float) -> Claim | None:
+    """Take a chunk that is waiting or whose lease has run out. Commit before reading a byte.
+
+    Args:
+        chunk_id: from a hint; hints may be late, doubled or wrong.
+        owner: unique to this claim.
+        lease_seconds: how long the chunk is this worker's without a renewal.
+
+    Returns:
+        The claim, or None when the chunk is done, someone else's, or its job takes no work.
+    """
+    claimable = exists().where(Job.id == Chunk.job_id, Job.status.in_(CLAIMABLE))
+    row = connection.execute(
+        update(Chunk)
+        .where(Chunk.id == chunk_id, _free(), claimable)
+        .values(
+            status=ChunkStatus.LEASED,
+            attempt=Chunk.attempt + 1,
+            owner=owner,
+            lease_expires_at=db_now(lease_seconds),
+        )
+        .returning(Chunk.job_id, Chunk.attempt)
+    ).one_or_none()
+    if row is None:
+        return None
+    connection.execute(
+        update(Job).where(Job.id == row.job_id, Job.status == JobStatus.QUEUED).values(status=JobStatus.RUNNING)
+    )
+    connection.execute(update(Job).where(Job.id == row.job_id, Job.started_at.is_(None)).values(started_at=db_now()))
+    return Claim(chunk_id=chunk_id, job_id=row.job_id, owner=owner, attempt=row.attempt)
+
+
+def renew_lease(connection: Connection, claim: Claim, lease_seconds: float) -> None:
+    """Prove ownership and extend the lease; the first statement of every transaction that writes results.
+
+    Raises:
+        LeaseLostError: the chunk is not this claim's any more, or its job is paused, cancelled or gone.
+    """
+    claimable = exists().where(Job.id == Chunk.job_id, Job.status.in_(CLAIMABLE))
+    renewed = connection.execute(
+        update(Chunk).where(_owned(claim), claimable).values(lease_expires_at=db_now(lease_seconds))
+    )
+    if renewed.rowcount != 1:
+        raise LeaseLostError(f"chunk {claim.chunk_id} is not in the hands of attempt {claim.attempt} any more")
+
+
+def release_chunk(connection: Connection, claim: Claim, *, blameless: bool) -> None:
+    """Hand a chunk back unfinished. Does nothing when it is someone else's by now.
+
+    Args:
+        claim: to give up.
+        blameless: the worker was asked to stop, so this attempt does not count and the next need not be careful.
+    """
+    connection.execute(
+        update(Chunk)
+        .where(_owned(claim))
+        .values(
+            status=ChunkStatus.WAITING,
+            attempt=Chunk.attempt - 1 if blameless else Chunk.attempt,
+            owner=None,
+            lease_expires_at=None,
+            hinted_at=None,
+        )
+    )
+
+
+def close_chunk(connection: Connection, claim: Claim) -> bool:
+    """Mark a chunk done, if it is this claim's and each of its images has ended.
+
+    Returns:
+        Whether it was closed.
+    """
+    waiting = exists().where(Image.chunk_id == Chunk.id, Image.status == ImageStatus.WAITING)
+    closed = connection.execute(
+        update(Chunk).where(_owned(claim), ~waiting).values(status=ChunkStatus.DONE, owner=None, lease_expires_at=None)
+    )
+    return closed.rowcount == 1
+
+
+def waiting_images(connection: Connection, chunk_id: int) -> list[WaitingImage]:
+    """The images of a chunk that have not ended, in the order of submission."""
+    rows = connection.execute(
+        select(Image.id, Image.path, Image.size_bytes, Image.modified_ns, Image.careful_starts)
+        .where(Image.chunk_id == chunk_id, Image.status == ImageStatus.WAITING)
+        .order_by(Image.id)
+    ).mappings()
+    return [WaitingImage(**row) for row in rows]
+
+
+def mark_careful_start(connection: Connection, image_id: int) -> None:
+    """Leave the breadcrumb: this image is about to be touched in careful mode."""
+    connection.execute(update(Image).where(Image.id == image_id).values(careful_starts=Image.careful_starts + 1))
+
+
+def withdraw_careful_start(connection: Connection, image_id: int) -> None:
+    """Take the breadcrumb up again: the attempt ended without an outcome, but not by a death."""
+    connection.execute(
+        update(Image)
+        .where(Image.id == image_id, Image.careful_starts > 0)
+        .values(careful_starts=Image.careful_starts - 1)
+    )
+
+
+def take_forgotten(
+    connection: Connection, *, urgent: bool, hint_after: float, queue_is_empty: bool, limit: int
+) -> list[int]:
+    """Chunks that need a hint, marked as hinted by this statement, so that two sweepers never take the same one.
+
+    A chunk needs one when its lease has run out, when it was never hinted, or, the queue being empty, when its last
+    hint is older than ``hint_after``: while the queue holds messages, a waiting chunk may just wait for its turn.
+
+    Args:
+        urgent: of which jobs.
+        hint_after: seconds that a hint is given to be found.
+        queue_is_empty: what the broker says of the queue of these jobs.
+        limit: greatest number of chunks.
+
+    Returns:
+        Chunk ids, oldest first.
+    """
+    stale = Chunk.hinted_at < db_now(-hint_after)
+    lost = and_(Chunk.status == ChunkStatus.WAITING, stale) if queue_is_empty else Chunk.id.is_(None)
+    expired = and_(
+        Chunk.status == ChunkStatus.LEASED,
+        Chunk.lease_expires_at < db_now(),
+        or_(Chunk.hinted_at.is_(None), stale),
+    )
+    never = and_(Chunk.status == ChunkStatus.WAITING, Chunk.hinted_at.is_(None))
+    chosen = (
+        select(Chunk.id)
+        .join(Job, Job.id == Chunk.job_id)
+        .where(Job.urgent == urgent, Job.status.in_(CLAIMABLE), or_(never, expired, lost))
+        .order_by(Chunk.id)
+        .limit(limit)
+        .with_for_update(of=Chunk, skip_locked=True)
+    )
+    # Materialised first: a planner may run a subquery with LIMIT more than once.
+    ids = list(connection.scalars(chosen))
+    return mark_hinted(connection, ids)
+
+
+def mark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> list[int]:
+    """Record that messages about these chunks are about to be sent; returns the ids in order."""
+    if chunk_ids:
+        connection.execute(update(Chunk).where(Chunk.id.in_(chunk_ids)).values(hinted_at=db_now()))
+    return sorted(chunk_ids)
+
+
+def unmark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> None:
+    """The messages could not be sent: let the next sweep take these chunks again."""
+    connection.execute(update(Chunk).where(Chunk.id.in_(chunk_ids)).values(hinted_at=None))
+
+
+def _free() -> ColumnElement[bool]:
+    return or_(
+        Chunk.status == ChunkStatus.WAITING,
+        and_(Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at < db_now()),
+    )
+
+
+def _owned(claim: Claim) -> ColumnElement[bool]:
+    return and_(Chunk.id == claim.chunk_id, Chunk.owner == claim.owner, Chunk.status == ChunkStatus.LEASED)

@@ -1,0 +1,61 @@
+"""Pause, resume, retry, cancel and delete, while real workers are at it."""
+
+import time
+
+from tests.acceptance.conftest import RunningSystem, until
+
+
+def _ended(system: RunningSystem, job: str) -> int:
+    line = system.dermq("reconcile", job).stdout.splitlines()[0]
+    return int(line.split(" submitted")[0].split()[-1].replace(",", "")) - int(line.split(", ")[-1].split()[0])
+
+
+def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
+    folder = archive(800)
+    (folder / "00799.jpg").rename(folder.parent / "elsewhere.jpg")
+    (folder / "00799.jpg").symlink_to(folder.parent / "not-there.jpg")
+    job = system.dermq("submit", folder, "--force").stdout.strip()
+
+    until(lambda: _ended(system, job) > 20, "the job is under way")
+    assert "is paused" in system.dermq("pause", job).stdout
+    time.sleep(1)  # the batch in hand may still be written
+    paused_at = _ended(system, job)
+    assert paused_at < 800, "the job was over before it was paused: the test proves nothing"
+    time.sleep(2)
+    assert _ended(system, job) == paused_at
+    again = system.dermq("pause", job, check=False)
+    assert (again.returncode, "is paused" in again.stderr) == (2, True)
+
+    system.dermq("resume", job)
+    system.dermq("watch", job)
+    status = system.dermq("status", job).stdout
+    assert "800 of 800 images ended" in status
+    assert "failed: outside_root" in status
+
+    (folder / "00799.jpg").unlink()
+    (folder.parent / "elsewhere.jpg").rename(folder / "00799.jpg")
+    assert "1 images of job" in system.dermq("retry", job, "--failed", "--code", "outside_root").stdout
+    system.dermq("watch", job)
+    assert "800 scored, 0 ungradable, 0 failed" in system.dermq("reconcile", job).stdout
+
+    second = system.dermq("submit", folder, "--force")
+    assert f"submitted before as job {job}" in second.stderr
+    cancelled = second.stdout.strip()
+    system.dermq("cancel", cancelled)
+    assert "cancelled" in system.dermq("status", cancelled).stdout
+    assert "the books are right" in system.dermq("reconcile", cancelled).stdout
+    refused = system.dermq("delete", "99", "--yes", check=False)
+    assert refused.returncode == 2
+    system.dermq("delete", cancelled, "--yes")
+    assert system.dermq("status", cancelled, check=False).returncode == 2
+
+    log = system.dermq("audit", "list", job).stdout
+    assert [line.split()[5] for line in log.splitlines()] == [
+        "submitted",
+        "paused",
+        "resumed",
+        "finished",
+        "retried",
+        "finished",
+    ]
+    assert system.dermq("audit", "verify").stdout.startswith("ok")

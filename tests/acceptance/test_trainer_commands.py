@@ -1,0 +1,130 @@
+"""`dermq-train fit`, `evaluate` and `export` on a made-up data set, and the bundle that comes out on both engines."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from trainer.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
+from worker.bundle import Bundle, load_bundle
+from worker.engine import load_engine
+from worker.health import REPLAY_TOLERANCE, replay_reference
+from worker.images.made_up import draw_lesion
+from worker.images.preprocess import Preprocessing
+from worker.made_up_archive import encode
+
+LESIONS = 120
+SIZE = 64
+
+# Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument that NumPy 2 passes.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """HAM10000's layout with atypical lesions for melanomas and typical ones for nevi."""
+    root = tmp_path_factory.mktemp("ham")
+    rows = []
+    for folder in IMAGE_FOLDERS:
+        (root / folder).mkdir()
+    for lesion in range(LESIONS):
+        melanoma = lesion % 3 == 0
+        name = f"ISIC_{lesion:04}"
+        picture = draw_lesion(lesion, width=96, height=72, atypical=melanoma)
+        (root / IMAGE_FOLDERS[lesion % 2] / f"{name}.jpg").write_bytes(encode(picture, ".jpg"))
+        known = {"lesion_id": f"HAM_{lesion:04}", "image_id": name, "dx": "mel" if melanoma else "nv"}
+        rows.append(dict.fromkeys(COLUMNS, "") | known)
+    pd.DataFrame(rows).to_csv(root / METADATA_NAME, index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run after `fit` and `evaluate`."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    cache = folder.parent / "cache"
+    quick = ["--size", str(SIZE), "--epochs", "6", "--batch-size", "8", "--warmup-epochs", "1", "--ema-momentum", "0.8"]
+    _train(dataset, "fit", str(folder), "--cache", str(cache), *quick)
+    _train(dataset, "evaluate", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(dataset: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The run's bundle."""
+    target = tmp_path_factory.mktemp("models") / "made-up"
+    _train(dataset, "export", str(run), str(target), "--name", "made-up", "--version", "7")
+    return load_bundle(target)
+
+
+def _train(dataset: Path, *arguments: str) -> Result:
+    from trainer.cli import main
+
+    done = CliRunner().invoke(main, [*arguments, "--dataset", str(dataset)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_the_test_split_is_measured_and_its_opening_logged(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    test = pd.read_csv(run / "test.csv")
+    assert set(test["split"]) == {"test"}
+    assert metrics["images"] == {"melanoma": int(test["label"].sum()), "nevus": int((1 - test["label"]).sum())}
+    assert 0 <= metrics["auroc"]["low"] <= metrics["auroc"]["value"] <= metrics["auroc"]["high"] <= 1
+    # Typical and atypical lesions look so different that a network which learns at all tells them apart.
+    assert metrics["auroc"]["value"] > 0.8
+    assert (run / "test-openings.log").read_text().count("evaluate") == 1
+
+
+def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:
+    manifest = bundle.manifest
+    assert (manifest.name, manifest.version, manifest.input.size) == ("made-up", "7", SIZE)
+    assert manifest.metrics == json.loads((run / "metrics.json").read_text())
+    assert manifest.split_manifest_sha256 == json.loads((run / "split.json").read_text())["sha256"]
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    assert f"{manifest.metrics['auroc']['value']:.3f}" in card
+    assert "Not a medical device" in card
+
+
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_both_engines_give_what_the_keras_model_gave(bundle: Bundle, name: str) -> None:
+    engine = load_engine(name, bundle)  # type: ignore[arg-type]
+    worst, count = replay_reference(bundle, engine)
+    assert count == 4
+    assert worst <= REPLAY_TOLERANCE
+    batch = np.stack([Preprocessing(size=SIZE)(draw_lesion(seed, width=96, height=72)) for seed in range(5)])
+    inference = engine.infer(batch)
+    assert inference.probability.shape == (5,)
+    assert inference.features.shape == (5, 1280)
+    assert inference.feature_map.shape == (5, 2, 2, 1280)
+    # The pooled features are the mean of the map: what an explanation relies on.
+    assert inference.features == pytest.approx(inference.feature_map.mean(axis=(1, 2)), abs=1e-2)
+    alone = engine.infer(batch[2:3]).probability
+    assert alone[0] == pytest.approx(inference.probability[2], abs=1e-6)
+
+
+def test_an_unfinished_run_is_not_exported(dataset: Path, tmp_path: Path) -> None:
+    from trainer.cli import main
+
+    (tmp_path / "run").mkdir()
+    arguments = ["export", str(tmp_path / "run"), str(tmp_path / "out"), "--version", "1", "--dataset", str(dataset)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    assert "model.keras" in refused.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_conversion_that_changes_the_model_is_refused(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainer.export
+
+    monkeypatch.setattr(trainer.export, "parity", lambda *_: 0.2)
+    target = tmp_path / "bundle"
+    with pytest.raises(trainer.export.ExportError, match=r"up to 0\.2000"):
+        trainer.export.export(dataset, run, target, name="made-up", version="1")
+    assert not target.exists()
+    assert list(tmp_path.iterdir()) == []

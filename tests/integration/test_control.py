@@ -1,0 +1,249 @@
+"""Job control, the audit log and the books, on both databases."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, delete, event, func, select, update
+
+from db.audit import append_entry, entries_of, verify
+from db.books import faults_of, orphans
+from db.claims import LeaseLostError, claim_chunk, renew_lease, take_forgotten
+from db.control import Retried, cancel_job, delete_job, pause_job, resume_job, retry_failed
+from db.jobs import NewImage, count_statuses, end_submission, finish_job_if_done, view_jobs
+from db.models import AuditEntry, Chunk, Image, Job, Prediction
+from db.predictions import Failed, Scored, write_outcomes
+from db.schema import migrate
+from db.session import open_database, read, transact
+from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
+from tests.integration.databases import MadeJob, add_job, row
+
+ACTOR = "night-shift@ward"
+
+
+def score_all(database: Engine, made: MadeJob, failing: dict[int, FailureCode] | None = None) -> None:
+    """Bring every image to its end, some by a failure, and finish the job."""
+
+    def work(connection) -> None:
+        for chunk in made.chunk_ids:
+            claim_chunk(connection, chunk, f"owner-{chunk}", 60)
+        outcomes = [
+            Failed(image_id=image, code=failing[index], sentence="it failed")
+            if failing and index in failing
+            else Scored(
+                image_id=image, image_sha256="a" * 64, raw_probability=0.5, probability=0.4, flag=TriageFlag.LOW_RISK
+            )
+            for index, image in enumerate(made.image_ids)
+        ]
+        write_outcomes(connection, outcomes, bundle_id=made.bundle_id, engine="fake")
+        connection.execute(
+            update(Chunk).where(Chunk.id.in_(made.chunk_ids)).values(status=ChunkStatus.DONE, owner=None)
+        )
+
+    transact(database, work)
+    assert transact(database, lambda c: finish_job_if_done(c, made.job_id))
+
+
+def status_of(database: Engine, made: MadeJob) -> JobStatus:
+    (view,) = read(database, lambda c: view_jobs(c, job_id=made.job_id))
+    return view.status
+
+
+def test_a_paused_job_hands_out_nothing_and_goes_on_when_resumed(database: Engine) -> None:
+    made = add_job(database, 4)
+    claim = transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
+    assert claim is not None
+    assert transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR))
+    with pytest.raises(LeaseLostError):
+        transact(database, lambda c: renew_lease(c, claim, 60))
+    assert transact(database, lambda c: claim_chunk(c, made.chunk_ids[-1], "you", 60)) is None
+    sweep = {"urgent": False, "hint_after": 0, "queue_is_empty": True, "limit": 9}
+    assert transact(database, lambda c: take_forgotten(c, **sweep)) == []
+    assert not transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR)), "twice"
+
+    assert transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    transact(database, lambda c: renew_lease(c, claim, 60))
+    assert status_of(database, made) == JobStatus.RUNNING
+
+
+def test_a_cancelled_job_takes_no_work_and_keeps_what_it_has(database: Engine) -> None:
+    made = add_job(database, 4)
+    assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+    assert transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60)) is None
+    assert not transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    assert not transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+    assert read(database, lambda c: faults_of(c, made.job_id)) == []
+
+
+def test_failed_images_are_tried_again_by_code(database: Engine) -> None:
+    made = add_job(database, 6)
+    score_all(database, made, {0: FailureCode.MISSING, 1: FailureCode.MISSING, 5: FailureCode.TRUNCATED})
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=[FailureCode.MISSING], actor=ACTOR))
+    assert retried == Retried(images=2, left=0)
+    assert status_of(database, made) == JobStatus.RUNNING
+    counts = read(database, lambda c: count_statuses(c, made.job_id))
+    assert (counts.by_status[ImageStatus.WAITING], counts.by_status[ImageStatus.FAILED]) == (2, 1)
+    assert not transact(database, lambda c: finish_job_if_done(c, made.job_id)), "images wait again"
+    first = row(database, Image, made.image_ids[0])
+    assert (first.failure_code, first.reason, first.size_bytes) == (None, None, None)
+    hints = {"urgent": False, "hint_after": 60, "queue_is_empty": False, "limit": 9}
+    assert transact(database, lambda c: take_forgotten(c, **hints)) == [row(database, Chunk, first.chunk_id).id]
+
+
+def test_nothing_to_retry_leaves_the_job_finished(database: Engine) -> None:
+    made = add_job(database, 2)
+    score_all(database, made)
+    assert transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR)) == Retried(
+        images=0, left=0
+    )
+    assert status_of(database, made) == JobStatus.FINISHED
+
+
+def test_a_deleted_job_is_gone_but_its_audit_entries(database: Engine) -> None:
+    made, other = add_job(database, 3), add_job(database, 2)
+    assert not transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR)), "it still runs"
+    score_all(database, made)
+    score_all(database, other)
+    assert transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR))
+    for table, left in ((Job, 1), (Image, 2), (Prediction, 2), (Chunk, len(other.chunk_ids))):
+        assert read(database, lambda c, t=table: c.scalar(select(func.count()).select_from(t))) == left
+    entries = read(database, lambda c: entries_of(c, made.job_id))
+    assert [entry.action for entry in entries] == [AuditAction.FINISHED, AuditAction.DELETED]
+    assert entries[-1].actor == ACTOR
+    assert read(database, lambda c: orphans(c)) == []
+
+
+class TestAuditLog:
+    """Appended, chained, and broken by any change."""
+
+    @pytest.fixture(autouse=True)
+    def log(self, database: Engine) -> None:
+        for number in range(1, 6):
+            detail = {"images": number, "umlaut": "ä"}
+            transact(
+                database,
+                lambda c, n=number, d=detail: append_entry(
+                    c, actor=ACTOR, action=AuditAction.EXPORTED, job_id=n, detail=d
+                ),
+            )
+
+    def test_an_untouched_log_is_right(self, database: Engine) -> None:
+        verdict = read(database, verify)
+        assert (verdict.entries, verdict.faults) == (5, [])
+        assert json.loads(read(database, entries_of)[2].detail) == {"images": 3, "umlaut": "ä"}
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"actor": "nobody"}, {"detail": "{}"}, {"job_id": 9}, {"action": AuditAction.DELETED}, {"sha256": "f" * 64}],
+        ids=str,
+    )
+    def test_a_changed_entry_is_found(self, database: Engine, change: dict[str, object]) -> None:
+        transact(database, lambda c: c.execute(update(AuditEntry).where(AuditEntry.number == 3).values(**change)))
+        assert any("entry 3 was changed" in fault for fault in read(database, verify).faults)
+
+    @pytest.mark.parametrize("number", [1, 3])
+    def test_a_missing_entry_is_found(self, database: Engine, number: int) -> None:
+        transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number == number)))
+        assert any(f"entry {number} is missing" in fault for fault in read(database, verify).faults)
+
+    def test_a_removed_end_changes_the_head(self, database: Engine) -> None:
+        """The chain alone cannot show it: that is why the head is to be kept elsewhere."""
+        head = read(database, verify).head
+        transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number == 5)))
+        assert read(database, verify).head != head
+
+    def test_many_at_once_leave_one_chain(self, database: Engine) -> None:
+        def append() -> None:
+            for _ in range(5):
+                transact(database, lambda c: append_entry(c, actor=ACTOR, action=AuditAction.PAUSED, job_id=1))
+
+        threads = [threading.Thread(target=append) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        verdict = read(database, verify)
+        assert (verdict.entries, verdict.faults) == (25, [])
+
+
+class TestBooks:
+    """What `dermq reconcile` finds."""
+
+    @pytest.fixture
+    def made(self, database: Engine) -> MadeJob:
+        made = add_job(database, 5)
+        score_all(database, made, {4: FailureCode.MISSING})
+        return made
+
+    def test_right_books(self, database: Engine, made: MadeJob) -> None:
+        assert read(database, lambda c: faults_of(c, made.job_id) + orphans(c)) == []
+
+    @pytest.mark.parametrize(
+        ("statement", "words"),
+        [
+            (lambda m: delete(Prediction).where(Prediction.image_id == m.image_ids[0]), "without a prediction"),
+            (lambda m: update(Image).where(Image.id == m.image_ids[0]).values(status=ImageStatus.WAITING), "not ended"),
+            (lambda m: update(Image).where(Image.id == m.image_ids[4]).values(failure_code=None), "without a code"),
+            (lambda m: update(Prediction).values(image_sha256="short"), "without a SHA-256"),
+            (lambda m: update(Chunk).where(Chunk.id == m.chunk_ids[0]).values(size=99), "does not hold as many"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_wrong_books(self, database: Engine, made: MadeJob, statement, words: str) -> None:
+        transact(database, lambda c: c.execute(statement(made)))
+        assert any(words in fault for fault in read(database, lambda c: faults_of(c, made.job_id)))
+
+
+def test_a_submission_ends_even_when_a_worker_begins_in_between(database: Engine) -> None:
+    """PostgreSQL gives each statement its own view; SQLite lets nobody write in between."""
+    made = add_job(database, 2, submitted=False)
+    claimed: list[object] = []
+
+    def begin_in_between(connection, cursor, statement, *_: object) -> None:
+        if statement.startswith("UPDATE job") and not claimed:
+            claimed.append(None)
+            transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
+
+    def end(connection) -> bool:
+        if database.dialect.name == "postgresql":
+            event.listen(connection, "after_cursor_execute", begin_in_between)
+        return end_submission(connection, made.job_id)
+
+    assert transact(database, end)
+    assert status_of(database, made) in (JobStatus.QUEUED, JobStatus.RUNNING)
+    assert bool(claimed) == (database.dialect.name == "postgresql")
+    assert not transact(database, lambda c: end_submission(c, made.job_id)), "twice"
+
+
+def test_retry_says_what_a_worker_has_in_hand(database: Engine) -> None:
+    made = add_job(database, 2, 2)
+    transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
+    transact(database, lambda c: claim_chunk(c, made.chunk_ids[1], "you", 60))
+    failed = [Failed(image_id=image, code=FailureCode.MISSING, sentence="gone") for image in made.image_ids]
+    transact(database, lambda c: write_outcomes(c, failed, bundle_id=made.bundle_id, engine="fake"))
+    transact(
+        database,
+        lambda c: c.execute(update(Chunk).where(Chunk.id == made.chunk_ids[0]).values(status=ChunkStatus.DONE)),
+    )
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
+    assert retried == Retried(images=2, left=2)
+
+
+def test_a_database_file_is_for_its_user_alone_and_forgets_what_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "dermq.db"
+    engine = open_database(f"sqlite:///{path}")
+    migrate(engine)
+    canary = "PATIENT-KOWALSKA-" * 8
+    image = NewImage(path="a.jpg", size_bytes=1, modified_ns=1, patient_ref=canary)
+    made = add_job(engine, [image])
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+    transact(engine, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+    assert transact(engine, lambda c: delete_job(c, made.job_id, actor=ACTOR))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.exec_driver_sql("BEGIN")
+    assert canary.encode() not in path.read_bytes()
+    engine.dispose()

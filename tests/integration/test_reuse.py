@@ -1,0 +1,104 @@
+"""Bytes that were scored under a bundle are not inferred again, inside a job or across jobs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from db.books import faults_of
+from db.jobs import record_bundle
+from db.models import Job
+from db.predictions import OutcomeRow, outcomes_by_image
+from db.session import read, transact
+from db.status import FailureCode, ImageStatus, TriageFlag
+from tests.integration.databases import MadeJob, change
+from tests.integration.fake_scoring import (
+    LIMITS,
+    FakeEngine,
+    Images,
+    is_without_green,
+    job_of,
+    score,
+    without_green,
+)
+from worker.bundle import Bundle
+from worker.errors import EngineError
+from worker.made_up_archive import encode
+
+
+class TestReuse:
+    """Bytes that were scored under a bundle are not inferred again."""
+
+    @pytest.fixture
+    def twins(self, archive: Path) -> Path:
+        """Five pictures, two of them twice more: once beside the first, once in a later batch."""
+        (archive / "0-again.jpg").write_bytes((archive / "0.jpg").read_bytes())
+        (archive / "9.jpg").write_bytes((archive / "0.jpg").read_bytes())
+        return archive
+
+    def rows(self, database: Engine, made: MadeJob) -> dict[str, OutcomeRow]:
+        return {row.path: row for row in read(database, lambda c: list(outcomes_by_image(c, made.job_id)))}
+
+    def test_inside_a_job_the_same_bytes_are_inferred_once(
+        self, sqlite_database: Engine, bundle: Bundle, twins: Path
+    ) -> None:
+        made, engine = job_of(sqlite_database, twins), FakeEngine()
+        assert score(sqlite_database, made, bundle, engine) == 7
+        assert sum(engine.batches) == 5
+        found = self.rows(sqlite_database, made)
+        same = [found[path] for path in ("0.jpg", "0-again.jpg", "9.jpg")]
+        assert len({(row.probability, row.flag, row.image_sha256) for row in same}) == 1
+        assert sorted(row.reused for row in same) == [False, True, True]
+        assert read(sqlite_database, lambda c: faults_of(c, made.job_id)) == []
+
+    def test_across_jobs_nothing_is_inferred_but_each_job_has_its_own_threshold(
+        self, sqlite_database: Engine, bundle: Bundle, archive: Path
+    ) -> None:
+        first = job_of(sqlite_database, archive)
+        score(sqlite_database, first, bundle, FakeEngine())
+        second, engine = job_of(sqlite_database, archive), FakeEngine()
+        change(sqlite_database, Job, second.job_id, threshold=0.01, borderline_from=0.005)
+        assert score(sqlite_database, second, bundle, engine) == 5
+        assert engine.batches == []
+        before, after = self.rows(sqlite_database, first), self.rows(sqlite_database, second)
+        assert {path: row.probability for path, row in after.items()} == {
+            path: row.probability for path, row in before.items()
+        }
+        assert {row.flag for row in after.values()} == {TriageFlag.HIGH_RISK}
+        assert {row.reused for row in after.values()} == {True}
+        assert {row.engine for row in after.values()} == {"fake 1"}
+
+    def test_a_forced_job_infers_everything(self, sqlite_database: Engine, bundle: Bundle, twins: Path) -> None:
+        score(sqlite_database, job_of(sqlite_database, twins), bundle, FakeEngine())
+        forced, engine = job_of(sqlite_database, twins), FakeEngine()
+        change(sqlite_database, Job, forced.job_id, force=True)
+        assert score(sqlite_database, forced, bundle, engine) == 7
+        assert sum(engine.batches) == 7
+        assert {row.reused for row in self.rows(sqlite_database, forced).values()} == {False}
+
+    def test_another_bundle_infers_anew(self, sqlite_database: Engine, bundle: Bundle, archive: Path) -> None:
+        first = job_of(sqlite_database, archive)
+        score(sqlite_database, first, bundle, FakeEngine())
+        other = transact(sqlite_database, lambda c: record_bundle(c, sha256="c" * 64, name="other", version="2"))
+        second, engine = job_of(sqlite_database, archive), FakeEngine()
+        change(sqlite_database, Job, second.job_id, bundle_id=other)
+        assert score(sqlite_database, second, bundle, engine) == 5
+        assert sum(engine.batches) == 5
+
+    def test_the_twin_of_an_image_that_the_engine_refuses_fails_too(
+        self, sqlite_database: Engine, bundle: Bundle, archive: Path
+    ) -> None:
+        data = encode(without_green(1), ".png")
+        (archive / "1.png").write_bytes(data)
+        (archive / "1-again.png").write_bytes(data)
+
+        def refuse(images: Images) -> None:
+            if is_without_green(images):
+                raise EngineError("refused")
+
+        made = job_of(sqlite_database, archive)
+        assert score(sqlite_database, made, bundle, FakeEngine(refuse), limits=replace(LIMITS, batch_size=16)) == 7
+        found = self.rows(sqlite_database, made)
+        for path in ("1.png", "1-again.png"):
+            assert (found[path].status, found[path].failure_code) == (ImageStatus.FAILED, FailureCode.ENGINE_ERROR)

@@ -1,0 +1,84 @@
+"""Platt scaling: fitted on data whose truth is known, and applied against numbers worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from trainer.calibration import fit_platt
+from worker.bundle import Calibration
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (1.8, -1.5), (0.5, 0.7)])
+def test_a_known_slope_and_intercept_are_found_again(slope: float, intercept: float) -> None:
+    rng = np.random.default_rng(17)
+    odds = rng.normal(0, 2, 20_000)
+    labels = (rng.random(odds.size) < sigmoid(slope * odds + intercept)).astype(int)
+    found = fit_platt(labels, sigmoid(odds))
+    # Standard errors are below 0.03 at this size.
+    assert found.method == "platt"
+    assert found.slope == pytest.approx(slope, abs=0.09)
+    assert found.intercept == pytest.approx(intercept, abs=0.09)
+
+
+def test_balanced_training_is_brought_back_to_the_share_of_melanomas() -> None:
+    rng = np.random.default_rng(3)
+    labels = (rng.random(4000) < 0.14).astype(int)
+    # A network trained on equal shares: overstates the rare class.
+    raw = sigmoid(rng.normal(np.where(labels == 1, 1.5, -1.0), 1.2))
+    assert raw.mean() > 0.3
+    calibrated = fit_platt(labels, raw).apply(raw)
+    # The first-order condition of maximum likelihood.
+    assert calibrated.mean() == pytest.approx(labels.mean(), abs=1e-3)
+    assert np.array_equal(np.argsort(calibrated), np.argsort(raw))
+    assert roc_auc_score(labels, calibrated) == roc_auc_score(labels, raw)
+
+
+def test_perfectly_separated_classes_have_a_finite_fit() -> None:
+    labels = np.repeat([0, 1], 20)
+    found = fit_platt(labels, np.concatenate((np.linspace(0.05, 0.3, 20), np.linspace(0.6, 0.95, 20))))
+    assert 0 < found.slope < 1e4
+    assert math.isfinite(found.intercept)
+
+
+def test_outputs_of_exactly_zero_and_one_are_taken() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    raw = np.array([0.0, 0.2, 0.9, 0.1, 0.8, 1.0])
+    found = fit_platt(labels, raw)
+    assert np.isfinite(found.apply(raw)).all()
+
+
+def test_a_model_that_ranks_melanomas_below_nevi_is_refused() -> None:
+    labels = np.repeat([0, 1], 50)
+    raw = np.concatenate((np.linspace(0.4, 0.9, 50), np.linspace(0.1, 0.6, 50)))
+    with pytest.raises(ValueError, match=r"rank melanomas below nevi \(Platt slope -\d"):
+        fit_platt(labels, raw)
+
+
+def test_one_class_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="class"):
+        fit_platt(np.ones(4, int), np.array([0.1, 0.2, 0.3, 0.4]))
+
+
+def test_apply_against_numbers_worked_by_hand() -> None:
+    calibration = Calibration(method="platt", slope=2.0, intercept=-1.0)
+    # logit(0.8) = ln 4 = 1.386294; 2 * 1.386294 - 1 = 1.772589; 1 / (1 + e^-1.772589) = 16 / (16 + e) = 0.854773
+    assert calibration.apply(np.array([0.8]))[0] == pytest.approx(16 / (16 + math.e), abs=1e-12)
+    # logit(0.5) = 0, so 1 / (1 + e) = 0.268941
+    assert calibration.apply(np.array([[0.5]]))[0, 0] == pytest.approx(0.2689414, abs=1e-7)
+
+
+def test_apply_with_slope_one_and_no_intercept_changes_nothing() -> None:
+    raw = np.linspace(0.001, 0.999, 99).reshape(3, 33)
+    assert np.allclose(Calibration(method="platt", slope=1, intercept=0).apply(raw), raw, atol=1e-12)
+
+
+def test_apply_stays_inside_zero_and_one() -> None:
+    applied = Calibration(method="platt", slope=1, intercept=0).apply(np.array([0.0, 1.0]))
+    assert 0 < applied[0] < 1e-6
+    assert 1 - 1e-6 < applied[1] < 1

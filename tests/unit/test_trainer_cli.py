@@ -1,0 +1,108 @@
+"""``dermq-train``: help, errors for the person who trains, and a quick start."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from trainer.cli import main
+from trainer.config import FitConfig
+
+
+def test_help_shows_the_commands_and_how_to_use_them() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for expected in ("fit", "evaluate", "export", "dermq-train fit runs/first", "DERMQ_HAM10000"):
+        assert expected in result.output
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "export"])
+def test_each_commands_help_names_where_the_data_set_comes_from(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--dataset" in result.output
+    assert "DERMQ_HAM10000" in result.output
+
+
+def test_every_setting_of_a_run_is_an_option_with_its_default() -> None:
+    options = {option.name: option for option in main.commands["fit"].params if isinstance(option, click.Option)}
+    for name, default in vars(FitConfig()).items():
+        assert options[name].opts == [f"--{name.replace('_', '-')}"]
+        assert options[name].default == default
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "export"])
+def test_the_examples_in_the_help_can_be_given(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERMQ_HAM10000", "/data/HAM10000")
+    lines = [shlex.split(line) for line in (main.help or "").splitlines() if line.strip().startswith("dermq-train")]
+    (arguments,) = [line[2:] for line in lines if line[1] == command]
+    main.commands[command].make_context(command, arguments)
+
+
+@pytest.fixture
+def without_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DERMQ_HAM10000", raising=False)
+
+
+@pytest.mark.usefixtures("without_dataset")
+def test_without_a_data_set_the_option_and_the_variable_are_named() -> None:
+    result = CliRunner().invoke(main, ["fit", "run"])
+    assert result.exit_code == 2
+    assert "--dataset" in result.stderr
+    assert "DERMQ_HAM10000" in result.stderr
+
+
+def test_a_data_set_that_is_not_there_ends_with_its_name_and_no_traceback(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    result = CliRunner().invoke(
+        main, ["fit", str(tmp_path / "run"), "--dataset", str(missing), "--cache", str(tmp_path / "cache")]
+    )
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dermq-train: ")
+    assert str(missing) in result.stderr
+    assert "HAM10000_metadata.csv" in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_after_a_mistyped_data_set_the_run_folder_is_free(tmp_path: Path) -> None:
+    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(tmp_path / "nowhere")]
+    for _ in range(2):
+        result = CliRunner().invoke(main, arguments)
+        assert "holds a run already" not in result.stderr
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    FitConfig(epochs=3).write(tmp_path)
+    result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"run folder {tmp_path}, which holds a run already" in result.stderr
+    assert FitConfig.read(tmp_path) == FitConfig(epochs=3)
+
+
+def test_importing_the_cli_does_not_import_tensorflow() -> None:
+    """Help would take ten seconds otherwise."""
+    script = (
+        "import sys; from click.testing import CliRunner; from trainer.cli import main; "
+        "assert CliRunner().invoke(main, ['fit', '--help']).exit_code == 0; "
+        "print(sorted({'tensorflow', 'keras', 'sklearn', 'openvino'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
+    script = "import os, trainer.cli; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    for given, expected in ((None, "2"), ("0", "0")):
+        environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+        if given is not None:
+            environment["TF_CPP_MIN_LOG_LEVEL"] = given
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert done.stdout.strip() == expected

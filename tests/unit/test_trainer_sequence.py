@@ -1,0 +1,181 @@
+"""Balanced batches: what an epoch shows, and that a run can be repeated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from trainer.augment import Augmentation
+
+MELANOMAS, NEVI = 10, 60
+#: Colours survive rotation and flips of a plain image, so a batch tells which image each row shows.
+PLAIN = Augmentation(scale=(1, 1), shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=0)
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def canvases() -> npt.NDArray[np.uint8]:
+    """Image number n has red level 3n + 1: truncation to 8 bits may take one away."""
+    numbers = np.arange(MELANOMAS + NEVI)
+    reds = np.zeros((numbers.size, 12, 16, 3), np.uint8)
+    reds[..., 0] = (3 * numbers + 1)[:, None, None]
+    return reds
+
+
+@pytest.fixture
+def labels() -> npt.NDArray[np.int64]:
+    found = np.zeros(MELANOMAS + NEVI, int)
+    found[::7] = 1
+    assert found.sum() == MELANOMAS
+    return found
+
+
+@pytest.fixture
+def make(canvases: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Make:
+    # Here and not above: importing TensorFlow takes ten seconds, which only who runs these tests should wait for.
+    from trainer.sequence import BalancedBatches
+
+    def batches(**changes: Any) -> Any:
+        options = {"size": 8, "batch_size": 8, "seed": 1, "augmentation": PLAIN} | changes
+        return BalancedBatches(options.pop("canvases", canvases), options.pop("labels", labels), **options)
+
+    return batches
+
+
+def shown(images: npt.NDArray[np.float32]) -> list[int]:
+    """Numbers of the images in a batch."""
+    return [round(float(red) / 3) for red in images[..., 0].mean(axis=(1, 2))]
+
+
+def test_every_batch_holds_as_many_melanomas_as_nevi(make: Make, labels: npt.NDArray[np.int64]) -> None:
+    batches = make()
+    # Ten melanomas, four a batch: two full batches and one of two melanomas and two nevi.
+    assert [len(batches[index][0]) for index in range(len(batches))] == [8, 8, 4]
+    for index in range(len(batches)):
+        images, given = batches[index]
+        assert images.shape[1:] == (8, 8, 3)
+        assert given.shape == (len(images), 1)
+        assert images.dtype == given.dtype == np.float32
+        assert given.sum() == len(images) / 2
+        assert labels[shown(images)].tolist() == given[:, 0].tolist(), "a label does not belong to its image"
+
+
+def test_an_epoch_shows_every_melanoma_once_and_no_nevus_twice(make: Make, labels: npt.NDArray[np.int64]) -> None:
+    batches = make()
+    for _ in range(3):
+        images = [image for index in range(len(batches)) for image in shown(batches[index][0])]
+        melanomas = [image for image in images if labels[image] == 1]
+        nevi = [image for image in images if labels[image] == 0]
+        assert sorted(melanomas) == np.flatnonzero(labels).tolist()
+        assert len(nevi) == len(set(nevi)) == MELANOMAS
+        batches.on_epoch_end()
+
+
+def test_each_epoch_draws_other_nevi_and_another_order(make: Make, labels: npt.NDArray[np.int64]) -> None:
+    batches = make()
+    epochs = []
+    for _ in range(30):
+        images = [image for index in range(len(batches)) for image in shown(batches[index][0])]
+        epochs.append({label: [image for image in images if labels[image] == label] for label in (0, 1)})
+        batches.on_epoch_end()
+    assert set(epochs[0][0]) != set(epochs[1][0])
+    assert epochs[0][1] != epochs[1][1]
+    # In the long run none is left out.
+    assert len({nevus for epoch in epochs for nevus in epoch[0]}) == NEVI
+
+
+def test_the_same_image_looks_different_in_the_next_epoch(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    two = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    batches = make(canvases=two, labels=np.array([1, 0]), batch_size=2, augmentation=Augmentation())
+    first = batches[0][0]
+    batches.on_epoch_end()
+    assert not np.array_equal(first, batches[0][0])
+
+
+def test_a_run_repeats_by_seed_whatever_the_order_of_the_batches(make: Make) -> None:
+    one, two, other = (make(seed=seed, augmentation=Augmentation()) for seed in (5, 5, 6))
+    for batches in (one, two, other):
+        batches.on_epoch_end()
+    forwards = [one[index][0] for index in range(len(one))]
+    backwards = [two[index][0] for index in reversed(range(len(two)))][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))
+    assert not np.array_equal(forwards[0], other[0][0])
+
+
+def test_values_stay_within_eight_bits(make: Make) -> None:
+    images, _ = make(augmentation=Augmentation())[0]
+    assert images.min() >= 0
+    assert images.max() <= 255
+    assert images.max() > 1, "scaling belongs to the model, not to the batches"
+
+
+@pytest.mark.parametrize(("label", "counts"), [(0, "0 melanomas and 70 nevi"), (1, "70 melanomas and 0 nevi")])
+def test_a_missing_class_is_refused(make: Make, label: int, counts: str) -> None:
+    with pytest.raises(ValueError, match=counts):
+        make(labels=np.full(MELANOMAS + NEVI, label))
+
+
+def test_fewer_nevi_than_melanomas_are_refused(make: Make, labels: npt.NDArray[np.int64]) -> None:
+    with pytest.raises(ValueError, match="60 melanomas and 10 nevi"):
+        make(labels=1 - labels)
+
+
+def test_an_odd_batch_is_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="batch_size=7"):
+        make(batch_size=7)
+
+
+@pytest.mark.parametrize("batch_size", [0, -2])
+def test_an_empty_batch_is_refused(make: Make, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+        make(batch_size=batch_size)
+
+
+class TestSevenClasses:
+    """Class-balanced batches: every class equally often, however rare."""
+
+    LABELS = np.array([0] * 3 + [1] * 40 + [2] * 10)
+
+    @pytest.fixture
+    def seven(self) -> Make:
+        from trainer.sequence import ClassBalancedBatches
+
+        reds = np.zeros((len(self.LABELS), 12, 16, 3), np.uint8)
+        reds[..., 0] = (3 * np.arange(len(self.LABELS)) + 1)[:, None, None]
+        defaults = {"classes": 3, "draws": 30, "size": 8, "batch_size": 7, "seed": 1, "augmentation": PLAIN}
+        return lambda labels=self.LABELS, **changes: ClassBalancedBatches(reds, labels, **(defaults | changes))
+
+    def test_every_class_is_shown_equally_often_and_with_its_label(self, seven: Make) -> None:
+        batches = seven()
+        images, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
+        drawn = [image for part in images for image in shown(part)]
+        given = np.concatenate(labels)
+        assert given.shape == (30, 3)
+        assert given.sum(axis=0).tolist() == [10, 10, 10]
+        assert given.argmax(axis=1).tolist() == self.LABELS[drawn].tolist()
+        # A rare class repeats itself evenly, a common one not at all.
+        rare = [drawn.count(image) for image in range(3)]
+        assert max(rare) - min(rare) <= 1
+        assert len({image for image in drawn if self.LABELS[image] == 1}) == 10
+
+    def test_another_epoch_shows_other_images(self, seven: Make) -> None:
+        batches = seven()
+        first = shown(batches[0][0])
+        batches.on_epoch_end()
+        assert shown(batches[0][0]) != first
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"labels": np.zeros(53, int)}, r"classes \[1, 2\]"),
+            ({"draws": 2}, "draws=2"),
+            ({"batch_size": 0}, "batch_size=0"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_refused(self, seven: Make, changes: dict[str, Any], words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            seven(**changes)

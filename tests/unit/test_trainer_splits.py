@@ -1,0 +1,155 @@
+"""The lesion-disjoint split and its manifest."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.ham10000 import read_ham10000
+from trainer.splits import (
+    FRACTIONS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    SplitError,
+    check_lesion_disjoint,
+    manifest_sha256,
+    read_manifest,
+    split_by_lesion,
+    write_manifest,
+)
+
+SIDES = (TRAIN, VALIDATION, TEST)
+
+
+def table(images_per_lesion: dict[str, list[int]]) -> pd.DataFrame:
+    """Rows for lesions that have so many images each."""
+    counts = [(dx, count) for dx, lesions in images_per_lesion.items() for count in lesions]
+    return pd.DataFrame(
+        [
+            (f"ISIC_{lesion:04}_{image}", f"HAM_{lesion:04}", dx)
+            for lesion, (dx, count) in enumerate(counts)
+            for image in range(count)
+        ],
+        columns=["image_id", "lesion_id", "dx"],
+    )
+
+
+#: Seven lesions of a diagnosis are the fewest that `split_by_lesion` promises to take.
+TABLES = st.dictionaries(
+    st.sampled_from(["mel", "nv", "bkl", "bcc", "df"]),
+    st.lists(st.integers(1, 4), min_size=7, max_size=40),
+    min_size=1,
+    max_size=4,
+).map(table)
+
+
+def split_table(seed: int = 1) -> pd.DataFrame:
+    frame = table({"mel": [1, 2, 3] * 10, "nv": [1, 1, 2] * 20})
+    return frame.assign(split=split_by_lesion(frame, seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(frame=TABLES, seed=st.integers(0, 2**32 - 1))
+def test_whole_lesions_are_split_in_the_shares_of_each_diagnosis(frame: pd.DataFrame, seed: int) -> None:
+    split = split_by_lesion(frame, seed)
+    assert split.index.equals(frame.index)
+    assert split.isin(SIDES).all()
+    lesions = frame.assign(split=split).drop_duplicates(["lesion_id", "split"])
+    assert len(lesions) == frame["lesion_id"].nunique(), "a lesion is on two sides"
+    for _, of_diagnosis in lesions.groupby("dx"):
+        for side, share in FRACTIONS.items():
+            # The second draw divides what the first one left, so roundings add up.
+            assert abs((of_diagnosis["split"] == side).sum() - share * len(of_diagnosis)) <= 3
+    for side, share in FRACTIONS.items():
+        assert abs((lesions["split"] == side).sum() - share * len(lesions)) <= 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(frame=TABLES, seed=st.integers(0, 2**32 - 1), shuffle=st.integers(0, 1000))
+def test_the_order_of_the_rows_does_not_matter(frame: pd.DataFrame, seed: int, shuffle: int) -> None:
+    shuffled = frame.sample(frac=1, random_state=shuffle)
+    assert split_by_lesion(shuffled, seed).sort_index().equals(split_by_lesion(frame, seed))
+
+
+def test_another_seed_gives_another_split() -> None:
+    assert not split_table(1)["split"].equals(split_table(2)["split"])
+
+
+def test_the_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    frame = split_table().sample(frac=1, random_state=0).assign(path="/somewhere", age=50)
+    digest = write_manifest(frame, tmp_path, seed=1)
+    back = read_manifest(tmp_path)
+    assert list(back.columns) == ["image_id", "lesion_id", "dx", "split"]
+    expected = frame.sort_values("image_id", ignore_index=True)[list(back.columns)]
+    assert back.to_dict("list") == expected.to_dict("list")
+    assert manifest_sha256(back) == digest
+
+
+def test_the_hash_is_that_of_the_file_and_is_recorded_with_seed_and_counts(tmp_path: Path) -> None:
+    frame = split_table(seed=7)
+    digest = write_manifest(frame, tmp_path, seed=7)
+    assert digest == hashlib.sha256((tmp_path / "split.csv").read_bytes()).hexdigest()
+    recorded = json.loads((tmp_path / "split.json").read_text())
+    assert (recorded["seed"], recorded["sha256"]) == (7, digest)
+    assert recorded["counts"][TEST] == {
+        "lesions": frame.loc[frame["split"] == TEST, "lesion_id"].nunique(),
+        "images": (frame["split"] == TEST).sum(),
+    }
+    assert sum(side["images"] for side in recorded["counts"].values()) == len(frame)
+
+
+def test_the_hash_does_not_depend_on_the_order_of_the_rows() -> None:
+    frame = split_table()
+    assert manifest_sha256(frame) == manifest_sha256(frame.sample(frac=1, random_state=3))
+
+
+def test_a_changed_split_is_refused(tmp_path: Path) -> None:
+    write_manifest(split_table(), tmp_path, seed=1)
+    path = tmp_path / "split.csv"
+    text = path.read_text()
+    # A whole lesion changes sides: still disjoint, only the hash can tell.
+    first = text.splitlines()[1]
+    path.write_text(text.replace(first, first.rsplit(",", 1)[0] + (",test" if first.endswith("train") else ",train")))
+    with pytest.raises(SplitError, match=r"split\.csv has SHA-256 [0-9a-f]{64}, split\.json recorded [0-9a-f]{64}"):
+        read_manifest(tmp_path)
+
+
+def test_a_row_taken_out_is_refused(tmp_path: Path) -> None:
+    write_manifest(split_table(), tmp_path, seed=1)
+    path = tmp_path / "split.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(SplitError):
+        read_manifest(tmp_path)
+
+
+def test_a_lesion_on_two_sides_is_refused_by_name(tmp_path: Path) -> None:
+    frame = split_table()
+    check_lesion_disjoint(frame)
+    siblings = frame.index[frame["lesion_id"] == "HAM_0002"]
+    assert len(siblings) == 3
+    frame.loc[siblings[:1], "split"] = TEST
+    frame.loc[siblings[1:], "split"] = TRAIN
+    with pytest.raises(SplitError, match=r"^1 lesions are on two sides of the split: HAM_0002\.$"):
+        check_lesion_disjoint(frame)
+    write_manifest(frame, tmp_path, seed=1)
+    with pytest.raises(SplitError, match="HAM_0002"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.ham10000
+@pytest.mark.skipif("DERMQ_HAM10000" not in os.environ, reason="DERMQ_HAM10000 does not name the real data set")
+def test_the_real_data_split_in_the_promised_shares() -> None:
+    frame = read_ham10000(Path(os.environ["DERMQ_HAM10000"]))
+    frame["split"] = split_by_lesion(frame, seed=20181)
+    check_lesion_disjoint(frame)
+    lesions = frame.drop_duplicates("lesion_id")
+    for diagnosis in ("mel", "nv"):
+        shares = lesions.loc[lesions["dx"] == diagnosis, "split"].value_counts(normalize=True)
+        for side, share in FRACTIONS.items():
+            assert shares[side] == pytest.approx(share, abs=0.01), f"{diagnosis} in {side}"

@@ -1,0 +1,1 @@
+"""The laboratory: from HAM10000 to a bundle."""

@@ -1,0 +1,86 @@
+"""Random changes to a training image that leave its diagnosis alone.
+
+Dermoscopic images have no up and no left, are taken at varying magnification and under varying light, and their
+diagnosis rarely hangs on one spot: hence rotation, flips, scale, shift, colour and cut-out (DeVries & Taylor,
+"Improved regularization of convolutional neural networks with cutout", 2017).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.images.decode import RGBImage
+from worker.images.opencv import cv2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Ranges of the random changes.
+
+    Args:
+        scale: least and greatest magnification, relative to what serving sees.
+        shift: greatest displacement, as a share of the side.
+        brightness: greatest change of the level, as a share of the full range.
+        contrast: greatest relative change of the contrast.
+        saturation: greatest relative change of the distance from grey.
+        white_balance: greatest relative change of one colour channel.
+        cutout: probability that a rectangle is blanked.
+        cutout_side: greatest side of that rectangle, as a share of the image's.
+    """
+
+    scale: tuple[float, float] = (0.8, 1.3)
+    shift: float = 0.06
+    brightness: float = 0.12
+    contrast: float = 0.2
+    saturation: float = 0.25
+    white_balance: float = 0.06
+    cutout: float = 0.5
+    cutout_side: float = 0.35
+
+    def __call__(self, canvas: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
+        """Draw one training input.
+
+        Args:
+            canvas: decoded image of any size, (height, width, 3), uint8, RGB.
+            size: side of the model's input in pixels.
+            rng: source of chance.
+
+        Returns:
+            (size, size, 3), uint8, RGB.
+        """
+        image = self._warp(canvas, size, rng)
+        return self._cut_out(self._recolour(image, rng), rng)
+
+    def _warp(self, canvas: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
+        height, width = canvas.shape[:2]
+        scale = size / min(height, width) * np.exp(rng.uniform(*np.log(self.scale)))
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(0, 360), scale)
+        if rng.random() < 0.5:
+            # A mirrored first column mirrors the image; with any rotation this covers every flip.
+            matrix[:, 2] = matrix[:, 2] + matrix[:, 0] * width
+            matrix[:, 0] *= -1
+        middle = np.array((size - width, size - height)) / 2
+        matrix[:, 2] = matrix[:, 2] + middle + rng.uniform(-self.shift, self.shift, 2) * size
+        return cv2.warpAffine(  # type: ignore[return-value]
+            canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+
+    def _recolour(self, image: RGBImage, rng: np.random.Generator) -> RGBImage:
+        x = image.astype(np.float32)
+        mean = x.mean()
+        grey = x.mean(axis=2, keepdims=True)
+        x = grey + (x - grey) * np.float32(1 + rng.uniform(-self.saturation, self.saturation))
+        x = mean + (x - mean) * np.float32(1 + rng.uniform(-self.contrast, self.contrast))
+        x = x + np.float32(255 * rng.uniform(-self.brightness, self.brightness))
+        x *= (1 + rng.uniform(-self.white_balance, self.white_balance, 3)).astype(np.float32)
+        changed: RGBImage = np.rint(np.clip(x, 0, 255)).astype(np.uint8)
+        return changed
+
+    def _cut_out(self, image: RGBImage, rng: np.random.Generator) -> RGBImage:
+        if rng.random() >= self.cutout:
+            return image
+        size = image.shape[0]
+        height, width = (rng.uniform(0.1, self.cutout_side, 2) * size).astype(int)
+        top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+        image[top : top + height, left : left + width] = image.mean(axis=(0, 1)).astype(np.uint8)
+        return image

@@ -1,0 +1,97 @@
+"""Decode the data set once, into a memory map that training draws from.
+
+A canvas is an image brought to one size a little above the model's input, so that rotation and scale have something to
+take from. Validation and test never see a canvas: they go through `worker.images.preprocess` from the file.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.ham10000 import DatasetError
+from worker.errors import ImageFaultError
+from worker.images.decode import RGBImage, decode
+from worker.images.opencv import cv2
+from worker.images.preprocess import Preprocessing, resize_shorter_side
+
+#: Shorter and longer side of a canvas in pixels: HAM10000's 4:3.
+CANVAS_HEIGHT, CANVAS_WIDTH = 256, 341
+
+
+def draw_canvas(image: RGBImage) -> RGBImage:
+    """Bring a decoded image to (256, 341, 3): shorter side resized, longer side cut or mirrored to fit."""
+    if image.shape[0] > image.shape[1]:
+        image = np.ascontiguousarray(image.transpose(1, 0, 2))
+    resized = resize_shorter_side(image, CANVAS_HEIGHT)
+    surplus = resized.shape[1] - CANVAS_WIDTH
+    if surplus < 0:
+        left = -surplus // 2
+        return cv2.copyMakeBorder(  # type: ignore[return-value]
+            resized, 0, 0, left, -surplus - left, cv2.BORDER_REFLECT_101
+        )
+    return resized[:, surplus // 2 : surplus // 2 + CANVAS_WIDTH]
+
+
+def decode_file(path: Path) -> RGBImage:
+    """Decode one image file of a data set.
+
+    Raises:
+        DatasetError: it cannot be decoded; names the file.
+    """
+    try:
+        return decode(path.read_bytes())
+    except ImageFaultError as fault:
+        raise DatasetError(f"{path.name} cannot be used: {fault.sentence}. Get the file again.") from None
+
+
+def load_canvases(paths: Sequence[Path], cache: Path) -> npt.NDArray[np.uint8]:
+    """Decode images into a memory map, or open the map that an earlier call made of the same files.
+
+    Args:
+        paths: the image files, in the order wanted.
+        cache: folder for the map (262 KB an image); made when absent.
+
+    Returns:
+        Read-only memory map, (len(paths), 256, 341, 3), uint8, RGB.
+
+    Raises:
+        DatasetError: a file cannot be decoded; names it.
+        OSError: a file cannot be read.
+    """
+    identity = [[path.name, path.stat().st_size] for path in paths]
+    key = hashlib.sha256(json.dumps([identity, CANVAS_HEIGHT, CANVAS_WIDTH]).encode()).hexdigest()[:16]
+    target = cache / f"canvases-{key}.npy"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_suffix(".partial")
+        shape = (len(paths), CANVAS_HEIGHT, CANVAS_WIDTH, 3)
+        canvases = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+
+        def fill(index: int) -> None:
+            canvases[index] = draw_canvas(decode_file(paths[index]))
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(fill, range(len(paths))))
+        canvases.flush()
+        unfinished.rename(target)
+    opened: npt.NDArray[np.uint8] = np.load(target, mmap_mode="r")
+    return opened
+
+
+def load_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Decode and preprocess images exactly as a worker does.
+
+    Returns:
+        (len(paths), size, size, 3), uint8, RGB, in memory.
+    """
+
+    def load(path: Path) -> RGBImage:
+        return preprocessing(decode_file(path))
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(load, paths)))

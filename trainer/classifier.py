@@ -1,0 +1,97 @@
+"""The heads on a backbone: the reference one for two classes, and one for the seven diagnoses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from trainer.backbones import build_backbone
+from trainer.ham10000 import DIAGNOSES
+
+#: Names of the outputs that an exported model has, in order.
+OUTPUTS = ("probability", "features", "feature_map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """One network, seen twice: as it is trained and as it scores.
+
+    Args:
+        trained: images to what the loss is computed on: the probability of melanoma (n, 1), or those of the classes.
+        scoring: images to the probability of melanoma against nevus, (n, 1).
+    """
+
+    trained: keras.Model
+    scoring: keras.Model
+
+
+def build_classifier(backbone: str, size: int) -> Classifier:
+    """The reference head: global average pooling, Dense 128 ReLU, Dropout 0.5, Dense 1 sigmoid.
+
+    Args:
+        backbone: name in `trainer.backbones.BACKBONES`.
+        size: side of the square input in pixels.
+
+    Returns:
+        A classifier whose two sides are the same model, from RGB of 0 to 255, (n, size, size, 3).
+    """
+    base, hidden = _body(backbone, size)
+    # float32 whatever the policy: a probability near 0 or 1 must not be rounded.
+    probability = layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(hidden)
+    model = keras.Model(base.input, probability, name=f"{backbone}-melanoma")
+    return Classifier(trained=model, scoring=model)
+
+
+def build_seven_class_classifier(backbone: str, size: int) -> Classifier:
+    """The same body under a softmax of the seven diagnoses, read as melanoma against nevus.
+
+    p(mel) / (p(mel) + p(nv)) is the sigmoid of the difference of two logits, which a dense layer with the fixed weights
+    +1 and -1 computes: no code travels with the model.
+
+    Args:
+        backbone: name in `trainer.backbones.BACKBONES`.
+        size: side of the square input in pixels.
+
+    Returns:
+        A classifier trained on (n, 7), in the order of `trainer.ham10000.DIAGNOSES`.
+    """
+    base, hidden = _body(backbone, size)
+    logits = layers.Dense(len(DIAGNOSES), dtype="float32", name="logits")(hidden)
+    classes = layers.Softmax(dtype="float32", name="classes")(logits)
+    against = layers.Dense(
+        1, use_bias=False, activation="sigmoid", trainable=False, dtype="float32", name="probability"
+    )
+    probability = against(logits)
+    kernel = np.zeros((len(DIAGNOSES), 1), np.float32)
+    kernel[DIAGNOSES.index("mel")], kernel[DIAGNOSES.index("nv")] = 1, -1
+    against.set_weights([kernel])
+    return Classifier(
+        trained=keras.Model(base.input, classes, name=f"{backbone}-seven"),
+        scoring=keras.Model(base.input, probability, name=f"{backbone}-melanoma"),
+    )
+
+
+def _body(backbone: str, size: int) -> tuple[keras.Model, Any]:
+    base = build_backbone(backbone, size)
+    features = layers.GlobalAveragePooling2D(name="features")(base.output)
+    hidden = layers.Dense(128, activation="relu", name="hidden")(features)
+    return base, layers.Dropout(0.5, name="dropout")(hidden)
+
+
+def with_all_outputs(classifier: keras.Model) -> keras.Model:
+    """The same network with the three outputs of the bundle: probability, pooled features, last feature map.
+
+    Args:
+        classifier: the scoring side.
+
+    Returns:
+        Keras model with outputs named as in `OUTPUTS`: (n, 1), (n, channels), (n, h, w, channels).
+    """
+    pooling = classifier.get_layer("features")
+    return keras.Model(
+        classifier.input,
+        {"probability": classifier.output, "features": pooling.output, "feature_map": pooling.input},
+        name=classifier.name,
+    )

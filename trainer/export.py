@@ -1,0 +1,198 @@
+"""From a finished run to a bundle: convert, prove that nothing changed on the way, and write it with its hashes."""
+
+import json
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from trainer.backbones import BACKBONES
+from trainer.canvas import load_inputs
+from trainer.card import model_card
+from trainer.classifier import OUTPUTS, with_all_outputs
+from trainer.config import FitConfig
+from trainer.evaluate import choose_on_validation
+from trainer.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.splits import TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
+from worker.bundle import (
+    MANIFEST_NAME,
+    Bundle,
+    BundleManifest,
+    InputSpec,
+    QualityLimits,
+    load_bundle,
+    sha256_of,
+)
+from worker.engine import load_engine
+from worker.images.decode import decode
+from worker.images.made_up import draw_lesion
+from worker.images.opencv import cv2
+from worker.images.preprocess import Preprocessing
+from worker.images.quality import measure_quality
+
+#: Greatest difference of a probability between the exported and the Keras model on real images.
+PARITY_TOLERANCE = 0.005
+#: Real images that parity is checked on.
+_PARITY_IMAGES = 256
+#: Seeds of the made-up reference images.
+_REFERENCE_SEEDS = (11, 23, 42, 57)
+#: The quality gate stops what is below this share of nearly every training image's measure.
+_QUALITY_SHARE, _QUALITY_QUANTILE = 0.5, 0.001
+#: A bundle larger than this does not go into the repository.
+_LARGEST_BUNDLE = 25 * 1000 * 1000
+_LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
+
+
+class ExportError(Exception):
+    """The bundle is refused; the text says what did not hold."""
+
+
+def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -> Bundle:
+    """Write a run's bundle, replacing the target only when everything held.
+
+    Args:
+        dataset: the HAM10000 folder; parity and the quality limits are taken from its images.
+        run: a run folder that `fit` and `evaluate` have finished.
+        target: folder of the bundle.
+        name: of the bundle.
+        version: of the bundle.
+
+    Returns:
+        The bundle, loaded and verified.
+
+    Raises:
+        ExportError: the run is not finished, the converted model differs from the Keras model, or the bundle is too
+            large.
+    """
+    for needed in ("model.keras", "validation.csv", "metrics.json"):
+        if not (run / needed).is_file():
+            raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
+    config = FitConfig.read(run)
+    model = with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
+        folder = Path(scratch) / "bundle"
+        folder.mkdir(mode=0o755)
+        model.save(folder / "model.keras")
+        _convert(model, folder, config.size)
+        _write_references(model, folder, config)
+        manifest = _manifest(dataset, run, folder, config, name=name, version=version)
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest, BACKBONES[config.backbone].weights_from))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+        (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))
+        size = sum(path.stat().st_size for path in folder.rglob("*"))
+        if size > _LARGEST_BUNDLE:
+            raise ExportError(f"The bundle has {size:,} bytes; the largest allowed has {_LARGEST_BUNDLE:,}.")
+        _check_parity(model, load_bundle(folder), _real_inputs(dataset, run, VALIDATION, config.size, _PARITY_IMAGES))
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    return load_bundle(target)
+
+
+def _convert(model: keras.Model, folder: Path, size: int) -> None:
+    """Write ``model.xml`` and ``model.bin``: weights as 16-bit floats, 8-bit RGB in, the named outputs out."""
+    with tempfile.TemporaryDirectory() as saved:
+        model.export(saved, format="tf_saved_model", verbose=False)
+        converted = openvino.convert_model(saved, input=[openvino.PartialShape([-1, size, size, 3])])
+    by_name = {name: output for output in converted.outputs for name in output.get_names()}
+    converted = openvino.Model([by_name[name] for name in OUTPUTS], converted.get_parameters(), model.name)
+    steps = openvino.preprocess.PrePostProcessor(converted)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    converted = steps.build()
+    for output, name in zip(converted.outputs, OUTPUTS, strict=True):
+        output.get_tensor().set_names({name})
+    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=True)
+
+
+def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> None:
+    """A few made-up images with the Keras model's probabilities, for `dermq check` to replay."""
+    reference = folder / "reference"
+    reference.mkdir()
+    expected = {}
+    preprocessing = Preprocessing(size=config.size)
+    for seed in _REFERENCE_SEEDS:
+        path = reference / f"made-up-{seed}.png"
+        encoded = cv2.imencode(".png", cv2.cvtColor(draw_lesion(seed, width=360, height=270), cv2.COLOR_RGB2BGR))[1]
+        path.write_bytes(encoded.tobytes())
+        expected[path.name] = float(_probabilities(model, preprocessing(decode(path.read_bytes()))[None])[0])
+    (reference / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
+
+
+def _manifest(dataset: Path, run: Path, folder: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
+    calibration, thresholds = choose_on_validation(run)
+    return BundleManifest(
+        format=1,
+        name=name,
+        version=version,
+        created=datetime.now(UTC).replace(microsecond=0),
+        backbone=config.backbone,
+        classes=("nevus", "melanoma"),
+        input=InputSpec(size=config.size, fit="cover", colour_order="RGB", scale="in the graph, from 0 to 255"),
+        outputs=OUTPUTS,
+        thresholds=thresholds,
+        calibration=calibration,
+        quality=_quality_limits(_real_inputs(dataset, run, TRAIN, config.size, None), config.size),
+        metrics=json.loads((run / "metrics.json").read_text()),
+        split_manifest_sha256=manifest_sha256(read_manifest(run)),
+        licence=_LICENCE,
+        files={},
+    )
+
+
+def _real_inputs(dataset: Path, run: Path, split: str, size: int, limit: int | None) -> npt.NDArray[np.uint8]:
+    images = melanoma_or_nevus(images_with_split(read_ham10000(dataset), run))
+    paths = [Path(path) for path in images.loc[images["split"] == split, "path"]]
+    # Spread over the split: neighbours in the list are often siblings.
+    chosen = paths if limit is None else paths[:: max(1, len(paths) // limit)][:limit]
+    return load_inputs(chosen, Preprocessing(size=size))
+
+
+def _quality_limits(inputs: npt.NDArray[np.uint8], size: int) -> QualityLimits:
+    measures = [measure_quality(image, image) for image in inputs]
+
+    def limit(values: list[float]) -> float:
+        return _QUALITY_SHARE * float(np.quantile(values, _QUALITY_QUANTILE))
+
+    return QualityLimits(
+        # With fewer pixels than the model takes, detail would be made up by interpolation.
+        short_side=size,
+        contrast=limit([measure.contrast for measure in measures]),
+        sharpness=limit([measure.sharpness for measure in measures]),
+    )
+
+
+def _check_parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> None:
+    difference = parity(model, bundle, inputs)
+    if difference > PARITY_TOLERANCE:
+        raise ExportError(
+            f"On {len(inputs)} real images the converted model's probability differs from the Keras model's by up to "
+            f"{difference:.4f}; at most {PARITY_TOLERANCE} is allowed. Nothing was written."
+        )
+
+
+def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> float:
+    """Greatest difference of a probability between the bundle on OpenVINO and the Keras model.
+
+    Args:
+        model: with the outputs of `trainer.classifier.OUTPUTS`.
+        bundle: to compare.
+        inputs: (n, size, size, 3), uint8, RGB.
+    """
+    found = load_engine("openvino", bundle).infer(inputs).probability
+    return float(np.abs(found - _probabilities(model, inputs)).max())
+
+
+def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8], batch: int = 64) -> npt.NDArray[np.float64]:
+    def infer(part: npt.NDArray[np.uint8]) -> Any:
+        return keras.ops.convert_to_numpy(model(part.astype(np.float32), training=False)["probability"])
+
+    parts = [infer(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+    return np.concatenate(parts)[:, 0].astype(np.float64)

@@ -1,0 +1,161 @@
+"""Balanced training batches, for two classes and for seven."""
+
+from abc import ABC, abstractmethod
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from trainer.augment import Augmentation
+
+Floats = npt.NDArray[np.float32]
+
+
+class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
+    """Augmented images in an order that is drawn afresh each epoch.
+
+    What an image looks like depends only on the seed, the epoch and its place, so a run repeats whatever the number of
+    workers. A subclass draws in `_draw` and answers for one batch in `_batch`.
+    """
+
+    def __init__(self, canvases: npt.NDArray[np.uint8], *, size: int, seed: int, augmentation: Augmentation) -> None:
+        super().__init__(workers=1, max_queue_size=4)
+        self._canvases, self._size, self._seed, self._augmentation = canvases, size, seed, augmentation
+        self.epoch = 0
+
+    @abstractmethod
+    def _draw(self, rng: np.random.Generator) -> None:
+        """Draw the images of an epoch and their order."""
+
+    @abstractmethod
+    def _batch(self, index: int) -> tuple[npt.NDArray[np.intp], Floats]:
+        """Numbers of the images of a batch, (n,), and their labels, (n, classes)."""
+
+    def __getitem__(self, index: int) -> tuple[Floats, Floats]:
+        """Batch ``index`` of this epoch: images (n, size, size, 3) of 0 to 255, labels (n, classes); both float32."""
+        chosen, labels = self._batch(index)
+        images = np.empty((len(chosen), self._size, self._size, 3), np.float32)
+        for row, image in enumerate(chosen):
+            rng = np.random.default_rng((self._seed, self.epoch, index, row))
+            images[row] = self._augmentation(self._canvases[image], self._size, rng)
+        return images, labels
+
+    def on_epoch_end(self) -> None:
+        """Draw other images and another order for the next epoch."""
+        self.epoch += 1
+        self._draw(np.random.default_rng((self._seed, self.epoch)))
+
+
+class BalancedBatches(_AugmentedBatches):
+    """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
+
+    An epoch shows each melanoma once and as many nevi, drawn without replacement.
+
+    Args:
+        canvases: (images, height, width, 3), uint8, RGB.
+        labels: (images,), 1 for melanoma and 0 for nevus; both must occur.
+        size: side of the model's input in pixels.
+        batch_size: images in a batch, even.
+        seed: of the draws.
+        augmentation: the random changes.
+
+    Raises:
+        ValueError: a class is missing, nevi are fewer than melanomas, or the batch size is not even.
+    """
+
+    def __init__(
+        self,
+        canvases: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        *,
+        size: int,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+    ) -> None:
+        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation)
+        self._melanomas, self._nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+        if not 0 < len(self._melanomas) <= len(self._nevi):
+            raise ValueError(
+                f"Received: {len(self._melanomas)} melanomas and {len(self._nevi)} nevi. "
+                "Expected: at least one melanoma and as many nevi."
+            )
+        if batch_size < 2 or batch_size % 2:
+            raise ValueError(
+                f"Received: batch_size={batch_size}. Expected: an even number of at least 2, half for each class."
+            )
+        self._half = batch_size // 2
+        self._draw(np.random.default_rng((seed, 0)))
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        self._positives = rng.permutation(self._melanomas)
+        self._negatives = rng.choice(self._nevi, len(self._melanomas), replace=False)
+
+    def __len__(self) -> int:
+        return -(-len(self._melanomas) // self._half)
+
+    def _batch(self, index: int) -> tuple[npt.NDArray[np.intp], Floats]:
+        part = slice(index * self._half, (index + 1) * self._half)
+        chosen = np.concatenate((self._positives[part], self._negatives[part]))
+        return chosen, np.repeat(np.array([1, 0], np.float32), len(chosen) // 2)[:, None]
+
+
+class ClassBalancedBatches(_AugmentedBatches):
+    """Every class equally often in an epoch of a given length, however rare it is.
+
+    A class is walked through in random order, again and again, so that a rare one repeats itself evenly and a common
+    one shows other images each epoch.
+
+    Args:
+        canvases: (images, height, width, 3), uint8, RGB.
+        labels: (images,), class numbers from 0; each must occur.
+        classes: number of classes.
+        draws: images in an epoch.
+        size: side of the model's input in pixels.
+        batch_size: images in a batch.
+        seed: of the draws.
+        augmentation: the random changes.
+
+    Raises:
+        ValueError: a class is missing, or there are fewer draws than classes.
+    """
+
+    def __init__(
+        self,
+        canvases: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        *,
+        classes: int,
+        draws: int,
+        size: int,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+    ) -> None:
+        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation)
+        self._labels, self._batch_size, self._draws = labels, batch_size, draws
+        self._one_hot = np.eye(classes, dtype=np.float32)
+        self._members = [np.flatnonzero(labels == number) for number in range(classes)]
+        if missing := [number for number, members in enumerate(self._members) if not len(members)]:
+            raise ValueError(f"Received: no image of the classes {missing}. Expected: at least one of each.")
+        if draws < classes or batch_size < 1:
+            raise ValueError(
+                f"Received: draws={draws}, batch_size={batch_size}. Expected: at least {classes} draws, one a class, "
+                "in batches of at least 1."
+            )
+        self._draw(np.random.default_rng((seed, 0)))
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        share = self._draws // len(self._members)
+        drawn = [
+            np.concatenate([rng.permutation(members) for _ in range(-(-share // len(members)))])[:share]
+            for members in self._members
+        ]
+        self._order = rng.permutation(np.concatenate(drawn))
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def _batch(self, index: int) -> tuple[npt.NDArray[np.intp], Floats]:
+        chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return chosen, self._one_hot[self._labels[chosen]]

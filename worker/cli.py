@@ -1,0 +1,325 @@
+"""``dermq``: the operator's command."""
+
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.session import DatabaseUrlError
+from worker import __version__
+from worker.errors import DermqError
+from worker.job_commands import COMMANDS, current_actor, open_checked_database
+from worker.log import configure_logging
+from worker.settings import Settings, load_settings
+from worker.terminal import make_console
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from db.jobs import JobView
+
+# Each command imports what it needs itself: `dermq --help` must not wait for OpenVINO and Celery.
+
+
+class _Group(click.Group):
+    """Turns our errors into one line and an exit status: 2 for what the operator can mend, 3 for the database."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (DermqError, DatabaseUrlError) as error:
+            click.echo(f"dermq: {error}", err=True)
+            raise SystemExit(2) from None
+        except SQLAlchemyError as error:
+            click.echo(
+                f"dermq: the database failed: {str(error).splitlines()[0]}. `dermq check` says what is wrong.", err=True
+            )
+            raise SystemExit(3) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__, prog_name="dermq")
+def main() -> None:
+    """Score archives of dermoscopic images for melanoma risk.
+
+    \b
+    One machine:   dermq up            in one terminal, then in another
+                   dermq submit FOLDER
+                   dermq watch
+                   dermq export 1 > outcomes.csv
+
+    Settings are environment variables DERMQ_…, listed in docs/settings.md. Not a medical device: for research.
+    """
+
+
+for command in COMMANDS:
+    main.add_command(command)
+
+
+@main.command()
+def up() -> None:
+    """Run the whole system on this machine until Ctrl-C.
+
+    Starts a broker (unless DERMQ_BROKER_URL names one), a worker, the sweeper and Flower as child processes, starts
+    again what dies, and writes their logs into one folder.
+    """
+    from worker.local import LocalSystem
+
+    settings = load_settings()
+    configure_logging(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    click.echo("dermq is starting …")
+    with LocalSystem(settings=settings) as system:
+        _print_running(system.settings, system.flower_url, system.logs)
+        system.supervise(stop)
+        click.echo("dermq is stopping: work in hand is handed back …")
+    click.echo("dermq has stopped. Nothing is lost; `dermq up` goes on where it was.")
+
+
+def _print_running(settings: Settings, flower_url: str, logs: Path) -> None:
+    from sqlalchemy import make_url
+
+    database = make_url(settings.resolved_database_url()).render_as_string(hide_password=True)
+    password = settings.flower_password.get_secret_value() if settings.flower_password else ""
+    click.echo(
+        f"dermq is up. Stop it with Ctrl-C.\n"
+        f"  database  {database}\n"
+        f"  worker    {settings.concurrency} processes, engine {settings.engine}\n"
+        f"  Flower    {flower_url}  user dermq  password {password}\n"
+        f"  logs      {logs}\n"
+        f"  next      dermq submit FOLDER   in another terminal"
+    )
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--root", type=click.Path(path_type=Path), help="Folder that a manifest's paths are relative to.")
+@click.option("--policy", default="youden", show_default=True, help="Triage policy, one of the bundle's.")
+@click.option("--urgent", is_flag=True, help="Go before bulk work.")
+@click.option("--force", is_flag=True, help="Score anew what was scored before under this bundle.")
+@click.option("--watch", "then_watch", is_flag=True, help="Show progress until the job is finished.")
+def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bool, then_watch: bool) -> None:
+    """Submit SOURCE, a folder of images or a CSV manifest, as a job.
+
+    \b
+    A manifest has the column path and optionally lesion_id, patient_ref, age, sex, site:
+      dermq submit /archive/2019
+      dermq submit cases.csv --root /archive --urgent --watch
+
+    The job's number goes to standard output, everything else to standard error.
+    """
+    from worker.app import make_app
+    from worker.bundle import load_bundle
+    from worker.intake import Submission, submit
+
+    settings = load_settings()
+    database = open_checked_database()
+    console = make_console(stderr=True)
+    submission = Submission(
+        source=source,
+        root=root,
+        policy=policy,
+        urgent=urgent,
+        chunk_size=settings.chunk_size,
+        force=force,
+        actor=current_actor(),
+    )
+    # A closed terminal or a stopped container is an interruption too: the half job is withdrawn.
+    usual = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with console.status("taking in …") as status:
+            intake = submit(
+                submission,
+                database=database,
+                app=make_app(settings),
+                bundle=load_bundle(settings.bundle),
+                on_progress=lambda images: status.update(f"taking in … {images:,} images"),
+            )
+    except KeyboardInterrupt:
+        click.echo("Interrupted: nothing was submitted.", err=True)
+        raise
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for note in intake.notes():
+        console.print(note, highlight=False, markup=False)
+    click.echo(intake.job_id)
+    if then_watch:
+        _watch_or_leave(database, intake.job_id)
+
+
+def _watch_or_leave(database: "Engine", job: int) -> "JobView":
+    """Watch a job; Ctrl-C ends the watching, not the job."""
+    from worker.progress import watch
+
+    try:
+        return watch(database, job, make_console(stderr=True))
+    except KeyboardInterrupt:
+        click.echo(f"Job {job} goes on. Look again with: dermq watch {job}", err=True)
+        raise
+
+
+@main.command()
+@click.argument("job", type=int, required=False)
+def status(job: int | None) -> None:
+    """Say how JOB stands, or list the newest jobs."""
+    from db.jobs import count_statuses, view_jobs
+    from db.session import read
+    from worker.progress import find_job, job_rate, outcome_counts
+    from worker.summary import print_summary
+
+    database = open_checked_database()
+    if job is not None:
+        print_summary(database, find_job(database, job), make_console())
+        return
+    jobs = read(database, view_jobs)
+    if not jobs:
+        click.echo("There are no jobs yet. Submit one: dermq submit FOLDER")
+    for view in jobs:
+        counts = read(database, lambda connection, number=view.id: count_statuses(connection, number))  # type: ignore[misc]
+        click.echo(
+            f"{view.id:>5}  {view.status:<10}  {counts.ended:,} of {counts.submitted:,}  {outcome_counts(counts)}  "
+            f"{job_rate(view, counts)}  {view.manifest or view.root}"
+        )
+
+
+@main.command()
+@click.argument("job", type=int, required=False)
+def watch(job: int | None) -> None:
+    """Show the progress of JOB, or of the newest, until it is finished."""
+    from worker.progress import find_job
+    from worker.summary import print_summary
+
+    database = open_checked_database()
+    found = find_job(database, job)
+    print_summary(database, _watch_or_leave(database, found.id), make_console())
+
+
+@main.command()
+@click.argument("job", type=int)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
+def export(job: int, output: Path | None) -> None:
+    """Write the outcome of every image of JOB as CSV.
+
+    \b
+    dermq export 7 > outcomes.csv
+    """
+    from contextlib import nullcontext
+
+    from db.audit import append_entry
+    from db.predictions import outcomes_by_image
+    from db.session import read, transact
+    from db.status import AuditAction
+    from worker.output.csv_export import write_csv
+    from worker.progress import AT_REST, find_job
+
+    database = open_checked_database()
+    found = find_job(database, job)
+    # Drafted first: a read that is tried again begins anew, and an older export is replaced by a whole one only.
+    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as draft:
+
+        def write(connection: "Connection") -> int:
+            draft.seek(0)
+            draft.truncate()
+            return write_csv(outcomes_by_image(connection, job), draft)
+
+        lines = read(database, write)
+        draft.seek(0)
+        with output.open("w", newline="", encoding="utf-8") if output else nullcontext(sys.stdout) as file:
+            shutil.copyfileobj(draft, file)
+    transact(
+        database,
+        lambda connection: append_entry(
+            connection, actor=current_actor(), action=AuditAction.EXPORTED, job_id=job, detail={"images": lines}
+        ),
+    )
+    click.echo(f"{lines:,} images of job {job}.", err=True)
+    if found.status not in AT_REST:
+        click.echo(f"WARNING: job {job} is {found.status}; images that wait have no outcome yet.", err=True)
+
+
+@main.command()
+def check() -> None:
+    """Check bundle, database, broker and workers: a line each, exit status 1 when one is not well."""
+    from worker.health import check_all
+
+    well = True
+    for finding in check_all(load_settings()):
+        click.echo(f"{'ok  ' if finding.well else 'FAIL'}  {finding.part:<9} {finding.text}")
+        well = well and finding.well
+    sys.exit(0 if well else 1)
+
+
+@main.command()
+@click.argument("images", type=click.Path(path_type=Path, exists=True), required=False)
+@click.option("--count", default=200, show_default=True, help="Made-up pictures to draw when no IMAGES are given.")
+def demo(images: Path | None, count: int) -> None:
+    """Score IMAGES, or an archive of made-up pictures, with the whole system, and show what came out."""
+    from worker.demo import run_demo
+
+    settings = load_settings()
+    run_demo(images, count, settings)
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version; safe to run at any time, by several at once."""
+    from db.schema import migrate, newest_revision
+    from db.session import open_database
+
+    migrate(open_database(load_settings().resolved_database_url()))
+    click.echo(f"The database has schema {newest_revision()}.")
+
+
+@main.command()
+@click.option("--name", default="dermq", show_default=True, help="Name of this worker, before its host's.")
+def worker(name: str) -> None:
+    """Run a worker until SIGTERM, which makes it hand back the work in hand and leave."""
+    from worker.app import BULK, URGENT, make_app
+
+    settings = load_settings()
+    configure_logging(settings)
+    arguments = ["worker", "--pool=prefork", f"--concurrency={settings.concurrency}", f"--queues={URGENT},{BULK}"]
+    make_app(settings).worker_main(
+        [*arguments, f"--hostname={name}@%h", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
+    )
+
+
+@main.command()
+def sweep() -> None:
+    """Run the sweeper until SIGTERM: it sends hints for chunks that nobody works on."""
+    from db.session import open_database
+    from worker.app import make_app
+    from worker.sweep import run_sweeper
+
+    settings = load_settings()
+    configure_logging(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_sweeper(open_database(settings.resolved_database_url()), make_app(settings), settings, stop)
+
+
+@main.command()
+def flower() -> None:
+    """Serve Flower, the view of workers and tasks, behind DERMQ_FLOWER_PASSWORD until SIGTERM."""
+    from worker.app import make_app
+    from worker.monitor.flower import run_flower
+
+    settings = load_settings()
+    configure_logging(settings)
+    run_flower(make_app(settings), settings, settings.flower_port or 5555)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The engine that scores: OpenVINO on the processor."""
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from worker.bundle import Bundle
+from worker.engine import Inference, checked_probabilities
+from worker.errors import EngineError
+
+
+class OpenVinoEngine:
+    """The bundle's ``model.xml``, one image at a time.
+
+    A fixed batch of one makes an image's probability independent of its neighbours to the last bit, so that a job that
+    was interrupted and resumed gives what an undisturbed one gives; benchmarks/engines.py shows what it costs.
+
+    Args:
+        bundle: verified.
+        threads: that inference may use.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        size = bundle.manifest.input.size
+        try:
+            core = openvino.Core()
+            model = core.read_model(bundle.folder / "model.xml")
+            model.reshape([1, size, size, 3])
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "INFERENCE_NUM_THREADS": threads,
+                    # Pinned, two processes with one thread each land on one core and halve the speed.
+                    "ENABLE_CPU_PINNING": False,
+                    # Not whatever the processor likes best: one image has one probability on every machine.
+                    "INFERENCE_PRECISION_HINT": "f32",
+                    "PERFORMANCE_HINT": "LATENCY",
+                },
+            )
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot load the bundle's model.xml: {error}") from None
+        self._request = compiled.create_infer_request()
+        self.label = f"openvino {openvino.__version__.split('-')[0]}"
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
+        """Score preprocessed images; see `worker.engine.Engine.infer`."""
+        parts = [self._infer_one(images[index : index + 1]) for index in range(len(images))]
+        probability, features, feature_map = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Inference(
+            probability=checked_probabilities(probability, len(images)), features=features, feature_map=feature_map
+        )
+
+    def _infer_one(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+        try:
+            result = self._request.infer({0: image})
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {error}") from None
+        return tuple(np.array(result[name]) for name in ("probability", "features", "feature_map"))

@@ -1,0 +1,165 @@
+"""What `dermq check` asks each part: one line each, and what to do when it is not well."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.schema import current_revision, newest_revision
+from db.session import DatabaseUrlError, open_database, read
+from worker.app import make_app
+from worker.bundle import Bundle, load_bundle
+from worker.engine import Engine, load_engine
+from worker.errors import BrokerError, DermqError, EngineError
+from worker.hints import queue_length
+from worker.images.decode import decode
+from worker.settings import Settings
+
+#: Greatest difference of a probability from the one recorded at export: between engines and processors, never more.
+REPLAY_TOLERANCE = 0.01
+#: Seconds that workers get to answer.
+_PING_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was found of one part."""
+
+    part: str
+    well: bool
+    text: str
+
+
+class _UnwellError(Exception):
+    """The part is not well; the text says what it is and what to do."""
+
+
+def check_all(settings: Settings) -> Iterator[Finding]:
+    """Check bundle, database, broker and workers, each whatever the others say."""
+    app = make_app(settings)
+    parts: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("bundle", lambda: _check_bundle(settings)),
+        ("database", lambda: check_database(settings)),
+        ("broker", lambda: _check_broker(app)),
+        ("workers", lambda: _check_workers(app)),
+    )
+    for part, check in parts:
+        try:
+            yield Finding(part=part, well=True, text=check())
+        except (_UnwellError, DermqError, DatabaseUrlError) as error:
+            yield Finding(part=part, well=False, text=str(error))
+
+
+def check_database(settings: Settings) -> str:
+    """Whether the database answers and has the schema this code expects.
+
+    Returns:
+        A sentence.
+
+    Raises:
+        _UnwellError: with what to do.
+    """
+    url = settings.resolved_database_url()
+    engine = open_database(url)
+    shown = make_url(url).render_as_string(hide_password=True)
+    database = make_url(url).database
+    if url.startswith("sqlite") and not (database and Path(database).exists()):
+        raise _UnwellError(f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`.")
+    try:
+        found = read(engine, current_revision)
+    except SQLAlchemyError as error:
+        raise _UnwellError(
+            f"{shown} cannot be used: {type(error).__name__}: {str(error).splitlines()[0]}. Check DERMQ_DATABASE_URL "
+            "and that the server runs; for PostgreSQL install dermq[postgres]."
+        ) from None
+    if found != newest_revision():
+        raise _UnwellError(f"{shown} has schema {found}, this code needs {newest_revision()}. Run `dermq migrate`.")
+    return f"{shown}, schema {found}"
+
+
+def require_database(settings: Settings) -> None:
+    """Refuse to go on without a usable database.
+
+    Raises:
+        DermqError: with what to do.
+    """
+    try:
+        check_database(settings)
+    except _UnwellError as error:
+        raise DermqError(f"database: {error}") from None
+
+
+def _check_bundle(settings: Settings) -> str:
+    bundle = load_bundle(settings.bundle)
+    engine = load_engine(settings.engine, bundle)
+    worst, replayed = replay_reference(bundle, engine)
+    if worst > REPLAY_TOLERANCE:
+        raise _UnwellError(
+            f"{bundle.manifest.name} {bundle.manifest.version} on {engine.label}: a reference image is off by "
+            f"{worst:.4f}, at most {REPLAY_TOLERANCE} is right. Do not score with this engine on this machine."
+        )
+    return (
+        f"{bundle.manifest.name} {bundle.manifest.version} ({bundle.sha256[:12]}), {engine.label}: "
+        f"{replayed} reference images replayed, off by {worst:.4f} at most"
+    )
+
+
+def replay_reference(bundle: Bundle, engine: Engine) -> tuple[float, int]:
+    """Score the bundle's reference images.
+
+    Args:
+        bundle: verified.
+        engine: that loaded it.
+
+    Returns:
+        Greatest difference from the recorded probabilities before calibration, and the number of images.
+
+    Raises:
+        EngineError: the bundle holds no reference images.
+    """
+    folder = bundle.folder / "reference"
+    try:
+        expected: dict[str, float] = json.loads((folder / "expected.json").read_text())
+    except (OSError, ValueError):
+        expected = {}
+    if not expected:
+        raise EngineError("the bundle has no reference images to replay. Export it again.")
+    inputs = [bundle.preprocessing(decode((folder / name).read_bytes())) for name in expected]
+    found = engine.infer(np.stack(inputs)).probability
+    return float(np.abs(found - np.array(list(expected.values()))).max()), len(inputs)
+
+
+def _check_broker(app: Celery) -> str:
+    try:
+        return _describe_broker(app)
+    except BrokerError as error:
+        raise _UnwellError(f"{error} Start the system with `dermq up`, or set DERMQ_BROKER_URL.") from None
+
+
+def _describe_broker(app: Celery) -> str:
+    lengths = {name: queue_length(app, urgent=urgent) for name, urgent in (("urgent", True), ("bulk", False))}
+    shown = app.connection_for_read().as_uri()
+    return f"{shown}, waiting messages: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
+
+
+def workers_answering(app: Celery, seconds: float = _PING_SECONDS) -> list[str]:
+    """Names of the workers that answer within so many seconds; none when the broker is away."""
+    try:
+        replies = app.control.ping(timeout=seconds)
+    except (KombuError, RedisError, OSError):
+        return []
+    return sorted(name for reply in replies for name in reply)
+
+
+def _check_workers(app: Celery) -> str:
+    names = workers_answering(app)
+    if not names:
+        raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
+    return f"{len(names)} answering: {', '.join(names)}"

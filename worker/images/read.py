@@ -1,0 +1,93 @@
+"""From a path in an archive to bytes, with everything checked that a hostile or broken archive can hold."""
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.status import FailureCode
+from worker.errors import ImageFaultError
+
+_NEVER_THERE = "there was no such file at submission either; paths are relative to the job's root (--root)"
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})|\\\\")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileContent:
+    """What was read."""
+
+    data: bytes
+    sha256: str
+
+
+def path_to_text(path: str) -> str:
+    r"""Write a file system path so that any database takes it.
+
+    File names are bytes. Those that are not UTF-8 (archives from old machines hold them) come out of Python with
+    surrogates, which no database stores; here each such byte becomes ``\xNN`` and a backslash becomes two.
+    """
+    return os.fsencode(path.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
+
+
+def text_to_path(text: str) -> str:
+    """Undo `path_to_text`."""
+
+    def restore(match: re.Match[bytes]) -> bytes:
+        return b"\\" if match[1] is None else bytes([int(match[1], 16)])
+
+    return os.fsdecode(_ESCAPED.sub(restore, text.encode("utf-8")))
+
+
+def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int | None, max_bytes: int) -> FileContent:
+    """Read one file of an archive.
+
+    Args:
+        root: the archive's folder, which neither the path nor a symbolic link may leave.
+        path: relative to the root, as `path_to_text` wrote it.
+        size_bytes: size at submission, or None when it was not seen then.
+        modified_ns: time of modification at submission in nanoseconds, or None.
+        max_bytes: size of the largest file that is read.
+
+    Returns:
+        The bytes and their SHA-256 in hexadecimal.
+
+    Raises:
+        ImageFaultError: ``outside_root``, ``missing``, ``unreadable``, ``too_large`` or ``changed_since_submission``.
+    """
+    real_root = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(real_root, text_to_path(path)))  # noqa: PTH118 - bytes-safe, and realpath
+    if os.path.commonpath((real_root, real)) != real_root:
+        raise ImageFaultError(FailureCode.OUTSIDE_ROOT, "the path, or a symbolic link on it, leads out of the archive")
+    try:
+        # Not blocking, or opening a named pipe would wait for a writer for ever; no link may have appeared since.
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        sentence = "there is no such file any more" if size_bytes is not None else _NEVER_THERE
+        raise ImageFaultError(FailureCode.MISSING, sentence) from None
+    except NotADirectoryError:
+        raise ImageFaultError(FailureCode.MISSING, "a part of the path is not a folder") from None
+    except OSError as error:
+        raise ImageFaultError(FailureCode.UNREADABLE, f"the operating system refused: {error.strerror}") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise ImageFaultError(FailureCode.UNREADABLE, "not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        if found.st_size > max_bytes:
+            raise ImageFaultError(
+                FailureCode.TOO_LARGE, f"the file has {found.st_size:,} bytes, the limit is {max_bytes:,}"
+            )
+        if size_bytes is not None and (found.st_size, found.st_mtime_ns) != (size_bytes, modified_ns):
+            raise ImageFaultError(
+                FailureCode.CHANGED_SINCE_SUBMISSION,
+                "its size or time of modification is not what it was at submission",
+            )
+        try:
+            data = file.read(max_bytes + 1)
+        except OSError as error:
+            raise ImageFaultError(FailureCode.UNREADABLE, f"reading failed: {error.strerror}") from None
+    if len(data) > max_bytes:
+        raise ImageFaultError(FailureCode.TOO_LARGE, f"the file grew beyond the limit of {max_bytes:,} bytes")
+    return FileContent(data=data, sha256=hashlib.sha256(data).hexdigest())

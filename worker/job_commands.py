@@ -1,0 +1,183 @@
+"""The operator's commands on jobs that exist: pause, resume, cancel, retry, delete, reconcile, and the audit log."""
+
+import getpass
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from db.status import FailureCode
+from worker.errors import DermqError
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+def current_actor() -> str:
+    """Account and host of whoever runs this command, for the audit log."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def open_checked_database() -> "Engine":
+    """The database, if it is there and has the right schema.
+
+    Raises:
+        DermqError: it is not, with what to do.
+    """
+    from db.session import open_database
+    from worker.health import require_database
+
+    settings = load_settings()
+    require_database(settings)
+    return open_database(settings.resolved_database_url())
+
+
+def _change(job: int, move: "Callable[[Connection, int, str], bool]", refusal: str) -> None:
+    """Do something to a job, or say in which status it would have been possible."""
+    from db.session import transact
+    from worker.progress import find_job
+
+    database = open_checked_database()
+    found = find_job(database, job)
+    if not transact(database, lambda connection: move(connection, job, current_actor())):
+        raise DermqError(f"Job {job} is {found.status}. {refusal}")
+
+
+@click.command()
+@click.argument("job", type=int)
+def pause(job: int) -> None:
+    """Stop handing out the chunks of JOB; workers leave it at their next batch."""
+    from db.control import pause_job
+
+    _change(job, lambda c, j, actor: pause_job(c, j, actor=actor), "Expected: a job that is queued or running.")
+    click.echo(f"Job {job} is paused. Go on with: dermq resume {job}")
+
+
+@click.command()
+@click.argument("job", type=int)
+def resume(job: int) -> None:
+    """Let a paused JOB go on."""
+    from db.control import resume_job
+
+    _change(job, lambda c, j, actor: resume_job(c, j, actor=actor), "Expected: a job that is paused.")
+    click.echo(f"Job {job} goes on.")
+
+
+@click.command()
+@click.argument("job", type=int)
+def cancel(job: int) -> None:
+    """Give JOB up; what was scored stays and can be exported."""
+    from db.control import cancel_job
+
+    _change(job, lambda c, j, actor: cancel_job(c, j, actor=actor), "Expected: a job that has not ended.")
+    click.echo(f"Job {job} is cancelled.")
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--failed", is_flag=True, required=True, help="Say that it is the failed images you mean.")
+@click.option(
+    "--code", "codes", multiple=True, type=click.Choice([code.value for code in FailureCode]), help="Only these."
+)
+def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
+    """Have the failed images of JOB tried again, for example once a share is mounted or a file repaired.
+
+    \b
+    dermq retry 7 --failed --code missing --code unreadable
+    """
+    from db.control import retry_failed
+    from db.session import transact
+    from worker.progress import find_job
+
+    database = open_checked_database()
+    found = find_job(database, job)
+    wanted = [FailureCode(code) for code in codes] or None
+    retried = transact(database, lambda c: retry_failed(c, job, codes=wanted, actor=current_actor()))
+    if retried is None:
+        raise DermqError(f"Job {job} is {found.status}. Expected: a job that is finished, queued or running.")
+    click.echo(f"{retried.images:,} images of job {job} are tried again.")
+    if retried.left:
+        click.echo(
+            f"WARNING: {retried.left:,} failed images are in chunks that a worker has in hand. Retry again when "
+            "the job is finished.",
+            err=True,
+        )
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(job: int, yes: bool) -> None:
+    """Remove JOB with its images, predictions and patient data; the audit log keeps that it was."""
+    from db.control import delete_job
+
+    if not yes:
+        click.confirm(f"Remove job {job} with all its outcomes and patient references for good?", abort=True)
+    refusal = "Expected: a job that is finished or cancelled; `dermq cancel` it first."
+    _change(job, lambda c, j, actor: delete_job(c, j, actor=actor), refusal)
+    click.echo(f"Job {job} is deleted.")
+
+
+@click.command()
+@click.argument("job", type=int)
+def reconcile(job: int) -> None:
+    """Prove the books of JOB: every image has exactly one end with all that belongs to it. Exit status 1 if not."""
+    from db.books import faults_of, orphans
+    from db.jobs import count_statuses
+    from db.session import read
+    from worker.progress import find_job, outcome_counts
+
+    database = open_checked_database()
+    found = find_job(database, job)
+    faults = read(database, lambda c: faults_of(c, job) + orphans(c))
+    counts = read(database, lambda c: count_statuses(c, job))
+    waiting = counts.submitted - counts.ended
+    click.echo(
+        f"Job {job} {found.status}: {counts.submitted:,} submitted = {outcome_counts(counts)}, {waiting:,} waiting"
+    )
+    for fault in faults:
+        click.echo(f"FAIL  {fault}")
+    if faults:
+        sys.exit(1)
+    click.echo("ok    the books are right")
+
+
+@click.group()
+def audit() -> None:
+    """The audit log: who did what to which job."""
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Walk the whole log; exit status 1 when an entry was changed, removed or put in.
+
+    Keep the head that is printed somewhere else: who can rewrite the whole database can rewrite the chain too.
+    """
+    from db.audit import verify
+    from db.session import read
+
+    verdict = read(open_checked_database(), verify)
+    for fault in verdict.faults:
+        click.echo(f"FAIL  {fault}")
+    click.echo(f"{'FAIL' if verdict.faults else 'ok  '}  {verdict.entries:,} entries, head {verdict.head}")
+    if verdict.faults:
+        sys.exit(1)
+
+
+@audit.command("list")
+@click.argument("job", type=int, required=False)
+def audit_list(job: int | None) -> None:
+    """Print the entries, of JOB or all."""
+    from db.audit import entries_of
+    from db.session import read
+
+    for entry in read(open_checked_database(), lambda c: entries_of(c, job)):
+        about = f"job {entry.job_id}" if entry.job_id is not None else "-"
+        when = f"{entry.at:%Y-%m-%d %H:%M:%S}"
+        click.echo(f"{entry.number:>6}  {when}  {about:<9} {entry.action:<10} {entry.actor}  {entry.detail}")
+
+
+COMMANDS: tuple[click.Command, ...] = (pause, resume, cancel, retry, delete, reconcile, audit)

@@ -1,0 +1,160 @@
+"""A job's progress on a terminal, counted from its rows."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from sqlalchemy import Engine
+
+from db.jobs import JobCounts, JobView, count_statuses, has_live_lease, view_jobs
+from db.session import read
+from db.status import ImageStatus, JobStatus
+from worker.errors import DermqError
+
+#: Statuses in which a job changes no more by itself.
+AT_REST = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED)
+_ASK_EVERY = 1.0
+#: Seconds between two lines where there is no terminal to draw a bar on.
+_LINE_EVERY = 10.0
+#: Seconds that the shown rate looks back.
+_SPEED_WINDOW = 20.0
+#: Seconds without progress after which it is asked whether anybody works.
+_IDLE_AFTER = 8.0
+#: Columns that the words take.
+_WIDTH_OF_TEXT = 90
+NOBODY_WORKS = "No worker has it in hand: is `dermq up` running, and what does `dermq check` say?"
+
+
+def find_job(database: Engine, job_id: int | None) -> JobView:
+    """The job of this number, or the newest.
+
+    Raises:
+        DermqError: there is no such job.
+    """
+    jobs = read(database, lambda connection: view_jobs(connection, job_id=job_id, limit=1))
+    if not jobs:
+        known = read(database, lambda connection: view_jobs(connection, limit=5))
+        numbers = ", ".join(str(job.id) for job in known)
+        raise DermqError(
+            (f"Received: job {job_id}. " if job_id is not None else "")
+            + (
+                f"Expected: a job's number, for example {numbers}."
+                if known
+                else "There are no jobs yet: `dermq submit`."
+            )
+        )
+    return jobs[0]
+
+
+def watch(database: Engine, job_id: int, console: Console) -> JobView:
+    """Show a job's progress until it rests.
+
+    Args:
+        database: from `db.session.open_database`.
+        job_id: the job.
+        console: on a terminal a bar with rate, time left and outcome counts; else a line every ten seconds.
+
+    Returns:
+        The job as it came to rest.
+    """
+    text_columns = [TextColumn("job {task.fields[job]}"), TextColumn("{task.fields[text]}")]
+    # What is read comes first: on a narrow terminal the bar gives way.
+    bar_columns = [BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))]
+    bar = Progress(
+        *(bar_columns if console.width > _WIDTH_OF_TEXT + 5 else []),
+        *text_columns,
+        console=console,
+        disable=not console.is_terminal,
+    )
+    speed = _Speed()
+    with bar:
+        task = bar.add_task("images", total=None, job=job_id, text="")
+        last_line = -_LINE_EVERY
+        for job, counts in _observe(database, job_id):
+            speed.note(counts.ended)
+            text = _progress_text(job, counts, speed)
+            total = counts.submitted if job.status is not JobStatus.SUBMITTING else None
+            bar.update(task, total=total, completed=counts.ended, text=text)
+            idle = speed.seconds_without_progress() > _IDLE_AFTER and job.status not in AT_REST
+            if idle and not read(database, lambda connection: has_live_lease(connection, job_id)):
+                bar.update(task, text=f"{text}. {NOBODY_WORKS}")
+                text = f"{text}. {NOBODY_WORKS}"
+            if not console.is_terminal and (time.monotonic() - last_line >= _LINE_EVERY or job.status in AT_REST):
+                last_line = time.monotonic()
+                console.print(f"job {job_id} {job.status}: {text}")
+    return find_job(database, job_id)
+
+
+class _Speed:
+    """Images per second over the recent past, so that neither a stop nor a slow start is taken for work."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._last_change = time.monotonic()
+
+    def note(self, ended: int) -> None:
+        """So many images have ended by now."""
+        now = time.monotonic()
+        if self._seen and ended != self._seen[-1][1]:
+            self._last_change = now
+        self._seen.append((now, ended))
+        while now - self._seen[0][0] > _SPEED_WINDOW and len(self._seen) > 2:
+            self._seen.popleft()
+
+    def rate(self) -> float:
+        """Images per second, 0 before there are two observations."""
+        (start, first), (now, last) = self._seen[0], self._seen[-1]
+        return (last - first) / (now - start) if now > start else 0.0
+
+    def seconds_without_progress(self) -> float:
+        """Since the number of ended images last changed."""
+        return time.monotonic() - self._last_change
+
+
+def _progress_text(job: JobView, counts: JobCounts, speed: _Speed) -> str:
+    rate = speed.rate()
+    parts = [f"{counts.ended:,} of {counts.submitted:,}"]
+    if job.status in AT_REST:
+        parts.append(f"{_rate(job, counts):.0f}/s")
+    else:
+        parts.append(f"{rate:.0f}/s")
+        if rate > 0 and job.status is not JobStatus.SUBMITTING:
+            seconds = round((counts.submitted - counts.ended) / rate)
+            parts.append(f"{timedelta(seconds=seconds)} left")
+    return ", ".join([*parts, outcome_counts(counts)])
+
+
+def _observe(database: Engine, job_id: int) -> Iterator[tuple[JobView, JobCounts]]:
+    while True:
+        # The job first: what it says of itself is then never newer than the counts.
+        job = find_job(database, job_id)
+        yield job, read(database, lambda connection: count_statuses(connection, job_id))
+        if job.status in AT_REST:
+            return
+        time.sleep(_ASK_EVERY)
+
+
+def _worked(job: JobView, counts: JobCounts) -> float | None:
+    """Seconds from the first claim to the last end so far."""
+    if job.started_at is None or counts.last_end is None:
+        return None
+    return (counts.last_end - job.started_at).total_seconds()
+
+
+def _rate(job: JobView, counts: JobCounts) -> float:
+    return counts.ended / max(_worked(job, counts) or 0.0, 0.1)
+
+
+def outcome_counts(counts: JobCounts) -> str:
+    """``4,990 scored, 12 ungradable, 13 failed``."""
+    ends = (ImageStatus.SCORED, ImageStatus.UNGRADABLE, ImageStatus.FAILED)
+    return ", ".join(f"{counts.by_status.get(status, 0):,} {status}" for status in ends)
+
+
+def job_rate(job: JobView, counts: JobCounts) -> str:
+    """How long a job has taken and how fast it was, or an empty text before its first image ended."""
+    seconds = _worked(job, counts)
+    return "" if seconds is None else f"{seconds:.1f} s, {_rate(job, counts):.0f} images/s"

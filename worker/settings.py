@@ -1,0 +1,121 @@
+"""Settings, each from an environment variable ``DERMQ_<NAME>`` with its default here. docs/settings.md lists them."""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.errors import SettingsError
+
+#: Name of the shipped bundle's folder.
+SHIPPED_BUNDLE = "ham10000-mel-nv"
+#: File in the home folder by which other commands find a running `dermq up`.
+RUN_FILE = "run.json"
+
+
+def _shipped_bundle() -> Path:
+    """The bundle beside the packages in a checkout, or inside the package after an installation."""
+    package = Path(__file__).parent
+    for models in (package.parent / "models", package / "models"):
+        if (models / SHIPPED_BUNDLE).is_dir():
+            return models / SHIPPED_BUNDLE
+    return package.parent / "models" / SHIPPED_BUNDLE
+
+
+def _default_home() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "dermq"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set without changing code."""
+
+    model_config = SettingsConfigDict(env_prefix="DERMQ_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=_default_home)
+    """Folder of the default database, the logs, and what `dermq up` notes for other commands."""
+
+    database_url: SecretStr | None = None
+    """``sqlite:////absolute/path`` or ``postgresql://user:password@host/name``; default: ``dermq.db`` in the home."""
+
+    broker_url: SecretStr | None = None
+    """``redis://:password@host:port/0``; default: the broker of a running `dermq up`, else the local port 6379."""
+
+    bundle: Path = Field(default_factory=_shipped_bundle)
+    """Folder of the bundle that jobs are submitted under and that workers score with."""
+
+    engine: Literal["openvino", "tensorflow"] = "openvino"
+    """Inference engine; ``tensorflow`` is the reference and needs the extra of that name."""
+
+    concurrency: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
+    """Processes that a worker scores with, one engine thread each; default: the number of processors."""
+
+    chunk_size: int = Field(default=128, ge=1, le=10_000)
+    """Images in a chunk, the unit that a worker takes and Flower shows."""
+
+    batch_size: int = Field(default=16, ge=1, le=256)
+    """Images read, scored and written in one transaction."""
+
+    lease_seconds: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds that a chunk stays a silent worker's; each written batch renews it."""
+
+    sweep_seconds: float = Field(default=5.0, gt=0, le=600)
+    """Seconds between two sweeps for chunks that nobody works on."""
+
+    hint_seconds: float = Field(default=30.0, ge=0.5, le=3600)
+    """Seconds that a hint may go unanswered, with the queue empty, before the sweeper sends another."""
+
+    chunk_time_limit: int = Field(default=300, ge=5, le=86_400)
+    """Seconds after which a chunk is handed back, or a single suspect image is given up."""
+
+    max_file_bytes: int = Field(default=100 * 1024 * 1024, ge=1024)
+    """Size of the largest image file that is read, in bytes."""
+
+    flower_address: str = "127.0.0.1"
+    """Address that Flower listens on."""
+
+    flower_port: int = Field(default=0, ge=0, le=65535)
+    """Port that Flower listens on; 0 means 5555, and for `dermq up` any free one when 5555 is taken."""
+
+    flower_password: SecretStr | None = None
+    """Password of Flower's user ``dermq``; default: `dermq up` draws one and prints it, `dermq flower` refuses."""
+
+    log_format: Literal["auto", "console", "json"] = "auto"
+    """Log lines for people or for machines; ``auto`` looks whether standard error is a terminal."""
+
+    def resolved_database_url(self) -> str:
+        """The database's address, the default included."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.home / 'dermq.db').absolute()}"
+
+    def resolved_broker_url(self) -> str:
+        """The broker's address, that of a running `dermq up` included."""
+        if self.broker_url is not None:
+            return self.broker_url.get_secret_value()
+        try:
+            noted = json.loads((self.home / RUN_FILE).read_text())["broker_url"]
+        except (OSError, ValueError, KeyError):
+            return "redis://127.0.0.1:6379/0"
+        return str(noted)
+
+
+@cache
+def load_settings() -> Settings:
+    """Read the environment once.
+
+    Raises:
+        SettingsError: names each variable that is wrong and what was expected; what it held is not repeated, for it may
+            be a secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"DERMQ_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
+        ]
+        raise SettingsError("Settings are wrong. " + "; ".join(lines) + ". See docs/settings.md.") from None

@@ -1,0 +1,81 @@
+"""What became of a job, for a terminal: counts per outcome, the worst cases first, and what a human must look at."""
+
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from db.jobs import JobView, count_images, has_live_lease
+from db.predictions import OutcomeRow, not_judged, worst_first
+from db.session import read
+from db.status import FailureCode, ImageStatus, TriageFlag
+from worker.progress import AT_REST, NOBODY_WORKS, job_rate
+
+_MEANING = {
+    TriageFlag.HIGH_RISK: "at or above the threshold: first on the worklist",
+    TriageFlag.BORDERLINE: "just below the threshold",
+    TriageFlag.LOW_RISK: 'lower priority, never "benign"',
+}
+
+
+def print_summary(database: Engine, job: JobView, console: Console, *, cases: int = 10) -> None:
+    """Print what became of a job.
+
+    Args:
+        database: from `db.session.open_database`.
+        job: to summarise, finished or not.
+        console: to print on.
+        cases: lines in each of the two lists of images.
+    """
+    counts = read(database, lambda connection: count_images(connection, job.id))
+    console.print(
+        f"[bold]Job {job.id}[/bold] {job.status}: {counts.ended:,} of {counts.submitted:,} images ended"
+        f"  [dim]{job_rate(job, counts)}[/dim]",
+        highlight=False,
+    )
+    console.print(
+        f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from {job.threshold:.3f}, "
+        f"borderline from {job.borderline_from:.3f}",
+        highlight=False,
+    )
+    if job.status not in AT_REST and not read(database, lambda connection: has_live_lease(connection, job.id)):
+        console.print(f"[yellow]{NOBODY_WORKS}[/yellow]")
+    table = Table("outcome", "images", "what it means", box=None, pad_edge=False, header_style="dim")
+    table.columns[1].justify = "right"
+    for flag, meaning in _MEANING.items():
+        table.add_row(flag, f"{counts.by_flag.get(flag, 0):,}", meaning)
+    ungradable = counts.by_status.get(ImageStatus.UNGRADABLE, 0)
+    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "the quality gate stopped it: a human must look")
+    for code in FailureCode:
+        if number := counts.by_failure.get(code):
+            table.add_row(f"failed: {code}", f"{number:,}", "not scored: a human must look")
+    if waiting := counts.by_status.get(ImageStatus.WAITING, 0):
+        table.add_row(ImageStatus.WAITING, f"{waiting:,}", "not looked at yet")
+    table.add_section()
+    table.add_row("submitted", f"{counts.submitted:,}", "")
+    console.print(table)
+    worst = read(database, lambda connection: worst_first(connection, job.id, cases))
+    if worst:
+        console.print("\n[bold]Worst cases first[/bold]")
+        console.print(_cases(worst))
+    if stopped := read(database, lambda connection: not_judged(connection, job.id, cases)):
+        console.print("\n[bold]Not judged, for a human[/bold]")
+        console.print(_reasons(stopped))
+
+
+def _cases(rows: list[OutcomeRow]) -> Table:
+    table = Table("probability", "flag", "image", box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(f"{row.probability:.3f}", row.flag, _shown(row.path))
+    return table
+
+
+def _reasons(rows: list[OutcomeRow]) -> Table:
+    table = Table("reason", "image", "why", box=None, pad_edge=False, header_style="dim")
+    for row in rows:
+        table.add_row(row.failure_code or row.ungradable_reason, _shown(row.path), row.reason)
+    return table
+
+
+def _shown(path: str) -> str:
+    """A path without the brackets that the terminal library takes for markup, nor control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in path).replace("[", "\\[")

@@ -1,0 +1,38 @@
+"""Thin Celery tasks: load by id, call one function, return."""
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from db.session import open_database
+from worker.chunk import ChunkLimits, score_chunk
+from worker.scorer import ScorerCache
+from worker.settings import Settings
+from worker.stopping import StopFlag
+
+#: Name of the one task.
+SCORE_CHUNK = "dermq.score_chunk"
+
+
+def register_tasks(app: Celery, settings: Settings) -> None:
+    """Register the tasks with an application.
+
+    Args:
+        app: the application.
+        settings: for the database, the bundle and the limits.
+    """
+    # Neither connects nor loads before its first use, which is in a child process.
+    database = open_database(settings.resolved_database_url())
+    scorers = ScorerCache(settings.bundle, settings.engine)
+    stopping = StopFlag()
+    worker_shutting_down.connect(stopping.set, weak=False)
+    limits = ChunkLimits(
+        batch_size=settings.batch_size,
+        lease_seconds=settings.lease_seconds,
+        time_limit=settings.chunk_time_limit,
+        max_file_bytes=settings.max_file_bytes,
+    )
+
+    @app.task(name=SCORE_CHUNK)  # type: ignore[untyped-decorator] # Celery has no types
+    def score_chunk_task(chunk_id: int) -> int | None:
+        """Score the chunk of this number; see `worker.chunk.score_chunk`."""
+        return score_chunk(chunk_id, database=database, scorer_for=scorers.scorer_for, limits=limits, stopping=stopping)
