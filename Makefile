@@ -9,7 +9,8 @@ PYTEST ?=
 # Without ensurepip, which some systems split off: the pip that is there installs into the environment.
 PIP = $(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --no-warn-script-location
 PINS = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-header --no-annotate pyproject.toml requirements/build.in --extra local --extra postgres
+	--no-emit-find-links --no-header --no-annotate -c requirements/constraints.in \
+	pyproject.toml requirements/build.in --extra local --extra postgres
 
 .PHONY: help demo test lint run-environment dev-environment pins clean
 
