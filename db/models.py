@@ -72,6 +72,10 @@ class Job(Base):
     borderline_from: Mapped[float]
     #: Score even what was scored before under this bundle.
     force: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: The intake that still adds images: its host, process and a number drawn at its start; None once all are in.
+    submitter: Mapped[str | None] = mapped_column(String(200))
+    #: When the intake counts as dead, unless it renews.
+    submitter_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
     submitted_at: Mapped[datetime] = mapped_column(UtcDateTime())
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime())

@@ -3,14 +3,12 @@
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from worker.settings import Settings
+from worker.settings import Settings, hard_time_limit
 
 #: The queues in the order in which a worker looks into them.
 URGENT, BULK = "urgent", "bulk"
 #: Before every key in Redis, so that several systems can share one server.
 KEY_PREFIX = "dermq:"
-#: Seconds between a chunk's soft time limit, which hands it back, and the hard one, which kills the process.
-_HARD_LIMIT_AFTER = 30
 #: Seconds that the broker may take to answer before a connection counts as lost.
 _SOCKET_TIMEOUT = 10.0
 
@@ -30,7 +28,7 @@ def make_app(settings: Settings) -> Celery:
         The application with its tasks registered.
     """
     app = Celery("dermq", broker=settings.resolved_broker_url(), set_as_current=False)
-    hard_limit = settings.chunk_time_limit + _HARD_LIMIT_AFTER
+    hard_limit = round(hard_time_limit(settings.chunk_time_limit))
     app.conf.update(
         # Nothing but JSON is unpickled, whoever can write to Redis.
         accept_content=["json"],

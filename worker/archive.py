@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from db.jobs import NewImage
+from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.read import path_to_text, text_to_path
 

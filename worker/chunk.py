@@ -28,9 +28,13 @@ from db.jobs import finish_job_if_done
 from db.predictions import Failed, Outcome, write_outcomes
 from db.session import read, transact
 from db.status import FailureCode
+from worker.complaint import Complaint
+from worker.lease import renewed
 from worker.log import get_logger
+from worker.outage import DATABASE_AWAY, wait_out
 from worker.scorer import Scorer
 from worker.scoring import score_images
+from worker.settings import hard_time_limit
 
 log = get_logger(__name__)
 
@@ -61,8 +65,9 @@ def score_chunk(
     scorer_for: Callable[[str], Scorer],
     limits: ChunkLimits,
     stopping: Callable[[], bool] = lambda: False,
+    complaint: Complaint | None = None,
 ) -> int | None:
-    """Bring every image of a chunk to its end.
+    """Bring every image of a chunk to its end; wait for the database while it is away.
 
     Args:
         chunk_id: from a hint.
@@ -70,6 +75,7 @@ def score_chunk(
         scorer_for: gives the loaded model for a bundle's SHA-256.
         limits: batch size, lease, file size.
         stopping: asked between batches; when true the chunk is handed back.
+        complaint: says once a minute that the database is away; shared by the processes of a worker.
 
     Returns:
         Images that ended in this attempt, or None when there was nothing to claim or the chunk was given up.
@@ -78,7 +84,8 @@ def score_chunk(
         BundleError: this worker's bundle is not the job's; the chunk is left alone.
         EngineError: the engine cannot be loaded; the chunk is left alone.
     """
-    job = read(database, lambda connection: job_of_chunk(connection, chunk_id))
+    complaint = complaint or Complaint()
+    job = wait_out(lambda: read(database, lambda connection: job_of_chunk(connection, chunk_id)), complaint, stopping)
     if job is None:
         return None
     # Before the claim: a worker that cannot score must not hold a chunk, nor count as an attempt.
@@ -88,88 +95,119 @@ def score_chunk(
     if claim is None:
         return None
     log.info("chunk claimed", chunk=chunk_id, job=job.job_id, attempt=claim.attempt)
+    attempt = _Attempt(
+        claim=claim,
+        job=job,
+        database=database,
+        scorer=scorer,
+        limits=limits,
+        stopping=stopping,
+        complaint=complaint,
+    )
     try:
-        ended = _score_claimed(claim, job, database, scorer, limits, stopping)
+        # A process that hangs outside Python dies of the hard limit; one whose supervisor is dead too loses its lease.
+        at_most = hard_time_limit(limits.time_limit)
+        with renewed(attempt.renew, lease_seconds=limits.lease_seconds, at_most=at_most):
+            ended = attempt.score()
     except (LeaseLostError, _StoppingError) as reason:
         log.warning("chunk given up", chunk=chunk_id, job=job.job_id, reason=str(reason))
-        transact(database, lambda connection: release_chunk(connection, claim, blameless=True))
+        attempt.hand_back(blameless=True)
+        return None
+    except DATABASE_AWAY as error:
+        # No image's fault. The chunk is there for the next claim as soon as the database serves again.
+        log.warning("chunk given up", chunk=chunk_id, job=job.job_id, reason=type(error).__name__)
+        wait_out(lambda: attempt.hand_back(blameless=True), complaint, stopping)
         return None
     except BaseException:
-        transact(database, lambda connection: release_chunk(connection, claim, blameless=False))
+        attempt.hand_back(blameless=False)
         raise
     transact(database, lambda connection: finish_job_if_done(connection, claim.job_id))
     return ended
 
 
-def _score_claimed(
-    claim: Claim,
-    job: ChunkJob,
-    database: Engine,
-    scorer: Scorer,
-    limits: ChunkLimits,
-    stopping: Callable[[], bool],
-) -> int:
-    ended = 0
-    images = read(database, lambda connection: waiting_images(connection, claim.chunk_id))
-    for batch in _batches(images, 1 if claim.careful else limits.batch_size):
-        if stopping():
-            raise _StoppingError("this worker was asked to stop")
-        if claim.careful:
-            _score_carefully(claim, batch[0], job, database, scorer, limits)
-        else:
-            _write(
-                database, claim, score_images(batch, job, scorer, database, limits.max_file_bytes), job, scorer, limits
-            )
-        ended += len(batch)
-    if not transact(database, lambda connection: close_chunk(connection, claim)):
-        raise LeaseLostError(f"chunk {claim.chunk_id} could not be closed by attempt {claim.attempt}")
-    log.info("chunk closed", chunk=claim.chunk_id, job=job.job_id, attempt=claim.attempt, images=ended)
-    return ended
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """A claimed chunk with all that it takes to score it."""
 
+    claim: Claim
+    job: ChunkJob
+    database: Engine
+    scorer: Scorer
+    limits: ChunkLimits
+    stopping: Callable[[], bool]
+    complaint: Complaint
 
-def _score_carefully(
-    claim: Claim, image: WaitingImage, job: ChunkJob, database: Engine, scorer: Scorer, limits: ChunkLimits
-) -> None:
-    """Score one image of a chunk in which a worker died before: announce it, so that a death points at it."""
-    if image.careful_starts >= DEATHS_UNTIL_FAILED:
-        sentence = f"workers died {image.careful_starts} times with this image in hand"
-        failed = Failed(image_id=image.id, code=FailureCode.CRASHED_WORKER, sentence=sentence)
-        _write(database, claim, [failed], job, scorer, limits)
-        return
+    def renew(self) -> None:
+        """Extend the lease."""
+        transact(self.database, self._renew_in)
 
-    def announce(connection: Connection) -> None:
-        renew_lease(connection, claim, limits.lease_seconds)
-        mark_careful_start(connection, image.id)
+    def _renew_in(self, connection: Connection) -> None:
+        renew_lease(connection, self.claim, self.limits.lease_seconds)
 
-    transact(database, announce)
-    started = time.monotonic()
-    try:
+    def hand_back(self, *, blameless: bool) -> None:
+        """Give the chunk up, for anybody to take."""
+        transact(self.database, lambda connection: release_chunk(connection, self.claim, blameless=blameless))
+
+    def score(self) -> int:
+        """Score what waits in the chunk and close it; the number of images that ended."""
+        ended, chunk_id = 0, self.claim.chunk_id
+        images = read(self.database, lambda connection: waiting_images(connection, chunk_id))
+        for batch in _batches(images, 1 if self.claim.careful else self.limits.batch_size):
+            if self.stopping():
+                raise _StoppingError("this worker was asked to stop")
+            if self.claim.careful:
+                self._score_carefully(batch[0])
+            else:
+                self._write(self._outcomes(batch))
+            ended += len(batch)
+        if not transact(self.database, lambda connection: close_chunk(connection, self.claim)):
+            raise LeaseLostError(f"chunk {chunk_id} could not be closed by attempt {self.claim.attempt}")
+        log.info("chunk closed", chunk=chunk_id, job=self.job.job_id, attempt=self.claim.attempt, images=ended)
+        return ended
+
+    def _score_carefully(self, image: WaitingImage) -> None:
+        """Score one image of a chunk in which a worker died before: announce it, so that a death points at it."""
+        if image.careful_starts >= DEATHS_UNTIL_FAILED:
+            sentence = f"workers died {image.careful_starts} times with this image in hand"
+            self._write([Failed(image_id=image.id, code=FailureCode.CRASHED_WORKER, sentence=sentence)])
+            return
+
+        def announce(connection: Connection) -> None:
+            self._renew_in(connection)
+            mark_careful_start(connection, image.id)
+
+        def withdraw(connection: Connection) -> None:
+            withdraw_careful_start(connection, image.id)
+
+        transact(self.database, announce)
+        started, suspicious = time.monotonic(), self.limits.time_limit / 2
         try:
-            outcomes = score_images([image], job, scorer, database, limits.max_file_bytes)
-        except SoftTimeLimitExceeded:
-            if time.monotonic() - started < limits.time_limit / 2:
-                # The chunk as a whole was slow; this image just happened to be in hand.
-                raise
-            sentence = f"reading or scoring it took longer than {limits.time_limit / 2:.0f} s"
-            outcomes = [Failed(image_id=image.id, code=FailureCode.TIMED_OUT, sentence=sentence)]
-        _write(database, claim, outcomes, job, scorer, limits)
-        if isinstance(outcomes[0], Failed) and outcomes[0].code is FailureCode.TIMED_OUT:
-            # The time of the whole chunk is spent: hand it back before the hard limit strikes its next image.
-            raise SoftTimeLimitExceeded
-    except BaseException:
-        # Whatever went wrong, this worker lives: the breadcrumb must not count as a death.
-        transact(database, lambda connection: withdraw_careful_start(connection, image.id))
-        raise
+            try:
+                outcomes = self._outcomes([image])
+            except SoftTimeLimitExceeded:
+                if time.monotonic() - started < suspicious:
+                    # The chunk as a whole was slow; this image just happened to be in hand.
+                    raise
+                sentence = f"reading or scoring it took longer than {suspicious:.0f} s"
+                outcomes = [Failed(image_id=image.id, code=FailureCode.TIMED_OUT, sentence=sentence)]
+            self._write(outcomes)
+            if isinstance(outcomes[0], Failed) and outcomes[0].code is FailureCode.TIMED_OUT:
+                # The time of the whole chunk is spent: hand it back before the hard limit strikes its next image.
+                raise SoftTimeLimitExceeded
+        except BaseException:
+            # Whatever went wrong, this worker lives: the breadcrumb must not count as a death.
+            wait_out(lambda: transact(self.database, withdraw), self.complaint, self.stopping)
+            raise
 
+    def _outcomes(self, images: Sequence[WaitingImage]) -> list[Outcome]:
+        return score_images(images, self.job, self.scorer, self.database, self.limits.max_file_bytes)
 
-def _write(
-    database: Engine, claim: Claim, outcomes: Sequence[Outcome], job: ChunkJob, scorer: Scorer, limits: ChunkLimits
-) -> None:
-    def write(connection: Connection) -> None:
-        renew_lease(connection, claim, limits.lease_seconds)
-        write_outcomes(connection, outcomes, bundle_id=job.bundle_id, engine=scorer.engine.label)
+    def _write(self, outcomes: Sequence[Outcome]) -> None:
+        def write(connection: Connection) -> None:
+            self._renew_in(connection)
+            write_outcomes(connection, outcomes, bundle_id=self.job.bundle_id, engine=self.scorer.engine.label)
 
-    transact(database, write)
+        transact(self.database, write)
 
 
 def _batches(images: Sequence[WaitingImage], most: int) -> Iterator[Sequence[WaitingImage]]:

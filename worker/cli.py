@@ -131,6 +131,7 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
         policy=policy,
         urgent=urgent,
         chunk_size=settings.chunk_size,
+        lease_seconds=settings.lease_seconds,
         force=force,
         actor=current_actor(),
     )
@@ -145,6 +146,9 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
                 bundle=load_bundle(settings.bundle),
                 on_progress=lambda images: status.update(f"taking in … {images:,} images"),
             )
+    except SQLAlchemyError:
+        click.echo("Broken off: what was taken in stays, and the same `dermq submit` again goes on with it.", err=True)
+        raise
     except KeyboardInterrupt:
         click.echo("Interrupted: nothing was submitted.", err=True)
         raise
@@ -250,7 +254,7 @@ def export(job: int, output: Path | None) -> None:
 
 @main.command()
 def check() -> None:
-    """Check bundle, database, broker and workers: a line each, exit status 1 when one is not well."""
+    """Check bundle, database, broker, workers and sweeper: a line each, exit status 1 when one is not well."""
     from worker.health import check_all
 
     well = True
@@ -284,11 +288,17 @@ def migrate() -> None:
 @main.command()
 @click.option("--name", default="dermq", show_default=True, help="Name of this worker, before its host's.")
 def worker(name: str) -> None:
-    """Run a worker until SIGTERM, which makes it hand back the work in hand and leave."""
+    """Run a worker until SIGTERM, which makes it hand back the work in hand and leave.
+
+    It waits for a database or a broker that is away, at its start and afterwards, and says so once a minute.
+    """
     from worker.app import BULK, URGENT, make_app
+    from worker.health import wait_for_database
 
     settings = load_settings()
     configure_logging(settings)
+    # Not in a child, at the first hint: nobody would see what is missing.
+    wait_for_database(settings)
     arguments = ["worker", "--pool=prefork", f"--concurrency={settings.concurrency}", f"--queues={URGENT},{BULK}"]
     make_app(settings).worker_main(
         [*arguments, f"--hostname={name}@%h", "--loglevel=INFO", "--without-gossip", "--without-mingle"]

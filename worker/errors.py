@@ -4,6 +4,7 @@ DermqError
 ├── SettingsError        a setting or an argument is wrong
 ├── BundleError          a bundle is missing, incomplete, or not what its hashes say
 ├── ManifestError        a CSV manifest or a source folder cannot be taken in
+├── SubmissionError      a submission is not this process's to make or to go on with
 ├── EngineError          an inference engine cannot be loaded or gave an impossible answer
 ├── BrokerError          no Redis or Valkey to start or to reach
 └── ImageFaultError      one image cannot be scored; carries a `db.status.FailureCode`
@@ -26,6 +27,10 @@ class BundleError(DermqError):
 
 class ManifestError(DermqError):
     """A CSV manifest or a source folder cannot be taken in."""
+
+
+class SubmissionError(DermqError):
+    """Another process takes the same source in, or the job was taken away from this one."""
 
 
 class EngineError(DermqError):

@@ -1,6 +1,7 @@
 """What `dermq check` asks each part: one line each, and what to do when it is not well."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,22 @@ from db.schema import current_revision, newest_revision
 from db.session import DatabaseUrlError, open_database, read
 from worker.app import make_app
 from worker.bundle import Bundle, load_bundle
+from worker.complaint import Complaint
 from worker.engine import Engine, load_engine
 from worker.errors import BrokerError, DermqError, EngineError
-from worker.hints import queue_length
+from worker.hints import last_sweeper, queue_length
 from worker.images.decode import decode
+from worker.log import get_logger
 from worker.settings import Settings
+
+log = get_logger(__name__)
 
 #: Greatest difference of a probability from the one recorded at export: between engines and processors, never more.
 REPLAY_TOLERANCE = 0.01
 #: Seconds that workers get to answer.
 _PING_SECONDS = 3.0
+#: Seconds between two looks at a database that is waited for.
+_ASK_EVERY = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +49,14 @@ class _UnwellError(Exception):
 
 
 def check_all(settings: Settings) -> Iterator[Finding]:
-    """Check bundle, database, broker and workers, each whatever the others say."""
+    """Check bundle, database, broker, workers and sweeper, each whatever the others say."""
     app = make_app(settings)
     parts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: check_database(settings)),
         ("broker", lambda: _check_broker(app)),
         ("workers", lambda: _check_workers(app)),
+        ("sweeper", lambda: _check_sweeper(app)),
     )
     for part, check in parts:
         try:
@@ -163,3 +171,27 @@ def _check_workers(app: Celery) -> str:
     if not names:
         raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
     return f"{len(names)} answering: {', '.join(names)}"
+
+
+def _check_sweeper(app: Celery) -> str:
+    host = last_sweeper(app)
+    if host is None:
+        raise _UnwellError(
+            "no sweep lately: lost hints are not sent again, and abandoned chunks wait. Start the system with "
+            "`dermq up`, or a sweeper with `dermq sweep`."
+        )
+    return f"swept lately on {host}"
+
+
+def wait_for_database(settings: Settings) -> None:
+    """Return once the database answers and has the right schema; say once a minute what it still lacks."""
+    complaint = Complaint()
+    while True:
+        try:
+            check_database(settings)
+        except _UnwellError as error:
+            if complaint.due():
+                log.warning("waiting for the database", reason=str(error))
+            time.sleep(_ASK_EVERY)
+        else:
+            return

@@ -1,6 +1,7 @@
 """Hints: messages that wake a worker. Losing all of them loses nothing, because the sweeper sends others."""
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
@@ -11,6 +12,8 @@ from worker.app import queue_name
 from worker.errors import BrokerError
 from worker.tasks import SCORE_CHUNK
 
+#: Key that a sweeper sets at each sweep and that fades without it. Not truth, only a sign of life.
+_LAST_SWEEP = "sweeper"
 #: An absent broker is noticed at once: whoever asks has something better to do than wait, and asks again later.
 _ONE_TRY: dict[str, Any] = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.0, "timeout": 5.0}
 
@@ -45,10 +48,44 @@ def queue_length(app: Celery, *, urgent: bool) -> int:
     Raises:
         BrokerError: the broker cannot be reached.
     """
+    length: int = _ask(app, lambda client: client.llen(queue_name(urgent=urgent)))
+    return length
+
+
+def note_sweep(app: Celery, *, good_for: float) -> None:
+    """Leave a sign that the sweeper lives, for `dermq check`; it fades by itself.
+
+    Args:
+        app: the Celery application.
+        good_for: seconds after which no further sign means that no sweeper runs.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+    """
+
+    def sign(client: Any) -> None:
+        # A hash, because Kombu puts our prefix before the keys of these commands, but not of GET and EXPIRE.
+        client.hset(_LAST_SWEEP, "host", socket.gethostname())
+        client.pexpire(_LAST_SWEEP, round(good_for * 1000))
+
+    _ask(app, sign)
+
+
+def last_sweeper(app: Celery) -> str | None:
+    """Host of a sweeper that swept lately, or None.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+    """
+    host: bytes | None = _ask(app, lambda client: client.hget(_LAST_SWEEP, "host"))
+    return host.decode() if host is not None else None
+
+
+def _ask(app: Celery, question: Callable[[Any], Any]) -> Any:
+    """What the broker's own client answers."""
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(**_ONE_TRY)
-            length: int = connection.default_channel.client.llen(queue_name(urgent=urgent))
-            return length
+            return question(connection.default_channel.client)
     except (KombuError, RedisError, OSError) as error:
         raise BrokerError(f"the broker does not answer: {error}") from error

@@ -1,6 +1,8 @@
 """From an archive to a job: a folder or a CSV manifest, taken in by batches that never hold it whole."""
 
 import os
+import socket
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -8,27 +10,35 @@ from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.audit import append_entry
 from db.claims import unmark_hinted
-from db.jobs import (
+from db.session import read, transact
+from db.status import AuditAction
+from db.submission import (
     NewImage,
     NewJob,
+    OpenSubmission,
+    SubmissionLostError,
     add_chunk,
-    create_job,
+    begin_submission,
+    count_recorded,
     end_submission,
     jobs_of_same_source,
     known_paths,
+    open_submissions,
     record_bundle,
+    renew_submission,
+    take_submission,
     withdraw_job,
 )
-from db.session import read, transact
-from db.status import AuditAction
 from worker.archive import FolderReport, read_manifest, walk_folder
 from worker.bundle import Bundle
-from worker.errors import BrokerError, ManifestError
+from worker.errors import BrokerError, ManifestError, SubmissionError
 from worker.hints import send_hints
 from worker.images.read import path_to_text
+from worker.lease import renewed
 
 #: Chunks recorded in one transaction.
 _CHUNKS_PER_TRANSACTION = 8
@@ -46,6 +56,7 @@ class Submission:
         force: whether images are scored that were scored before under this bundle.
         actor: who submits, for the audit log.
         chunk_size: images in a chunk.
+        lease_seconds: after which another intake may go on with the job when this one was killed.
     """
 
     source: Path
@@ -55,6 +66,7 @@ class Submission:
     chunk_size: int
     force: bool = False
     actor: str = "unknown"
+    lease_seconds: float = 60.0
 
 
 @dataclass(kw_only=True)
@@ -62,6 +74,12 @@ class Intake:
     """What came of a submission."""
 
     job_id: int
+    #: Who takes it in, for its lease.
+    submitter: str
+    #: Whether an earlier submission, whose process died, was gone on with.
+    continued: bool = False
+    #: Images or rows of the source that were looked at so far.
+    seen: int = 0
     images: int = 0
     repeated: int = 0
     #: Images of a manifest whose file could not be found.
@@ -76,6 +94,8 @@ class Intake:
         """What the submitter should know, a line each."""
         report = self.folder
         notes = [f"Job {self.job_id}: {self.images:,} image{'s' if self.images != 1 else ''} submitted."]
+        if self.continued:
+            notes.append("Its submission had been broken off and was gone on with; nothing was taken in twice.")
         if self.same_source:
             earlier = ", ".join(map(str, self.same_source))
             notes.append(
@@ -112,14 +132,16 @@ def submit(
 ) -> Intake:
     """Record a job with its images and chunks, and hint each chunk once it is committed.
 
-    Workers begin while intake goes on. When it fails, the job is withdrawn with everything it holds.
+    Workers begin while intake goes on. When the process dies, the same submission again goes on with the job. When the
+    source turns out to be wrong, or the person breaks it off, the job is withdrawn with everything it holds; when the
+    database fails, it stays to be gone on with.
 
     Args:
         submission: what to take in.
         database: from `db.session.open_database`.
         app: the Celery application.
         bundle: that the job is scored under.
-        on_progress: called with the number of images recorded so far.
+        on_progress: called with the number of images seen so far.
 
     Returns:
         The job's number and what was found.
@@ -127,6 +149,7 @@ def submit(
     Raises:
         ManifestError: the source cannot be taken in; nothing was recorded.
         BundleError: the bundle does not support the policy; nothing was recorded.
+        SubmissionError: another process takes the same source in, or took this one over, or the job was cancelled.
     """
     numbers = bundle.thresholds(submission.policy)
     report = FolderReport()
@@ -145,56 +168,105 @@ def submit(
     if not first:
         raise ManifestError(_nothing_found(source, report))
 
-    def begin(connection: Connection) -> int:
+    def describe(connection: Connection) -> NewJob:
         bundle_id = record_bundle(
             connection, sha256=bundle.sha256, name=bundle.manifest.name, version=bundle.manifest.version
         )
-        return create_job(
-            connection,
-            NewJob(
-                root=path_to_text(str(root)),
-                manifest=None if is_folder else path_to_text(str(source)),
-                urgent=submission.urgent,
-                force=submission.force,
-                bundle_id=bundle_id,
-                policy=submission.policy,
-                threshold=numbers.threshold,
-                borderline_from=numbers.borderline_from,
-            ),
+        return NewJob(
+            root=path_to_text(str(root)),
+            manifest=None if is_folder else path_to_text(str(source)),
+            urgent=submission.urgent,
+            force=submission.force,
+            bundle_id=bundle_id,
+            policy=submission.policy,
+            threshold=numbers.threshold,
+            borderline_from=numbers.borderline_from,
         )
 
-    # Once, not `transact`: tried again after a commit whose answer was lost, it would leave an empty job behind.
-    with database.begin() as connection:
-        job_id = begin(connection)
-    intake = Intake(job_id=job_id, folder=report)
+    intake = _begin_or_continue(transact(database, describe), submission, database)
+    intake.folder = report
+    lease = submission.lease_seconds
+
+    def renew() -> None:
+        transact(database, lambda connection: renew_submission(connection, intake.job_id, intake.submitter, lease))
+
+    def end(connection: Connection) -> None:
+        recorded = count_recorded(connection, intake.job_id)
+        intake.images, intake.not_found = recorded.images, recorded.not_found
+        if not end_submission(connection, intake.job_id, intake.submitter):
+            return
+        detail = {
+            "bundle_sha256": bundle.sha256,
+            "policy": submission.policy,
+            "threshold": numbers.threshold,
+            "images": recorded.images,
+        }
+        append_entry(
+            connection, actor=submission.actor, action=AuditAction.SUBMITTED, job_id=intake.job_id, detail=detail
+        )
+
     try:
-        intake.same_source = read(database, lambda connection: jobs_of_same_source(connection, job_id))
-        for batch in _with_first(first, images, size):
-            _record(batch, intake, submission, database, app)
-            on_progress(intake.images)
-
-        def end(connection: Connection) -> None:
-            if not end_submission(connection, intake.job_id):
-                return
-            detail = {
-                "bundle_sha256": bundle.sha256,
-                "policy": submission.policy,
-                "threshold": numbers.threshold,
-                "images": intake.images,
-            }
-            append_entry(
-                connection,
-                actor=submission.actor,
-                action=AuditAction.SUBMITTED,
-                job_id=intake.job_id,
-                detail=detail,
-            )
-
+        intake.same_source = read(database, lambda connection: jobs_of_same_source(connection, intake.job_id))
+        with renewed(renew, lease_seconds=lease):
+            for batch in _with_first(first, images, size):
+                _record(batch, intake, submission, database, app)
+                on_progress(intake.seen)
+            # Proves the lease once more, or a job that was cancelled meanwhile would look like a success.
+            renew()
         transact(database, end)
-    except BaseException:
-        transact(database, lambda connection: withdraw_job(connection, intake.job_id))
+    except SubmissionLostError:
+        raise SubmissionError(
+            f"Job {intake.job_id} was cancelled, or another `dermq submit` has gone on with it while this one stood "
+            f"still. `dermq status {intake.job_id}` says which."
+        ) from None
+    except SQLAlchemyError:
+        # What is recorded stays for the same submission to go on with.
         raise
+    except BaseException:
+        transact(database, lambda connection: withdraw_job(connection, intake.job_id, intake.submitter))
+        raise
+    intake.repeated = max(0, intake.seen - intake.images)
     return intake
+
+
+def _begin_or_continue(job: NewJob, submission: Submission, database: Engine) -> Intake:
+    """A new job; or the one that an intake of the same source left unfinished when it was killed."""
+    host, lease = socket.gethostname(), submission.lease_seconds
+    submitter = f"{host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+    for found in read(database, lambda connection: open_submissions(connection, job)):
+        if not found.expired and not _died_here(found, host):
+            raise SubmissionError(
+                f"Job {found.job_id} is just taking in the same source, under the same policy, in process "
+                f"{_process(found)}. Wait for it, or cancel it with `dermq cancel {found.job_id}`. If that process is "
+                f"dead, submit again in {lease:.0f} s: the job is then gone on with."
+            )
+        taken = transact(database, lambda c, found=found: take_submission(c, found, submitter, lease))  # type: ignore[misc]
+        if taken:
+            return Intake(job_id=found.job_id, submitter=submitter, continued=True)
+    job_id = transact(database, lambda connection: begin_submission(connection, job, submitter, lease))
+    return Intake(job_id=job_id, submitter=submitter)
+
+
+def _process(found: OpenSubmission) -> str:
+    """Process number and host of a submitter, for a person."""
+    host, number, _ = (found.submitter or "?:?:?").rsplit(":", 2)
+    return f"{number} on {host}"
+
+
+def _died_here(found: OpenSubmission, host: str) -> bool:
+    """Whether the submitter ran on this host and is no more, so that nobody need wait for its lease to run out."""
+    if found.submitter is None:
+        return True
+    its_host, number, _ = found.submitter.rsplit(":", 2)
+    if its_host != host:
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _with_first(first: list[NewImage], rest: Iterator[NewImage], size: int) -> Iterator[list[NewImage]]:
@@ -206,19 +278,19 @@ def _with_first(first: list[NewImage], rest: Iterator[NewImage], size: int) -> I
 def _record(batch: Sequence[NewImage], intake: Intake, submission: Submission, database: Engine, app: Celery) -> None:
     unique = list({image.path: image for image in reversed(batch)}.values())[::-1]
 
-    def write(connection: Connection) -> tuple[list[int], list[NewImage]]:
+    def write(connection: Connection) -> list[int]:
+        renew_submission(connection, intake.job_id, intake.submitter, submission.lease_seconds)
         known = known_paths(connection, intake.job_id, [image.path for image in unique])
         new = [image for image in unique if image.path not in known]
         chunks = [new[start : start + submission.chunk_size] for start in range(0, len(new), submission.chunk_size)]
-        return [add_chunk(connection, intake.job_id, chunk) for chunk in chunks], new
+        return [add_chunk(connection, intake.job_id, chunk) for chunk in chunks]
 
-    chunk_ids, recorded = transact(database, write)
-    intake.images += len(recorded)
-    intake.repeated += len(batch) - len(recorded)
-    intake.not_found += sum(image.size_bytes is None for image in recorded)
+    chunk_ids = transact(database, write)
+    intake.seen += len(batch)
     try:
         if intake.hinted:
-            send_hints(app, chunk_ids, urgent=submission.urgent)
+            if chunk_ids:
+                send_hints(app, chunk_ids, urgent=submission.urgent)
             return
     except BrokerError:
         # Once is enough: each further attempt would wait for the broker to time out.

@@ -2,11 +2,25 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from worker.complaint import Complaint
 from worker.settings import Settings
+
+#: Where Celery says at each attempt that the broker is away.
+_BROKER_LOGGER = "celery.worker.consumer.consumer"
+
+
+def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
+    complaint = Complaint()
+
+    def passes(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("consumer: Cannot connect") or complaint.due()
+
+    return passes
 
 
 def configure_logging(settings: Settings) -> None:
@@ -29,6 +43,7 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(logging.INFO)
     # Each migration in three lines is not for the operator.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger(_BROKER_LOGGER).addFilter(_once_a_minute())
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

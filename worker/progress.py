@@ -25,7 +25,7 @@ _SPEED_WINDOW = 20.0
 _IDLE_AFTER = 8.0
 #: Columns that the words take.
 _WIDTH_OF_TEXT = 90
-NOBODY_WORKS = "No worker has it in hand: is `dermq up` running, and what does `dermq check` say?"
+_NOBODY_WORKS = "No worker has it in hand: is `dermq up` running, and what does `dermq check` say?"
 
 
 def find_job(database: Engine, job_id: int | None) -> JobView:
@@ -47,6 +47,19 @@ def find_job(database: Engine, job_id: int | None) -> JobView:
             )
         )
     return jobs[0]
+
+
+def why_it_stands(database: Engine, job: JobView) -> str | None:
+    """Why a job does not go on, as far as its rows say, and what to do; None when it rests or a worker has it."""
+    if job.abandoned:
+        source = job.manifest or job.root
+        return (
+            f"Its submission was broken off: `dermq submit {source}` with the same options goes on with it, `dermq "
+            f"cancel {job.id}` gives it up."
+        )
+    if job.status in AT_REST or read(database, lambda connection: has_live_lease(connection, job.id)):
+        return None
+    return _NOBODY_WORKS
 
 
 def watch(database: Engine, job_id: int, console: Console) -> JobView:
@@ -78,10 +91,9 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
             text = _progress_text(job, counts, speed)
             total = counts.submitted if job.status is not JobStatus.SUBMITTING else None
             bar.update(task, total=total, completed=counts.ended, text=text)
-            idle = speed.seconds_without_progress() > _IDLE_AFTER and job.status not in AT_REST
-            if idle and not read(database, lambda connection: has_live_lease(connection, job_id)):
-                bar.update(task, text=f"{text}. {NOBODY_WORKS}")
-                text = f"{text}. {NOBODY_WORKS}"
+            if speed.seconds_without_progress() > _IDLE_AFTER and (why := why_it_stands(database, job)):
+                text = f"{text}. {why}"
+                bar.update(task, text=text)
             if not console.is_terminal and (time.monotonic() - last_line >= _LINE_EVERY or job.status in AT_REST):
                 last_line = time.monotonic()
                 console.print(f"job {job_id} {job.status}: {text}")

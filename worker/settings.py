@@ -15,6 +15,8 @@ from worker.errors import SettingsError
 SHIPPED_BUNDLE = "ham10000-mel-nv"
 #: File in the home folder by which other commands find a running `dermq up`.
 RUN_FILE = "run.json"
+#: Seconds at most between a chunk's time limit, at which it is handed back, and the death of a process that hangs.
+_MERCY_SECONDS = 30.0
 
 
 def _shipped_bundle() -> Path:
@@ -101,6 +103,11 @@ class Settings(BaseSettings):
         except (OSError, ValueError, KeyError):
             return "redis://127.0.0.1:6379/0"
         return str(noted)
+
+
+def hard_time_limit(time_limit: float) -> float:
+    """Seconds after which a process is killed that did not heed its chunk's time limit: it hangs outside Python."""
+    return time_limit + min(_MERCY_SECONDS, time_limit)
 
 
 @cache

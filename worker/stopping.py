@@ -1,4 +1,4 @@
-"""How a worker's children learn that it was asked to stop: one byte of memory that they share with it.
+"""How a worker stops: its children learn by one byte of memory that they share with it, and nothing keeps it for ever.
 
 Celery tells only its main process. Its warm shutdown waits for the task in hand however long that takes, its soft
 shutdown sleeps for a fixed time however short that is. With this byte a child hands its chunk back between two batches,
@@ -6,6 +6,18 @@ so that a worker is gone in a fraction of a second and nothing is scored twice.
 """
 
 import mmap
+import os
+import threading
+
+from billiard.process import active_children
+
+from worker.log import get_logger
+
+log = get_logger(__name__)
+
+#: Seconds that a worker gets between being asked to stop and being gone, whatever hangs. Compose and `dermq up` wait
+#: longer.
+STOP_SECONDS = 30.0
 
 
 class StopFlag:
@@ -21,3 +33,20 @@ class StopFlag:
     def __call__(self) -> bool:
         """Whether the worker was asked to stop."""
         return self._shared[0] == 1
+
+
+def leave_in_time(*_: object, **__: object) -> None:
+    """End this worker with its children in `STOP_SECONDS`, even if Celery's own stop hangs on a broker that is away.
+
+    Nothing is lost by it: what a child had in hand is claimed by another worker once its lease has run out.
+    """
+
+    def leave() -> None:
+        log.error("did not stop in time, leaving work in hand to its leases", seconds=STOP_SECONDS)
+        for child in active_children():
+            child.kill()
+        os._exit(1)
+
+    timer = threading.Timer(STOP_SECONDS, leave)
+    timer.daemon = True
+    timer.start()

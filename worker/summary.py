@@ -4,11 +4,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
-from db.jobs import JobView, count_images, has_live_lease
+from db.jobs import JobView, count_images
 from db.predictions import OutcomeRow, not_judged, worst_first
 from db.session import read
 from db.status import FailureCode, ImageStatus, TriageFlag
-from worker.progress import AT_REST, NOBODY_WORKS, job_rate
+from worker.progress import job_rate, why_it_stands
 
 _MEANING = {
     TriageFlag.HIGH_RISK: "at or above the threshold: first on the worklist",
@@ -37,8 +37,8 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         f"borderline from {job.borderline_from:.3f}",
         highlight=False,
     )
-    if job.status not in AT_REST and not read(database, lambda connection: has_live_lease(connection, job.id)):
-        console.print(f"[yellow]{NOBODY_WORKS}[/yellow]")
+    if why := why_it_stands(database, job):
+        console.print(why, style="yellow", markup=False, highlight=False)
     table = Table("outcome", "images", "what it means", box=None, pad_edge=False, header_style="dim")
     table.columns[1].justify = "right"
     for flag, meaning in _MEANING.items():

@@ -1,7 +1,6 @@
 """The sweeper: finds chunks that nobody works on and no hint will reach, and sends hints for them."""
 
 import threading
-import time
 
 from celery import Celery
 from sqlalchemy import Engine
@@ -10,8 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.claims import take_forgotten, unmark_hinted
 from db.jobs import finish_job_if_done, unfinished_jobs
 from db.session import read, transact
+from worker.complaint import Complaint
 from worker.errors import BrokerError
-from worker.hints import queue_length, send_hints
+from worker.hints import note_sweep, queue_length, send_hints
 from worker.log import get_logger
 from worker.settings import Settings
 
@@ -19,8 +19,8 @@ log = get_logger(__name__)
 
 #: Chunks that one sweep hints at most.
 _SWEEP_LIMIT = 2_000
-#: Seconds between two log lines about the same outage.
-_COMPLAIN_EVERY = 60.0
+#: Seconds at least that a sweep is taken for a sign that the sweeper lives.
+_SIGN_OF_LIFE_SECONDS = 30.0
 
 
 def sweep(database: Engine, app: Celery, *, hint_after: float) -> list[int]:
@@ -67,12 +67,18 @@ def run_sweeper(database: Engine, app: Celery, settings: Settings, stop: threadi
     Args:
         stop: set it to end after the sweep in hand.
     """
-    complained = -_COMPLAIN_EVERY
+    complaint = Complaint()
     while not stop.wait(settings.sweep_seconds):
         try:
             if hinted := sweep(database, app, hint_after=settings.hint_seconds):
                 log.info("forgotten chunks hinted", chunks=len(hinted))
+            note_sweep(app, good_for=max(_SIGN_OF_LIFE_SECONDS, 3 * settings.sweep_seconds))
+            complaint.withdraw()
         except (BrokerError, SQLAlchemyError) as error:
-            if time.monotonic() - complained >= _COMPLAIN_EVERY:
-                complained = time.monotonic()
-                log.warning("cannot sweep now, trying on", reason=type(error).__name__)
+            if complaint.due():
+                log.warning("cannot sweep now, trying on", reason=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    original = getattr(error, "orig", None)
+    return str(original or error).strip()

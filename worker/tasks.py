@@ -5,9 +5,10 @@ from celery.signals import worker_shutting_down
 
 from db.session import open_database
 from worker.chunk import ChunkLimits, score_chunk
+from worker.complaint import Complaint
 from worker.scorer import ScorerCache
 from worker.settings import Settings
-from worker.stopping import StopFlag
+from worker.stopping import StopFlag, leave_in_time
 
 #: Name of the one task.
 SCORE_CHUNK = "dermq.score_chunk"
@@ -23,8 +24,10 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     # Neither connects nor loads before its first use, which is in a child process.
     database = open_database(settings.resolved_database_url())
     scorers = ScorerCache(settings.bundle, settings.engine)
-    stopping = StopFlag()
+    # Both are shared with the processes that are forked from here.
+    stopping, complaint = StopFlag(), Complaint()
     worker_shutting_down.connect(stopping.set, weak=False)
+    worker_shutting_down.connect(leave_in_time, weak=False)
     limits = ChunkLimits(
         batch_size=settings.batch_size,
         lease_seconds=settings.lease_seconds,
@@ -35,4 +38,11 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     @app.task(name=SCORE_CHUNK)  # type: ignore[untyped-decorator] # Celery has no types
     def score_chunk_task(chunk_id: int) -> int | None:
         """Score the chunk of this number; see `worker.chunk.score_chunk`."""
-        return score_chunk(chunk_id, database=database, scorer_for=scorers.scorer_for, limits=limits, stopping=stopping)
+        return score_chunk(
+            chunk_id,
+            database=database,
+            scorer_for=scorers.scorer_for,
+            limits=limits,
+            stopping=stopping,
+            complaint=complaint,
+        )

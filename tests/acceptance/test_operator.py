@@ -19,7 +19,7 @@ def test_an_archive_goes_through_the_whole_system(system: RunningSystem, tmp_pat
     make_archive(folder, 24)
 
     checked = system.dermq("check")
-    assert [line[:4] for line in checked.stdout.splitlines()] == ["ok  "] * 4, checked.stdout
+    assert [line[:4] for line in checked.stdout.splitlines()] == ["ok  "] * 5, checked.stdout
 
     submitted = system.dermq("submit", folder, "--watch")
     job = submitted.stdout.strip()
@@ -127,7 +127,7 @@ def test_two_ups_in_one_home_are_refused(system: RunningSystem) -> None:
     assert second.returncode == 2
     assert "Another `dermq up`" in second.stderr
     # The first one is still found by the other commands.
-    assert system.dermq("check").stdout.count("ok  ") == 4
+    assert system.dermq("check").stdout.count("ok  ") == 5
 
 
 def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
@@ -142,6 +142,7 @@ def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
         ["FAIL", "database"],
         ["FAIL", "broker"],
         ["FAIL", "workers"],
+        ["FAIL", "sweeper"],
     ]
     assert "DERMQ_BUNDLE" in lines[0]
     assert "dermq up" in lines[1]

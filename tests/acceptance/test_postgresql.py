@@ -29,7 +29,7 @@ def server() -> Iterator[PostgresServer]:
 def test_a_crash_of_the_server_and_of_a_worker_lose_nothing(server: PostgresServer, tmp_path: Path, archive) -> None:
     folder = archive(IMAGES)
     with running_system(tmp_path / "home", DERMQ_DATABASE_URL=server.new_database()) as system:
-        assert system.dermq("check").stdout.count("ok  ") == 4
+        assert system.dermq("check").stdout.count("ok  ") == 5
         undisturbed = system.dermq("submit", folder, "--force", "--watch").stdout.strip()
         expected = predictions_of(system, int(undisturbed))
         assert len(expected) == IMAGES

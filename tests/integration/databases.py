@@ -13,14 +13,15 @@ from itertools import count
 from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from sqlalchemy import Engine, create_engine, insert, make_url, select, text, update
 from sqlalchemy.orm import DeclarativeBase
 
 from db.clock import db_now
-from db.jobs import NewImage, NewJob, add_chunk, create_job, end_submission, record_bundle
 from db.models import Chunk, Image
 from db.session import transact
+from db.submission import NewImage, NewJob, add_chunk, begin_submission, end_submission, record_bundle
 
 Result = TypeVar("Result")
 _START_SECONDS = 60.0
@@ -133,6 +134,8 @@ class MadeJob:
     bundle_id: int
     chunk_ids: list[int]
     image_ids: list[int]
+    #: Who was taking it in.
+    submitter: str
 
 
 def add_job(
@@ -149,6 +152,8 @@ def add_job(
         submitted: whether its submission has ended.
     """
 
+    submitter = f"test:0:{uuid4().hex}"
+
     def write(connection: Any) -> MadeJob:
         bundle_id = record_bundle(connection, sha256="b" * 64, name="made-up", version="1")
         job = NewJob(
@@ -160,7 +165,7 @@ def add_job(
             threshold=0.5,
             borderline_from=0.4,
         )
-        job_id = create_job(connection, job)
+        job_id = begin_submission(connection, job, submitter, 60)
         chunk_ids = []
         for number, images in enumerate(chunks):
             if isinstance(images, int):
@@ -169,9 +174,11 @@ def add_job(
                 ]
             chunk_ids.append(add_chunk(connection, job_id, images))
         if submitted:
-            end_submission(connection, job_id)
+            end_submission(connection, job_id, submitter)
         image_ids = list(connection.scalars(select(Image.id).where(Image.job_id == job_id).order_by(Image.id)))
-        return MadeJob(job_id=job_id, bundle_id=bundle_id, chunk_ids=chunk_ids, image_ids=image_ids)
+        return MadeJob(
+            job_id=job_id, bundle_id=bundle_id, chunk_ids=chunk_ids, image_ids=image_ids, submitter=submitter
+        )
 
     return transact(database, write)
 

@@ -22,19 +22,12 @@ from db.claims import (
     waiting_images,
 )
 from db.clock import db_now
-from db.jobs import (
-    end_submission,
-    finish_job_if_done,
-    known_paths,
-    record_bundle,
-    unfinished_jobs,
-    view_jobs,
-    withdraw_job,
-)
+from db.jobs import finish_job_if_done, unfinished_jobs, view_jobs
 from db.models import Chunk, Image, Job, ModelBundle, Prediction
 from db.predictions import Failed, Scored, write_outcomes
 from db.session import read, transact
 from db.status import ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
+from db.submission import end_submission, known_paths, record_bundle, withdraw_job
 from tests.integration.databases import MadeJob, add_job, at_once, change, expire_lease, row
 
 
@@ -289,7 +282,7 @@ def test_the_life_of_a_job(database: Engine) -> None:
         return found
 
     assert status() == JobStatus.SUBMITTING
-    transact(database, lambda c: end_submission(c, made.job_id))
+    transact(database, lambda c: end_submission(c, made.job_id, made.submitter))
     assert status() == JobStatus.QUEUED
     assert read(database, unfinished_jobs) == [made.job_id]
     for chunk_id, image_id in zip(made.chunk_ids, made.image_ids, strict=True):
@@ -315,7 +308,7 @@ def test_a_job_still_being_submitted_is_scored_but_does_not_finish(database: Eng
     end_images(database, made, made.image_ids)
     assert transact(database, lambda c: close_chunk(c, taken))
     assert not transact(database, lambda c: finish_job_if_done(c, made.job_id))
-    transact(database, lambda c: end_submission(c, made.job_id))
+    transact(database, lambda c: end_submission(c, made.job_id, made.submitter))
     assert row(database, Job, made.job_id).status == JobStatus.RUNNING
     assert transact(database, lambda c: finish_job_if_done(c, made.job_id))
 
@@ -357,7 +350,7 @@ def test_a_withdrawn_job_leaves_nothing_not_even_what_was_scored(database: Engin
         flag=TriageFlag.LOW_RISK,
     )
     transact(database, lambda c: write_outcomes(c, [scored], bundle_id=made.bundle_id, engine="fake"))
-    transact(database, lambda c: withdraw_job(c, made.job_id))
+    transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter))
     assert table_sizes(database) == {"job": 1, "chunk": 1, "image": 1, "prediction": 0}
     assert row(database, Image, kept.image_ids[0]).status == ImageStatus.WAITING
     with pytest.raises(LeaseLostError):
@@ -366,7 +359,7 @@ def test_a_withdrawn_job_leaves_nothing_not_even_what_was_scored(database: Engin
 
 def test_a_submitted_job_cannot_be_withdrawn(database: Engine) -> None:
     made = add_job(database, 1)
-    transact(database, lambda c: withdraw_job(c, made.job_id))
+    transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter))
     assert table_sizes(database)["job"] == 1
 
 

@@ -11,12 +11,13 @@ from db.audit import append_entry, entries_of, verify
 from db.books import faults_of, orphans
 from db.claims import LeaseLostError, claim_chunk, renew_lease, take_forgotten
 from db.control import Retried, cancel_job, delete_job, pause_job, resume_job, retry_failed
-from db.jobs import NewImage, count_statuses, end_submission, finish_job_if_done, view_jobs
+from db.jobs import count_statuses, finish_job_if_done, view_jobs
 from db.models import AuditEntry, Chunk, Image, Job, Prediction
 from db.predictions import Failed, Scored, write_outcomes
 from db.schema import migrate
 from db.session import open_database, read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
+from db.submission import NewImage, end_submission
 from tests.integration.databases import MadeJob, add_job, row
 
 ACTOR = "night-shift@ward"
@@ -208,12 +209,12 @@ def test_a_submission_ends_even_when_a_worker_begins_in_between(database: Engine
     def end(connection) -> bool:
         if database.dialect.name == "postgresql":
             event.listen(connection, "after_cursor_execute", begin_in_between)
-        return end_submission(connection, made.job_id)
+        return end_submission(connection, made.job_id, made.submitter)
 
     assert transact(database, end)
     assert status_of(database, made) in (JobStatus.QUEUED, JobStatus.RUNNING)
     assert bool(claimed) == (database.dialect.name == "postgresql")
-    assert not transact(database, lambda c: end_submission(c, made.job_id)), "twice"
+    assert not transact(database, lambda c: end_submission(c, made.job_id, made.submitter)), "twice"
 
 
 def test_retry_says_what_a_worker_has_in_hand(database: Engine) -> None:

@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import Engine
 
 from db.books import faults_of
-from db.jobs import record_bundle
 from db.models import Job
 from db.predictions import OutcomeRow, outcomes_by_image
 from db.session import read, transact
 from db.status import FailureCode, ImageStatus, TriageFlag
+from db.submission import record_bundle
 from tests.integration.databases import MadeJob, change
 from tests.integration.fake_scoring import (
     LIMITS,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from db.jobs import NewImage
+from db.submission import NewImage
 from worker.archive import IMAGE_SUFFIXES, FolderReport, read_manifest, walk_folder
 from worker.errors import ManifestError
 from worker.images.read import text_to_path

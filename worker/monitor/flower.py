@@ -1,6 +1,7 @@
 """Flower, started from here so that its password stays off the command line and its defaults are safe ones."""
 
-import atexit
+import logging
+import os
 import signal
 import sys
 
@@ -42,10 +43,12 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
     extract_settings()
     setup_logging()
     flower = Flower(capp=app, options=options, **web_settings)
-    atexit.register(flower.stop)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     flower.start_http_server()
     try:
         flower.start()
     except (KeyboardInterrupt, SystemExit):
-        return
+        # Not `flower.stop()` and a return: its threads may wait for a broker that is gone for minutes, and Python waits
+        # for them. Flower keeps nothing that would be lost.
+        logging.shutdown()
+        os._exit(0)

@@ -1,0 +1,257 @@
+"""Intake's side of a job: it is begun, filled by batches, and ended; or continued when its submitter has died.
+
+A submitter holds its job by a lease, as a worker holds a chunk: every batch is written by whoever holds it at that
+moment, so that two intakes never fill one job.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from db.clock import db_now
+from db.models import Chunk, Image, Job, ModelBundle
+from db.status import ChunkStatus, ImageStatus, JobStatus
+
+#: Paths in one query: PostgreSQL takes 65,535 bound values, SQLite 32,766.
+_PATHS_PER_QUERY = 10_000
+
+
+class SubmissionLostError(Exception):
+    """The job is not this submitter's any more: it was cancelled, or another goes on with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """What intake knows of a job before its first image."""
+
+    root: str
+    manifest: str | None
+    urgent: bool
+    bundle_id: int
+    policy: str
+    threshold: float
+    borderline_from: float
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """An image as intake found it. ``path`` is relative to the job's root; sizes are bytes, times nanoseconds."""
+
+    path: str
+    size_bytes: int | None
+    modified_ns: int | None
+    lesion_id: str | None = None
+    patient_ref: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenSubmission:
+    """A job that is still being taken in, or was when its submitter died."""
+
+    job_id: int
+    submitter: str | None
+    #: Whether the submitter has not renewed its lease in time.
+    expired: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a job holds: its images, and those of them whose file could not be found."""
+
+    images: int
+    not_found: int
+
+
+def record_bundle(connection: Connection, *, sha256: str, name: str, version: str) -> int:
+    """Row id of a bundle, recorded at its first use."""
+    dialect_insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    connection.execute(
+        dialect_insert(ModelBundle)
+        .values(sha256=sha256, name=name, version=version, recorded_at=db_now())
+        .on_conflict_do_nothing(index_elements=["sha256"])
+    )
+    return connection.execute(select(ModelBundle.id).where(ModelBundle.sha256 == sha256)).scalar_one()
+
+
+def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_seconds: float) -> int:
+    """Insert a job with status ``submitting``; a second call by the same submitter finds the first one's.
+
+    Args:
+        job: what to score and how.
+        submitter: unique to this intake.
+        lease_seconds: how long the job is this intake's without a renewal.
+
+    Returns:
+        The job's id.
+    """
+    # A transaction is tried again when the answer to its commit was lost: the job may be there already.
+    begun = connection.execute(select(Job.id).where(Job.submitter == submitter)).scalar_one_or_none()
+    if begun is not None:
+        return begun
+    return connection.execute(
+        insert(Job)
+        .values(
+            status=JobStatus.SUBMITTING,
+            root=job.root,
+            manifest=job.manifest,
+            urgent=job.urgent,
+            bundle_id=job.bundle_id,
+            policy=job.policy,
+            threshold=job.threshold,
+            borderline_from=job.borderline_from,
+            force=job.force,
+            submitter=submitter,
+            submitter_expires_at=db_now(lease_seconds),
+            submitted_at=db_now(),
+        )
+        .returning(Job.id)
+    ).scalar_one()
+
+
+def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission]:
+    """Jobs of the same source, bundle, policy, urgency and force that are still being taken in, oldest first."""
+    same = (
+        Job.root == job.root,
+        Job.manifest == job.manifest if job.manifest is not None else Job.manifest.is_(None),
+        Job.bundle_id == job.bundle_id,
+        Job.policy == job.policy,
+        Job.threshold == job.threshold,
+        Job.borderline_from == job.borderline_from,
+        Job.urgent == job.urgent,
+        Job.force == job.force,
+    )
+    expired = submission_expired().label("expired")
+    rows = connection.execute(
+        select(Job.id.label("job_id"), Job.submitter, expired)
+        .where(Job.status == JobStatus.SUBMITTING, *same)
+        .order_by(Job.id)
+    ).mappings()
+    return [OpenSubmission(**{**row, "expired": bool(row["expired"])}) for row in rows]
+
+
+def submission_expired() -> ColumnElement[bool]:
+    """Condition: the job is being taken in by nobody who has said so lately."""
+    return and_(
+        Job.status == JobStatus.SUBMITTING,
+        or_(Job.submitter_expires_at.is_(None), Job.submitter_expires_at < db_now()),
+    )
+
+
+def take_submission(connection: Connection, found: OpenSubmission, submitter: str, lease_seconds: float) -> bool:
+    """Go on with the job of a submitter that is dead. Returns whether nobody else was faster."""
+    before = Job.submitter == found.submitter if found.submitter is not None else Job.submitter.is_(None)
+    taken = connection.execute(
+        update(Job)
+        .where(Job.id == found.job_id, Job.status == JobStatus.SUBMITTING, or_(before, Job.submitter == submitter))
+        .values(submitter=submitter, submitter_expires_at=db_now(lease_seconds))
+    )
+    return taken.rowcount == 1
+
+
+def renew_submission(connection: Connection, job_id: int, submitter: str, lease_seconds: float) -> None:
+    """Prove that the job is still this submitter's; the first statement of every transaction that adds to it.
+
+    Raises:
+        SubmissionLostError: it was cancelled, or another submitter goes on with it.
+    """
+    renewed = connection.execute(
+        update(Job).where(*_held(job_id, submitter)).values(submitter_expires_at=db_now(lease_seconds))
+    )
+    if renewed.rowcount != 1:
+        raise SubmissionLostError(f"job {job_id} is not being taken in by {submitter} any more")
+
+
+def jobs_of_same_source(connection: Connection, job_id: int) -> list[int]:
+    """Other jobs of the same root and manifest that were not cancelled, oldest first."""
+    this = select(Job.root, Job.manifest).where(Job.id == job_id).subquery()
+    same_manifest = or_(Job.manifest == this.c.manifest, and_(Job.manifest.is_(None), this.c.manifest.is_(None)))
+    query = (
+        select(Job.id)
+        .join(this, and_(Job.root == this.c.root, same_manifest))
+        .where(Job.id != job_id, Job.status != JobStatus.CANCELLED)
+        .order_by(Job.id)
+    )
+    return list(connection.scalars(query))
+
+
+def known_paths(connection: Connection, job_id: int, paths: Sequence[str]) -> set[str]:
+    """Which of the paths the job holds already."""
+    found: set[str] = set()
+    for start in range(0, len(paths), _PATHS_PER_QUERY):
+        part = paths[start : start + _PATHS_PER_QUERY]
+        found.update(connection.scalars(select(Image.path).where(Image.job_id == job_id, Image.path.in_(part))))
+    return found
+
+
+def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -> int:
+    """Insert a chunk with its images, marked as hinted: the caller sends the hint once this is committed.
+
+    Args:
+        images: with paths that the job does not hold yet, each once.
+
+    Returns:
+        The chunk's id.
+    """
+    chunk_id = connection.execute(
+        insert(Chunk)
+        .values(job_id=job_id, status=ChunkStatus.WAITING, size=len(images), attempt=0, hinted_at=db_now())
+        .returning(Chunk.id)
+    ).scalar_one()
+    rows = [
+        {
+            "job_id": job_id,
+            "chunk_id": chunk_id,
+            "status": ImageStatus.WAITING,
+            "careful_starts": 0,
+            "path": image.path,
+            "size_bytes": image.size_bytes,
+            "modified_ns": image.modified_ns,
+            "lesion_id": image.lesion_id,
+            "patient_ref": image.patient_ref,
+            "age": image.age,
+            "sex": image.sex,
+            "site": image.site,
+        }
+        for image in images
+    ]
+    connection.execute(insert(Image), rows)
+    return chunk_id
+
+
+def count_recorded(connection: Connection, job_id: int) -> Recorded:
+    """Count what a job holds."""
+    images, found = connection.execute(
+        select(func.count(), func.count(Image.size_bytes)).where(Image.job_id == job_id)
+    ).one()
+    return Recorded(images=images, not_found=images - found)
+
+
+def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
+    """Everything is recorded: the job is ``running`` when a worker has begun, else ``queued``.
+
+    Returns:
+        Whether this call ended the submission; false when an earlier one did.
+    """
+    held = _held(job_id, submitter)
+    ended = {"submitter": None, "submitter_expires_at": None}
+    begun = exists().where(Chunk.job_id == job_id, Chunk.attempt > 0)
+    running = connection.execute(update(Job).where(*held, begun).values(status=JobStatus.RUNNING, **ended))
+    # Without a condition: a worker may begin between the two statements, and then neither would match.
+    queued = connection.execute(update(Job).where(*held).values(status=JobStatus.QUEUED, **ended))
+    return running.rowcount + queued.rowcount == 1
+
+
+def withdraw_job(connection: Connection, job_id: int, submitter: str) -> None:
+    """Remove a job whose submission failed, with everything it holds, if it is still this submitter's."""
+    connection.execute(delete(Job).where(*_held(job_id, submitter)))
+
+
+def _held(job_id: int, submitter: str) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == job_id, Job.status == JobStatus.SUBMITTING, Job.submitter == submitter
