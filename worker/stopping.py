@@ -7,6 +7,7 @@ so that a worker is gone in a fraction of a second and nothing is scored twice.
 
 import mmap
 import os
+import signal
 import threading
 
 from billiard.process import active_children
@@ -43,9 +44,11 @@ def leave_in_time(*_: object, **__: object) -> None:
 
     def leave() -> None:
         log.error("did not stop in time, leaving work in hand to its leases", seconds=STOP_SECONDS)
-        for child in active_children():
-            child.kill()
-        os._exit(1)
+        try:
+            for child in active_children():
+                os.kill(child.pid, signal.SIGKILL)
+        finally:
+            os._exit(1)
 
     timer = threading.Timer(STOP_SECONDS, leave)
     timer.daemon = True

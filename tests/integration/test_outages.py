@@ -1,0 +1,181 @@
+"""What is waited for: a slow image under its lease, a database that is away, and a stop that must not hang."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
+
+from db.claims import LeaseLostError, claim_chunk
+from db.models import Chunk, Image
+from db.session import transact
+from db.status import ChunkStatus, ImageStatus
+from tests.integration.databases import MadeJob, expire_lease, row
+from tests.integration.fake_scoring import FakeEngine, Images, job_of, outcomes, score
+from worker.bundle import Bundle
+from worker.chunk import ChunkLimits
+from worker.complaint import COMPLAIN_EVERY, Complaint
+from worker.lease import renewed
+from worker.outage import wait_out
+
+SHORT_LEASE = ChunkLimits(batch_size=2, lease_seconds=1, time_limit=300, max_file_bytes=10_000_000)
+
+
+def away() -> OperationalError:
+    return OperationalError("SELECT 1", None, Exception("the server closed the connection"))
+
+
+@pytest.mark.parametrize("attempts", [0, 1], ids=["first attempt", "careful mode"])
+def test_a_slow_image_keeps_its_lease(database: Engine, bundle: Bundle, archive: Path, attempts: int) -> None:
+    """It takes longer than the lease: nobody else may get the chunk, nor may the image count as a death."""
+    made = job_of(database, archive)
+    for _ in range(attempts):
+        transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
+        expire_lease(database, made.chunk_ids[0])
+    stolen: list[object] = []
+
+    def be_slow(images: Images) -> None:
+        if not stolen:
+            time.sleep(2.5)
+            stolen.append(transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "thief", 60)))
+
+    assert score(database, made, bundle, FakeEngine(be_slow), limits=SHORT_LEASE) == 5
+    assert stolen == [None]
+    assert {row(database, Image, image).careful_starts for image in made.image_ids} == {attempts}
+
+
+def test_a_lease_is_renewed_no_longer_than_allowed() -> None:
+    renewals: list[float] = []
+    with renewed(lambda: renewals.append(time.monotonic()), lease_seconds=0.3, at_most=0.55):
+        time.sleep(1.2)
+    assert 3 <= len(renewals) <= 5
+
+
+def test_a_lost_lease_is_not_renewed_and_a_database_that_is_away_is_asked_again() -> None:
+    asked: list[str] = []
+
+    def renew() -> None:
+        asked.append("asked")
+        raise away() if len(asked) < 3 else LeaseLostError("gone")
+
+    with renewed(renew, lease_seconds=0.15):
+        time.sleep(1)
+    assert len(asked) == 3
+
+
+def test_a_database_that_is_away_in_mid_chunk_costs_no_image_and_no_attempt(
+    sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job_of(sqlite_database, archive)
+    outage = _Outage(monkeypatch, after=2, failures=4)
+    with capture_logs() as logged:
+        assert score(sqlite_database, made, bundle, FakeEngine()) is None
+    assert outage.met == 4
+    chunk = row(sqlite_database, Chunk, made.chunk_ids[0])
+    assert (chunk.status, chunk.attempt, chunk.hinted_at) == (ChunkStatus.WAITING, 0, None)
+    assert sum("does not serve" in line["event"] for line in logged) == 1, "said once, not at each attempt"
+    assert any(line["event"] == "the database serves again" for line in logged)
+    assert score(sqlite_database, made, bundle, FakeEngine()) == 3
+    assert all_scored(sqlite_database, made)
+
+
+def test_an_outage_in_careful_mode_is_no_death(
+    sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job_of(sqlite_database, archive)
+    transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
+    expire_lease(sqlite_database, made.chunk_ids[0])
+    # The writing of the first outcome fails, and so does the first attempt to take the breadcrumb back.
+    _Outage(monkeypatch, after=2, failures=2)
+    assert score(sqlite_database, made, bundle, FakeEngine()) is None
+    assert {row(sqlite_database, Image, image).careful_starts for image in made.image_ids} == {0}
+    assert score(sqlite_database, made, bundle, FakeEngine()) == 5
+    assert all_scored(sqlite_database, made)
+
+
+class _Outage:
+    """The worker's writing transactions fail, from one on, for so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int, failures: int) -> None:
+        self.seen = self.met = 0
+
+        def fail(database: Engine, work: Any) -> Any:
+            self.seen += 1
+            if after < self.seen <= after + failures:
+                self.met += 1
+                raise away()
+            return transact(database, work)
+
+        monkeypatch.setattr("worker.chunk.transact", fail)
+        monkeypatch.setattr("worker.outage._WAIT", 0.01)
+
+
+def all_scored(database: Engine, made: MadeJob) -> bool:
+    return {found.status for found in outcomes(database, made).values()} == {ImageStatus.SCORED}
+
+
+def test_who_is_asked_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+
+    def work() -> None:
+        raise away()
+
+    started = time.monotonic()
+    with pytest.raises(OperationalError):
+        wait_out(work, Complaint(), stop.is_set)
+    assert time.monotonic() - started < 10
+
+
+def test_an_outage_is_said_once_a_minute_by_all_the_processes_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("worker.complaint.time.monotonic", lambda: now[0])
+    complaint = Complaint()
+    assert complaint.due()
+    forked = _ask_in_a_fork(complaint)
+    assert (forked, complaint.due()) == (False, False)
+    now[0] += COMPLAIN_EVERY
+    assert complaint.due()
+    complaint.withdraw()
+    assert complaint.due()
+
+
+def _ask_in_a_fork(complaint: Complaint) -> bool:
+    child = os.fork()
+    if child == 0:
+        os._exit(int(complaint.due()))
+    return bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+_HANG = """
+import os, sys, time
+import billiard
+import worker.stopping
+worker.stopping.STOP_SECONDS = 1.0
+child = billiard.context.ForkContext().Process(target=time.sleep, args=(600,))
+child.start()
+print(child.pid, flush=True)
+worker.stopping.leave_in_time()
+time.sleep(600)
+"""
+
+
+def test_a_stop_that_hangs_is_cut_short_with_its_children() -> None:
+    with subprocess.Popen([sys.executable, "-c", _HANG], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            assert time.monotonic() < deadline, "the child outlives its worker"
+            time.sleep(0.05)
