@@ -12,7 +12,7 @@ PINS = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 	--no-emit-find-links --no-header --no-annotate -c requirements/constraints.in \
 	pyproject.toml requirements/build.in --extra local --extra postgres
 
-.PHONY: help demo test lint run-environment dev-environment pins clean
+.PHONY: help demo test drills lint run-environment dev-environment pins clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +22,9 @@ demo: $(VENV)/run.done ## Score an archive with the whole system: made-up pictur
 
 test: $(VENV)/dev.done ## Run every test (PYTEST="-k name" for some)
 	@$(VENV)/bin/python -m pytest -q $(PYTEST)
+
+drills: $(VENV)/dev.done ## Pull every plug: the fault drills of docs/operations.md alone (part of `make test` too)
+	@$(VENV)/bin/python -m pytest -q tests/acceptance/drills $(PYTEST)
 
 lint: $(VENV)/dev.done ## Format check, lint, types and the import rule
 	@$(VENV)/bin/ruff format --check --quiet .

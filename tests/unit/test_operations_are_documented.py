@@ -1,0 +1,54 @@
+"""docs/operations.md against the drills, the code and the commands it names."""
+
+import ast
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import worker.cli
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+#: A row of the table of faults: number, fault, what is seen, what happens, what to do.
+ROWS = {
+    int(row[0]): row[1:] for row in re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
+}
+SOURCE = "\n".join(path.read_text() for package in ("worker", "db") for path in (ROOT / package).rglob("*.py"))
+#: What others say in the log, not our code: Celery, Redis, and Python by an error's name.
+NOT_OURS = {"consumer: Cannot connect", "OOM"}
+
+
+def drilled() -> dict[int, list[str]]:
+    """Test functions by the number of their drill, read from the files' syntax: nothing is imported."""
+    found: dict[int, list[str]] = {}
+    for path in (ROOT / "tests" / "acceptance" / "drills").glob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            for decorator in getattr(node, "decorator_list", ()):
+                if ast.unparse(decorator).startswith("pytest.mark.drill("):
+                    found.setdefault(decorator.args[0].value, []).append(node.name)
+    return found
+
+
+def test_every_fault_of_the_table_is_drilled_and_every_drill_is_in_the_table() -> None:
+    assert sorted(ROWS) == sorted(drilled()) == list(range(1, 22))
+
+
+@pytest.mark.parametrize("number", sorted(ROWS))
+def test_what_the_operator_sees_is_what_the_code_says(number: int) -> None:
+    seen = [word for word in re.findall(r"`([^`]+)`", ROWS[number][1]) if not word.startswith("dermq ")]
+    for word in seen:
+        assert word in NOT_OURS or word in SOURCE, f"drill {number}: nothing in db/ or worker/ says {word!r}"
+
+
+def test_the_commands_of_the_page_exist() -> None:
+    named = {tuple(found.split()) for found in re.findall(r"`dermq ((?:[a-z]+ ?)+)", PAGE)}
+    assert len(named) > 10
+    for words in named:
+        command: click.Command = worker.cli.main
+        for word in words:
+            if not isinstance(command, click.Group):
+                break
+            assert word in command.commands, f"`dermq {' '.join(words)}` is no command"
+            command = command.commands[word]
