@@ -45,20 +45,16 @@ def trained(*, fused: bool) -> keras.Model:
     return model
 
 
-def values(variable: keras.Variable) -> np.ndarray:
-    return keras.ops.convert_to_numpy(variable)
-
-
 def test_it_trains_as_keras_does(tmp_path: Path) -> None:
     plain, fused = trained(fused=False), trained(fused=True)
-    for one, other in zip(plain.weights, fused.weights, strict=True):
-        np.testing.assert_allclose(values(one), values(other), rtol=2e-3, atol=2e-4, err_msg=one.path)
+    for variable, one, other in zip(plain.weights, plain.get_weights(), fused.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4, err_msg=variable.path)
     # The weights file is one that the plain model reads, by name.
     fused.save_weights(tmp_path / "fused.weights.h5")
     again = network()
     again.load_weights(tmp_path / "fused.weights.h5")
     images = np.random.default_rng(2).normal(size=(4, 8, 8, 3)).astype(np.float32)
-    np.testing.assert_array_equal(values(again(images)), values(fused(images)))
+    np.testing.assert_array_equal(again(images).numpy(), fused(images).numpy())
 
 
 def test_nothing_stays_behind() -> None:
@@ -72,7 +68,7 @@ def test_nothing_stays_behind() -> None:
 def test_a_frozen_layer_keeps_its_statistics() -> None:
     model = network()
     model.layers[1].trainable = False
-    before = values(model.layers[1].moving_mean)
+    before = model.layers[1].get_weights()[2]
     with fused_batch_normalisation(model):
         model(np.ones((2, 8, 8, 3), np.float32), training=True)
-    np.testing.assert_array_equal(values(model.layers[1].moving_mean), before)
+    np.testing.assert_array_equal(model.layers[1].get_weights()[2], before)
