@@ -13,6 +13,10 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the fused operation is TensorFlow's", allow_module_level=True)
 
 
+#: Keras copies its own variables in a way that NumPy is about to forbid.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
 def network() -> keras.Model:
     keras.utils.set_random_seed(3)
     inner = keras.Sequential([layers.Input((6, 6, 4)), layers.Conv2D(5, 3), layers.BatchNormalization(momentum=0.8)])
