@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     """Images read, scored and written in one transaction."""
 
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
-    """Seconds that a chunk stays a silent worker's; each written batch renews it."""
+    """Seconds that a chunk stays a silent worker's, and a job a silent submitter's; whoever lives renews it."""
 
     sweep_seconds: float = Field(default=5.0, gt=0, le=600)
     """Seconds between two sweeps for chunks that nobody works on."""
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     """Seconds that a hint may go unanswered, with the queue empty, before the sweeper sends another."""
 
     chunk_time_limit: int = Field(default=300, ge=5, le=86_400)
-    """Seconds after which a chunk is handed back, or a single suspect image is given up."""
+    """Seconds after which a chunk is handed back, or a single suspect image given up; a process that hangs is killed."""
 
     max_file_bytes: int = Field(default=100 * 1024 * 1024, ge=1024)
     """Size of the largest image file that is read, in bytes."""
