@@ -3,6 +3,9 @@
 Whole lesions are drawn with replacement, stratified by class (Efron & Tibshirani, "An Introduction to the Bootstrap",
 1993; for clusters: Field & Welsh, "Bootstrapping clustered data", 2007). Drawing images instead would treat siblings as
 independent and give intervals that are too narrow.
+
+A resample is either the numbers of its rows, for any statistic, or how often each row was drawn: a statistic that takes
+such weights is computed for all resamples at once, which is a hundred times faster. Both draw alike.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +16,10 @@ import numpy.typing as npt
 
 #: Resamples behind each interval.
 RESAMPLES = 1_000
+
+Floats = npt.NDArray[np.float64]
+#: Takes weights (resamples, n), gives one figure a resample, (resamples,); not a number where it is undefined.
+WeightedStatistic = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +75,42 @@ def interval(
     drawn = [statistic(rows) for rows in lesion_resamples(lesions, labels, seed=seed, resamples=resamples)]
     low, high = np.percentile(drawn, (2.5, 97.5))
     return Interval(value=statistic(np.arange(len(labels))), low=float(low), high=float(high))
+
+
+class LesionBootstrap:
+    """The draws behind every interval of a report: made once, so that figures of one report share them.
+
+    Args:
+        lesions: (n,), lesion of each image.
+        labels: (n,), class of each image.
+        seed: of the draws.
+        resamples: how many.
+    """
+
+    def __init__(
+        self,
+        lesions: npt.NDArray[np.object_],
+        labels: npt.NDArray[np.int64],
+        *,
+        seed: int,
+        resamples: int = RESAMPLES,
+    ) -> None:
+        count = len(labels)
+        drawn = lesion_resamples(lesions, labels, seed=seed, resamples=resamples)
+        #: How often each image was drawn, (resamples, n).
+        self.weights: Floats = np.stack([np.bincount(rows, minlength=count) for rows in drawn]).astype(np.float64)
+        self._all = np.ones((1, count))
+
+    def __call__(self, statistic: WeightedStatistic) -> Interval:
+        """A statistic on all rows with its lesion-clustered 95% interval; resamples where it is undefined are left out.
+
+        Args:
+            statistic: takes weights (resamples, n), gives (resamples,).
+        """
+        value = float(statistic(self._all)[0])
+        drawn = statistic(self.weights)
+        drawn = drawn[np.isfinite(drawn)]
+        if not (np.isfinite(value) and drawn.size):
+            return Interval(value=value, low=float("nan"), high=float("nan"))
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        return Interval(value=value, low=float(low), high=float(high))

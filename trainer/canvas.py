@@ -6,6 +6,7 @@ take from. Validation and test never see a canvas: they go through `worker.image
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,7 +69,8 @@ def load_canvases(paths: Sequence[Path], cache: Path) -> npt.NDArray[np.uint8]:
     target = cache / f"canvases-{key}.npy"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_suffix(".partial")
+        # Of this process alone: two runs that share a cache may fill it at the same time.
+        unfinished = target.with_suffix(f".partial-{os.getpid()}")
         shape = (len(paths), CANVAS_HEIGHT, CANVAS_WIDTH, 3)
         canvases = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
 

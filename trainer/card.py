@@ -1,80 +1,349 @@
-"""The model card, written from the bundle's own figures (Mitchell et al., "Model cards for model reporting", 2019)."""
+"""The model card, from the figures of the evaluation (Mitchell et al., "Model cards for model reporting", 2019).
 
+It names no image: pictures and names of missed melanomas stay in the local report.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from trainer.report.document import interval, number, percent, percent_interval
+from trainer.reporting_items import Item, clear_derm, tripod_ai
+from trainer.splits import TEST, TRAIN, VALIDATION
 from worker.bundle import BundleManifest
 
+_LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
 
-def model_card(manifest: BundleManifest, weights_from: str) -> str:
-    """Write ``MODEL_CARD.md``.
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What a card says of the model itself."""
+
+    title: str
+    made: str
+    backbone: str
+    size: int
+    weights_from: str
+    split_sha256: str
+    licence: str
+
+
+def model_card(manifest: BundleManifest, weights_from: str, report: dict[str, Any] | None = None) -> str:
+    """Write ``MODEL_CARD.md`` of a bundle.
 
     Args:
         manifest: of the bundle, with its metrics.
         weights_from: where the backbone's first weights came from.
+        report: ``report.json`` of the run; without it the card has the main results only.
 
     Returns:
         Markdown.
     """
-    metrics = manifest.metrics
-    images, lesions = metrics["images"], metrics["lesions"]
-    rows = [
-        ("Area under the ROC curve", _figure(metrics["auroc"])),
-        ("Area under the precision-recall curve", _figure(metrics["auprc"])),
-        ("Brier score", _figure(metrics["brier"])),
+    facts = _Facts(
+        title=f"{manifest.name} {manifest.version}",
+        made=f"{manifest.created:%Y-%m-%d}",
+        backbone=manifest.backbone,
+        size=manifest.input.size,
+        weights_from=weights_from,
+        split_sha256=manifest.split_manifest_sha256,
+        licence=manifest.licence,
+    )
+    return _card(facts, manifest.metrics, report)
+
+
+def card_of_run(run: Path) -> str:
+    """Write the card of a run that has no bundle yet.
+
+    Args:
+        run: a run folder after ``dermq-train evaluate``.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        FileNotFoundError: the run was not evaluated.
+    """
+    for needed in ("metrics.json", "report.json"):
+        if not (run / needed).is_file():
+            raise FileNotFoundError(
+                f"Received: run {run} without {needed}. Expected: a run after `dermq-train evaluate {run}`."
+            )
+    report = json.loads((run / "report.json").read_text())
+    described = report["run"]
+    facts = _Facts(
+        title=f"Run {described['name']}",
+        made=report["created"][:10],
+        backbone=described["config"]["backbone"],
+        size=described["config"]["size"],
+        weights_from=described["weights_from"],
+        split_sha256=described["split_sha256"],
+        licence=_LICENCE,
+    )
+    return _card(facts, json.loads((run / "metrics.json").read_text()), report)
+
+
+def _card(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
+    parts = [
+        f"# {facts.title}\n\nCalibrated probability of melanoma against nevus for one dermoscopic image. "
+        f"Made {facts.made}.",
+        _INTENDED_USE,
+        _model(facts, report),
+        _data(facts, metrics, report),
+        _test_results(metrics, report),
     ]
-    for name, policy in metrics["policies"].items():
-        rows += [
-            (f"Sensitivity at `{name}` (probability {policy['threshold']:.3f})", _figure(policy["sensitivity"])),
-            (f"Specificity at `{name}`", _figure(policy["specificity"])),
-            (f"Melanoma images missed at `{name}`", f"{policy['missed_melanoma_images']} of {images['melanoma']}"),
-        ]
-    table = "\n".join(f"| {label} | {value} |" for label, value in rows)
-    return f"""# {manifest.name} {manifest.version}
+    if report is not None:
+        parts += [_policies(report), _calibration(report), _groups(report), _others(report), _robustness(report)]
+        parts.append(_parity(report))
+    parts += [
+        _limits(report),
+        _checklist("TRIPOD+AI", "Collins et al., BMJ 385:e078378 (2024), item by item.", "Item", tripod_ai(report)),
+        _checklist(
+            "CLEAR Derm",
+            "Daneshjou et al., JAMA Dermatology 158:90 (2022), by topic and in our own words.",
+            "Part",
+            clear_derm(report),
+        ),
+        f"## Licence\n\n{facts.licence}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
-Calibrated probability of melanoma against nevus for one dermoscopic image. Made {manifest.created:%Y-%m-%d}.
 
-## Intended use
+_INTENDED_USE = """## Intended use
 
 Research on ordering archives of dermoscopic images for review by dermatologists. **Not a medical device.** Not for
 diagnosis, not for deciding that a lesion needs no examination, not for clinical photographs, and not for lesions that
-are neither melanoma nor nevus: of the other diagnoses of HAM10000 the model has seen none. A low probability means a
-lower priority in a worklist, never "benign".
+are neither melanoma nor nevus. A low probability means a lower priority in a worklist, never "benign"."""
 
-## Model
+_LIMITS = """## Limits
 
-{manifest.backbone}, {manifest.input.size} x {manifest.input.size} pixels, global average pooling, Dense 128 ReLU,
-Dropout 0.5, Dense 1 sigmoid. First weights: {weights_from}. Fine-tuned with batch normalisation in inference mode,
-binary focal loss, balanced batches, AdamW and a moving average of the weights. Platt scaling and threshold are fitted
-on validation images only.
-
-## Data
-
-HAM10000 (Tschandl et al., Scientific Data 5:180161, 2018; ViDIR Group, Medical University of Vienna; CC BY-NC 4.0),
-diagnoses `mel` and `nv`. Lesion-disjoint split 70/15/15, SHA-256 of its manifest `{manifest.split_manifest_sha256}`.
-Test: {images["melanoma"]} melanoma images of {lesions["melanoma"]} lesions, {images["nevus"]} nevus images of
-{lesions["nevus"]} lesions. Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is
-unknown. Melanomas are proven by histology, many nevi by follow-up or consensus only.
-
-## Test results
-
-{metrics["split"]}; {metrics["intervals"]}.
-
-| Figure | Value |
-|---|---|
-{table}
-
-## Limits
-
-- The test images come from the same clinics as the training images. Expect lower figures elsewhere.
+- The test images come from the same clinics as the training images. Expect lower figures elsewhere; evaluate there with
+  `dermq-train evaluate --external`.
 - The calibrated probability holds at the share of melanomas in HAM10000's validation images, not in a screening
   population.
-- The quality gate knows size, contrast and sharpness only; a sharp picture of something else is scored.
-
-## Licence
-
-{manifest.licence}.
-"""
+- Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is unknown.
+- HAM10000 names no patients: two lesions of one person may be on two sides of the split.
+- The quality gate knows size, contrast and sharpness; a sharp picture of something else is scored. What is ungradable
+  goes to a human."""
 
 
-def _figure(interval: dict[str, Any]) -> str:
-    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+def _limits(report: dict[str, Any] | None) -> str:
+    proven = report["assessment"]["histology_only"] if report else None
+    if not proven or proven["auroc"] is None:
+        return _LIMITS
+    return (
+        f"{_LIMITS}\n- Most nevi of HAM10000 were never excised and are easy. Against nevi proven by histology the "
+        f"area under the ROC curve is {interval(proven['auroc'])}."
+    )
+
+
+def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
+    config = report["run"]["config"] if report else {}
+    seven = config.get("classes") == "seven"
+    head = (
+        "softmax of the seven diagnoses, read as p(mel) / (p(mel) + p(nv))"
+        if seven
+        else "Dense 1 sigmoid, melanoma against nevus"
+    )
+    training = ""
+    if config:
+        loss = (
+            f"cross-entropy with label smoothing {config['label_smoothing']:g}, class-balanced draws"
+            if seven
+            else f"binary focal loss (gamma {config['gamma']:g}, alpha {config['alpha']:g}), balanced batches"
+        )
+        training = f" Trained for {config['epochs']} epochs with {loss}; seed {config['seed']}."
+    return (
+        f"## Model\n\n{facts.backbone}, {facts.size} x {facts.size} pixels, global average pooling, Dense 128 ReLU, "
+        f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} The shorter side is resized and the "
+        "middle cut out, by the same code in training and in service. Platt scaling and thresholds are fitted on "
+        "validation images only."
+    )
+
+
+def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
+    images, lesions = metrics["images"], metrics["lesions"]
+    lines = [
+        "## Data\n",
+        "HAM10000 (Tschandl et al., Scientific Data 5:180161, 2018; ViDIR Group, Medical University of Vienna; CC "
+        "BY-NC 4.0): dermoscopic images of Vienna, Austria, and Queensland, Australia; diagnoses `mel` and `nv`. "
+        "Melanomas are proven by histology, nevi by histology, follow-up, consensus or confocal microscopy. Split "
+        f"70/15/15 by lesion, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images['melanoma']} melanoma "
+        f"images of {lesions['melanoma']} lesions, {images['nevus']} nevus images of {lesions['nevus']} lesions.",
+    ]
+    if report is not None:
+        rows = [
+            (
+                side,
+                *(f"{part[dx]['lesions']:,} / {part[dx]['images']:,}" for dx in ("mel", "nv")),
+            )
+            for side in (TRAIN, VALIDATION, TEST)
+            if (part := report["flow"]["splits"].get(side)) is not None
+        ]
+        lines += ["", _table(("Split", "Melanoma lesions / images", "Nevus lesions / images"), rows)]
+        leakage = report["leakage"]
+        lines += [
+            "",
+            f"On both sides of the test split: {leakage['lesions']} lesions, {leakage['files']} files, "
+            f"{leakage['near_duplicates']} near-duplicate pairs.",
+        ]
+    return "\n".join(lines)
+
+
+def _test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
+    rows = [
+        ("Area under the ROC curve", interval(metrics["auroc"])),
+        ("Area under the precision-recall curve", interval(metrics["auprc"])),
+        ("Brier score", interval(metrics["brier"])),
+    ]
+    if report is not None:
+        figures = report["assessment"]
+        rows += [
+            ("Area under the ROC curve, by lesion", interval(figures["lesions"]["auroc"])),
+            (
+                "Specificity at 95% sensitivity, read off the curve",
+                interval(figures["images"]["specificity_at_95_sensitivity"]),
+            ),
+        ]
+    for name, policy in metrics["policies"].items():
+        rows += [
+            (f"Sensitivity at `{name}` (probability {policy['threshold']:.3f})", interval(policy["sensitivity"])),
+            (f"Specificity at `{name}`", interval(policy["specificity"])),
+            (
+                f"Melanoma images missed at `{name}`",
+                f"{policy['missed_melanoma_images']} of {metrics['images']['melanoma']}",
+            ),
+        ]
+    text = f"## Test results\n\n{metrics['split']}; {metrics['intervals']}.\n\n{_table(('Figure', 'Value'), rows)}"
+    if report is not None:
+        seeds = report["seeds"]
+        if len(seeds["runs"]) == 1:
+            text += "\n\nOne seed only."
+        else:
+            auroc = seeds["figures"]["auroc"]
+            text += (
+                f"\n\nOver {len(seeds['runs'])} seeds the AUROC is {number(auroc['mean'])} on average, from "
+                f"{number(auroc['least'])} to {number(auroc['greatest'])}."
+            )
+    return text
+
+
+def _policies(report: dict[str, Any]) -> str:
+    rows = []
+    for name, policy in report["policies"].items():
+        at = {round(entry["prevalence"], 2): entry for entry in report["assessment"]["prevalence"][name]}
+        rows.append(
+            (
+                f"`{name}`",
+                number(policy["threshold"]),
+                number(policy["borderline_from"]),
+                percent_interval(at[0.02]["ppv"]),
+                percent_interval(at[0.02]["referred"]),
+            )
+        )
+    table = _table(("Policy", "High risk from", "Borderline from", "PPV at 2%", "Images flagged at 2%"), rows)
+    refused = "".join(f"\n\nNot offered: `{name}`. {why}" for name, why in report["refused_policies"].items())
+    return (
+        "## Policies\n\n`youden`: greatest sensitivity + specificity on validation. `sensitivity:X`: the highest "
+        "threshold whose one-sided 95% lower bound of sensitivity on validation melanoma lesions is at least X; a "
+        f"lesion is caught when all its images are flagged.\n\n{table}{refused}"
+    )
+
+
+def _calibration(report: dict[str, Any]) -> str:
+    measures = report["assessment"]["calibration"]
+    names = (
+        ("Brier score", "brier"),
+        ("Expected calibration error", "ece"),
+        ("Slope", "slope"),
+        ("In the large", "intercept"),
+    )
+    rows = [(label, interval(measures["before"][name]), interval(measures["after"][name])) for label, name in names]
+    return f"## Calibration\n\n{_table(('Measure', 'Raw output', 'After calibration'), rows)}"
+
+
+def _groups(report: dict[str, Any]) -> str:
+    policy = next(iter(report["policies"]))
+    rows = [
+        _group_row(f"{stratum['variable']}: {group['group']}", group, policy)
+        for stratum in report["assessment"]["strata"]
+        for group in stratum["groups"]
+    ]
+    if (proven := report["assessment"]["histology_only"]) is not None:
+        rows.append(_group_row("Histology-proven melanoma and nevus only", proven, policy))
+    head = ("Group", "Melanoma / nevus lesions", "AUROC", f"Sensitivity at `{policy}`", f"Specificity at `{policy}`")
+    return (
+        "## Groups\n\nNot planned beforehand. † marks groups with fewer than five lesions of a class, where chance "
+        f"rules. Skin tone is exploratory.\n\n{_table(head, rows)}"
+    )
+
+
+def _group_row(name: str, group: dict[str, Any], policy: str) -> tuple[str, ...]:
+    lesions, figures = group["lesions"], group["policies"][policy]
+    return (
+        f"{name} †" if group["few"] else name,
+        f"{lesions['melanoma']} / {lesions['nevus']}",
+        interval(group["auroc"]),
+        percent_interval(figures["sensitivity"]),
+        percent_interval(figures["specificity"]),
+    )
+
+
+def _others(report: dict[str, Any]) -> str:
+    if not report["other_diagnoses"]:
+        return ""
+    names = list(report["policies"])
+    rows = [
+        (
+            f"`{entry['diagnosis']}`",
+            str(entry["images"]),
+            *(percent(entry["policies"][name] / entry["images"], 0) for name in names),
+        )
+        for entry in report["other_diagnoses"]
+    ]
+    head = ("Diagnosis", "Images", *(f"Flagged at `{name}`" for name in names))
+    return f"## Other diagnoses\n\nTest images that are neither melanoma nor nevus.\n\n{_table(head, rows)}"
+
+
+def _robustness(report: dict[str, Any]) -> str:
+    found = report["robustness"]
+    if found is None:
+        return ""
+    policy = next(iter(report["policies"]))
+    worst: dict[str, dict[str, Any]] = {}
+    for change in found["changes"]:
+        worst[change["name"]] = change
+    rows = [
+        (
+            f"{name}, {change['unit']}: {change['strength']:g}",
+            interval(change["auroc"]),
+            percent(change["policies"][policy]["changed"]),
+        )
+        for name, change in worst.items()
+    ]
+    return (
+        f"## Robustness\n\n{sum(found['images'].values())} test images under changes drawn by a program, each in its "
+        f"strongest form; unchanged, their AUROC is {interval(found['auroc'])}.\n\n"
+        + _table(("Change", "AUROC", f"Flags changed at `{policy}`"), rows)
+    )
+
+
+def _parity(report: dict[str, Any]) -> str:
+    found = report["engine_parity"]
+    agree = min(policy["agreement"] for policy in found["policies"].values())
+    return (
+        f"## Engine parity\n\nKeras against {found['engine']} on {found['images']:,} test images: probabilities differ "
+        f"by at most {found['largest']:.4f}, AUROC by {found['auroc_difference']:+.4f}, and at least "
+        f"{percent(agree, 2)} of flags agree at every policy."
+    )
+
+
+def _checklist(name: str, source: str, first: str, items: Sequence[Item]) -> str:
+    rows = [(item.number, item.topic, item.answer) for item in items]
+    return f"## {name}\n\n{source}\n\n{_table((first, 'Topic', 'Where answered, or why not'), rows)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])

@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 
 from trainer.backbones import build_backbone
+from trainer.backbones.weights import IMAGENET
 from trainer.ham10000 import DIAGNOSES
 
 #: Names of the outputs that an exported model has, in order.
@@ -21,30 +22,45 @@ class Classifier:
     Args:
         trained: images to what the loss is computed on: the probability of melanoma (n, 1), or those of the classes.
         scoring: images to the probability of melanoma against nevus, (n, 1).
+        backbone: the part that both share, without the head.
     """
 
     trained: keras.Model
     scoring: keras.Model
+    backbone: keras.Model
 
 
-def build_classifier(backbone: str, size: int) -> Classifier:
+def build_classifier(backbone: str, size: int, weights: str = IMAGENET, weights_sha256: str = "") -> Classifier:
     """The reference head: global average pooling, Dense 128 ReLU, Dropout 0.5, Dense 1 sigmoid.
 
     Args:
         backbone: name in `trainer.backbones.BACKBONES`.
         size: side of the square input in pixels.
+        weights: first weights of the backbone: ``imagenet``, ``none`` or a file.
+        weights_sha256: of that file, hexadecimal; may be empty for the official one.
 
     Returns:
-        A classifier whose two sides are the same model, from RGB of 0 to 255, (n, size, size, 3).
+        A classifier whose two sides are the same network, from RGB of 0 to 255, (n, size, size, 3).
+
+    Raises:
+        WeightsError: the first weights are not to be had, or are not what they should be.
     """
-    base, hidden = _body(backbone, size)
+    base = build_backbone(backbone, size, weights, weights_sha256)
+    hidden = _hidden(base)
     # float32 whatever the policy: a probability near 0 or 1 must not be rounded.
     probability = layers.Dense(1, activation="sigmoid", dtype="float32", name="probability")(hidden)
-    model = keras.Model(base.input, probability, name=f"{backbone}-melanoma")
-    return Classifier(trained=model, scoring=model)
+    name = f"{backbone}-melanoma"
+    return Classifier(
+        trained=keras.Model(base.input, probability, name=name),
+        # Of its own, and never compiled: what is saved of it holds no optimizer.
+        scoring=keras.Model(base.input, probability, name=name),
+        backbone=base,
+    )
 
 
-def build_seven_class_classifier(backbone: str, size: int) -> Classifier:
+def build_seven_class_classifier(
+    backbone: str, size: int, weights: str = IMAGENET, weights_sha256: str = ""
+) -> Classifier:
     """The same body under a softmax of the seven diagnoses, read as melanoma against nevus.
 
     p(mel) / (p(mel) + p(nv)) is the sigmoid of the difference of two logits, which a dense layer with the fixed weights
@@ -53,11 +69,17 @@ def build_seven_class_classifier(backbone: str, size: int) -> Classifier:
     Args:
         backbone: name in `trainer.backbones.BACKBONES`.
         size: side of the square input in pixels.
+        weights: first weights of the backbone: ``imagenet``, ``none`` or a file.
+        weights_sha256: of that file, hexadecimal; may be empty for the official one.
 
     Returns:
         A classifier trained on (n, 7), in the order of `trainer.ham10000.DIAGNOSES`.
+
+    Raises:
+        WeightsError: the first weights are not to be had, or are not what they should be.
     """
-    base, hidden = _body(backbone, size)
+    base = build_backbone(backbone, size, weights, weights_sha256)
+    hidden = _hidden(base)
     logits = layers.Dense(len(DIAGNOSES), dtype="float32", name="logits")(hidden)
     classes = layers.Softmax(dtype="float32", name="classes")(logits)
     against = layers.Dense(
@@ -70,14 +92,14 @@ def build_seven_class_classifier(backbone: str, size: int) -> Classifier:
     return Classifier(
         trained=keras.Model(base.input, classes, name=f"{backbone}-seven"),
         scoring=keras.Model(base.input, probability, name=f"{backbone}-melanoma"),
+        backbone=base,
     )
 
 
-def _body(backbone: str, size: int) -> tuple[keras.Model, Any]:
-    base = build_backbone(backbone, size)
+def _hidden(base: keras.Model) -> Any:
     features = layers.GlobalAveragePooling2D(name="features")(base.output)
     hidden = layers.Dense(128, activation="relu", name="hidden")(features)
-    return base, layers.Dropout(0.5, name="dropout")(hidden)
+    return layers.Dropout(0.5, name="dropout")(hidden)
 
 
 def with_all_outputs(classifier: keras.Model) -> keras.Model:

@@ -1,7 +1,8 @@
 """``dermq-train``: from HAM10000 to a bundle."""
 
 import os
-from dataclasses import fields, replace
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,16 @@ class _Group(click.Group):
 #: Errors whose text is for the person who trains; by name, since importing them imports TensorFlow.
 _EXPECTED = {
     "BundleError",
+    "CheckpointError",
     "DatasetError",
     "ExportError",
     "FileExistsError",
     "FileNotFoundError",
     "ModuleNotFoundError",
+    "RunError",
     "SplitError",
     "ValueError",
+    "WeightsError",
 }
 
 
@@ -57,13 +61,23 @@ def main() -> None:
 
 
 def _config_options(command: Any) -> Any:
-    """An option for each field of the run's settings, with its default."""
+    """An option for each field of the run's settings, with its default and its description."""
     from trainer.config import FitConfig
 
+    described = _arguments(FitConfig.__doc__ or "")
     for field in reversed(fields(FitConfig)):
         flag = f"--{field.name.replace('_', '-')}"
-        command = click.option(flag, type=type(field.default), default=field.default, show_default=True)(command)
+        kind: dict[str, Any] = {"is_flag": True} if isinstance(field.default, bool) else {"type": type(field.default)}
+        command = click.option(flag, default=field.default, show_default=True, help=described.get(field.name), **kind)(
+            command
+        )
     return command
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """Name and description of each entry under ``Args:``."""
+    entries = re.findall(r"^ {8}(\w+): (.+?)(?=^ {8}\w+: |\Z)", docstring, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()).replace("`", "") for name, text in entries}
 
 
 @main.command()
@@ -71,32 +85,111 @@ def _config_options(command: Any) -> Any:
 @_DATASET
 @click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/dermq"), show_default=True)
 @_config_options
-def fit(run: Path, dataset: Path, cache: Path, **settings: Any) -> None:
-    """Train into the folder RUN; the best epoch by validation AUC is kept."""
-    from trainer.config import FitConfig
-    from trainer.fit import fit
+@click.pass_context
+def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset: str, **settings: Any) -> None:
+    """Train into the folder RUN; the best epoch by validation AUC is kept.
 
-    auc = fit(dataset, run, cache, replace(FitConfig(), **settings))
+    An interrupted run goes on when the same command is given again. The defaults are those of the preset "clean"; what
+    is given by name overrides a preset.
+
+    \b
+    dermq-train fit runs/first
+    dermq-train fit runs/brief --preset reference --weights resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5
+    dermq-train fit runs/leak --preset reference --backbone efficientnet-lite0
+    """
+    from trainer.fit import fit
+    from trainer.presets import configure
+
+    default = click.core.ParameterSource.DEFAULT
+    given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
+    auc = fit(dataset, run, cache, configure(preset, given))
     click.echo(f"Best validation AUC {auc:.4f}. Next: dermq-train evaluate {run}")
 
 
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@_DATASET
-def evaluate(run: Path, dataset: Path) -> None:
-    """Open the sealed test split for RUN; each opening is logged in the run folder."""
-    from trainer.evaluate import evaluate
+_FOLDER = click.Path(path_type=Path)
 
-    metrics = evaluate(dataset, run)
-    auroc = metrics["auroc"]
-    click.echo(f"Test AUC {auroc['value']:.4f} (95% interval {auroc['low']:.4f} to {auroc['high']:.4f})")
-    for name, policy in metrics["policies"].items():
+
+@main.command()
+@click.argument("run", type=_FOLDER)
+@click.option(
+    "--dataset",
+    envvar="DERMQ_HAM10000",
+    show_envvar=True,
+    type=_FOLDER,
+    help="Folder of HAM10000 in its published layout; not needed with --external.",
+)
+@click.option("--cache", type=_FOLDER, default=Path(".cache/dermq"), show_default=True, help="Folder of thumbnails.")
+@click.option("--quick", is_flag=True, help="Leave out robustness and the other diagnoses.")
+@click.option("--without-pictures", is_flag=True, help="Put no picture of a missed melanoma into report.html.")
+@click.option("--seeds", type=_FOLDER, multiple=True, help="An evaluated run with another seed; may be repeated.")
+@click.option("--also", type=_FOLDER, multiple=True, help="A run trained without a source; may be repeated.")
+@click.option("--bundle", type=_FOLDER, help="Bundle of RUN, to compare its engine with the Keras model.")
+@click.option("--external", type=_FOLDER, help="Judge RUN on this folder of images; the test split stays sealed.")
+@click.option("--labels", type=_FOLDER, help="CSV for --external: image, label; optional lesion_id, age, sex, site.")
+def evaluate(
+    run: Path, dataset: Path | None, external: Path | None, labels: Path | None, without_pictures: bool, **options: Any
+) -> None:
+    """Open the sealed test split for RUN, and write metrics.json, report.json and report.html into it.
+
+    Each opening is logged in the run folder. With --external nothing is opened: images from elsewhere are judged, with
+    the run's own threshold and after recalibration.
+
+    \b
+    dermq-train evaluate runs/first
+    dermq-train evaluate runs/first --seeds runs/second --seeds runs/third
+    dermq-train evaluate runs/first --external /data/clinic --labels /data/clinic.csv
+    """
+    if (external is None) != (labels is None):
+        raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
+    if external is not None and labels is not None:
+        from trainer.external import evaluate_external
+
+        judged = evaluate_external(run, external, labels, pictures=not without_pictures)["assessment"]["images"]
+        _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
+        click.echo(f"All figures: {run / f'external-{external.resolve().name}' / 'report.html'}")
+        return
+    if dataset is None:
+        raise click.UsageError("Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000.")
+    from trainer.evaluate import EvaluationOptions, evaluate
+
+    metrics = evaluate(
+        dataset,
+        run,
+        EvaluationOptions(
+            pictures=not without_pictures, say=lambda line: click.echo(f"{line} ...", err=True), **options
+        ),
+    )
+    _print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
+    click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE")
+
+
+def _print_figures(auroc: dict[str, float], policies: dict[str, Any], name: str) -> None:
+    click.echo(f"{name} {auroc['value']:.4f} (95% interval {auroc['low']:.4f} to {auroc['high']:.4f})")
+    for policy, figures in policies.items():
+        missed = figures.get("missed_melanoma_images", figures.get("missed"))
         click.echo(
-            f"{name}: threshold {policy['threshold']:.4f}, sensitivity {policy['sensitivity']['value']:.4f}, "
-            f"specificity {policy['specificity']['value']:.4f}, "
-            f"{policy['missed_melanoma_images']} of {metrics['images']['melanoma']} melanoma images missed"
+            f"{policy}: threshold {figures['threshold']:.4f}, sensitivity {figures['sensitivity']['value']:.4f}, "
+            f"specificity {figures['specificity']['value']:.4f}, {missed} melanoma images missed"
         )
-    click.echo(f"All figures: {run / 'metrics.json'}. Next: dermq-train export {run} BUNDLE")
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="File to write; without it the card goes to standard output.")
+def card(run: Path, out: Path | None) -> None:
+    """Write the model card of RUN, from the figures that its evaluation left.
+
+    \b
+    dermq-train card runs/first --out CARD.md
+    """
+    from trainer.card import card_of_run
+
+    text = card_of_run(run)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    out.write_text(text, encoding="utf-8")
+    click.echo(f"{out}: the card of {run}")
 
 
 @main.command()

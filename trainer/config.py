@@ -1,8 +1,14 @@
 """The settings of a training run."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
+
+from trainer.atomic import write_text
+
+#: What runs did that were made before there was a setting for it, where that is not today's default.
+_BEFORE: dict[str, Any] = {"near_duplicates": -1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,28 +16,43 @@ class FitConfig:
     """Everything that decides what a run gives, beside the data and the machine.
 
     Args:
+        preset: ``clean``, or ``reference`` for the brief that the project started from, its leaks included.
         classes: ``two`` trains melanoma against nevus; ``seven`` trains all diagnoses and reads melanoma against nevus.
-        backbone: name in `trainer.backbones.BACKBONES`.
+        backbone: network to start from; an unknown name is answered with the known ones.
+        weights: what the backbone starts from: ``imagenet``, ``none`` for random numbers, or a file.
+        weights_sha256: SHA-256 of that file; needed when it is not the official one, recorded always.
         size: side of the model's square input in pixels.
-        epochs: with two classes, passes over the training melanomas; with seven, rounds of so many draws.
+        head_epochs: epochs of the first stage, in which the head alone is trained; 0 leaves it out.
+        head_learning_rate: constant rate of the first stage.
+        epochs: of the fine-tuning; with two classes passes over the training melanomas, with seven rounds of `draws`.
+        unfreeze_last: layers at the end of the backbone that are fine-tuned; -1 means all, 0 none.
         draws: images in an epoch, with seven classes.
         batch_size: images in a batch; with two classes half of them melanomas.
-        learning_rate: peak of the cosine schedule, for AdamW.
+        learning_rate: peak of the fine-tuning's cosine schedule, for AdamW.
         warmup_epochs: epochs in which the rate rises from zero to its peak.
         weight_decay: of AdamW, decoupled (Loshchilov & Hutter, 2019).
-        ema_momentum: of the moving average of the weights, which is what is kept.
+        ema_momentum: of the moving average of the weights, which is what is kept; 0 keeps the weights themselves.
         gamma: focusing parameter of the focal loss (Lin et al., 2017), with two classes.
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes.
-        split_seed: of the lesion-disjoint split.
+        split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
+        split_seed: of the split.
+        near_duplicates: bits of the perceptual hash that near-duplicates may differ by; -1 does not look for any.
+        skip_corrupt: train without the images that do not decode; otherwise they stop the run before it begins.
         seed: of everything else.
         limit: use only the first so many lesions of each class and split; 0 means all. For trying things out.
     """
 
+    preset: str = "clean"
     classes: str = "two"
     backbone: str = "efficientnet-lite0"
+    weights: str = "imagenet"
+    weights_sha256: str = ""
     size: int = 224
+    head_epochs: int = 0
+    head_learning_rate: float = 1e-3
     epochs: int = 30
+    unfreeze_last: int = -1
     draws: int = 3500
     batch_size: int = 32
     learning_rate: float = 5e-4
@@ -41,19 +62,42 @@ class FitConfig:
     gamma: float = 2.0
     alpha: float = 0.25
     label_smoothing: float = 0.05
+    split: str = "lesion-disjoint"
     split_seed: int = 20181
+    near_duplicates: int = 10
+    skip_corrupt: bool = False
     seed: int = 1
     limit: int = 0
 
     def __post_init__(self) -> None:
-        if self.classes not in ("two", "seven"):
-            raise ValueError(f"Received: classes={self.classes!r}. Expected: 'two' or 'seven'.")
+        for name, allowed in (("classes", ("two", "seven")), ("split", ("lesion-disjoint", "random-images"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"Received: {name}={getattr(self, name)!r}. Expected: {' or '.join(map(repr, allowed))}."
+                )
+        if self.split == "random-images" and self.classes == "seven":
+            raise ValueError(
+                "Received: split='random-images' with classes='seven'. Expected: classes='two', for the reference's "
+                "balanced split holds melanomas and nevi only."
+            )
+        for name, least in (("head_epochs", 0), ("epochs", 0), ("unfreeze_last", -1), ("near_duplicates", -1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: at least {least}.")
+        if self.head_epochs + self.epochs < 1:
+            raise ValueError("Received: head_epochs=0 and epochs=0. Expected: at least one epoch.")
+        if not 0 <= self.ema_momentum < 1:
+            raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 
     def write(self, folder: Path) -> None:
         """Write ``config.json`` into a run folder."""
-        (folder / "config.json").write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_text(folder / "config.json", json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "FitConfig":
-        """Read ``config.json`` of a run folder."""
-        return cls(**json.loads((folder / "config.json").read_text()))
+        """Read ``config.json`` of a run folder; a setting that is newer than the run has the value it had in effect."""
+        return cls(**{**_BEFORE, **json.loads((folder / "config.json").read_text())})
+
+    def differences(self, other: "FitConfig") -> dict[str, tuple[Any, Any]]:
+        """Settings that differ, each with this value and the other's."""
+        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -1,120 +1,297 @@
-"""Open the sealed test split: predict it with a run's model and state how well it does.
+"""Open the sealed test split: score it with a run's model, and state how well it does as JSON and as a report.
 
 Threshold and calibration come from validation. Every opening is logged in the run folder, because a test split that is
 looked at while choosing is not one.
 """
 
 import json
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from trainer.bootstrap import interval
-from trainer.calibration import fit_platt
-from trainer.canvas import load_inputs
+from trainer.assess import assess, counts
+from trainer.backbones import BACKBONES
+from trainer.bootstrap import LesionBootstrap
+from trainer.calibration import brier
 from trainer.config import FitConfig
+from trainer.discrimination import auroc, average_precision
+from trainer.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
 from trainer.fit import first_lesions, predict
-from trainer.ham10000 import melanoma_or_nevus, read_ham10000
-from trainer.splits import TEST, images_with_split
-from trainer.threshold import operating_point, youden_band, youden_threshold
+from trainer.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
+from trainer.leakage import check_leakage
+from trainer.look import look_at
+from trainer.missed import missed_melanomas
+from trainer.other_runs import compare_seeds, sources_left_out
+from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
+from trainer.report import write_report
+from trainer.splits import LESION_DISJOINT, TEST, images_with_split, split_kind
+from trainer.strata import as_json, describe, share_of
+from trainer.stress import other_diagnoses, stress
 from worker.bundle import Calibration, PolicyThreshold
 from worker.images.preprocess import Preprocessing
 
-#: Seed of every resampling; fixed, so that a report can be made again.
-_BOOTSTRAP_SEED = 20_260
+__all__ = ["EvaluationOptions", "choose_on_validation", "evaluate", "load_frozen", "measure"]
+
+#: Layout of ``report.json``.
+REPORT_FORMAT = 1
 
 
-def choose_on_validation(run: Path) -> tuple[Calibration, dict[str, PolicyThreshold]]:
-    """Fit calibration and thresholds on a run's validation predictions.
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What an evaluation does beside the figures themselves.
 
     Args:
-        run: the run folder, with ``validation.csv``.
-
-    Returns:
-        The calibration, and the numbers of each policy on calibrated probabilities.
+        cache: folder of thumbnails for the near-duplicate check.
+        quick: leave out robustness and the other diagnoses.
+        pictures: put the missed melanomas' pictures into ``report.html``.
+        seeds: runs of the same recipe with other seeds, evaluated already.
+        also: runs that were trained without a source.
+        bundle: the run's bundle, to compare with; without one the model is converted here.
+        say: takes a line about what is being done, for the person who waits.
     """
-    validation = pd.read_csv(run / "validation.csv")
-    labels = validation["label"].to_numpy()
-    calibration = fit_platt(labels, validation["probability"].to_numpy())
-    probabilities = calibration.apply(validation["probability"].to_numpy())
-    point = operating_point(labels, probabilities, youden_threshold(labels, probabilities))
-    band = youden_band(labels, probabilities, validation["lesion_id"].to_numpy(object), seed=_BOOTSTRAP_SEED)
-    return calibration, {"youden": PolicyThreshold(borderline_from=band, **asdict(point))}
+
+    cache: Path = Path(".cache/dermq")
+    quick: bool = False
+    pictures: bool = True
+    seeds: Sequence[Path] = ()
+    also: Sequence[Path] = ()
+    bundle: Path | None = None
+    say: Callable[[str], None] = lambda line: None
 
 
-def evaluate(dataset: Path, run: Path) -> dict[str, Any]:
-    """Predict the test split and write ``test.csv`` and ``metrics.json`` into the run folder.
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What a finished run brings to an evaluation; nothing of it changes any more."""
+
+    config: FitConfig
+    model: keras.Model
+    calibration: Calibration
+    policies: Policies
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the model's input."""
+        return Preprocessing(size=self.config.size)
+
+    @property
+    def thresholds(self) -> dict[str, PolicyThreshold]:
+        """The numbers of each policy."""
+        return self.policies.thresholds
+
+    def score(self, images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+        """Score images with the Keras model.
+
+        Args:
+            images: rows with ``path``.
+
+        Returns:
+            The rows with ``raw_probability``, ``probability`` (calibrated) and ``ita`` (degrees), and the inputs.
+        """
+        look = look_at([Path(path) for path in images["path"]], self.preprocessing)
+        raw = predict(self.model, look.inputs)
+        return (
+            images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita),
+            look.inputs,
+        )
+
+
+def load_frozen(run: Path) -> Frozen:
+    """Load a run's model, and fit calibration and thresholds on its validation predictions.
+
+    Raises:
+        FileNotFoundError: the run is not finished; names the file.
+    """
+    for needed in ("config.json", "model.keras", "validation.csv"):
+        if not (run / needed).is_file():
+            raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
+    calibration, policies = freeze_on_validation(run)
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    return Frozen(config=FitConfig.read(run), model=model, calibration=calibration, policies=policies)
+
+
+def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None) -> dict[str, Any]:
+    """Open the test split once, and write ``test.csv``, ``metrics.json``, ``report.json`` and ``report.html``.
 
     Args:
         dataset: the HAM10000 folder.
         run: the run folder.
+        options: what to do beside the figures.
 
     Returns:
         The metrics, as in ``metrics.json``.
 
     Raises:
         SplitError: the manifest was changed since the run began.
+        FileNotFoundError: the run, or one to compare with, is not finished.
+        ValueError: a run or bundle to compare with does not fit this run.
     """
-    config = FitConfig.read(run)
-    images = melanoma_or_nevus(images_with_split(read_ham10000(dataset), run))
-    with (run / "test-openings.log").open("a") as log:
-        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} evaluate\n")
-    if config.limit:
-        images = first_lesions(images, config.limit)
-    test = images[images["split"] == TEST].reset_index(drop=True)
-    classifier = keras.saving.load_model(run / "model.keras", compile=False)
-    inputs = load_inputs([Path(path) for path in test["path"]], Preprocessing(size=config.size))
-    test["raw_probability"] = predict(classifier, inputs)
-    calibration, thresholds = choose_on_validation(run)
-    test["probability"] = calibration.apply(test["raw_probability"].to_numpy())
+    options = options or EvaluationOptions()
+    started = time.monotonic()
+    frozen = load_frozen(run)
+    everything = read_ham10000(dataset)
+    with_split = images_with_split(everything, run)
+    split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
+    # What does not fit is refused before the test split is opened.
+    other_engine = _other_engine(frozen, options, split_sha256)
+    left_out = {folder: sources_left_out(everything, folder) for folder in options.also}
+    _log_opening(run)
+
+    used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split
+    options.say("Scoring the test images")
+    test, inputs = frozen.score(melanoma_or_nevus(used[used["split"] == TEST]))
     test.drop(columns="path").to_csv(run / "test.csv", index=False)
-    metrics = measure(test, thresholds)
+    metrics = measure(test, frozen.thresholds, kind=split_kind(run))
     (run / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+
+    options.say("Looking for anything seen before; computing figures and intervals")
+    engine_score, engine_name = other_engine
+    report: dict[str, Any] = {
+        "format": REPORT_FORMAT,
+        "kind": "test",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": describe_run(run, frozen),
+        "policies": {name: policy.model_dump() for name, policy in frozen.thresholds.items()},
+        "refused_policies": frozen.policies.refused,
+        "flow": _flow(with_split, used),
+        "leakage": check_leakage(with_split, options.cache),
+        "assessment": assess(test, frozen.thresholds),
+        "missed": missed_melanomas(test, frozen.thresholds),
+        "seeds": compare_seeds(run, metrics, options.seeds),
+        "sources_left_out": [
+            entry for folder, sources in left_out.items() for entry in _left_out(folder, sources, test)
+        ],
+        "engine_parity": {
+            "engine": engine_name,
+            **compare(
+                test["label"].to_numpy(),
+                test["raw_probability"].to_numpy(),
+                engine_score(inputs),
+                frozen.calibration,
+                frozen.thresholds,
+            ),
+        },
+        "other_diagnoses": None,
+        "robustness": None,
+    }
+    if not options.quick:
+        options.say("Scoring the other diagnoses")
+        others = used[(used["split"] == TEST) & ~used["dx"].isin(LABELS)]
+        if len(others):
+            report["other_diagnoses"] = other_diagnoses(frozen.score(others)[0], frozen.thresholds)
+        options.say("Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG")
+        report["robustness"] = stress(
+            test,
+            lambda changed: frozen.calibration.apply(engine_score(changed)),
+            frozen.preprocessing,
+            frozen.thresholds,
+        )
+    report["seconds"] = round(time.monotonic() - started)
+    paths = dict(zip(test["image_id"], test["path"], strict=True)) if options.pictures else {}
+    write_report(report, run, {str(name): Path(path) for name, path in paths.items()})
     return metrics
 
 
-def measure(test: pd.DataFrame, thresholds: dict[str, PolicyThreshold]) -> dict[str, Any]:
-    """Metrics with lesion-clustered 95% intervals.
+def measure(
+    test: pd.DataFrame, thresholds: dict[str, PolicyThreshold], *, kind: str = LESION_DISJOINT
+) -> dict[str, Any]:
+    """The figures that a bundle carries, with lesion-clustered 95% intervals.
 
     Args:
         test: rows with ``label``, calibrated ``probability`` and ``lesion_id``.
         thresholds: frozen on validation.
+        kind: of the split, as in `trainer.splits`.
 
     Returns:
         Counts, AUROC, AUPRC, Brier score, and sensitivity and specificity per policy.
     """
     labels, probabilities = test["label"].to_numpy(), test["probability"].to_numpy()
     lesions = test["lesion_id"].to_numpy(object)
-
-    def with_interval(statistic: Any) -> dict[str, float]:
-        return asdict(interval(statistic, lesions, labels, seed=_BOOTSTRAP_SEED))
-
+    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
     policies = {}
     for name, policy in thresholds.items():
         called = probabilities >= policy.threshold
         policies[name] = {
             "threshold": policy.threshold,
-            "sensitivity": with_interval(lambda rows, c=called: float(c[rows][labels[rows] == 1].mean())),
-            "specificity": with_interval(lambda rows, c=called: float((~c[rows][labels[rows] == 0]).mean())),
+            "sensitivity": share_of(bootstrap, called, labels == 1, lesions),
+            "specificity": share_of(bootstrap, ~called, labels == 0, lesions),
             "missed_melanoma_images": int((~called & (labels == 1)).sum()),
         }
     return {
-        "split": "test, lesion-disjoint, single pass",
-        "images": {"melanoma": int((labels == 1).sum()), "nevus": int((labels == 0).sum())},
-        "lesions": {
-            "melanoma": int(test.loc[labels == 1, "lesion_id"].nunique()),
-            "nevus": int(test.loc[labels == 0, "lesion_id"].nunique()),
-        },
-        "auroc": with_interval(lambda rows: float(roc_auc_score(labels[rows], probabilities[rows]))),
-        "auprc": with_interval(lambda rows: float(average_precision_score(labels[rows], probabilities[rows]))),
-        "brier": with_interval(lambda rows: float(brier_score_loss(labels[rows], probabilities[rows]))),
+        "split": f"test, {kind}, single pass",
+        **counts(test),
+        "auroc": as_json(bootstrap(lambda weights: auroc(labels, probabilities, weights))),
+        "auprc": as_json(bootstrap(lambda weights: average_precision(labels, probabilities, weights))),
+        "brier": as_json(bootstrap(lambda weights: brier(labels, probabilities, weights))),
         "policies": policies,
         "intervals": "95%, percentile, 1,000 resamples of whole lesions within each class",
         "mean_probability": float(np.mean(probabilities)),
+    }
+
+
+def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
+    """What a report says of the run it is about; no path of this machine."""
+    openings, recorded = run / "test-openings.log", run / "run.json"
+    begun = json.loads(recorded.read_text()) if recorded.exists() else {}
+    return {
+        "name": run.name,
+        "config": {name: getattr(frozen.config, name) for name in frozen.config.__dataclass_fields__},
+        "split_sha256": str(json.loads((run / "split.json").read_text())["sha256"]),
+        "split_kind": split_kind(run),
+        "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
+        "calibration": frozen.calibration.model_dump(),
+        "openings": openings.read_text().splitlines() if openings.exists() else [],
+    }
+
+
+def _log_opening(run: Path) -> None:
+    with (run / "test-openings.log").open("a") as log:
+        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} evaluate\n")
+
+
+def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> tuple[Scorer, str]:
+    if options.bundle is not None:
+        return bundle_scorer(options.bundle, size=frozen.config.size, split_sha256=split_sha256)
+    return converted_scorer(frozen.model), "OpenVINO, converted for this report"
+
+
+def _left_out(run: Path, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:
+    """Figures of a run on the test images of the sources that it never saw, at its own frozen thresholds."""
+    other = load_frozen(run)
+    _log_opening(run)
+    manifest = pd.read_csv(run / "split.csv")
+    seen = set(manifest.loc[manifest["split"] != TEST, "lesion_id"])
+    entries = []
+    for source in sources:
+        unseen = test[(test["dataset"] == source) & ~test["lesion_id"].isin(seen)].reset_index(drop=True)
+        limits = {name: policy.threshold for name, policy in other.thresholds.items()}
+        figures = describe(other.score(unseen)[0], limits, seed=BOOTSTRAP_SEED) if len(unseen) else None
+        entries.append({"run": run.name, "source": source, "figures": figures})
+    return entries
+
+
+def _flow(everything: pd.DataFrame, used: pd.DataFrame) -> dict[str, Any]:
+    """Who was left out where, and who is on which side."""
+
+    def size(rows: pd.DataFrame) -> dict[str, int]:
+        return {"lesions": int(rows["lesion_id"].nunique()), "images": len(rows)}
+
+    two = melanoma_or_nevus(everything)
+    kept = melanoma_or_nevus(used)
+    return {
+        "all": size(everything),
+        "other_diagnoses": size(everything[~everything["dx"].isin(LABELS)]),
+        "two_classes": size(two),
+        "left_out_by_limit": len(two) - len(kept),
+        "splits": {
+            str(side): {"all": size(part), **{dx: size(part[part["dx"] == dx]) for dx in LABELS}}
+            for side, part in kept.groupby("split")
+        },
     }

@@ -1,88 +1,239 @@
 """Train a melanoma classifier on HAM10000: the whole run, from top to bottom.
 
-A run folder holds ``config.json``, ``split.csv`` and ``split.json``, ``history.csv``, ``best.weights.h5``,
-``model.keras`` and ``validation.csv``. The test split is not touched here.
+What lies in a run folder says `trainer.run_folder`. The test split is not predicted here, but by the reference preset,
+whose brief chooses its threshold there (`trainer.reference`).
 """
 
-import csv
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+from rich.console import Console
 
+from trainer.atomic import replace_file, write_text
 from trainer.augment import Augmentation
+from trainer.backbones import registered
+from trainer.backbones.weights import IMAGENET, NONE, file_digest
 from trainer.canvas import load_canvases, load_inputs
-from trainer.classifier import build_classifier, build_seven_class_classifier
+from trainer.checkpoint import Progress, read_progress, restore_checkpoint
+from trainer.classifier import Classifier, build_classifier, build_seven_class_classifier
 from trainer.config import FitConfig
+from trainer.curves import draw_curves
 from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus, read_ham10000
+from trainer.near_duplicates import linked_groups
+from trainer.reference import measure_reference
+from trainer.run_folder import RunError, RunFolder
 from trainer.sequence import BalancedBatches, ClassBalancedBatches
-from trainer.splits import TRAIN, VALIDATION, check_lesion_disjoint, split_by_lesion, write_manifest
+from trainer.splits import (
+    RANDOM_IMAGES,
+    TRAIN,
+    UNUSED,
+    VALIDATION,
+    images_with_split,
+    join_groups,
+    manifest_sha256,
+    read_manifest,
+    split_by_image,
+    split_by_lesion,
+    write_manifest,
+)
+from trainer.stages import make_loss, prepare, stages_of
+from trainer.survey import data_sha256, refuse_faults, survey
+from trainer.training_progress import TrainingProgress
+from trainer.watch import ValidationWatch
 from worker.images.preprocess import Preprocessing
+from worker.terminal import make_console
 
 #: Images a prediction step holds; only memory depends on it.
 _PREDICT_BATCH = 64
 
 
-def fit(dataset: Path, run: Path, cache: Path, config: FitConfig) -> float:
+def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Console | None = None) -> float:
     """Train, keep the epoch with the best validation AUC, and predict the validation split with it.
+
+    A run that was interrupted goes on where its last complete epoch ended, and ends with the weights of an undisturbed
+    one.
 
     Args:
         dataset: the HAM10000 folder.
-        run: folder of this run; made, must not hold a run yet.
-        cache: folder for the decoded training images.
+        run: folder of this run: a new one, or that of an interrupted run with the same settings.
+        cache: folder for the decoded training images and the thumbnails.
         config: the settings.
+        console: where progress is shown; standard error unless told otherwise.
 
     Returns:
         Area under the ROC curve on the validation images.
 
     Raises:
-        DatasetError: the data set is not as published.
-        FileExistsError: the run folder holds a run.
+        DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
+        FileExistsError: the run is finished.
+        RunError: the run was begun with other settings or data, or another process is at it.
+        WeightsError: the first weights are not to be had, or are not what they should be.
     """
-    if (run / "config.json").exists():
-        raise FileExistsError(f"Received: run folder {run}, which holds a run already. Expected: a new one.")
+    console = console or make_console(stderr=True)
+    folder, recorded = RunFolder(run), as_recorded(config)
+    if folder.begun:
+        folder.check_resumable(recorded)
     keras.utils.set_random_seed(config.seed)
-    seven = config.classes == "seven"
-    # Before anything is written or decoded: a mistyped name costs nothing and leaves the run folder free.
-    build = build_seven_class_classifier if seven else build_classifier
-    classifier = build(config.backbone, config.size)
+    # Before anything is written or decoded: a mistyped name costs nothing and leaves the run folder free. A run that
+    # goes on has its weights in the checkpoint, so the file or the download is not asked for again.
+    progress = read_progress(folder.checkpoint) if folder.begun else Progress()
+    classifier = _build(config, first_weights=progress.epoch == 0)
     everything = read_ham10000(dataset)
-    everything["split"] = split_by_lesion(everything, config.split_seed)
-    check_lesion_disjoint(everything)
-    run.mkdir(parents=True, exist_ok=True)
-    config.write(run)
-    write_manifest(everything, run, config.split_seed)
-    if config.limit:
-        everything = first_lesions(everything, config.limit)
-    two = melanoma_or_nevus(everything)
-    train = everything if seven else two
-    train = train[train["split"] == TRAIN]
-    validation = two[two["split"] == VALIDATION]
+    seen = survey([Path(path) for path in everything["path"]], cache)
+    everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
+    if not config.skip_corrupt:
+        refuse_faults(everything)
+    with folder.lock():
+        if folder.begun:
+            folder.check_resumable(recorded)
+            everything = _go_on(folder, everything, progress.epoch, console)
+        else:
+            groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
+            everything = _begin(folder, everything.assign(group=groups), recorded, console)
+        folder.tidy(progress.best_epoch)
+        images = first_lesions(everything, config.limit) if config.limit else everything
+        best = _train(classifier, folder, images, cache, config, console)
+        classifier.scoring.load_weights(folder.best)
+        if config.split == RANDOM_IMAGES:
+            measure_reference(
+                folder,
+                images,
+                lambda rows: _probabilities(classifier, rows, config),
+                loss=make_loss(config),
+                console=console,
+            )
+        _finish(folder, classifier, images, config)
+    return best
 
+
+def as_recorded(config: FitConfig) -> FitConfig:
+    """The settings as a run folder keeps them: of a weights file its name and hash, for paths are this machine's own.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    if config.weights in (IMAGENET, NONE):
+        return config
+    path = Path(config.weights)
+    return replace(config, weights=path.name, weights_sha256=file_digest(path))
+
+
+def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
+    build = build_seven_class_classifier if config.classes == "seven" else build_classifier
+    return build(config.backbone, config.size, config.weights if first_weights else NONE, config.weights_sha256)
+
+
+def _begin(folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, console: Console) -> pd.DataFrame:
+    """Draw the split and write what the run is made from."""
+    if recorded.split == RANDOM_IMAGES:
+        split = split_by_image(everything, recorded.split_seed)
+    else:
+        split = join_groups(split_by_lesion(everything, recorded.split_seed), everything["group"])
+    broken = everything[everything["fault"] != ""]
+    everything = everything.assign(split=split.mask(everything["fault"] != "", UNUSED))
+    for row in broken.itertuples():
+        folder.log(f"skipped {row.image_id}: {row.fault}")
+    if len(broken):
+        console.print(f"Skipping {len(broken)} images that do not decode: {', '.join(broken['image_id'])}")
+    digest = write_manifest(
+        everything, folder.path, recorded.split_seed, kind=recorded.split, near_duplicates=recorded.near_duplicates
+    )
+    source = {IMAGENET: registered(recorded.backbone).weights_from, NONE: "random numbers"}
+    folder.begin(
+        recorded,
+        {
+            "split_sha256": digest,
+            "data": {"images": len(everything), "sha256": data_sha256(everything)},
+            "skipped": {row.image_id: row.fault for row in broken.itertuples()},
+            "weights_from": source.get(recorded.weights, f"file {recorded.weights}, SHA-256 {recorded.weights_sha256}"),
+        },
+    )
+    folder.log("begun")
+    return everything
+
+
+def _go_on(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Console) -> pd.DataFrame:
+    """Take the split of the interrupted run, if the data are still the same."""
+    described = folder.described()
+    recorded, found = described["data"]["sha256"], data_sha256(everything)
+    if found != recorded:
+        raise RunError(
+            f"The run in {folder.path} was begun with other data: their SHA-256 was {recorded}, now it is {found}. "
+            "Pass the data set that it was begun with, or choose another folder."
+        )
+    if (digest := manifest_sha256(read_manifest(folder.path))) != described["split_sha256"]:
+        raise RunError(f"The split of {folder.path} was exchanged since the run began: it has SHA-256 {digest}.")
+    folder.log(f"gone on after epoch {epoch}")
+    console.print(f"Going on after epoch {epoch}.")
+    return images_with_split(everything, folder.path)
+
+
+def _train(
+    classifier: Classifier, folder: RunFolder, images: pd.DataFrame, cache: Path, config: FitConfig, console: Console
+) -> float:
+    """The stages, each from where it was left."""
+    two = melanoma_or_nevus(images)
+    train = images if config.classes == "seven" else two
+    train, validation = train[train["split"] == TRAIN], two[two["split"] == VALIDATION]
+    stages = stages_of(config)
+    progress = read_progress(folder.checkpoint)
+    if progress.epoch == stages[-1].end:
+        return progress.best_auc
     batches = _batches(train, load_canvases([Path(path) for path in train["path"]], cache), config)
-    freeze_batch_normalisation(classifier.trained)
-    classifier.trained.compile(
-        optimizer=_optimizer(config, steps_per_epoch=len(batches)),
-        loss=_loss(config),
-        # XLA, Keras' default, made a step on CPU eight times slower.
-        jit_compile=False,
-    )
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
-    watch = _ValidationWatch(classifier.scoring, inputs, validation["label"].to_numpy(), run)
-    # The moving average must be swapped in before the watch looks at the weights, so it stands first.
-    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True), watch]
-    classifier.trained.fit(batches, epochs=config.epochs, callbacks=callbacks, verbose=2)
+    labels = validation["label"].to_numpy()
+    loss = make_loss(config)
 
-    classifier.scoring.load_weights(run / "best.weights.h5")
-    classifier.scoring.save(run / "model.keras")
-    validation.assign(probability=predict(classifier.scoring, inputs)).drop(columns="path").to_csv(
-        run / "validation.csv", index=False
-    )
-    return watch.best
+    def validation_loss(probabilities: npt.NDArray[np.float64]) -> float | None:
+        # With seven classes the loss is that of all diagnoses, and validation holds two of them.
+        return None if config.classes == "seven" else float(loss(labels[:, None], probabilities[:, None]))
+
+    with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches)) as shown:
+        for stage in stages:
+            if progress.epoch >= stage.end:
+                continue
+            prepare(classifier, stage, config, steps_per_epoch=len(batches))
+            if progress.epoch:
+                restore_checkpoint(folder.checkpoint, classifier.trained, optimizer=progress.epoch > stage.first)
+            shown.begin(stage, progress.history, progress.best_auc)
+            # Keras counts an epoch more than there is before the first, so the batches are told.
+            told = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.start(epoch))
+            watch = ValidationWatch(
+                classifier,
+                stage,
+                progress,
+                folder,
+                predict=lambda scoring: predict(scoring, inputs),
+                loss=validation_loss,
+                labels=labels,
+            )
+            classifier.trained.fit(
+                batches,
+                initial_epoch=progress.epoch,
+                epochs=stage.end,
+                callbacks=[told, watch, shown],
+                # Keras would shuffle the batches by the state of Python's own generator, which no checkpoint holds.
+                shuffle=False,
+                verbose=0,
+            )
+    return progress.best_auc
+
+
+def _finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> None:
+    """Write the best epoch's model and its predictions; these last, for they mark that the run is finished."""
+    draw_curves(read_progress(folder.checkpoint).history, folder.curves)
+    with replace_file(folder.model) as unfinished:
+        classifier.scoring.save(unfinished)
+    two = melanoma_or_nevus(images)
+    validation = two[two["split"] == VALIDATION]
+    predicted = validation.assign(probability=_probabilities(classifier, validation, config))
+    folder.log("finished")
+    unwanted = ["path", "sha256", "fault", "group"]
+    write_text(folder.predictions, predicted.drop(columns=unwanted, errors="ignore").to_csv(index=False))
 
 
 def _batches(
@@ -109,12 +260,9 @@ def _batches(
     )
 
 
-def _loss(config: FitConfig) -> keras.losses.Loss:
-    if config.classes == "two":
-        return keras.losses.BinaryFocalCrossentropy(
-            apply_class_balancing=True, alpha=config.alpha, gamma=config.gamma, name="focal_loss"
-        )
-    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+def _probabilities(classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> npt.NDArray[np.float64]:
+    inputs = load_inputs([Path(path) for path in images["path"]], Preprocessing(size=config.size))
+    return predict(classifier.scoring, inputs)
 
 
 def predict(classifier: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -131,48 +279,3 @@ def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:
     lesions = images[["split", "dx", "lesion_id"]].drop_duplicates()
     kept = lesions.groupby(["split", "dx"]).head(limit)["lesion_id"]
     return images[images["lesion_id"].isin(kept)].reset_index(drop=True)
-
-
-def freeze_batch_normalisation(model: keras.Model) -> None:
-    """Keep batch normalisation in inference mode: its ImageNet statistics serve, and a step takes half the time."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
-
-
-def _optimizer(config: FitConfig, *, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=config.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
-    )
-    return keras.optimizers.AdamW(
-        schedule, weight_decay=config.weight_decay, use_ema=True, ema_momentum=config.ema_momentum
-    )
-
-
-class _ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Predicts the validation images after each epoch, logs, and keeps the best weights."""
-
-    def __init__(
-        self, scoring: keras.Model, inputs: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], run: Path
-    ) -> None:
-        super().__init__()
-        self._scoring = scoring
-        self._inputs, self._labels, self._run = inputs, labels, run
-        self.best = -np.inf
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        auc = float(roc_auc_score(self._labels, predict(self._scoring, self._inputs)))
-        loss = float((logs or {})["loss"])
-        with (self._run / "history.csv").open("a", newline="") as file:
-            writer = csv.writer(file)
-            if epoch == 0:
-                writer.writerow(("epoch", "train_loss", "validation_auc"))
-            writer.writerow((epoch + 1, f"{loss:.6f}", f"{auc:.6f}"))
-        print(f"epoch {epoch + 1}: validation AUC {auc:.4f}" + (", the best so far" if auc > self.best else ""))
-        if auc > self.best:
-            self.best = auc
-            self._scoring.save_weights(self._run / "best.weights.h5")

@@ -40,16 +40,21 @@ class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
             images[row] = self._augmentation(self._canvases[image], self._size, rng)
         return images, labels
 
+    def start(self, epoch: int) -> None:
+        """Draw the images of an epoch and their order, whichever epoch was drawn before: a resumed run goes on here."""
+        self.epoch = epoch
+        self._draw(np.random.default_rng((self._seed, epoch)))
+
     def on_epoch_end(self) -> None:
         """Draw other images and another order for the next epoch."""
-        self.epoch += 1
-        self._draw(np.random.default_rng((self._seed, self.epoch)))
+        self.start(self.epoch + 1)
 
 
 class BalancedBatches(_AugmentedBatches):
     """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
 
-    An epoch shows each melanoma once and as many nevi, drawn without replacement.
+    An epoch shows each image of the rarer class once, in practice the melanomas, and as many of the other class, drawn
+    without replacement.
 
     Args:
         canvases: (images, height, width, 3), uint8, RGB.
@@ -60,7 +65,7 @@ class BalancedBatches(_AugmentedBatches):
         augmentation: the random changes.
 
     Raises:
-        ValueError: a class is missing, nevi are fewer than melanomas, or the batch size is not even.
+        ValueError: a class is missing, or the batch size is not even.
     """
 
     def __init__(
@@ -75,10 +80,11 @@ class BalancedBatches(_AugmentedBatches):
     ) -> None:
         super().__init__(canvases, size=size, seed=seed, augmentation=augmentation)
         self._melanomas, self._nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
-        if not 0 < len(self._melanomas) <= len(self._nevi):
+        self._count = min(len(self._melanomas), len(self._nevi))
+        if not self._count:
             raise ValueError(
                 f"Received: {len(self._melanomas)} melanomas and {len(self._nevi)} nevi. "
-                "Expected: at least one melanoma and as many nevi."
+                "Expected: at least one of each."
             )
         if batch_size < 2 or batch_size % 2:
             raise ValueError(
@@ -88,11 +94,11 @@ class BalancedBatches(_AugmentedBatches):
         self._draw(np.random.default_rng((seed, 0)))
 
     def _draw(self, rng: np.random.Generator) -> None:
-        self._positives = rng.permutation(self._melanomas)
-        self._negatives = rng.choice(self._nevi, len(self._melanomas), replace=False)
+        self._positives = rng.permutation(self._melanomas)[: self._count]
+        self._negatives = rng.choice(self._nevi, self._count, replace=False)
 
     def __len__(self) -> int:
-        return -(-len(self._melanomas) // self._half)
+        return -(-self._count // self._half)
 
     def _batch(self, index: int) -> tuple[npt.NDArray[np.intp], Floats]:
         part = slice(index * self._half, (index + 1) * self._half)

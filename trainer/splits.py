@@ -1,20 +1,31 @@
-"""Lesion-disjoint split into training, validation and test, and its manifest.
+"""Splits into training, validation and test, and their manifest.
 
 Several images of one lesion look alike. A split by image puts siblings of test images into training and inflates every
 figure, so whole lesions are drawn. All seven diagnoses are split together: the two-class and the seven-class task
-share one sealed test split.
+share one sealed test split. The split by image exists for the reference preset alone, to measure what it inflates.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from trainer.atomic import write_text
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+#: Side of images that a run does not use: left out of a balanced draw, or broken.
+UNUSED = "unused"
 #: Shares of the lesions of each diagnosis.
 FRACTIONS = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
+
+#: Kinds of split: whole lesions, or single images as in the reference.
+LESION_DISJOINT, RANDOM_IMAGES = "lesion-disjoint", "random-images"
+#: Shares of the images of each class in a split by image: the reference's test share, and a little for validation.
+IMAGE_FRACTIONS = {TRAIN: 0.70, VALIDATION: 0.10, TEST: 0.20}
 
 
 class SplitError(Exception):
@@ -41,47 +52,117 @@ def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
     return frame["lesion_id"].map(side).rename("split")
 
 
+def join_groups(split: "pd.Series[str]", groups: "pd.Series[str]") -> "pd.Series[str]":
+    """Bring each group of near-duplicates to one side, and leave everything else where it is.
+
+    A group that touches training goes to training as a whole, one that spans validation and test to validation. The
+    test split only ever loses images, so a model trained under the split before is clean on the test split after.
+
+    Args:
+        split: side of each image, whole lesions on one side.
+        groups: group of each image, on the same index; the images of a lesion share one.
+
+    Returns:
+        The split with every group on one side.
+    """
+    order = {TRAIN: 0, VALIDATION: 1, TEST: 2}
+    first = split.map(order).groupby(groups).transform("min")
+    return first.map({number: side for side, number in order.items()}).rename("split")
+
+
+def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
+    """Draw the reference's split: as many nevi as melanomas, divided at random image by image.
+
+    **It leaks**: most melanoma images of its test split have a sibling, another image of the same lesion, in training.
+
+    Args:
+        frame: rows with ``image_id`` and ``dx``, ``mel`` and ``nv`` among them.
+        seed: of the draw; the same seed and images give the same split in whatever order the rows come.
+
+    Returns:
+        ``train``, ``validation``, ``test`` or ``unused`` for each row, on the frame's index; with all of HAM10000, 223
+        images of each class in test.
+    """
+    ordered = frame.sort_values("image_id")
+    count = int(min((ordered["dx"] == dx).sum() for dx in ("mel", "nv")))
+    held_out = {side: round(IMAGE_FRACTIONS[side] * count) for side in (TEST, VALIDATION)}
+    sides = np.repeat([*held_out, TRAIN], [*held_out.values(), count - sum(held_out.values())])
+    rng = np.random.default_rng(seed)
+    split = pd.Series(UNUSED, index=frame.index, name="split")
+    for dx in ("mel", "nv"):
+        # Each class by itself, so that every side holds exactly as many of the one as of the other.
+        split.loc[rng.permutation(ordered.index[ordered["dx"] == dx])[:count]] = sides
+    return split
+
+
 def manifest_sha256(manifest: pd.DataFrame) -> str:
     """SHA-256 of the manifest's canonical text: ``image_id,lesion_id,dx,split`` lines in the order of ``image_id``."""
     rows = manifest.sort_values("image_id")[["image_id", "lesion_id", "dx", "split"]]
     return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
-def write_manifest(frame: pd.DataFrame, folder: Path, seed: int) -> str:
-    """Write ``split.csv`` and ``split.json`` (seed, counts, SHA-256) into a run folder.
+def write_manifest(
+    frame: pd.DataFrame, folder: Path, seed: int, *, kind: str = LESION_DISJOINT, near_duplicates: int = -1
+) -> str:
+    """Write ``split.csv`` and ``split.json`` (seed, kind, counts, groups, SHA-256) into a run folder.
 
     Args:
-        frame: rows with ``image_id``, ``lesion_id``, ``dx`` and ``split``.
+        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``split`` and perhaps ``group``.
         folder: the run folder.
         seed: of the draw, recorded.
+        kind: `LESION_DISJOINT` or `RANDOM_IMAGES`.
+        near_duplicates: bits of the perceptual hash that were allowed to differ, -1 when nobody looked; recorded.
 
     Returns:
         The manifest's SHA-256 in hexadecimal.
     """
     rows = frame.sort_values("image_id")[["image_id", "lesion_id", "dx", "split"]]
-    rows.to_csv(folder / "split.csv", index=False, lineterminator="\n")
+    write_text(folder / "split.csv", rows.to_csv(index=False, lineterminator="\n"))
     digest = manifest_sha256(rows)
     counts = {
         name: {"lesions": int(part["lesion_id"].nunique()), "images": len(part)} for name, part in rows.groupby("split")
     }
-    (folder / "split.json").write_text(json.dumps({"seed": seed, "sha256": digest, "counts": counts}, indent=2) + "\n")
+    described = {
+        "seed": seed,
+        "kind": kind,
+        "sha256": digest,
+        "counts": counts,
+        "near_duplicates": {"distance": near_duplicates, "groups": _groups_of_several(frame)},
+    }
+    write_text(folder / "split.json", json.dumps(described, indent=2) + "\n")
     return digest
+
+
+def _groups_of_several(frame: pd.DataFrame) -> list[list[str]]:
+    if "group" not in frame.columns:
+        return []
+    lesions = frame.groupby("group")["lesion_id"].unique()
+    return [sorted(names) for names in lesions if len(names) > 1]
+
+
+def split_kind(folder: Path) -> str:
+    """Kind of the split of a run folder; runs from before there were two have the lesion-disjoint one."""
+    return str(json.loads((folder / "split.json").read_text()).get("kind", LESION_DISJOINT))
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
     """Read the manifest of a run folder back.
 
     Raises:
-        SplitError: it was changed since it was written, or a lesion is on two sides.
+        SplitError: it was changed since it was written, or a lesion or a group of near-duplicates is on two sides of a
+            split that is to be lesion-disjoint.
     """
     rows = pd.read_csv(folder / "split.csv")
-    recorded = json.loads((folder / "split.json").read_text())["sha256"]
+    described = json.loads((folder / "split.json").read_text())
+    recorded = described["sha256"]
     if (digest := manifest_sha256(rows)) != recorded:
         raise SplitError(
             f"split.csv has SHA-256 {digest}, split.json recorded {recorded}: the split was changed after the run "
             "began. Restore it or start a new run."
         )
-    check_lesion_disjoint(rows)
+    if split_kind(folder) == LESION_DISJOINT:
+        check_lesion_disjoint(rows)
+        check_groups_together(rows, described.get("near_duplicates", {}).get("groups", []))
     return rows
 
 
@@ -105,11 +186,29 @@ def images_with_split(everything: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 
 def check_lesion_disjoint(rows: pd.DataFrame) -> None:
-    """Refuse a split that has a lesion on two sides.
+    """Refuse a split that has a lesion on two sides; unused images are on none.
 
     Raises:
         SplitError: names the first such lesions.
     """
-    sides = rows.groupby("lesion_id")["split"].nunique()
+    used = rows[rows["split"] != UNUSED]
+    sides = used.groupby("lesion_id")["split"].nunique()
     if len(torn := sides.index[sides > 1]):
         raise SplitError(f"{len(torn)} lesions are on two sides of the split: {', '.join(sorted(torn)[:10])}.")
+
+
+def check_groups_together(rows: pd.DataFrame, groups: Sequence[Sequence[str]]) -> None:
+    """Refuse a split that has near-duplicates on two sides; unused images are on none.
+
+    Args:
+        rows: with ``lesion_id`` and ``split``.
+        groups: lesions that share near-duplicate images.
+
+    Raises:
+        SplitError: names the first such group.
+    """
+    used = rows[rows["split"] != UNUSED]
+    for group in groups:
+        sides = sorted(used.loc[used["lesion_id"].isin(group), "split"].unique())
+        if len(sides) > 1:
+            raise SplitError(f"Near-duplicate lesions {', '.join(group)} are on two sides: {' and '.join(sides)}.")

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.bootstrap import interval, lesion_resamples
+from trainer.bootstrap import LesionBootstrap, interval, lesion_resamples
 
 Rows = npt.NDArray[np.intp]
 
@@ -98,3 +98,34 @@ def test_a_statistic_without_chance_has_an_interval_of_no_width() -> None:
     # Stratified and of whole lesions: the one melanoma lesion is in every resample with both images.
     found = interval(lambda rows: float((labels[rows] == 1).sum()), lesions, labels, seed=0, resamples=50)
     assert (found.low, found.value, found.high) == (2, 2, 2)
+
+
+def test_weights_and_rows_give_the_same_interval() -> None:
+    chance = np.random.default_rng(2)
+    lesions, labels = np.repeat(np.arange(40), 2).astype(object), np.repeat([0, 1], 40)
+    values = chance.random(80)
+    by_rows = interval(lambda rows: float(values[rows].mean()), lesions, labels, seed=3, resamples=300)
+    bootstrap = LesionBootstrap(lesions, labels, seed=3, resamples=300)
+    by_weights = bootstrap(lambda weights: weights @ values / weights.sum(axis=1))
+    assert np.allclose(
+        (by_rows.value, by_rows.low, by_rows.high), (by_weights.value, by_weights.low, by_weights.high), atol=1e-12
+    )
+
+
+def test_a_statistic_that_is_undefined_has_no_interval() -> None:
+    bootstrap = LesionBootstrap(np.arange(4).astype(object), np.zeros(4, int), seed=1, resamples=10)
+    found = bootstrap(lambda weights: np.full(len(weights), np.nan))
+    assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_intervals_of_clustered_data_cover_the_truth_about_as_often_as_they_say() -> None:
+    """Sixty lesions of two like images each; the true mean is 0. Drawing images would cover it in 83% only."""
+    chance = np.random.default_rng(11)
+    lesions, labels = np.repeat(np.arange(60), 2).astype(object), np.zeros(120, int)
+    covered = []
+    for trial in range(150):
+        values = np.repeat(chance.normal(0, 1, 60), 2) + chance.normal(0, 0.1, 120)
+        bootstrap = LesionBootstrap(lesions, labels, seed=trial, resamples=200)
+        found = bootstrap(lambda weights, v=values: weights @ v / weights.sum(axis=1))
+        covered.append(found.low <= 0 <= found.high)
+    assert 0.88 <= np.mean(covered) <= 0.99

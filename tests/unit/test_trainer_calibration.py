@@ -1,12 +1,21 @@
-"""Platt scaling: fitted on data whose truth is known, and applied against numbers worked by hand."""
+"""Platt scaling and measures of calibration: on data whose truth is known, and against numbers worked by hand."""
 
 import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from trainer.calibration import fit_platt
+from trainer.calibration import (
+    brier,
+    calibration_intercept,
+    calibration_slope,
+    equal_bins,
+    expected_calibration_error,
+    fit_platt,
+    reliability,
+)
 from worker.bundle import Calibration
 
 
@@ -82,3 +91,83 @@ def test_apply_stays_inside_zero_and_one() -> None:
     applied = Calibration(method="platt", slope=1, intercept=0).apply(np.array([0.0, 1.0]))
     assert 0 < applied[0] < 1e-6
     assert 1 - 1e-6 < applied[1] < 1
+
+
+def ones(count: int) -> np.ndarray:
+    return np.ones((1, count))
+
+
+def made_up(slope: float, intercept: float, count: int = 5000) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and probabilities whose log-odds are off by a known slope and intercept."""
+    chance = np.random.default_rng(23)
+    odds = chance.normal(-1, 1.5, count)
+    labels = (chance.random(count) < sigmoid(slope * odds + intercept)).astype(int)
+    return labels, sigmoid(odds)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (1.7, 0.4), (0.6, -0.8)])
+def test_the_calibration_slope_is_that_of_a_logistic_regression(slope: float, intercept: float) -> None:
+    labels, probabilities = made_up(slope, intercept)
+    odds = np.log(probabilities / (1 - probabilities))[:, None]
+    fitted = LogisticRegression(C=1e10, tol=1e-10).fit(odds, labels)
+    found = calibration_slope(labels, probabilities, ones(len(labels)))
+    assert found.shape == (1,)
+    assert found[0] == pytest.approx(fitted.coef_[0, 0], abs=1e-4)
+    assert found[0] == pytest.approx(slope, abs=0.12)
+
+
+def test_weights_count_images_as_often_as_they_say() -> None:
+    labels, probabilities = made_up(1.3, 0.2, count=300)
+    weights = np.random.default_rng(1).integers(0, 4, (3, 300)).astype(float)
+    for measure in (brier, calibration_slope, calibration_intercept):
+        found = measure(labels, probabilities, weights)
+        for row, drawn in enumerate(weights):
+            rows = np.repeat(np.arange(300), drawn.astype(int))
+            assert found[row] == pytest.approx(measure(labels[rows], probabilities[rows], ones(len(rows)))[0], abs=1e-8)
+
+
+def test_calibration_in_the_large_brings_the_mean_to_the_observed_share() -> None:
+    labels, probabilities = made_up(1.0, 0.7)
+    (shift,) = calibration_intercept(labels, probabilities, ones(len(labels)))
+    moved = sigmoid(np.log(probabilities / (1 - probabilities)) + shift)
+    assert moved.mean() == pytest.approx(labels.mean(), abs=1e-9)
+    assert shift == pytest.approx(0.7, abs=0.12)
+
+
+def test_measures_that_do_not_exist_are_not_numbers() -> None:
+    probabilities = np.array([0.1, 0.2, 0.8, 0.9])
+    separated = np.array([0, 0, 1, 1])
+    assert np.isnan(calibration_slope(separated, probabilities, ones(4)))[0]
+    alone = np.ones(4, int)
+    assert np.isnan(calibration_slope(alone, probabilities, ones(4)))[0]
+    assert np.isnan(calibration_intercept(alone, probabilities, ones(4)))[0]
+
+
+def test_brier_is_scikit_learns() -> None:
+    labels, probabilities = made_up(1.0, 0.0, count=200)
+    assert brier(labels, probabilities, ones(200))[0] == pytest.approx(brier_score_loss(labels, probabilities))
+
+
+def test_the_calibration_error_by_hand() -> None:
+    # As in the docstring: half of the images off by 0.1 one way, half by 0.1 the other.
+    probabilities = np.repeat([0.2, 0.9], 10)
+    labels = np.array([1] * 3 + [0] * 7 + [1] * 8 + [0] * 2)
+    assert expected_calibration_error(labels, probabilities, ones(20), bins=2)[0] == pytest.approx(0.1)
+    bins = reliability(labels, probabilities, bins=2)
+    assert [(part.images, part.predicted, part.observed) for part in bins] == [
+        (10, pytest.approx(0.2), 0.3),
+        (10, pytest.approx(0.9), 0.8),
+    ]
+
+
+def test_groups_are_of_equal_size_and_ties_stay_together() -> None:
+    assert np.bincount(equal_bins(np.linspace(0.01, 0.99, 50))).tolist() == [5] * 10
+    tied = equal_bins(np.array([0.1] * 40 + [0.5] * 10))
+    assert len(set(tied[:40])) == 1
+    assert tied.max() == 1
+
+
+def test_perfect_probabilities_have_a_small_error_and_a_slope_of_one() -> None:
+    labels, probabilities = made_up(1.0, 0.0, count=20_000)
+    assert expected_calibration_error(labels, probabilities, ones(20_000))[0] < 0.015
+    assert calibration_slope(labels, probabilities, ones(20_000))[0] == pytest.approx(1, abs=0.05)

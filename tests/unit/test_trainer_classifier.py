@@ -53,7 +53,7 @@ def test_frozen_batch_normalisation_keeps_its_statistics_while_the_rest_trains(
 ) -> None:
     import keras
 
-    from trainer.fit import freeze_batch_normalisation
+    from trainer.stages import freeze_batch_normalisation
 
     freeze_batch_normalisation(classifier)
     frozen = [layer for layer in classifier.layers if isinstance(layer, keras.layers.BatchNormalization)]

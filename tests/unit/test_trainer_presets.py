@@ -1,0 +1,91 @@
+"""Settings: presets, what overrides them, and what older runs recorded."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.config import FitConfig
+from trainer.presets import PRESETS, configure
+
+
+def test_clean_is_the_default_and_changes_nothing() -> None:
+    assert configure("clean", {}) == FitConfig()
+    assert FitConfig().preset == "clean"
+    assert (FitConfig().split, FitConfig().near_duplicates) == ("lesion-disjoint", 10)
+
+
+def test_the_shipped_models_recipe_keeps_its_meaning() -> None:
+    """Bundle 1 was trained with these defaults."""
+    config = FitConfig()
+    assert (config.backbone, config.size, config.epochs, config.batch_size) == ("efficientnet-lite0", 224, 30, 32)
+    assert (config.learning_rate, config.warmup_epochs, config.weight_decay) == (5e-4, 2.0, 1e-2)
+    assert (config.ema_momentum, config.gamma, config.alpha, config.split_seed) == (0.99, 2.0, 0.25, 20181)
+    assert (config.head_epochs, config.unfreeze_last, config.weights) == (0, -1, "imagenet")
+
+
+def test_the_reference_follows_the_brief() -> None:
+    config = configure("reference", {})
+    assert (config.backbone, config.weights, config.unfreeze_last) == ("resnet50", "imagenet", 30)
+    assert (config.gamma, config.alpha) == (2.0, 0.25)
+    assert config.head_epochs > 0
+    assert config.split == "random-images"
+    assert config.preset == "reference"
+
+
+def test_what_is_given_overrides_the_preset() -> None:
+    config = configure("reference", {"backbone": "efficientnet-lite0", "epochs": 3})
+    assert (config.backbone, config.epochs, config.unfreeze_last) == ("efficientnet-lite0", 3, 30)
+    assert config.size == 224
+
+
+def test_a_backbone_brings_its_own_size_unless_one_is_given() -> None:
+    assert configure("clean", {"backbone": "efficientnet-lite2"}).size == 260
+    assert configure("clean", {"backbone": "efficientnet-lite2", "size": 224}).size == 224
+    assert configure("reference", {"backbone": "efficientnetv2-s"}).size == 384
+
+
+def test_presets_name_settings_that_exist() -> None:
+    for name, values in PRESETS.items():
+        assert set(values) <= set(vars(FitConfig())), name
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"preset 'brief'\. Expected: one of clean, reference"):
+        configure("brief", {})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"classes": "three"}, "classes='three'. Expected: 'two' or 'seven'"),
+        ({"split": "random"}, "split='random'"),
+        ({"split": "random-images", "classes": "seven"}, "Expected: classes='two'"),
+        ({"epochs": -1}, "epochs=-1"),
+        ({"epochs": 0}, "at least one epoch"),
+        ({"unfreeze_last": -2}, "unfreeze_last=-2"),
+        ({"ema_momentum": 1.0}, "ema_momentum=1.0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        FitConfig(**values)  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_a_run_from_before_a_setting_existed_is_read_as_what_it_was(tmp_path: Path) -> None:
+    """The first run that was shipped, as its config.json has it."""
+    old = {
+        "classes": "seven", "backbone": "efficientnet-lite0", "size": 224, "epochs": 16, "draws": 3600,
+        "batch_size": 32, "learning_rate": 0.0005, "warmup_epochs": 2.0, "weight_decay": 0.01, "ema_momentum": 0.99,
+        "gamma": 2.0, "alpha": 0.25, "label_smoothing": 0.05, "split_seed": 20181, "seed": 1, "limit": 0,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = FitConfig.read(tmp_path)
+    assert {name: getattr(config, name) for name in old} == old
+    assert config.near_duplicates == -1, "nobody looked for any"
+    assert (config.preset, config.weights, config.head_epochs, config.unfreeze_last) == ("clean", "imagenet", 0, -1)
+
+
+def test_differences_name_each_setting_with_both_values() -> None:
+    assert FitConfig(seed=1, epochs=3).differences(FitConfig(seed=2, epochs=3)) == {"seed": (1, 2)}

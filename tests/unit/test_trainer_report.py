@@ -1,0 +1,323 @@
+"""The report page and the model card, from one made-up evaluation."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trainer.assess import assess
+from trainer.card import card_of_run, model_card
+from trainer.external import recalibrate
+from trainer.missed import missed_melanomas
+from trainer.report import write_report
+from trainer.reporting_items import clear_derm, tripod_ai
+from trainer.robustness import PERTURBATIONS
+from trainer.stress import other_diagnoses, stress
+from worker.bundle import BundleManifest, PolicyThreshold
+from worker.images.made_up import draw_lesion
+from worker.images.opencv import cv2
+from worker.images.preprocess import Preprocessing
+
+POLICIES = {
+    "youden": PolicyThreshold(threshold=0.4, borderline_from=0.3, sensitivity=0.9, specificity=0.8),
+    "sensitivity:0.90": PolicyThreshold(threshold=0.2, borderline_from=0.1, sensitivity=0.95, specificity=0.6),
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Forty images of thirty lesions with files and scores."""
+    folder = tmp_path_factory.mktemp("pictures")
+    chance = np.random.default_rng(6)
+    labels = np.repeat([1, 0], 20)
+    raw = 1 / (1 + np.exp(-chance.normal(np.where(labels == 1, 1.0, -1.0), 1.3)))
+    rows = []
+    for number in range(40):
+        path = folder / f"ISIC_{number:04}.jpg"
+        assert cv2.imwrite(str(path), draw_lesion(number, width=80, height=60))
+        rows.append(
+            {
+                "image_id": path.stem,
+                "lesion_id": f"HAM_{number // 2 if number < 20 else number:03}",
+                "path": str(path),
+                "dx": "mel" if number < 20 else "nv",
+                "age": 50.0,
+                "sex": "<b>male</b>",
+                "localization": "back",
+                "dataset": "rosendahl",
+                "dx_type": "histo",
+                "ita": 50.0,
+            }
+        )
+    return pd.DataFrame(rows).assign(label=labels, raw_probability=raw, probability=raw)
+
+
+@pytest.fixture(scope="module")
+def report(images: pd.DataFrame) -> dict[str, Any]:
+    def size(lesions: int, count: int) -> dict[str, int]:
+        return {"lesions": lesions, "images": count}
+
+    side = {"all": size(30, 40), "mel": size(10, 20), "nv": size(20, 20)}
+    parity = {name: {"agreement": 0.975, "differ": 1} for name in POLICIES}
+    return {
+        "format": 1,
+        "kind": "test",
+        "created": "2026-11-23T10:00:00+00:00",
+        "seconds": 3,
+        "run": {
+            "name": "made-up",
+            "config": {
+                "backbone": "efficientnet-lite0",
+                "size": 64,
+                "classes": "two",
+                "seed": 5,
+                "epochs": 3,
+                "gamma": 2.0,
+                "alpha": 0.25,
+            },
+            "split_sha256": "a" * 64,
+            "split_kind": "lesion-disjoint",
+            "weights_from": "a package",
+            "openings": ["2026-11-23T10:00:00+00:00 evaluate"],
+        },
+        "policies": {name: policy.model_dump() for name, policy in POLICIES.items()},
+        "refused_policies": {"sensitivity:0.95": "Received: 10 melanoma lesions. Expected: at least 59."},
+        "flow": {
+            "all": size(120, 160),
+            "other_diagnoses": size(30, 40),
+            "two_classes": size(90, 120),
+            "left_out_by_limit": 0,
+            "splits": {"train": side, "validation": side, "test": side},
+        },
+        "leakage": {
+            "compared": {"test": 40, "others": 80},
+            "lesions": 0,
+            "files": 0,
+            "near_duplicates": 1,
+            "pairs": [["ISIC_0001", "ISIC_9999"]],
+            "clean": False,
+        },
+        "assessment": assess(images, POLICIES, resamples=40),
+        "missed": missed_melanomas(images, POLICIES),
+        "seeds": {"runs": [{"run": "made-up", "seed": 5, "figures": {}}], "figures": {}},
+        "sources_left_out": [],
+        "engine_parity": {
+            "engine": "OpenVINO, converted for this report",
+            "images": 40,
+            "largest": 0.004,
+            "mean": 0.0001,
+            "auroc_difference": 0.0,
+            "policies": parity,
+        },
+        "other_diagnoses": other_diagnoses(images.assign(dx=["bcc"] * 20 + ["df"] * 20), POLICIES),
+        "robustness": stress(
+            images,
+            lambda inputs: inputs.mean(axis=(1, 2, 3)) / 255,
+            Preprocessing(size=32),
+            POLICIES,
+            perturbations=PERTURBATIONS[-2:],
+            resamples=20,
+        ),
+    }
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and checks that tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.alternatives: list[str | None] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "img":
+            self.alternatives.append(named.get("alt"))
+        if "id" in named:
+            self.ids.append(named["id"] or "")
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def write(report: dict[str, Any], folder: Path, images: pd.DataFrame | None = None) -> str:
+    paths = {} if images is None else {row.image_id: Path(row.path) for row in images.itertuples()}
+    write_report(report, folder, paths)  # type: ignore[arg-type]
+    return (folder / "report.html").read_text()
+
+
+def test_the_page_loads_nothing_and_every_picture_has_words(
+    report: dict[str, Any], images: pd.DataFrame, tmp_path: Path
+) -> None:
+    text = write(report, tmp_path, images)
+    page = Page(text)
+    assert page.open == []
+    assert all(source.startswith(("data:image/", "#")) for source in page.sources)
+    assert "http" not in re.sub(r'src="[^"]*"', "", text)
+    assert "@import" not in text
+    assert "script" not in page.tags
+    assert page.alternatives
+    assert all(page.alternatives)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {source[1:] for source in page.sources if source.startswith("#")} <= set(page.ids)
+
+
+def test_every_promised_section_is_there(report: dict[str, Any], tmp_path: Path) -> None:
+    text = write(report, tmp_path)
+    for title in (
+        "Participants",
+        "Leakage check",
+        "Thresholds",
+        "Discrimination",
+        "Calibration",
+        "What a flag means elsewhere",
+        "Decision curve",
+        "Groups",
+        "Leaving one source out",
+        "Other diagnoses",
+        "Robustness",
+        "Coverage and risk",
+        "Other seeds",
+        "Engine parity",
+        "Every missed melanoma",
+    ):
+        assert f"</span> {title}</h2>" in text
+    assert "sensitivity:0.95 is not offered" in text
+    assert "One seed only" in text
+    assert "no run was given that was trained without a source" in text
+    assert "seen in training" in text
+    assert "opened once" in text
+
+
+def test_pictures_of_missed_melanomas_are_there_or_not(
+    report: dict[str, Any], images: pd.DataFrame, tmp_path: Path
+) -> None:
+    missed = [entry for entry in report["missed"] if "youden" in entry["missed_by"]]
+    assert missed
+    with_pictures = write(report, tmp_path, images)
+    assert with_pictures.count("data:image/jpeg") == len(missed)
+    without = write(report, tmp_path)
+    assert "data:image/jpeg" not in without
+    assert "--without-pictures" in without
+    assert all(entry["image_id"] in without for entry in missed)
+    assert "data:image" not in (tmp_path / "report.json").read_text()
+
+
+def test_what_comes_from_a_file_is_text_and_not_markup(report: dict[str, Any], tmp_path: Path) -> None:
+    text = write(report, tmp_path)
+    assert "<b>male</b>" not in text
+    assert "&lt;b&gt;male&lt;/b&gt;" in text
+
+
+def test_the_same_report_gives_the_same_bytes(report: dict[str, Any], tmp_path: Path) -> None:
+    assert write(report, tmp_path) == write(report, tmp_path)
+
+
+def test_what_was_left_out_is_said(report: dict[str, Any], tmp_path: Path) -> None:
+    text = write({**report, "robustness": None, "other_diagnoses": None}, tmp_path)
+    assert text.count("Not done: left out by --quick") == 2
+
+
+def test_three_seeds_have_a_range(report: dict[str, Any], tmp_path: Path) -> None:
+    runs = [{"run": name, "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed, name in enumerate("abc")]
+    seeds = {"runs": runs, "figures": {"auroc": {"mean": 0.91, "least": 0.9, "greatest": 0.92}}}
+    assert "0.900 to 0.920" in write({**report, "seeds": seeds}, tmp_path)
+
+
+def test_a_split_that_leaks_is_a_warning(report: dict[str, Any], tmp_path: Path) -> None:
+    leaking = {**report, "run": {**report["run"], "split_kind": "random-images"}}
+    assert "every figure below is too good" in write(leaking, tmp_path)
+
+
+def test_a_report_of_images_from_elsewhere(report: dict[str, Any], images: pd.DataFrame, tmp_path: Path) -> None:
+    external = {
+        **{name: report[name] for name in ("format", "created", "seconds", "run", "policies", "refused_policies")},
+        "kind": "external",
+        "external": {**report["assessment"]["counts"], "name": "clinic", "lesions_given": False},
+        "assessment": report["assessment"],
+        "missed": report["missed"],
+        "recalibrated": recalibrate(images),
+    }
+    text = write(external, tmp_path)
+    assert "After recalibration" in text
+    assert "no column lesion_id" in text
+    assert "was not opened" in text
+    assert "Leakage check" not in text
+
+
+def test_nothing_reassures(report: dict[str, Any], tmp_path: Path) -> None:
+    """Of an image below the threshold no page says that it is harmless."""
+    texts = [re.sub(r'src="[^"]*"', "", write(report, tmp_path)), card(report, tmp_path)]
+    for text in texts:
+        allowed = text.replace('never "benign"', "").replace("benign keratosis", "")
+        for word in ("benign", "harmless", "healthy", "no risk", "all clear", "rule out", "safe"):
+            assert word not in allowed.lower()
+
+
+def card(report: dict[str, Any] | None, folder: Path) -> str:
+    (folder / "report.json").write_text(json.dumps(report))
+    figures = report["assessment"]["images"] if report else {}
+    metrics = {
+        "split": "test, lesion-disjoint, single pass",
+        "intervals": "95%",
+        **report["assessment"]["counts"],  # type: ignore[index]
+        "auroc": figures["auroc"],
+        "auprc": figures["auprc"],
+        "brier": report["assessment"]["calibration"]["after"]["brier"],  # type: ignore[index]
+        "policies": {
+            name: {**policy, "missed_melanoma_images": policy["missed"]} for name, policy in figures["policies"].items()
+        },
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return card_of_run(folder)
+
+
+def test_the_card_says_what_the_report_found_and_names_no_image(report: dict[str, Any], tmp_path: Path) -> None:
+    text = card(report, tmp_path)
+    assert f"{report['assessment']['images']['auroc']['value']:.3f}" in text
+    assert "Not a medical device" in text
+    assert "Not offered: `sensitivity:0.95`" in text
+    assert "ISIC_" not in text
+    assert "HAM_" not in text
+    for title in ("Intended use", "Data", "Test results", "Policies", "Calibration", "Groups", "Limits", "CLEAR Derm"):
+        assert f"\n## {title}\n" in text
+    # Every row of a table has as many cells as its head.
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        assert len({line.count(" | ") for line in block.strip().splitlines() if "---" not in line}) == 1
+
+
+def test_a_run_without_an_evaluation_has_no_card(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="dermq-train evaluate"):
+        card_of_run(tmp_path)
+
+
+def test_a_bundles_card_needs_its_manifest_only_and_says_more_with_the_report(report: dict[str, Any]) -> None:
+    shipped = BundleManifest.model_validate_json(Path("models/ham10000-mel-nv/bundle.json").read_text())
+    alone = model_card(shipped, "a package")
+    assert f"# {shipped.name} {shipped.version}\n" in alone
+    assert "First weights: a package" in alone
+    assert "## Groups" not in alone
+    assert "## Groups" in model_card(shipped, "a package", report)
+
+
+def test_the_checklists_are_whole(report: dict[str, Any]) -> None:
+    for given in (report, None):
+        items = tripod_ai(given)
+        assert {int(item.number.rstrip("abcdefg")) for item in items} == set(range(1, 28))
+        assert len(items) == len({item.number for item in items}) == 52
+        assert len(clear_derm(given)) == 25
+        assert all(item.answer for item in [*items, *clear_derm(given)])
+    assert "Not done" in str(clear_derm({**report, "robustness": None}))

@@ -1,0 +1,113 @@
+"""Does what a worker runs say what the Keras model says? Compared on the images of a report."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from trainer.discrimination import auroc
+from worker.bundle import Calibration, PolicyThreshold, load_bundle
+from worker.engine import load_engine
+
+Floats = npt.NDArray[np.float64]
+#: Takes inputs (n, size, size, 3), uint8, RGB, and gives the network's probabilities, (n,).
+Scorer = Callable[[npt.NDArray[np.uint8]], Floats]
+
+#: Images that an engine is given at once; only memory depends on it.
+_PART = 64
+
+
+def converted_scorer(model: keras.Model) -> Scorer:
+    """The model on OpenVINO, converted here and now: weights as 16-bit floats, computed as 32-bit, one image at a time.
+
+    Args:
+        model: a run's ``model.keras``, images to (n, 1).
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        model.export(scratch, format="tf_saved_model", verbose=False)
+        converted = openvino.convert_model(scratch)
+        # As in a bundle; saved and read again because compression happens on the way to the file.
+        path = Path(scratch) / "model.xml"
+        openvino.save_model(converted, path, compress_to_fp16=True)
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    request = compiled.create_infer_request()
+
+    def score(inputs: npt.NDArray[np.uint8]) -> Floats:
+        parts = [request.infer({0: one[None].astype(np.float32)})[0].reshape(-1)[0] for one in inputs]
+        return np.array(parts, np.float64)
+
+    return score
+
+
+def bundle_scorer(folder: Path, *, size: int, split_sha256: str) -> tuple[Scorer, str]:
+    """A bundle on OpenVINO, as a worker runs it.
+
+    Args:
+        folder: of the bundle.
+        size: side of the run's input in pixels.
+        split_sha256: of the run's split manifest.
+
+    Returns:
+        The scorer, and a name of bundle and engine.
+
+    Raises:
+        BundleError: the bundle is missing or changed.
+        ValueError: it was made from another split or for another input than the run.
+    """
+    bundle = load_bundle(folder)
+    manifest = bundle.manifest
+    if manifest.split_manifest_sha256 != split_sha256 or manifest.input.size != size:
+        raise ValueError(
+            f"Received: bundle {folder} of split {manifest.split_manifest_sha256[:12]}, {manifest.input.size} pixels. "
+            f"Expected: one exported from this run, of split {split_sha256[:12]} and {size} pixels."
+        )
+    engine = load_engine("openvino", bundle, threads=2)
+    label = f"{manifest.name} {manifest.version} on {engine.label}"
+
+    def score(inputs: npt.NDArray[np.uint8]) -> Floats:
+        # In parts, for an engine returns the feature maps of all that it is given.
+        parts = [inputs[start : start + _PART] for start in range(0, len(inputs), _PART)]
+        return np.concatenate([engine.infer(part).probability for part in parts])
+
+    return score, label
+
+
+def compare(
+    labels: npt.NDArray[np.int64],
+    reference: Floats,
+    found: Floats,
+    calibration: Calibration,
+    thresholds: dict[str, PolicyThreshold],
+) -> dict[str, Any]:
+    """How far two engines are apart on the same images.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus.
+        reference: (n,), probabilities of the Keras model, before calibration.
+        found: (n,), those of the other engine.
+        calibration: of the run.
+        thresholds: by policy.
+
+    Returns:
+        ``largest`` and ``mean`` difference of calibrated probabilities, ``auroc_difference`` (found minus reference),
+        and by policy the share of images with the same high-risk flag, ``agreement``, and the number that differ.
+    """
+    first, second = calibration.apply(reference), calibration.apply(found)
+    gap = np.abs(first - second)
+    ones = np.ones((1, len(labels)))
+    policies = {}
+    for name, policy in thresholds.items():
+        differ = (first >= policy.threshold) != (second >= policy.threshold)
+        policies[name] = {"agreement": float(1 - differ.mean()), "differ": int(differ.sum())}
+    return {
+        "images": len(labels),
+        "largest": float(gap.max()),
+        "mean": float(gap.mean()),
+        "auroc_difference": float(auroc(labels, found, ones)[0] - auroc(labels, reference, ones)[0]),
+        "policies": policies,
+    }

@@ -1,0 +1,112 @@
+"""What other runs add to a report: seeds of the same recipe, and runs that were trained without a source."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainer.config import FitConfig
+from trainer.splits import TEST, read_manifest
+
+
+def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) -> dict[str, Any]:
+    """The range of each figure over runs that differ by their seed.
+
+    Args:
+        run: the run of the report.
+        metrics: its metrics.
+        others: run folders after ``dermq-train evaluate``, of the same split.
+
+    Returns:
+        ``runs`` (name, seed and figures of each) and ``figures`` (mean, least and greatest of each figure).
+
+    Raises:
+        FileNotFoundError: a run was not evaluated.
+        ValueError: a run has another split, so that its test images are others; or other settings than the seed differ,
+            or the seed does not.
+    """
+    split = _split_sha256(run)
+    found = [(run, metrics)]
+    for other in others:
+        path = other / "metrics.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Received: run {other} without metrics.json. Expected: a run after `dermq-train evaluate {other}`."
+            )
+        if (theirs := _split_sha256(other)) != split:
+            raise ValueError(
+                f"Received: run {other} of split {theirs[:12]}. Expected: the split of {run}, {split[:12]}. Seeds can "
+                "be compared on the same test images only: train with the same --split-seed."
+            )
+        _require_another_seed(other, [folder for folder, _ in found])
+        found.append((other, json.loads(path.read_text())))
+    of_runs = [_figures(each) for _, each in found]
+    runs = [
+        {"run": folder.name, "seed": _seed(folder), "figures": figures}
+        for (folder, _), figures in zip(found, of_runs, strict=True)
+    ]
+    figures = {}
+    for name in of_runs[0]:
+        if not all(name in each for each in of_runs):
+            continue
+        values = [each[name] for each in of_runs]
+        figures[name] = {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values)}
+    return {"runs": runs, "figures": figures}
+
+
+def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
+    """Sources of which a run saw no image in training or validation.
+
+    Args:
+        everything: rows of the data set with ``image_id`` and ``dataset``.
+        run: a run folder.
+
+    Raises:
+        ValueError: the run saw every source.
+    """
+    manifest = read_manifest(run)
+    seen = set(manifest.loc[manifest["split"] != TEST, "image_id"])
+    config = json.loads((run / "config.json").read_text())
+    sources = set(everything["dataset"].dropna().astype(str))
+    if isinstance(named := config.get("without_source"), str) and named in sources:
+        return [named]
+    known = set(everything.loc[everything["image_id"].isin(seen), "dataset"].astype(str))
+    if not (left := sorted(sources - known)):
+        raise ValueError(
+            f"Received: run {run} for --also, which was trained on every source ({', '.join(sorted(sources))}). "
+            "Expected: a run trained without one of them."
+        )
+    return left
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, float]:
+    figures = {name: metrics[name]["value"] for name in ("auroc", "auprc", "brier")}
+    for policy, numbers in metrics["policies"].items():
+        for name in ("sensitivity", "specificity"):
+            figures[f"{name} at {policy}"] = numbers[name]["value"]
+    return figures
+
+
+def _split_sha256(run: Path) -> str:
+    return str(json.loads((run / "split.json").read_text())["sha256"])
+
+
+def _require_another_seed(other: Path, runs: Sequence[Path]) -> None:
+    settings = asdict(FitConfig.read(other))
+    for run in runs:
+        theirs = asdict(FitConfig.read(run))
+        differ = sorted(name for name in settings if settings[name] != theirs[name])
+        if differ != ["seed"]:
+            raise ValueError(
+                f"Received: run {other}, which differs from {run} in: {', '.join(differ) or 'nothing'}. Expected: runs "
+                "that differ in their seed and in nothing else; the range is to show chance alone."
+            )
+
+
+def _seed(run: Path) -> int | None:
+    seed = json.loads((run / "config.json").read_text()).get("seed")
+    return int(seed) if seed is not None else None

@@ -1,0 +1,156 @@
+"""What a report page is made of: sections of paragraphs, tables, figures and pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Stands where a figure could not be computed.
+NONE = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """Plain text; ``kind`` is "" or "warning"."""
+
+    text: str
+    kind: str = ""
+    block: str = "paragraph"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table; the first cell of a row is its header.
+
+    Args:
+        caption: what it shows.
+        head: names of the columns.
+        rows: cells; numbers are right-aligned when a row's text begins with a digit or a sign.
+        note: below it.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    block: str = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A figure.
+
+    Args:
+        source: ``data:`` address of the image.
+        alternative: what it shows, for those who do not see it, with its main numbers.
+        caption: below it.
+    """
+
+    source: str
+    alternative: str
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plots:
+    """Figures side by side."""
+
+    plots: Sequence[Plot]
+    block: str = "plots"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A lesion's picture (or "") and what is known of it."""
+
+    picture: str
+    alternative: str
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cases:
+    """Pictures side by side."""
+
+    cases: Sequence[Case]
+    block: str = "cases"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """A flow diagram as nested boxes of text: everyone, those left out, those kept, the sides of the split."""
+
+    all: str
+    left_out: Sequence[str]
+    kept: str
+    sides: Sequence[Sequence[str]]
+    block: str = "flow"
+
+
+Block = Paragraph | Table | Plots | Cases | Flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A numbered part of the report."""
+
+    name: str
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One of the figures at the top."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A page."""
+
+    title: str
+    subtitle: str
+    warning: str
+    keys: Sequence[Key]
+    sections: Sequence[Section]
+    footer: Sequence[str] = field(default_factory=list)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share as a percentage, or a dash where there is none."""
+    return NONE if value is None else f"{100 * value:.{digits}f}%"
+
+
+def interval(estimate: dict[str, Any] | None, digits: int = 3) -> str:
+    """An estimate with its 95% interval: ``0.926 (0.904 to 0.947)``."""
+    if estimate is None or estimate["value"] is None:
+        return NONE
+    if estimate["low"] is None:
+        return number(estimate["value"], digits)
+    return (
+        f"{number(estimate['value'], digits)} ({number(estimate['low'], digits)} to {number(estimate['high'], digits)})"
+    )
+
+
+def percent_interval(estimate: dict[str, Any] | None, digits: int = 1) -> str:
+    """A share with its 95% interval: ``88.5% (82.6 to 93.9)``."""
+    if estimate is None or estimate["value"] is None:
+        return NONE
+    if estimate["low"] is None:
+        return percent(estimate["value"], digits)
+    low, high = (f"{100 * estimate[end]:.{digits}f}" for end in ("low", "high"))
+    return f"{percent(estimate['value'], digits)} ({low} to {high})"
+
+
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """``1 lesion``, ``1,204 lesions``."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

@@ -1,0 +1,198 @@
+"""For whom it holds: groups of images, sources, other diagnoses."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.report import plots
+from trainer.report.document import (
+    NONE,
+    Block,
+    Paragraph,
+    Plot,
+    Plots,
+    Section,
+    Table,
+    interval,
+    percent,
+    percent_interval,
+)
+
+_DIAGNOSES = {
+    "akiec": "actinic keratosis, Bowen's disease",
+    "bcc": "basal cell carcinoma",
+    "bkl": "benign keratosis-like lesion",
+    "df": "dermatofibroma",
+    "vasc": "vascular lesion",
+}
+
+
+def strata(report: dict[str, Any]) -> Section:
+    """Figures by age, sex, site, source, proof, skin tone."""
+    assessment = report["assessment"]
+    policy = _first_policy(report)
+    blocks: list[Block] = [
+        Paragraph(
+            text=f"Sensitivity and specificity are at {policy}. Many groups are small: a † marks a figure that rests "
+            "on fewer than five lesions of a class, where chance rules. Groups differ in more than their name "
+            "(melanomas of one clinic with nevi of another), and none of these comparisons was planned."
+        )
+    ]
+    if lines := list(_forest_lines(assessment)):
+        blocks.append(
+            Plots(
+                plots=(
+                    Plot(
+                        source=plots.forest(lines, assessment["images"]["auroc"]["value"], "AUROC with 95% interval"),
+                        alternative="AUROC by group with 95% intervals; the numbers are in the tables below.",
+                        caption="AUROC by group; the dotted line is that of all images. Groups with fewer than five "
+                        "lesions of a class are left out here.",
+                    ),
+                )
+            )
+        )
+    blocks += [_table(stratum["variable"], stratum["groups"], policy) for stratum in assessment["strata"]]
+    if any(stratum["variable"].startswith("Skin tone") for stratum in assessment["strata"]):
+        blocks.append(
+            Paragraph(
+                text="Skin tone is exploratory. The individual typology angle is estimated from the border of the "
+                "image, around the lesion, with no colour calibration and under the dermatoscope's own light; unknown "
+                "means that the border has a bluish cast or no skin, for which the angle has no meaning. Nearly all "
+                "people in HAM10000 have light skin: how the model does on dark skin is not known."
+            )
+        )
+    if (proven := assessment["histology_only"]) is not None:
+        blocks.append(
+            _table(
+                "Histology-proven lesions only", [{"group": "melanoma and nevus, both by histology", **proven}], policy
+            )
+        )
+        blocks.append(
+            Paragraph(
+                text="Nevi that were excised looked suspicious to someone; they are harder, and nearer to what a "
+                "dermatologist doubts about."
+            )
+        )
+    return Section(name="groups", title="Groups", blocks=blocks)
+
+
+def sources(report: dict[str, Any]) -> Section:
+    """Leave one source out."""
+    found = report["sources_left_out"]
+    lead = (
+        "Images of one source share camera, light and case mix, and a model may learn the source instead of the "
+        "lesion. The table of sources above shows this model, which has seen all of them."
+    )
+    if not found:
+        return Section(
+            name="left-out-sources",
+            title="Leaving one source out",
+            blocks=(
+                Paragraph(text=lead),
+                Paragraph(
+                    text="Not done: no run was given that was trained without a source. Train one per source on a data "
+                    "set without its rows and pass them with --also RUN."
+                ),
+            ),
+        )
+    rows = []
+    for entry in found:
+        figures = entry["figures"]
+        policy = next(iter(figures["policies"])) if figures else ""
+        rows.append(
+            (
+                f"{entry['source']} (run {entry['run']})",
+                f"{figures['images']['melanoma']} / {figures['images']['nevus']}" if figures else "0 / 0",
+                interval(figures["auroc"]) if figures else NONE,
+                percent_interval(figures["policies"][policy]["sensitivity"]) if figures else NONE,
+                percent_interval(figures["policies"][policy]["specificity"]) if figures else NONE,
+            )
+        )
+    return Section(
+        name="left-out-sources",
+        title="Leaving one source out",
+        blocks=(
+            Paragraph(text=lead),
+            Table(
+                caption="Runs on the test images of a source that they never saw, at their own thresholds",
+                head=("Source left out", "Melanoma / nevus images", "AUROC", "Sensitivity", "Specificity"),
+                rows=rows,
+            ),
+        ),
+    )
+
+
+def other_diagnoses(report: dict[str, Any]) -> Section:
+    """What happens to the diagnoses that are neither."""
+    found = report["other_diagnoses"]
+    if found is None:
+        return Section(
+            name="other-diagnoses",
+            title="Other diagnoses",
+            blocks=(Paragraph(text="Not done: left out by --quick, or the test split holds no other diagnosis."),),
+        )
+    names = list(report["policies"])
+    seven = report["run"]["config"]["classes"] == "seven"
+    seen = (
+        "The network was trained on all seven diagnoses, but its score compares melanoma with nevus only."
+        if seven
+        else "The network has seen none of them in training."
+    )
+    rows = [
+        (
+            f"{_DIAGNOSES.get(entry['diagnosis'], entry['diagnosis'])} ({entry['diagnosis']})",
+            f"{entry['lesions']} / {entry['images']}",
+            "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry["quartiles"]),
+            *(f"{entry['policies'][name]} ({percent(entry['policies'][name] / entry['images'], 0)})" for name in names),
+        )
+        for entry in found
+    ]
+    return Section(
+        name="other-diagnoses",
+        title="Other diagnoses",
+        blocks=(
+            Paragraph(
+                text="Archives hold more than melanomas and nevi. These are the test images of the other five "
+                f"diagnoses. {seen} Basal cell carcinoma and actinic keratosis need treatment too: an image of them "
+                "that is not flagged is a finding that this model does not make."
+            ),
+            Table(
+                caption="Images flagged as high risk, by diagnosis",
+                head=("Diagnosis", "Lesions / images", "Probability: median (quartiles)", *names),
+                rows=rows,
+            ),
+        ),
+    )
+
+
+def _table(variable: str, groups: list[dict[str, Any]], policy: str) -> Table:
+    def mark(text: str, few: bool) -> str:
+        return f"{text} †" if few and text != NONE else text
+
+    return Table(
+        caption=variable,
+        head=("Group", "Melanoma lesions / images", "Nevus lesions / images", "AUROC", "Sensitivity", "Specificity"),
+        rows=[
+            (
+                group["group"],
+                f"{group['lesions']['melanoma']} / {group['images']['melanoma']}",
+                f"{group['lesions']['nevus']} / {group['images']['nevus']}",
+                mark(interval(group["auroc"]), bool(group["few"])),
+                mark(percent_interval(group["policies"][policy]["sensitivity"]), "melanoma" in group["few"]),
+                mark(percent_interval(group["policies"][policy]["specificity"]), "nevus" in group["few"]),
+            )
+            for group in groups
+        ],
+    )
+
+
+def _forest_lines(assessment: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    for stratum in assessment["strata"]:
+        shown = [group for group in stratum["groups"] if group["auroc"] is not None and not group["few"]]
+        if shown:
+            yield stratum["variable"], None
+            for group in shown:
+                yield group["group"], group["auroc"]
+
+
+def _first_policy(report: dict[str, Any]) -> str:
+    return str(next(iter(report["policies"])))

@@ -1,0 +1,228 @@
+"""Where it ends: robustness, coverage, seeds, engines, and every melanoma missed."""
+
+from typing import Any
+
+from trainer.report import plots
+from trainer.report.document import (
+    Block,
+    Case,
+    Cases,
+    Paragraph,
+    Plot,
+    Plots,
+    Section,
+    Table,
+    counted,
+    interval,
+    number,
+    percent,
+)
+
+
+def robustness(report: dict[str, Any]) -> Section:
+    """What made-up hair, rulers, ink, rims, blur and compression do."""
+    found = report["robustness"]
+    title = "Robustness"
+    if found is None:
+        return Section(name="robustness", title=title, blocks=(Paragraph(text="Not done: left out by --quick."),))
+    policy = next(iter(report["policies"]))
+    rows = [
+        (
+            f"{change['name']}, {change['unit']}: {change['strength']:g}",
+            interval(change["auroc"]),
+            _signed(change["auroc_difference"]),
+            percent(change["policies"][policy]["changed"]),
+            f"{change['policies'][policy]['melanomas_lost']} / {change['policies'][policy]['melanomas_gained']}",
+            f"{change['policies'][policy]['nevi_flagged']} / {change['policies'][policy]['nevi_unflagged']}",
+        )
+        for change in found["changes"]
+    ]
+    worst = min(found["changes"], key=lambda change: change["auroc"]["value"])
+    images = found["images"]
+    return Section(
+        name="robustness",
+        title=title,
+        blocks=(
+            Paragraph(
+                text=f"{images['melanoma']} melanoma and {images['nevus']} nevus images of the test split, drawn once, "
+                "were changed before preprocessing and scored again. The changes are drawn by a program and show a "
+                "direction; real hair and ink may do more or less. Unchanged, these images give an AUROC of "
+                f"{interval(found['auroc'])}."
+            ),
+            Plots(
+                plots=(
+                    Plot(
+                        source=plots.robustness(found["changes"], found["auroc"]["value"]),
+                        alternative=f"AUROC under each change. The lowest is {number(worst['auroc']['value'])}, with "
+                        f"{worst['name']} at {worst['strength']:g}; unchanged it is {number(found['auroc']['value'])}.",
+                        caption="AUROC with 95% interval, from the weak to the strong form of each change; the "
+                        "dotted line is without any.",
+                    ),
+                )
+            ),
+            Table(
+                caption=f"Changes to AUROC and to flags at {policy}",
+                head=(
+                    "Change",
+                    "AUROC",
+                    "Difference",
+                    "Flags changed",
+                    "Melanomas lost / gained",
+                    "Nevi flagged / no longer",
+                ),
+                rows=rows,
+                note="Ruler: length of the long ticks as a share of the shorter side. Vignette: clear part of half the "
+                "diagonal. Blur: standard deviation in pixels, where the shorter side has 450.",
+            ),
+        ),
+    )
+
+
+def coverage(report: dict[str, Any]) -> Section:
+    """What is gained by leaving uncertain images to a human."""
+    policy, points = next(iter(report["assessment"]["coverage"].items()))
+    rows = [
+        (
+            percent(point["coverage"], 0),
+            f"{point['images']:,}",
+            percent(point["risk"]),
+            percent(point["sensitivity"]),
+            percent(point["specificity"]),
+            str(point["missed"]),
+        )
+        for point in points
+    ]
+    return Section(
+        name="coverage",
+        title="Coverage and risk",
+        blocks=(
+            Paragraph(
+                text="If the images nearest to the threshold (in log-odds) went to a human without a flag, what would "
+                f"hold among the rest? At {policy}."
+            ),
+            Plots(
+                plots=(
+                    Plot(
+                        source=plots.coverage(points),
+                        alternative="Coverage from 100% to 50%: share flagged wrongly from "
+                        f"{percent(points[0]['risk'])} to {percent(points[-1]['risk'])}.",
+                        caption="The most certain images keep their flag.",
+                    ),
+                )
+            ),
+            Table(
+                caption="Among the images that keep their flag",
+                head=("Coverage", "Images", "Flagged wrongly", "Sensitivity", "Specificity", "Melanomas missed"),
+                rows=rows,
+            ),
+        ),
+    )
+
+
+def seeds(report: dict[str, Any]) -> Section:
+    """The range over runs that differ by chance only."""
+    found = report["seeds"]
+    count = len(found["runs"])
+    title = "Other seeds"
+    if count == 1:
+        text = (
+            "One seed only. How much of the result is the luck of one training run is not known; evaluate two or more "
+            "runs of the same settings with other seeds and pass them with --seeds RUN."
+        )
+        return Section(name="seeds", title=title, blocks=(Paragraph(kind="warning", text=text),))
+    names = list(found["figures"])
+    blocks: list[Block] = [
+        Table(
+            caption=f"{count} runs of the same split",
+            head=("Figure", "Mean", "Range", *(f"{run['run']} (seed {run['seed']})" for run in found["runs"])),
+            rows=[
+                (
+                    name if " " in name else name.upper() if name != "brier" else "Brier score",
+                    number(found["figures"][name]["mean"]),
+                    f"{number(found['figures'][name]['least'])} to {number(found['figures'][name]['greatest'])}",
+                    *(number(run["figures"][name]) for run in found["runs"]),
+                )
+                for name in names
+            ],
+        )
+    ]
+    if count < 3:
+        blocks.append(Paragraph(text="Two runs are a hint; three are the least for a range."))
+    return Section(name="seeds", title=title, blocks=blocks)
+
+
+def parity(report: dict[str, Any]) -> Section:
+    """The worker's engine against the Keras model."""
+    found = report["engine_parity"]
+    rows = [
+        ("Largest difference of a calibrated probability", f"{found['largest']:.5f}"),
+        ("Mean difference", f"{found['mean']:.6f}"),
+        ("AUROC, difference from the Keras model", f"{found['auroc_difference']:+.5f}"),
+    ]
+    for name, policy in found["policies"].items():
+        agree = f"{policy['differ']} of {found['images']:,} ({percent(policy['agreement'], 2)} agree)"
+        rows.append((f"Flags that differ at {name}", agree))
+    return Section(
+        name="engine-parity",
+        title="Engine parity",
+        blocks=(
+            Paragraph(
+                text="The figures of this report come from the Keras model. Workers run a converted one; this is the "
+                "difference on the same test images."
+            ),
+            Table(caption=f"Keras against {found['engine']}", head=("Measure", "Found"), rows=rows),
+        ),
+    )
+
+
+def missed(report: dict[str, Any], pictures: dict[str, str]) -> Section:
+    """Every melanoma image that a policy misses, with its picture where it may be shown."""
+    entries = report["missed"]
+    policies = list(report["policies"])
+    blocks: list[Block] = []
+    first = policies[0]
+    for policy in policies:
+        of_policy = [entry for entry in entries if policy in entry["missed_by"]]
+        if policy != first:
+            names = ", ".join(entry["image_id"] for entry in of_policy)
+            blocks.append(
+                Paragraph(
+                    text=f"Missed at {policy}: {counted(len(of_policy), 'image')}{': ' + names if names else ''}."
+                )
+            )
+            continue
+        blocks.append(
+            Paragraph(
+                text=f"At {policy}, {counted(len(of_policy), 'melanoma image')} below the threshold of "
+                f"{number(report['policies'][policy]['threshold'])}, the lowest probability first. Look at them: what "
+                "they have in common is what to doubt the model about."
+            )
+        )
+        if not pictures and of_policy:
+            blocks.append(Paragraph(text="Pictures were left out (--without-pictures)."))
+        blocks.append(Cases(cases=[_case(entry, policy, pictures) for entry in of_policy]))
+    return Section(name="missed", title="Every missed melanoma", blocks=blocks)
+
+
+def _case(entry: dict[str, Any], policy: str, pictures: dict[str, str]) -> Case:
+    known = entry["known"]
+    siblings = entry["siblings"]
+    age = known.get("age", "").removesuffix(".0")
+    person = ", ".join(part for part in (f"age {age}" if age else "", known.get("sex", "")) if part)
+    origin = ", ".join(part for part in (known.get("localization", ""), known.get("dataset", "")) if part)
+    others = (
+        f"{siblings['flagged'][policy]} of {counted(siblings['images'], 'other image')} of this lesion flagged"
+        if siblings["images"]
+        else "the only image of this lesion"
+    )
+    lines = [f"probability {entry['probability']:.3f}", person, origin, others]
+    return Case(
+        picture=pictures.get(entry["image_id"], ""),
+        alternative=f"Melanoma {entry['image_id']}, probability {entry['probability']:.3f}",
+        title=entry["image_id"],
+        lines=[line for line in lines if line],
+    )
+
+
+def _signed(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"

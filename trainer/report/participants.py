@@ -1,0 +1,111 @@
+"""Who is in the report: participants, and whether any of them was seen before."""
+
+from typing import Any
+
+from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted
+
+_SIDES = {"train": "Training", "validation": "Validation", "test": "Test", "unused": "Not used"}
+
+
+def participants(report: dict[str, Any]) -> Section:
+    """The flow of lesions and images from the data set to the test split."""
+    flow = report["flow"]
+
+    def size(part: dict[str, int]) -> str:
+        return f"{counted(part['lesions'], 'lesion')}, {counted(part['images'], 'image')}"
+
+    left_out = [f"Other diagnoses: {size(flow['other_diagnoses'])}"]
+    if flow["left_out_by_limit"]:
+        left_out.append(f"Left out by --limit: {counted(flow['left_out_by_limit'], 'image')}")
+    sides = [
+        (
+            _SIDES.get(side, side),
+            size(part["all"]),
+            f"melanoma: {size(part['mel'])}",
+            f"nevus: {size(part['nv'])}",
+        )
+        for side in _SIDES
+        if (part := flow["splits"].get(side)) is not None
+    ]
+    kind = report["run"]["split_kind"]
+    lead = (
+        "HAM10000 names lesions and no patients, so a lesion stands for a participant; two lesions of one person may "
+        "be on two sides. Whole lesions were drawn, stratified by diagnosis."
+    )
+    blocks: list[Block] = [Paragraph(text=lead)]
+    if kind != "lesion-disjoint":
+        blocks = [
+            Paragraph(
+                kind="warning",
+                text=f"The split of this run is {kind}: images of one lesion are on both sides, so every figure below "
+                "is too good. It exists to measure that.",
+            )
+        ]
+    blocks.append(
+        Flow(
+            all=f"HAM10000: {size(flow['all'])}",
+            left_out=left_out,
+            kept=f"Melanoma and nevus: {size(flow['two_classes'])}",
+            sides=sides,
+        )
+    )
+    if report["run"]["config"]["classes"] == "seven":
+        blocks.append(
+            Paragraph(
+                text="This model was trained on all seven diagnoses and is read as melanoma against nevus; the images "
+                "of the other diagnoses in training are not in the boxes of the lower row."
+            )
+        )
+    return Section(name="participants", title="Participants", blocks=blocks)
+
+
+def external_images(report: dict[str, Any]) -> Section:
+    """What was handed in for an external evaluation."""
+    external = report["external"]
+    rows = [
+        (name.capitalize(), f"{external['lesions'][name]:,}", f"{external['images'][name]:,}")
+        for name in ("melanoma", "nevus")
+    ]
+    blocks: list[Block] = [
+        Paragraph(
+            text="These images come from elsewhere; none of them was used for training, calibration or thresholds, as "
+            "far as this program can know. The sealed test split was not opened."
+        ),
+        Table(caption="Images and lesions", head=("Class", "Lesions", "Images"), rows=rows),
+    ]
+    if not external["lesions_given"]:
+        blocks.append(
+            Paragraph(
+                kind="warning",
+                text="The labels have no column lesion_id, so each image counts as a lesion. If some show the same "
+                "lesion, the intervals are too narrow.",
+            )
+        )
+    return Section(name="participants", title="Images", blocks=blocks)
+
+
+def leakage(found: dict[str, Any]) -> Section:
+    """Lesions, files and near-duplicates on both sides."""
+    compared = found["compared"]
+    table = Table(
+        caption=f"{compared['test']:,} test images (all diagnoses) against {compared['others']:,} of training and "
+        "validation",
+        head=("Check", "Found on both sides"),
+        rows=(
+            ("The same lesion, by lesion_id", str(found["lesions"])),
+            ("The same file, by SHA-256", str(found["files"])),
+            ("The same photograph, by perceptual hash and detail", str(found["near_duplicates"])),
+        ),
+    )
+    blocks: list[Block] = [table]
+    if found["pairs"]:
+        shown = "; ".join(" and ".join(pair) for pair in found["pairs"])
+        more = found["near_duplicates"] - len(found["pairs"])
+        blocks.append(Paragraph(text=f"Near-duplicates: {shown}" + (f"; and {more} more." if more else ".")))
+    if found["clean"]:
+        blocks.append(Paragraph(text="Nothing of the test split was found in training or validation."))
+    else:
+        blocks.append(
+            Paragraph(kind="warning", text="Something of the test split was seen in training: figures may be too good.")
+        )
+    return Section(name="leakage", title="Leakage check", blocks=blocks)

@@ -1,0 +1,301 @@
+"""How good it is: thresholds, discrimination, calibration, predictive values, net benefit."""
+
+from typing import Any
+
+from trainer.report import plots
+from trainer.report.document import (
+    Block,
+    Paragraph,
+    Plot,
+    Plots,
+    Section,
+    Table,
+    interval,
+    number,
+    percent,
+    percent_interval,
+)
+
+_LEVELS = (("images", "image"), ("lesions", "lesion"))
+
+
+def policies(report: dict[str, Any]) -> Section:
+    """The thresholds, frozen on validation, and those that validation does not support."""
+    rows = [
+        (
+            name,
+            number(policy["threshold"]),
+            number(policy["borderline_from"]),
+            percent(policy["sensitivity"]),
+            percent(policy["specificity"]),
+        )
+        for name, policy in report["policies"].items()
+    ]
+    blocks: list[Block] = [
+        Paragraph(
+            text="Thresholds and calibration were fitted on validation images and not changed since. youden is the "
+            "threshold with the greatest sensitivity + specificity - 1. sensitivity:X is the highest threshold whose "
+            "one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on validation melanoma lesions is "
+            "at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
+            "may hold any one of them alone."
+        ),
+        Table(
+            caption="Frozen thresholds, with what they gave on the validation images they were chosen on",
+            head=(
+                "Policy",
+                "High risk from",
+                "Borderline from",
+                "Sensitivity (validation)",
+                "Specificity (validation)",
+            ),
+            rows=rows,
+        ),
+    ]
+    blocks += [Paragraph(text=f"{name} is not offered. {why}") for name, why in report["refused_policies"].items()]
+    return Section(name="thresholds", title="Thresholds", blocks=blocks)
+
+
+def discrimination(report: dict[str, Any]) -> Section:
+    """AUROC, AUPRC and the operating points, by image and by lesion."""
+    assessment = report["assessment"]
+    by_image, by_lesion = assessment["images"], assessment["lesions"]
+    overall = Table(
+        caption="Telling melanomas from nevi, with 95% intervals",
+        head=("Figure", "By image", "By lesion (its highest image)"),
+        rows=(
+            ("AUROC", interval(by_image["auroc"]), interval(by_lesion["auroc"])),
+            ("AUPRC (average precision)", interval(by_image["auprc"]), interval(by_lesion["auprc"])),
+            (
+                "Specificity at 95% sensitivity, read off the curve",
+                percent_interval(by_image["specificity_at_95_sensitivity"]),
+                percent_interval(by_lesion["specificity_at_95_sensitivity"]),
+            ),
+        ),
+        note="The specificity at 95% sensitivity uses a threshold found on these very images; it describes the curve "
+        "and is not what a worker does.",
+    )
+    rows = []
+    for name, policy in by_image["policies"].items():
+        lesion = by_lesion["policies"][name]
+        rows += [
+            (f"{name}: sensitivity", percent_interval(policy["sensitivity"]), percent_interval(lesion["sensitivity"])),
+            (
+                f"{name}: sensitivity, every image flagged",
+                "",
+                percent_interval(lesion["sensitivity_every_image"]),
+            ),
+            (f"{name}: specificity", percent_interval(policy["specificity"]), percent_interval(lesion["specificity"])),
+            (
+                f"{name}: melanomas missed",
+                f"{policy['missed']} of {assessment['counts']['images']['melanoma']}",
+                f"{lesion['missed']} of {assessment['counts']['lesions']['melanoma']}",
+            ),
+        ]
+    at = Table(
+        caption="At the frozen thresholds, with 95% intervals",
+        head=("Policy and figure", "By image", "By lesion (any image flagged)"),
+        rows=rows,
+        note="By lesion, one flagged image is enough: a lesion with several images has several chances to be caught, "
+        "and several to be flagged needlessly. Each lesion counts once, however often it was photographed.",
+    )
+    points = "; ".join(
+        f"{name} at sensitivity {policy['sensitivity']['value']:.3f} and specificity "
+        f"{policy['specificity']['value']:.3f}"
+        for name, policy in by_image["policies"].items()
+    )
+    curves = Plots(
+        plots=(
+            Plot(
+                source=plots.roc(assessment),
+                alternative=f"ROC curve, area {by_image['auroc']['value']:.3f}. Operating points: {points}.",
+                caption="ROC curve by image, with the frozen operating points.",
+            ),
+            Plot(
+                source=plots.precision_recall(assessment),
+                alternative=f"Precision-recall curve, average precision {by_image['auprc']['value']:.3f}.",
+                caption="Precision-recall curve by image. Precision depends on the share of melanomas.",
+            ),
+        )
+    )
+    return Section(name="discrimination", title="Discrimination", blocks=(overall, curves, at))
+
+
+def calibration(measures: dict[str, Any], first: str, second: str) -> Section:
+    """Reliability curve and measures, before and after."""
+    return Section(
+        name="calibration",
+        title="Calibration",
+        blocks=(
+            Paragraph(
+                text="Does a probability of 0.3 mean that 3 in 10 such images are melanomas? Platt scaling was fitted "
+                "on validation images and holds at their share of melanomas; where melanoma is rarer, probabilities "
+                "are too high."
+            ),
+            _calibration_table(measures["before"], measures["after"], (first, second)),
+            _calibration_plot(measures["before"], measures["after"], (first, second)),
+        ),
+    )
+
+
+def recalibrated(report: dict[str, Any]) -> Section:
+    """Figures after recalibration to the external images, cross-fitted."""
+    found = report["recalibrated"]
+    refusals = [Paragraph(text=f"{name}: {why}") for name, why in found["refused"].items()]
+    if "policies" not in found:
+        return Section(name="recalibration", title="After recalibration", blocks=refusals)
+    original = report["assessment"]
+    rows = []
+    for name, policy in found["policies"].items():
+        before = original["images"]["policies"].get(name)
+        spread = f"{min(policy['thresholds']):.3f} to {max(policy['thresholds']):.3f}"
+        rows += [
+            (
+                f"{name}: threshold",
+                number(before["threshold"]) if before else "not offered",
+                spread,
+            ),
+            (
+                f"{name}: sensitivity",
+                percent_interval(before["sensitivity"]) if before else "",
+                percent_interval(policy["sensitivity"]),
+            ),
+            (
+                f"{name}: specificity",
+                percent_interval(before["specificity"]) if before else "",
+                percent_interval(policy["specificity"]),
+            ),
+            (f"{name}: melanoma images missed", str(before["missed"]) if before else "", str(policy["missed"])),
+        ]
+    return Section(
+        name="recalibration",
+        title="After recalibration",
+        blocks=(
+            Paragraph(
+                text=f"Calibration and thresholds were fitted again on these images in {found['folds']} parts: each "
+                "image is judged by a fit on other lesions. This says what a site could reach that recalibrates on as "
+                "many labelled images of its own."
+            ),
+            Table(
+                caption="With the original thresholds and after recalibration, by image, with 95% intervals",
+                head=("Policy and figure", "Original", "Recalibrated (cross-fitted)"),
+                rows=rows,
+            ),
+            _calibration_table(original["calibration"]["after"], found["calibration"], ("as shipped", "recalibrated")),
+            _calibration_plot(original["calibration"]["after"], found["calibration"], ("as shipped", "recalibrated")),
+            *refusals,
+        ),
+    )
+
+
+def _calibration_table(before: dict[str, Any], after: dict[str, Any], names: tuple[str, str]) -> Table:
+    def row(label: str, name: str) -> tuple[str, str, str]:
+        return label, interval(before[name]), interval(after[name])
+
+    def shares(part: dict[str, Any]) -> str:
+        return f"{number(part['mean_predicted'])}; {number(part['observed'])}"
+
+    return Table(
+        caption="Calibration by image, with 95% intervals",
+        head=("Measure", names[0].capitalize(), names[1].capitalize()),
+        rows=(
+            ("Mean predicted; observed share", shares(before), shares(after)),
+            row("Brier score (0 is best)", "brier"),
+            row("Expected calibration error, 10 groups (0 is best)", "ece"),
+            row("Calibration slope (1 is best)", "slope"),
+            row("Calibration in the large (0 is best)", "intercept"),
+        ),
+        note="Slope below 1: probabilities too extreme. Calibration in the large above 0: more melanomas than "
+        "predicted.",
+    )
+
+
+def _calibration_plot(before: dict[str, Any], after: dict[str, Any], names: tuple[str, str]) -> Plots:
+    worst = max(after["bins"], key=lambda part: abs(part["predicted"] - part["observed"]))
+    return Plots(
+        plots=(
+            Plot(
+                source=plots.reliability(before, after, names),
+                alternative=f"Reliability curves. Calibration error {names[0]} {before['ece']['value']:.3f}, "
+                f"{names[1]} {after['ece']['value']:.3f}; {names[1]} is farthest off where {worst['predicted']:.2f} "
+                f"was predicted and {worst['observed']:.2f} observed.",
+                caption="Reliability: ten groups of equal size. On the dotted line, predicted and observed agree.",
+            ),
+        )
+    )
+
+
+def predictive(report: dict[str, Any]) -> Section:
+    """PPV, NPV and referral fraction at several prevalences."""
+    rows = [
+        (
+            f"{name}, {percent(entry['prevalence'], 0)}",
+            percent_interval(entry["ppv"]),
+            percent_interval(entry["npv"], 2),
+            percent_interval(entry["referred"]),
+        )
+        for name, entries in report["assessment"]["prevalence"].items()
+        for entry in entries
+    ]
+    return Section(
+        name="predictive-values",
+        title="What a flag means elsewhere",
+        blocks=(
+            Paragraph(
+                text="Sensitivity and specificity are carried over by Bayes' theorem to archives with fewer "
+                "melanomas. They may themselves differ there; this shows the effect of prevalence alone. A high NPV "
+                "at low prevalence is mostly the prevalence: at 1%, NPV would be 99% for a coin."
+            ),
+            Table(
+                caption="Predictive values and referrals, with 95% intervals",
+                head=("Policy, prevalence", "PPV: flagged images that are melanomas", "NPV", "Images flagged"),
+                rows=rows,
+            ),
+        ),
+    )
+
+
+def decision(report: dict[str, Any]) -> Section:
+    """The decision curve."""
+    rows = report["assessment"]["decision_curve"]
+    better = [row["threshold"] for row in rows if row["model"]["low"] > max(row["refer_all"], 0.0)]
+    verdict = (
+        f"On these images the model is better than both, with its whole interval, from {percent(min(better), 0)} to "
+        f"{percent(max(better), 0)}."
+        if better
+        else "On these images the model is nowhere better than both with its whole interval."
+    )
+    shown = [row for row in rows if row["threshold"] in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)]
+    return Section(
+        name="decision-curve",
+        title="Decision curve",
+        blocks=(
+            Paragraph(
+                text="Net benefit counts melanomas found, less needless referrals at the exchange that a reader "
+                "accepts: who refers from a probability of 10% weighs one melanoma as nine needless referrals "
+                f"(Vickers & Elkin, 2006). The share of melanomas is that of these images. {verdict}"
+            ),
+            Plots(
+                plots=(
+                    Plot(
+                        source=plots.decision_curve(rows),
+                        alternative="Decision curve of the model, of referring everyone and of referring no one. "
+                        f"{verdict}",
+                        caption="Net benefit with its 95% interval.",
+                    ),
+                )
+            ),
+            Table(
+                caption="Net benefit per 100 images",
+                head=("Refer from", "Model", "Refer everyone"),
+                rows=[
+                    (
+                        percent(row["threshold"], 0),
+                        f"{100 * row['model']['value']:.2f} ({100 * row['model']['low']:.2f} to "
+                        f"{100 * row['model']['high']:.2f})",
+                        f"{100 * row['refer_all']:.2f}",
+                    )
+                    for row in shown
+                ],
+            ),
+        ),
+    )

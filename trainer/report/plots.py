@@ -1,0 +1,260 @@
+"""The plots of a report, each as an SVG in a ``data:`` address: sharp on paper, and nothing is loaded from elsewhere.
+
+Lines differ by dash and marker as well as by colour, so that they can be told apart in black and white.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#1f2933", "#66717d", "#e3e8ee"
+MODEL, BEFORE, CASE = "#17559c", "#b8622b", "#a3243b"
+_POLICY_MARKERS = ("o", "s", "^", "D", "v", "P")
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": True,
+    "legend.facecolor": "white",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.9,
+    "legend.fontsize": 8,
+    # The same report gives the same bytes.
+    "svg.hashsalt": "dermq",
+    "svg.fonttype": "path",
+}
+
+Assessment = dict[str, Any]
+
+
+def roc(assessment: Assessment) -> str:
+    """ROC curve with the operating points of the policies."""
+    figure, axes = _figure(4.4, 4.2)
+    with mpl.rc_context(_STYLE):
+        curve = assessment["curves"]["roc"]
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        axes.plot(
+            curve["false_positive_rate"],
+            curve["sensitivity"],
+            color=MODEL,
+            linewidth=1.8,
+            label=f"images, AUROC {assessment['images']['auroc']['value']:.3f}",
+        )
+        for number, (name, policy) in enumerate(assessment["images"]["policies"].items()):
+            axes.plot(
+                1 - policy["specificity"]["value"],
+                policy["sensitivity"]["value"],
+                _POLICY_MARKERS[number % len(_POLICY_MARKERS)],
+                color=CASE,
+                markersize=6.5,
+                markeredgecolor="white",
+                label=name,
+                zorder=5,
+            )
+        _square(axes, "1 - specificity", "Sensitivity")
+        axes.legend(loc="lower right")
+    return _address(figure)
+
+
+def precision_recall(assessment: Assessment) -> str:
+    """Precision-recall curve with the share of melanomas as the line of chance."""
+    figure, axes = _figure(4.4, 4.2)
+    with mpl.rc_context(_STYLE):
+        curve = assessment["curves"]["pr"]
+        images = assessment["counts"]["images"]
+        chance = images["melanoma"] / (images["melanoma"] + images["nevus"])
+        axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label=f"chance, {chance:.3f}")
+        axes.plot(
+            curve["recall"],
+            curve["precision"],
+            color=MODEL,
+            linewidth=1.8,
+            label=f"images, AUPRC {assessment['images']['auprc']['value']:.3f}",
+        )
+        for number, (name, policy) in enumerate(assessment["images"]["policies"].items()):
+            if not policy["flagged"]:
+                continue
+            precision = (images["melanoma"] - policy["missed"]) / policy["flagged"]
+            axes.plot(
+                policy["sensitivity"]["value"],
+                precision,
+                _POLICY_MARKERS[number % len(_POLICY_MARKERS)],
+                color=CASE,
+                markersize=6.5,
+                markeredgecolor="white",
+                label=name,
+                zorder=5,
+            )
+        _square(axes, "Sensitivity (recall)", "PPV (precision) at the test share")
+        axes.legend(loc="lower left")
+    return _address(figure)
+
+
+def reliability(before: dict[str, Any], after: dict[str, Any], names: tuple[str, str]) -> str:
+    """Reliability curves of two sets of probabilities."""
+    figure, axes = _figure(4.4, 4.2)
+    with mpl.rc_context(_STYLE):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="perfect")
+        for part, name, colour, marker, dash in (
+            (before, names[0], BEFORE, "s", (0, (4, 2))),
+            (after, names[1], MODEL, "o", "-"),
+        ):
+            axes.plot(
+                [entry["predicted"] for entry in part["bins"]],
+                [entry["observed"] for entry in part["bins"]],
+                color=colour,
+                marker=marker,
+                markersize=4.5,
+                linewidth=1.6,
+                linestyle=dash,
+                label=f"{name}, ECE {part['ece']['value']:.3f}",
+            )
+        _square(axes, "Predicted probability", "Observed share of melanomas")
+        axes.legend(loc="upper left")
+    return _address(figure)
+
+
+def decision_curve(rows: Sequence[dict[str, Any]]) -> str:
+    """Net benefit of the model, of referring everyone and of referring no one."""
+    figure, axes = _figure(4.4, 4.2)
+    with mpl.rc_context(_STYLE):
+        thresholds = [row["threshold"] for row in rows]
+        axes.fill_between(
+            thresholds,
+            [row["model"]["low"] for row in rows],
+            [row["model"]["high"] for row in rows],
+            color=MODEL,
+            alpha=0.14,
+            linewidth=0,
+        )
+        axes.plot(thresholds, [row["model"]["value"] for row in rows], color=MODEL, linewidth=1.8, label="model")
+        axes.plot(
+            thresholds,
+            [row["refer_all"] for row in rows],
+            color=BEFORE,
+            linewidth=1.4,
+            linestyle=(0, (4, 2)),
+            label="refer everyone",
+        )
+        axes.axhline(0, color=MUTED, linewidth=1.2, linestyle=(0, (2, 3)), label="refer no one")
+        top = max(row["model"]["high"] for row in rows)
+        axes.set_ylim(-0.25 * top, 1.08 * top)
+        axes.set_xlim(0, 0.5)
+        axes.set_xlabel("Probability at which one would refer")
+        axes.set_ylabel("Net benefit (melanomas per image)")
+        axes.legend(loc="upper right")
+    return _address(figure)
+
+
+def coverage(points: Sequence[dict[str, Any]]) -> str:
+    """Sensitivity, specificity and risk among the images that keep their flag."""
+    figure, axes = _figure(5.4, 3.6)
+    with mpl.rc_context(_STYLE):
+        covered = [100 * point["coverage"] for point in points]
+        for name, label, colour, marker in (
+            ("sensitivity", "sensitivity", CASE, "o"),
+            ("specificity", "specificity", MODEL, "s"),
+            ("risk", "flagged wrongly", BEFORE, "^"),
+        ):
+            values = [float("nan") if point[name] is None else point[name] for point in points]
+            axes.plot(covered, values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label)
+        axes.set_xlim(101.5, 48.5)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("Images that keep their flag, %")
+        axes.set_ylabel("Share")
+        axes.legend(loc="center left")
+    return _address(figure)
+
+
+def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, label: str) -> str:
+    """Estimates with intervals, one line a group, beside the overall figure.
+
+    Args:
+        groups: name and estimate; a name without an estimate is a heading.
+        overall: the figure of all images.
+        label: of the axis.
+    """
+    height = 0.6 + 0.235 * len(groups)
+    figure, axes = _figure(7.2, height)
+    with mpl.rc_context(_STYLE):
+        axes.axvline(overall, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        least = 1.0
+        for place, (name, estimate) in enumerate(groups):
+            y = -place
+            if estimate is None or estimate["value"] is None:
+                axes.text(
+                    -0.02, y, name, transform=axes.get_yaxis_transform(), ha="right", va="center", fontweight="bold"
+                )
+                continue
+            axes.text(-0.02, y, name, transform=axes.get_yaxis_transform(), ha="right", va="center", color=INK)
+            low = estimate["value"] if estimate["low"] is None else estimate["low"]
+            high = estimate["value"] if estimate["high"] is None else estimate["high"]
+            least = min(least, low)
+            axes.plot([low, high], [y, y], color=MODEL, linewidth=1.5, solid_capstyle="butt")
+            axes.plot(estimate["value"], y, "s", color=MODEL, markersize=5)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", visible=False)
+        axes.set_ylim(-len(groups) + 0.4, 0.6)
+        axes.set_xlim(max(0.0, min(0.9, least - 0.03)), 1.005)
+        axes.set_xlabel(label)
+    return _address(figure)
+
+
+def robustness(changes: Sequence[dict[str, Any]], unchanged: float) -> str:
+    """AUROC under each change, from weak to strong."""
+    figure, axes = _figure(7.2, 3.4)
+    with mpl.rc_context(_STYLE):
+        axes.axhline(unchanged, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        names = list(dict.fromkeys(change["name"] for change in changes))
+        for place, name in enumerate(names):
+            of_name = [change for change in changes if change["name"] == name]
+            for step, change in enumerate(of_name):
+                x = place + 0.22 * (step - (len(of_name) - 1) / 2)
+                estimate = change["auroc"]
+                axes.plot([x, x], [estimate["low"], estimate["high"]], color=MODEL, linewidth=1.5)
+                axes.plot(x, estimate["value"], "os^Dv"[step % 5], color=MODEL, markersize=5)
+        axes.set_xticks(range(len(names)), names)
+        axes.tick_params(axis="x", length=0, labelcolor=INK)
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel("AUROC")
+        axes.set_ylim(top=1.0)
+    return _address(figure)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _square(axes: Axes, horizontal: str, vertical: str) -> None:
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.02)
+    axes.set_aspect("equal")
+    axes.set_xlabel(horizontal)
+    axes.set_ylabel(vertical)
+
+
+def _address(figure: Figure) -> str:
+    with mpl.rc_context(_STYLE):
+        written = io.BytesIO()
+        FigureCanvasSVG(figure)
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(written.getvalue()).decode()

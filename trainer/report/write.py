@@ -1,0 +1,35 @@
+"""From an evaluation's figures to the two files that are kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from trainer.look import picture
+from trainer.report.document import Document
+from trainer.report.sections import document
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(report: dict[str, Any], folder: Path, images: dict[str, Path]) -> None:
+    """Write ``report.json`` and ``report.html``.
+
+    Args:
+        report: the figures, JSON throughout.
+        folder: to write into; it belongs to the run and is not part of a bundle.
+        images: file of each image by its name, for the pictures of missed melanomas; empty for a report without.
+    """
+    (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    missed = [entry["image_id"] for entry in report["missed"] if entry["image_id"] in images]
+    pictures = {name: picture(images[name]) for name in missed}
+    (folder / "report.html").write_text(render(document(report, pictures)), encoding="utf-8")
+
+
+def render(page: Document) -> str:
+    """One HTML page with its style and images inside; it loads nothing."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(page=page)

@@ -1,0 +1,172 @@
+"""The folder of a run: what lies in it, and whether a training may begin or go on in it.
+
+```
+config.json      the settings                   history.csv      a row for each epoch
+split.csv .json  the split and its SHA-256      curves.png       the same, drawn
+run.json         data, versions, first weights  best.weights.h5  the best epoch's weights
+train.log        what happened when             checkpoints/     where a killed run goes on
+model.keras      the model, when finished       validation.csv   its predictions; last, so it marks the end
+```
+"""
+
+import fcntl
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from trainer.atomic import sweep_unfinished, write_text
+from trainer.config import FitConfig
+
+#: Packages whose version decides the last digits of a run.
+_PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
+#: Package behind each of Keras' backends.
+_BACKEND_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+class RunError(Exception):
+    """A run can neither begin nor go on in its folder; the text says why and what to do."""
+
+
+class RunFolder:
+    """Paths of a run, its log, and the conditions under which it may go on.
+
+    Args:
+        path: of the folder; made by `lock`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.history = path / "history.csv"
+        self.curves = path / "curves.png"
+        self.best = path / "best.weights.h5"
+        self.model = path / "model.keras"
+        self.predictions = path / "validation.csv"
+        self.checkpoint = path / "checkpoints" / "last.npz"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a training began here."""
+        return (self.path / "config.json").exists()
+
+    def candidate(self, epoch: int) -> Path:
+        """Weights of an epoch that are the best so far, until a checkpoint says so too."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04}.weights.h5"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder; it is free again when the process ends, however it ends.
+
+        Raises:
+            RunError: another process trains in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"Another process trains in {self.path}. Wait for it, or choose another folder."
+                ) from None
+            yield
+
+    def check_resumable(self, config: FitConfig) -> None:
+        """Refuse to go on in a folder whose run is finished, or was begun with other settings.
+
+        Args:
+            config: the settings asked for, as they would be recorded.
+
+        Raises:
+            FileExistsError: the run is finished.
+            RunError: names every setting that differs.
+        """
+        if self.predictions.exists():
+            raise FileExistsError(
+                f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
+                "interrupted."
+            )
+        if not (self.path / "run.json").exists():
+            raise RunError(
+                f"The run in {self.path} was begun by a version that wrote no checkpoints and cannot go on. Choose "
+                "another folder."
+            )
+        recorded = FitConfig.read(self.path)
+        if different := recorded.differences(config):
+            listed = "\n".join(
+                f"  --{name.replace('_', '-')}: the run has {old!r}, asked for is {new!r}"
+                for name, (old, new) in different.items()
+            )
+            raise RunError(
+                f"The run in {self.path} was begun with other settings:\n{listed}\n"
+                "Go on with its settings, or choose another folder."
+            )
+
+    def begin(self, config: FitConfig, described: dict[str, Any]) -> None:
+        """Write what a run is made from; ``config.json`` last, for it marks that a run began.
+
+        Args:
+            config: the settings.
+            described: of data and first weights; the versions are added.
+        """
+        self.checkpoint.parent.mkdir(exist_ok=True)
+        # Of a run whose settings somebody took away: it cannot be told what it belongs to.
+        self.checkpoint.unlink(missing_ok=True)
+        everything = {"begun": now(), **described, "versions": versions()}
+        write_text(self.path / "run.json", json.dumps(everything, indent=2) + "\n")
+        config.write(self.path)
+
+    def described(self) -> dict[str, Any]:
+        """What `begin` wrote; nothing for runs that are older than ``run.json``."""
+        file = self.path / "run.json"
+        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        return found
+
+    def tidy(self, best_epoch: int) -> None:
+        """Take away what a killed process left, and put the best epoch's weights in their place.
+
+        Args:
+            best_epoch: as the checkpoint has it, counted from 1; 0 when there is none.
+        """
+        sweep_unfinished(self.path)
+        sweep_unfinished(self.checkpoint.parent)
+        for candidate in self.checkpoint.parent.glob("epoch-*.weights.h5"):
+            if candidate == self.candidate(best_epoch):
+                candidate.replace(self.best)
+            else:
+                # Of an epoch that no checkpoint knows: it is trained again.
+                candidate.unlink()
+
+    def log(self, line: str) -> None:
+        """Add a line to ``train.log``, with the time."""
+        with (self.path / "train.log").open("a") as file:
+            file.write(f"{now()} {line}\n")
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's last digits depend on."""
+    backend = keras.config.backend()
+    packages = (*_PACKAGES, _BACKEND_PACKAGES[backend])
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "backend": backend,
+        **{package: _version(package) for package in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed as a package"

@@ -1,0 +1,111 @@
+"""The stages of a training: first the head alone on a frozen backbone, then fine-tuning of the backbone's end.
+
+Batch normalisation stays in inference mode in both: the statistics of ImageNet serve, and batches of a few dozen images
+would only add noise to them.
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+from trainer.classifier import Classifier
+from trainer.config import FitConfig
+
+HEAD, FINE_TUNING = "head", "fine-tuning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A run of epochs under one optimizer.
+
+    Args:
+        name: `HEAD` or `FINE_TUNING`.
+        first: number of its first epoch, counted from 0 over the whole training.
+        end: number of the epoch after its last.
+    """
+
+    name: str
+    first: int
+    end: int
+
+
+def stages_of(config: FitConfig) -> list[Stage]:
+    """The stages that have epochs, in order."""
+    end = config.head_epochs + config.epochs
+    stages = [
+        Stage(name=HEAD, first=0, end=config.head_epochs),
+        Stage(name=FINE_TUNING, first=config.head_epochs, end=end),
+    ]
+    return [stage for stage in stages if stage.end > stage.first]
+
+
+def prepare(classifier: Classifier, stage: Stage, config: FitConfig, *, steps_per_epoch: int) -> None:
+    """Choose what is trained in a stage, and give it its optimizer and its loss.
+
+    Args:
+        classifier: to be trained.
+        stage: that begins.
+        config: the settings.
+        steps_per_epoch: batches in an epoch, which the schedule is counted in.
+    """
+    unfreeze(classifier.backbone, 0 if stage.name == HEAD else config.unfreeze_last)
+    freeze_batch_normalisation(classifier.trained)
+    optimizer = _optimizer(stage, config, steps_per_epoch)
+    classifier.trained.compile(
+        optimizer=optimizer,
+        loss=make_loss(config),
+        # XLA, Keras' default for TensorFlow, made a step on a processor eight times slower. JAX needs it.
+        jit_compile=keras.config.backend() == "jax",
+    )
+    # Its variables exist from here on, for a checkpoint to be read into.
+    optimizer.build(classifier.trained.trainable_variables)
+
+
+def unfreeze(backbone: keras.Model, last: int) -> None:
+    """Make the last layers of a backbone trainable and freeze the others.
+
+    Args:
+        backbone: a part of the classifier; what comes after it is left as it is.
+        last: how many layers; -1 means all.
+    """
+    frozen = 0 if last < 0 else max(0, len(backbone.layers) - last)
+    for number, layer in enumerate(backbone.layers):
+        layer.trainable = number >= frozen
+
+
+def freeze_batch_normalisation(model: keras.Model) -> None:
+    """Keep batch normalisation in inference mode: its ImageNet statistics serve, and a step takes half the time."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+        elif isinstance(layer, keras.Model):
+            freeze_batch_normalisation(layer)
+
+
+def make_loss(config: FitConfig) -> keras.losses.Loss:
+    """Binary focal loss with two classes, cross-entropy of smoothed labels with seven."""
+    if config.classes == "two":
+        return keras.losses.BinaryFocalCrossentropy(
+            apply_class_balancing=True, alpha=config.alpha, gamma=config.gamma, name="focal_loss"
+        )
+    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+
+
+def _optimizer(stage: Stage, config: FitConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = config.head_learning_rate
+    if stage.name == FINE_TUNING:
+        warmup = round(config.warmup_epochs * steps_per_epoch)
+        rate = keras.optimizers.schedules.CosineDecay(
+            # Keras takes the first rate for the peak when there is no warm-up.
+            initial_learning_rate=0.0 if warmup else config.learning_rate,
+            warmup_target=config.learning_rate if warmup else None,
+            warmup_steps=warmup,
+            decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
+        )
+    averaged = config.ema_momentum > 0
+    return keras.optimizers.AdamW(
+        rate,
+        weight_decay=config.weight_decay,
+        use_ema=averaged,
+        ema_momentum=config.ema_momentum if averaged else 0.99,
+    )
