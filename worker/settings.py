@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     """Seconds that a hint may go unanswered, with the queue empty, before the sweeper sends another."""
 
     chunk_time_limit: int = Field(default=300, ge=5, le=86_400)
-    """Seconds after which a chunk is handed back, or a single suspect image given up; a process that hangs is killed."""
+    """Seconds after which a chunk is handed back or a single suspect image given up; what hangs is killed later."""
 
     max_file_bytes: int = Field(default=100 * 1024 * 1024, ge=1024)
     """Size of the largest image file that is read, in bytes."""

@@ -15,11 +15,9 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
-from db.models import Image, Prediction
-from db.session import open_database, read
-from db.status import ImageStatus
+from db.session import open_database
 from worker.images.made_up import draw_lesion
 from worker.made_up_archive import encode
 
@@ -178,26 +176,3 @@ def processes_of(home: Path) -> dict[int, str]:
         except (OSError, ProcessLookupError):
             continue
     return found
-
-
-def ended_images(system: RunningSystem) -> int:
-    """Images of every job that have ended."""
-    query = select(func.count()).select_from(Image).where(Image.status != ImageStatus.WAITING)
-    return read(system.database, lambda connection: connection.execute(query).scalar_one())
-
-
-def predictions_of(system: RunningSystem, job: int) -> dict[str, tuple[float, str]]:
-    """Raw probability and SHA-256 by path; each image at most once."""
-    query = (
-        select(Image.path, Prediction.raw_probability, Prediction.image_sha256)
-        .join(Prediction, Prediction.image_id == Image.id)
-        .where(Image.job_id == job)
-    )
-    rows = read(system.database, lambda connection: connection.execute(query).all())
-    assert len({row.path for row in rows}) == len(rows), "an image has two predictions"
-    return {row.path: (row.raw_probability, row.image_sha256) for row in rows}
-
-
-def worker_processes(system: RunningSystem) -> list[int]:
-    """The worker's processes, its main one first."""
-    return sorted(pid for pid, command in processes_of(system.home).items() if "worker.cli worker" in command)

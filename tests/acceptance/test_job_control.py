@@ -1,8 +1,15 @@
 """Pause, resume, retry, cancel and delete, while real workers are at it."""
 
 import time
+from pathlib import Path
 
-from tests.acceptance.conftest import RunningSystem, until
+from sqlalchemy import func, select
+
+from db.models import Image, Job
+from db.status import JobStatus
+from tests.acceptance.conftest import IMPATIENT, RunningSystem, until
+from tests.acceptance.drills.books import ended, job_status, rows, still_under_way
+from tests.acceptance.drills.parts import drilled_system
 
 
 def _ended(system: RunningSystem, job: str) -> int:
@@ -59,3 +66,26 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
         "finished",
     ]
     assert system.dermq("audit", "verify").stdout.startswith("ok")
+
+
+def test_urgent_work_waits_for_no_more_than_the_chunks_in_hand(tmp_path: Path, archive) -> None:
+    folder = archive(400)
+    with drilled_system(tmp_path / "home") as system:
+        system.worker()
+        bulk = system.submit(folder, "--force")
+        until(lambda: ended(system, bulk) > 20, "the bulk job is under way")
+        urgent = system.submit(_first_files(folder, tmp_path / "urgent", 32), "--force", "--urgent")
+        until(lambda: job_status(system, urgent) is JobStatus.FINISHED, "the urgent job is finished")
+        still_under_way(system, bulk)
+        ((begin, end),) = rows(system, select(Job.submitted_at, Job.finished_at).where(Job.id == urgent))
+        between = (Image.ended_at >= begin, Image.ended_at <= end)
+        passed = rows(system, select(func.count()).select_from(Image).where(Image.job_id == bulk, *between))[0][0]
+    # Each of two processes ends the chunk that it has in hand, and takes another while its fellow ends the urgent job.
+    assert passed <= 4 * int(IMPATIENT["DERMQ_CHUNK_SIZE"])
+
+
+def _first_files(folder: Path, into: Path, count: int) -> Path:
+    into.mkdir()
+    for path in sorted(folder.iterdir())[:count]:
+        (into / path.name).write_bytes(path.read_bytes())
+    return into

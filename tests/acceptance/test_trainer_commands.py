@@ -1,6 +1,7 @@
 """`dermq-train fit`, `evaluate` and `export` on a made-up data set, and the bundle that comes out on both engines."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,51 @@ def test_the_test_split_is_measured_and_its_opening_logged(run: Path) -> None:
     # Typical and atypical lesions look so different that a network which learns at all tells them apart.
     assert metrics["auroc"]["value"] > 0.8
     assert (run / "test-openings.log").read_text().count("evaluate") == 1
+
+
+def test_the_report_of_the_run_is_complete_and_loads_nothing(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    assert report["leakage"]["lesions"] == 0
+    assert report["assessment"]["images"]["auroc"] == json.loads((run / "metrics.json").read_text())["auroc"]
+    # Few melanoma lesions: only Youden's threshold is offered, and the others are refused with the reason.
+    assert list(report["policies"]) == ["youden"]
+    assert set(report["refused_policies"]) == {"sensitivity:0.95", "sensitivity:0.90", "sensitivity:0.85"}
+    assert report["engine_parity"]["largest"] < 0.01
+    assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
+    page = (run / "report.html").read_text()
+    assert "Every missed melanoma" in page
+    assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
+    assert str(run.parent) not in page
+
+
+def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, tmp_path: Path) -> None:
+    clinic = tmp_path / "clinic"
+    clinic.mkdir()
+    lines = ["image,label"]
+    for number in range(40):
+        picture = draw_lesion(1_000 + number, width=96, height=72, atypical=number % 2 == 0)
+        (clinic / f"{number}.png").write_bytes(encode(picture, ".png"))
+        lines.append(f"{number}.png,{'melanoma' if number % 2 == 0 else 'nevus'}")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(lines))
+    openings = (run / "test-openings.log").read_text()
+    done = _train(dataset, "evaluate", str(run), "--external", str(clinic), "--labels", str(labels))
+    assert "AUC on these images" in done.stdout
+    report = json.loads((run / "external-clinic" / "report.json").read_text())
+    assert report["external"]["images"] == {"melanoma": 20, "nevus": 20}
+    assert report["assessment"]["images"]["auroc"]["value"] > 0.8
+    assert report["recalibrated"]["folds"] == 5
+    assert (run / "test-openings.log").read_text() == openings
+
+
+def test_the_card_is_written_from_the_report(run: Path, tmp_path: Path) -> None:
+    from trainer.cli import main
+
+    done = CliRunner().invoke(main, ["card", str(run), "--out", str(tmp_path / "card.md")], catch_exceptions=False)
+    assert done.exit_code == 0
+    text = (tmp_path / "card.md").read_text()
+    assert "## TRIPOD+AI" in text
+    assert "ISIC_" not in text
 
 
 def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:

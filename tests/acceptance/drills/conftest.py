@@ -1,0 +1,84 @@
+"""What the drills share: an archive, what an undisturbed run makes of it, and a system on either database."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from db.status import ImageStatus, JobStatus
+from tests.acceptance.conftest import until
+from tests.acceptance.drills.books import Outcome, job_status, outcomes
+from tests.acceptance.drills.parts import DrilledSystem, drilled_system
+from tests.integration.databases import PostgresServer, find_postgres_binaries
+from worker.images.made_up import draw_lesion
+from worker.made_up_archive import encode
+
+IMAGES = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """An archive, and how each of its images ended in a run that nothing disturbed."""
+
+    folder: Path
+    expected: dict[str, Outcome]
+
+    def copy(self, folder: Path, *, images: int, skip: int = 0) -> Path:
+        """A copy of so many images, for a drill that changes them or needs fewer."""
+        folder.mkdir()
+        for path in sorted(self.folder.iterdir())[skip : skip + images]:
+            shutil.copy2(path, folder / path.name)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Made once; every picture is another one, so that none is recognised by its digest."""
+    folder = tmp_path_factory.mktemp("archive")
+    for index in range(IMAGES):
+        (folder / f"{index:04d}.jpg").write_bytes(encode(draw_lesion(index, width=360, height=270), ".jpg"))
+    with drilled_system(tmp_path_factory.mktemp("undisturbed"), DRILL_SECONDS_PER_IMAGE="0") as system:
+        system.worker()
+        job = system.submit(folder)
+        until(lambda: job_status(system, job) is JobStatus.FINISHED, "the undisturbed run is finished")
+        expected = outcomes(system, job)
+    assert len(expected) == IMAGES
+    assert {outcome[0] for outcome in expected.values()} == {ImageStatus.SCORED}
+    return Undisturbed(folder=folder, expected=expected)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; each drill has a database of its own."""
+    binaries = find_postgres_binaries()
+    if binaries is None:
+        assert not os.environ.get("DERMQ_REQUIRE_POSTGRES"), "DERMQ_REQUIRE_POSTGRES is set and PostgreSQL is missing"
+        pytest.skip("no PostgreSQL server programs (initdb, postgres): install the postgresql package")
+    server = PostgresServer(binaries)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database() -> str:
+    """Which database; a drill that runs on another, or on both, says so with `parametrize`."""
+    return "sqlite"
+
+
+@pytest.fixture
+def database_url(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of a database that holds nothing yet."""
+    if database == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        return server.new_database()
+    return f"sqlite:///{tmp_path / 'dermq.db'}"
+
+
+@pytest.fixture
+def system(tmp_path: Path, database_url: str) -> Iterator[DrilledSystem]:
+    """Broker and database; the drill starts the rest."""
+    with drilled_system(tmp_path / "home", database_url) as drilled:
+        yield drilled
