@@ -18,7 +18,7 @@ from trainer.card import model_card
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
 from trainer.evaluate import choose_on_validation
-from trainer.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.ham10000 import DIAGNOSES, MALIGNANT, melanoma_or_nevus, read_ham10000
 from trainer.splits import TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
 from worker.bundle import (
     MANIFEST_NAME,
@@ -102,12 +102,13 @@ def _convert(model: keras.Model, folder: Path, size: int) -> None:
         model.export(saved, format="tf_saved_model", verbose=False)
         converted = openvino.convert_model(saved, input=[openvino.PartialShape([-1, size, size, 3])])
     by_name = {name: output for output in converted.outputs for name in output.get_names()}
-    converted = openvino.Model([by_name[name] for name in OUTPUTS], converted.get_parameters(), model.name)
+    names = tuple(model.output)
+    converted = openvino.Model([by_name[name] for name in names], converted.get_parameters(), model.name)
     steps = openvino.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().preprocess().convert_element_type(openvino.Type.f32)
     converted = steps.build()
-    for output, name in zip(converted.outputs, OUTPUTS, strict=True):
+    for output, name in zip(converted.outputs, names, strict=True):
         output.get_tensor().set_names({name})
     openvino.save_model(converted, folder / "model.xml", compress_to_fp16=True)
 
@@ -128,15 +129,17 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
 
 def _manifest(dataset: Path, run: Path, folder: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
     calibration, thresholds = choose_on_validation(run)
+    seven = config.classes == "seven"
     return BundleManifest(
         format=1,
         name=name,
         version=version,
         created=datetime.now(UTC).replace(microsecond=0),
         backbone=config.backbone,
-        classes=("nevus", "melanoma"),
+        classes=DIAGNOSES if seven else ("nevus", "melanoma"),
+        malignant=MALIGNANT if seven else (),
         input=InputSpec(size=config.size, fit="cover", colour_order="RGB", scale="in the graph, from 0 to 255"),
-        outputs=OUTPUTS,
+        outputs=(*OUTPUTS, "class_probabilities") if seven else OUTPUTS,
         thresholds=thresholds,
         calibration=calibration,
         quality=_quality_limits(_real_inputs(dataset, run, TRAIN, config.size, None), config.size),

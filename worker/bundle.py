@@ -89,7 +89,10 @@ class BundleManifest(_Part):
     version: str
     created: datetime
     backbone: str
-    classes: tuple[str, str]
+    #: In the order of the output ``class_probabilities``, where the bundle has it.
+    classes: tuple[str, ...] = Field(min_length=2)
+    #: Those of the classes whose probabilities add up to the probability of any malignancy.
+    malignant: tuple[str, ...] = ()
     input: InputSpec
     outputs: tuple[str, ...]
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
@@ -99,6 +102,14 @@ class BundleManifest(_Part):
     split_manifest_sha256: str
     licence: str
     files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _classes_known(self) -> "BundleManifest":
+        if unknown := [name for name in self.malignant if name not in self.classes]:
+            raise ValueError(f"malignant: {', '.join(unknown)} is none of the classes {', '.join(self.classes)}")
+        if ("class_probabilities" in self.outputs) != (len(self.classes) > 2):
+            raise ValueError(f"outputs: class_probabilities goes with more than two classes, not {self.classes}")
+        return self
 
     @field_validator("files")
     @classmethod
