@@ -6,10 +6,8 @@ from sklearn.decomposition import PCA
 
 from worker.engine.feature_statistics import FeatureStatistics
 
-#: Principal components that are kept: with EfficientNet-Lite0 they hold nine tenths of the variance.
+#: Principal components that are kept.
 COMPONENTS = 64
-#: Quantiles of the distance on validation images that the bundle states; a check chooses its limit among them.
-QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 
 def describe_features(features: npt.NDArray[np.floating], components: int = COMPONENTS) -> FeatureStatistics:

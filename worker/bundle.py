@@ -81,6 +81,23 @@ class QualityLimits(_Part):
     sharpness: float = Field(ge=0)
 
 
+class ImageQuality(_Part):
+    """What the training images are like: each measure of the quality gate at some quantiles (0 to 1, as text)."""
+
+    contrast: dict[str, float]
+    sharpness: dict[str, float]
+
+
+class OutOfDistribution(_Part):
+    """Statistics of the training images' features, and the distances of validation images, which shaped none of them.
+
+    The file holds a `worker.engine.feature_statistics.FeatureStatistics`; the distances are at some quantiles.
+    """
+
+    file: str
+    distances: dict[str, float]
+
+
 class BundleManifest(_Part):
     """``bundle.json``."""
 
@@ -98,6 +115,8 @@ class BundleManifest(_Part):
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
     calibration: Calibration
     quality: QualityLimits
+    image_quality: ImageQuality | None = None
+    out_of_distribution: OutOfDistribution | None = None
     metrics: dict[str, Any]
     split_manifest_sha256: str
     licence: str

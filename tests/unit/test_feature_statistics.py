@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from trainer.feature_statistics import describe_features
-from worker.errors import BundleError
 from worker.engine.feature_statistics import FeatureStatistics
+from worker.errors import BundleError
 
 
 def correlated(count: int, channels: int = 12, seed: int = 1) -> np.ndarray:
