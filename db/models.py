@@ -3,7 +3,19 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Enum, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, false
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.clock import UtcDateTime
@@ -146,6 +158,10 @@ class Prediction(Base):
     #: Calibrated probability of melanoma.
     probability: Mapped[float]
     flag: Mapped[TriageFlag] = mapped_column(_status(TriageFlag))
+    #: Of any malignancy that the bundle knows, before calibration; None when the bundle has two classes only.
+    malignant_probability: Mapped[float | None]
+    #: Of each of the bundle's classes by name, before calibration; None as above.
+    class_probabilities: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
     #: Whether the same bytes had been scored under this bundle before, so that nothing was inferred for this image.
     reused: Mapped[bool] = mapped_column(default=False, server_default=false())
     scored_at: Mapped[datetime] = mapped_column(UtcDateTime())

@@ -1,6 +1,6 @@
 """How images ended: written by workers under a lease, read for export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,9 @@ class Scored:
     raw_probability: float
     probability: float
     flag: TriageFlag
+    #: Of any malignancy, and of each class by name, before calibration; None when the bundle has two classes only.
+    malignant_probability: float | None = None
+    class_probabilities: Mapping[str, float] | None = None
     #: The engine that inferred it, when that was for another image with the same bytes; None when it is fresh.
     reused_from: str | None = None
 
@@ -38,6 +41,7 @@ class Known:
 
     raw_probability: float
     engine: str
+    class_probabilities: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ class OutcomeRow:
     flag: TriageFlag | None
     probability: float | None
     raw_probability: float | None
+    malignant_probability: float | None
+    class_probabilities: Mapping[str, float] | None
     threshold: float
     policy: str
     bundle_name: str
@@ -134,6 +140,8 @@ def _upsert(connection: Connection, scored: Sequence[Scored], bundle_id: int, en
             "raw_probability",
             "probability",
             "flag",
+            "malignant_probability",
+            "class_probabilities",
             "scored_at",
         )
     }
@@ -149,6 +157,8 @@ def _upsert(connection: Connection, scored: Sequence[Scored], bundle_id: int, en
                 "raw_probability": outcome.raw_probability,
                 "probability": outcome.probability,
                 "flag": outcome.flag,
+                "malignant_probability": outcome.malignant_probability,
+                "class_probabilities": outcome.class_probabilities,
             }
             for outcome in scored
         ],
@@ -166,11 +176,16 @@ def known_predictions(connection: Connection, bundle_id: int, digests: Sequence[
         By digest, for those that are known.
     """
     rows = connection.execute(
-        select(Prediction.image_sha256, Prediction.raw_probability, Prediction.engine).where(
-            Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id
-        )
+        select(
+            Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities
+        ).where(Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id)
     )
-    return {row.image_sha256: Known(raw_probability=row.raw_probability, engine=row.engine) for row in rows}
+    return {
+        row.image_sha256: Known(
+            raw_probability=row.raw_probability, engine=row.engine, class_probabilities=row.class_probabilities
+        )
+        for row in rows
+    }
 
 
 def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
@@ -216,6 +231,8 @@ def _outcomes() -> Select[*tuple[Any, ...]]:
             Prediction.flag,
             Prediction.probability,
             Prediction.raw_probability,
+            Prediction.malignant_probability,
+            Prediction.class_probabilities,
             Job.threshold,
             Job.policy,
             ModelBundle.name.label("bundle_name"),

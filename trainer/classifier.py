@@ -11,7 +11,7 @@ from trainer.backbones import build_backbone
 from trainer.backbones.weights import IMAGENET
 from trainer.ham10000 import DIAGNOSES
 
-#: Names of the outputs that an exported model has, in order.
+#: Names of the outputs that every exported model has, in order; seven classes add ``class_probabilities``.
 OUTPUTS = ("probability", "features", "feature_map")
 
 
@@ -103,17 +103,19 @@ def _hidden(base: keras.Model) -> Any:
 
 
 def with_all_outputs(classifier: keras.Model) -> keras.Model:
-    """The same network with the three outputs of the bundle: probability, pooled features, last feature map.
+    """The same network with the outputs of the bundle: probability, pooled features, last feature map, classes.
 
     Args:
         classifier: the scoring side.
 
     Returns:
-        Keras model with outputs named as in `OUTPUTS`: (n, 1), (n, channels), (n, h, w, channels).
+        Keras model with outputs named as in `OUTPUTS`: (n, 1), (n, channels), (n, h, w, channels), and with
+        ``class_probabilities``, (n, 7), when it was trained on the seven diagnoses.
     """
     pooling = classifier.get_layer("features")
-    return keras.Model(
-        classifier.input,
-        {"probability": classifier.output, "features": pooling.output, "feature_map": pooling.input},
-        name=classifier.name,
-    )
+    outputs = {"probability": classifier.output, "features": pooling.output, "feature_map": pooling.input}
+    if any(layer.name == "logits" for layer in classifier.layers):
+        # The scoring side ends in a difference of two logits; the softmax is put on them anew.
+        softmax = layers.Softmax(dtype="float32", name="class_probabilities")
+        outputs["class_probabilities"] = softmax(classifier.get_layer("logits").output)
+    return keras.Model(classifier.input, outputs, name=classifier.name)

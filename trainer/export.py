@@ -1,6 +1,7 @@
 """From a finished run to a bundle: convert, prove that nothing changed on the way, and write it with its hashes."""
 
 import json
+import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -18,13 +19,16 @@ from trainer.card import model_card
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
 from trainer.evaluate import choose_on_validation
-from trainer.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.feature_statistics import COMPONENTS, describe_features
+from trainer.ham10000 import DIAGNOSES, MALIGNANT, melanoma_or_nevus, read_ham10000
 from trainer.splits import TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
 from worker.bundle import (
     MANIFEST_NAME,
     Bundle,
     BundleManifest,
+    ImageQuality,
     InputSpec,
+    OutOfDistribution,
     QualityLimits,
     load_bundle,
     sha256_of,
@@ -38,6 +42,12 @@ from worker.images.quality import measure_quality
 
 #: Greatest difference of a probability between the exported and the Keras model on real images.
 PARITY_TOLERANCE = 0.005
+#: Quantiles of a measure that the bundle states, for whoever sets a limit by it.
+_QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
+#: File of the feature statistics.
+_FEATURES_FILE = "features.npz"
+#: Images inferred at a time.
+_BATCH = 64
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
 #: Seeds of the made-up reference images.
@@ -82,7 +92,8 @@ def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -
         model.save(folder / "model.keras")
         _convert(model, folder, config.size)
         _write_references(model, folder, config)
-        manifest = _manifest(dataset, run, folder, config, name=name, version=version)
+        manifest = _manifest(dataset, run, config, name=name, version=version)
+        manifest = manifest.model_copy(update={"out_of_distribution": _describe(dataset, run, folder, manifest)})
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, BACKBONES[config.backbone].weights_from))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
@@ -102,12 +113,13 @@ def _convert(model: keras.Model, folder: Path, size: int) -> None:
         model.export(saved, format="tf_saved_model", verbose=False)
         converted = openvino.convert_model(saved, input=[openvino.PartialShape([-1, size, size, 3])])
     by_name = {name: output for output in converted.outputs for name in output.get_names()}
-    converted = openvino.Model([by_name[name] for name in OUTPUTS], converted.get_parameters(), model.name)
+    names = tuple(model.output)
+    converted = openvino.Model([by_name[name] for name in names], converted.get_parameters(), model.name)
     steps = openvino.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().preprocess().convert_element_type(openvino.Type.f32)
     converted = steps.build()
-    for output, name in zip(converted.outputs, OUTPUTS, strict=True):
+    for output, name in zip(converted.outputs, names, strict=True):
         output.get_tensor().set_names({name})
     openvino.save_model(converted, folder / "model.xml", compress_to_fp16=True)
 
@@ -126,20 +138,40 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
     (reference / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
-def _manifest(dataset: Path, run: Path, folder: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
+def _describe(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) -> OutOfDistribution:
+    """Write ``features.npz``: where the training images lie, and how far from there validation images are."""
+    engine = load_engine("openvino", Bundle(folder=folder, sha256="", manifest=manifest), threads=os.cpu_count() or 1)
+
+    def features_of(split: str) -> npt.NDArray[np.float32]:
+        inputs = _real_inputs(dataset, run, split, manifest.input.size, None, every_diagnosis=bool(manifest.malignant))
+        parts = [engine.infer(inputs[start : start + _BATCH]).features for start in range(0, len(inputs), _BATCH)]
+        return np.concatenate(parts)
+
+    training = features_of(TRAIN)
+    statistics = describe_features(training, min(COMPONENTS, len(training) // 2))
+    statistics.save(folder / _FEATURES_FILE)
+    distances = statistics.distance(features_of(VALIDATION))
+    return OutOfDistribution(file=_FEATURES_FILE, distances=_quantiles(distances))
+
+
+def _manifest(dataset: Path, run: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
     calibration, thresholds = choose_on_validation(run)
+    seven = config.classes == "seven"
+    limits, quality = _quality(_real_inputs(dataset, run, TRAIN, config.size, None), config.size)
     return BundleManifest(
         format=1,
         name=name,
         version=version,
         created=datetime.now(UTC).replace(microsecond=0),
         backbone=config.backbone,
-        classes=("nevus", "melanoma"),
+        classes=DIAGNOSES if seven else ("nevus", "melanoma"),
+        malignant=MALIGNANT if seven else (),
         input=InputSpec(size=config.size, fit="cover", colour_order="RGB", scale="in the graph, from 0 to 255"),
-        outputs=OUTPUTS,
+        outputs=(*OUTPUTS, "class_probabilities") if seven else OUTPUTS,
         thresholds=thresholds,
         calibration=calibration,
-        quality=_quality_limits(_real_inputs(dataset, run, TRAIN, config.size, None), config.size),
+        quality=limits,
+        image_quality=quality,
         metrics=json.loads((run / "metrics.json").read_text()),
         split_manifest_sha256=manifest_sha256(read_manifest(run)),
         licence=_LICENCE,
@@ -147,26 +179,33 @@ def _manifest(dataset: Path, run: Path, folder: Path, config: FitConfig, *, name
     )
 
 
-def _real_inputs(dataset: Path, run: Path, split: str, size: int, limit: int | None) -> npt.NDArray[np.uint8]:
-    images = melanoma_or_nevus(images_with_split(read_ham10000(dataset), run))
+def _real_inputs(
+    dataset: Path, run: Path, split: str, size: int, limit: int | None, *, every_diagnosis: bool = False
+) -> npt.NDArray[np.uint8]:
+    images = images_with_split(read_ham10000(dataset), run)
+    images = images if every_diagnosis else melanoma_or_nevus(images)
     paths = [Path(path) for path in images.loc[images["split"] == split, "path"]]
     # Spread over the split: neighbours in the list are often siblings.
     chosen = paths if limit is None else paths[:: max(1, len(paths) // limit)][:limit]
     return load_inputs(chosen, Preprocessing(size=size))
 
 
-def _quality_limits(inputs: npt.NDArray[np.uint8], size: int) -> QualityLimits:
+def _quality(inputs: npt.NDArray[np.uint8], size: int) -> tuple[QualityLimits, ImageQuality]:
+    """Limits of the quality gate, and what they were taken from."""
     measures = [measure_quality(image, image) for image in inputs]
+    contrast = np.array([measure.contrast for measure in measures])
+    sharpness = np.array([measure.sharpness for measure in measures])
 
-    def limit(values: list[float]) -> float:
+    def limit(values: npt.NDArray[np.float64]) -> float:
         return _QUALITY_SHARE * float(np.quantile(values, _QUALITY_QUANTILE))
 
-    return QualityLimits(
-        # With fewer pixels than the model takes, detail would be made up by interpolation.
-        short_side=size,
-        contrast=limit([measure.contrast for measure in measures]),
-        sharpness=limit([measure.sharpness for measure in measures]),
-    )
+    # With fewer pixels than the model takes, detail would be made up by interpolation.
+    limits = QualityLimits(short_side=size, contrast=limit(contrast), sharpness=limit(sharpness))
+    return limits, ImageQuality(contrast=_quantiles(contrast), sharpness=_quantiles(sharpness))
+
+
+def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    return {str(quantile): float(np.quantile(values, quantile)) for quantile in _QUANTILES}
 
 
 def _check_parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> None:
@@ -190,7 +229,7 @@ def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) ->
     return float(np.abs(found - _probabilities(model, inputs)).max())
 
 
-def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8], batch: int = 64) -> npt.NDArray[np.float64]:
+def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8], batch: int = _BATCH) -> npt.NDArray[np.float64]:
     def infer(part: npt.NDArray[np.uint8]) -> Any:
         return keras.ops.convert_to_numpy(model(part.astype(np.float32), training=False)["probability"])
 

@@ -13,6 +13,8 @@ IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
 #: All diagnoses, in the order of the model's outputs.
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+#: Those that are malignant: actinic keratoses and intraepithelial carcinoma, basal cell carcinoma, melanoma.
+MALIGNANT = ("akiec", "bcc", "mel")
 #: The diagnoses of the two-class task: 1 is melanoma, 0 is nevus.
 LABELS = {"mel": 1, "nv": 0}
 

@@ -81,6 +81,23 @@ class QualityLimits(_Part):
     sharpness: float = Field(ge=0)
 
 
+class ImageQuality(_Part):
+    """What the training images are like: each measure of the quality gate at some quantiles (0 to 1, as text)."""
+
+    contrast: dict[str, float]
+    sharpness: dict[str, float]
+
+
+class OutOfDistribution(_Part):
+    """Statistics of the training images' features, and the distances of validation images, which shaped none of them.
+
+    The file holds a `worker.engine.feature_statistics.FeatureStatistics`; the distances are at some quantiles.
+    """
+
+    file: str
+    distances: dict[str, float]
+
+
 class BundleManifest(_Part):
     """``bundle.json``."""
 
@@ -89,16 +106,29 @@ class BundleManifest(_Part):
     version: str
     created: datetime
     backbone: str
-    classes: tuple[str, str]
+    #: In the order of the output ``class_probabilities``, where the bundle has it.
+    classes: tuple[str, ...] = Field(min_length=2)
+    #: Those of the classes whose probabilities add up to the probability of any malignancy.
+    malignant: tuple[str, ...] = ()
     input: InputSpec
     outputs: tuple[str, ...]
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
     calibration: Calibration
     quality: QualityLimits
+    image_quality: ImageQuality | None = None
+    out_of_distribution: OutOfDistribution | None = None
     metrics: dict[str, Any]
     split_manifest_sha256: str
     licence: str
     files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _classes_known(self) -> "BundleManifest":
+        if unknown := [name for name in self.malignant if name not in self.classes]:
+            raise ValueError(f"malignant: {', '.join(unknown)} is none of the classes {', '.join(self.classes)}")
+        if ("class_probabilities" in self.outputs) != (len(self.classes) > 2):
+            raise ValueError(f"outputs: class_probabilities goes with more than two classes, not {self.classes}")
+        return self
 
     @field_validator("files")
     @classmethod

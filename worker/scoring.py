@@ -1,7 +1,7 @@
 """Images of one batch to their outcomes: read, recognise, prepare, infer, flag. Each gets exactly one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from db.claims import ChunkJob, WaitingImage
 from db.predictions import Failed, Known, Outcome, Scored, Ungradable, known_predictions
 from db.session import read
 from db.status import FailureCode
+from worker.engine import Inference
 from worker.errors import EngineError, ImageFaultError
 from worker.images.decode import RGBImage, decode
 from worker.images.quality import measure_quality
@@ -66,7 +67,7 @@ def score_images(
     twins: dict[str, list[int]] = {}
     for image_id, content in contents.items():
         if (found := known.get(content.sha256)) is not None:
-            outcomes.append(_scored(image_id, content.sha256, found.raw_probability, job, scorer, found.engine))
+            outcomes.append(_scored(image_id, content.sha256, found, job, scorer, reused=True))
         elif content.sha256 in twins and not job.force:
             twins[content.sha256].append(image_id)
         else:
@@ -80,10 +81,7 @@ def score_images(
         outcomes.append(outcome)
         if isinstance(outcome, Scored):
             label = scorer.engine.label
-            outcomes += [
-                _scored(twin, outcome.image_sha256, outcome.raw_probability, job, scorer, label)
-                for twin in twins[outcome.image_sha256]
-            ]
+            outcomes += [replace(outcome, image_id=twin, reused_from=label) for twin in twins[outcome.image_sha256]]
         elif isinstance(outcome, Failed):
             sha256 = next(image.sha256 for image in ready if image.image_id == outcome.image_id)
             outcomes += [Failed(image_id=twin, code=outcome.code, sentence=outcome.sentence) for twin in twins[sha256]]
@@ -148,19 +146,34 @@ def _infer(ready: Sequence[_Ready], job: ChunkJob, scorer: Scorer) -> list[Outco
         log.error("engine failed on an image", image=ready[0].image_id)
         return [Failed(image_id=ready[0].image_id, code=FailureCode.ENGINE_ERROR, sentence=str(error))]
     return [
-        _scored(image.image_id, image.sha256, float(raw), job, scorer, None)
-        for image, raw in zip(ready, inference.probability, strict=True)
+        _scored(image.image_id, image.sha256, _known_now(inference, index, scorer), job, scorer, reused=False)
+        for index, image in enumerate(ready)
     ]
 
 
-def _scored(image_id: int, sha256: str, raw: float, job: ChunkJob, scorer: Scorer, reused_from: str | None) -> Scored:
+def _known_now(inference: Inference, index: int, scorer: Scorer) -> Known:
+    """What the engine says of one image of a batch."""
+    table = inference.class_probabilities
+    names = scorer.bundle.manifest.classes
+    return Known(
+        raw_probability=float(inference.probability[index]),
+        engine=scorer.engine.label,
+        class_probabilities=None if table is None else dict(zip(names, table[index].tolist(), strict=True)),
+    )
+
+
+def _scored(image_id: int, sha256: str, known: Known, job: ChunkJob, scorer: Scorer, *, reused: bool) -> Scored:
     """A prediction under this job's policy; a reused one is calibrated and flagged anew from the network's output."""
-    probability = float(scorer.bundle.manifest.calibration.apply(np.array(raw)))
+    manifest = scorer.bundle.manifest
+    probability = float(manifest.calibration.apply(np.array(known.raw_probability)))
+    classes = known.class_probabilities
     return Scored(
         image_id=image_id,
         image_sha256=sha256,
-        raw_probability=raw,
+        raw_probability=known.raw_probability,
         probability=probability,
         flag=triage_flag(probability, threshold=job.threshold, borderline_from=job.borderline_from),
-        reused_from=reused_from,
+        malignant_probability=None if classes is None else sum(classes[name] for name in manifest.malignant),
+        class_probabilities=classes,
+        reused_from=known.engine if reused else None,
     )

@@ -1,8 +1,11 @@
 """Bytes that were scored under a bundle are not inferred again, inside a job or across jobs."""
 
+import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 
@@ -19,12 +22,15 @@ from tests.integration.fake_scoring import (
     Images,
     is_without_green,
     job_of,
+    outcomes,
     score,
     without_green,
 )
 from worker.bundle import Bundle
+from worker.engine import Inference
 from worker.errors import EngineError
 from worker.made_up_archive import encode
+from worker.output.csv_export import write_csv
 
 
 class TestReuse:
@@ -102,3 +108,58 @@ class TestReuse:
         found = self.rows(sqlite_database, made)
         for path in ("1.png", "1-again.png"):
             assert (found[path].status, found[path].failure_code) == (ImageStatus.FAILED, FailureCode.ENGINE_ERROR)
+
+
+class _SevenEngine(FakeEngine):
+    """An engine of a bundle with three classes."""
+
+    def infer(self, images: Images) -> Inference:
+        inference = super().infer(images)
+        melanoma = inference.probability
+        table = np.stack([melanoma * 0.5, melanoma * 0.25, 1 - melanoma * 0.75], axis=1)
+        return replace(inference, class_probabilities=table)
+
+
+@pytest.fixture
+def seven(bundle: Bundle) -> Bundle:
+    """A bundle of three classes, two of them malignant."""
+    changes = {
+        "classes": ("mel", "bcc", "nv"),
+        "malignant": ("mel", "bcc"),
+        "outputs": (*bundle.manifest.outputs, "class_probabilities"),
+    }
+    return replace(bundle, manifest=bundle.manifest.model_copy(update=changes))
+
+
+def test_all_classes_are_kept_and_reused(database: Engine, seven: Bundle, archive: Path) -> None:
+    (archive / "twin.jpg").write_bytes((archive / "0.jpg").read_bytes())
+    first = job_of(database, archive)
+    score(database, first, seven, _SevenEngine())
+    again = job_of(database, archive)
+    engine = _SevenEngine()
+    score(database, again, seven, engine)
+    assert engine.batches == [], "nothing is inferred twice"
+    for made in (first, again):
+        for found in outcomes(database, made).values():
+            assert found.raw_probability is not None
+            raw = found.raw_probability
+            assert found.class_probabilities == pytest.approx({"mel": raw / 2, "bcc": raw / 4, "nv": 1 - raw * 0.75})
+            assert found.malignant_probability == pytest.approx(raw * 0.75)
+    line = next(csv.DictReader(_export(database, first)))
+    assert line["class_probabilities"].startswith("mel=0.")
+    assert float(line["malignant_probability"]) > 0
+
+
+def _export(database: Engine, made: MadeJob) -> io.StringIO:
+    file = io.StringIO()
+    read(database, lambda c: write_csv(outcomes_by_image(c, made.job_id), file))
+    file.seek(0)
+    return file
+
+
+def test_a_bundle_of_two_classes_has_no_others(database: Engine, bundle: Bundle, archive: Path) -> None:
+    made = job_of(database, archive)
+    score(database, made, bundle, FakeEngine())
+    assert {(end.class_probabilities, end.malignant_probability) for end in outcomes(database, made).values()} == {
+        (None, None)
+    }

@@ -20,6 +20,8 @@ ROW = OutcomeRow(
     flag=TriageFlag.HIGH_RISK,
     probability=0.1 + 0.2,
     raw_probability=0.9,
+    malignant_probability=0.625,
+    class_probabilities={"mel": 0.5, "bcc": 0.125, "nv": 0.375},
     threshold=0.25,
     policy="youden",
     bundle_name="made-up",
@@ -35,7 +37,15 @@ ROW = OutcomeRow(
     ended_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
 NOT_SCORED = replace(
-    ROW, flag=None, probability=None, raw_probability=None, engine=None, reused=None, image_sha256=None
+    ROW,
+    flag=None,
+    probability=None,
+    raw_probability=None,
+    malignant_probability=None,
+    class_probabilities=None,
+    engine=None,
+    reused=None,
+    image_sha256=None,
 )
 
 
@@ -58,6 +68,8 @@ def test_a_scored_image_line_by_line() -> None:
         # Every digit: two lines that differ in the last one must not tie.
         "probability": "0.30000000000000004",
         "raw_probability": "0.9",
+        "malignant_probability": "0.625",
+        "class_probabilities": "mel=0.5000 bcc=0.1250 nv=0.3750",
         "threshold": "0.25",
         "policy": "youden",
         "bundle": "made-up 1",

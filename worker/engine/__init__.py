@@ -20,11 +20,13 @@ class Inference:
         probability: of melanoma, before calibration, (n,), float64.
         features: pooled features, (n, channels), float32.
         feature_map: last feature map, (n, height, width, channels), float32.
+        class_probabilities: of the bundle's classes, (n, classes), float64; None when the bundle has two classes only.
     """
 
     probability: npt.NDArray[np.float64]
     features: npt.NDArray[np.float32]
     feature_map: npt.NDArray[np.float32]
+    class_probabilities: npt.NDArray[np.float64] | None = None
 
 
 class Engine(Protocol):
@@ -81,3 +83,24 @@ def checked_probabilities(values: npt.NDArray[np.float32], count: int) -> npt.ND
     if flat.shape != (count,) or not np.all((flat >= 0) & (flat <= 1)):
         raise EngineError(f"the model gave {flat.shape[0]} values for {count} images, or one outside 0 to 1")
     return flat
+
+
+def checked_distributions(values: npt.NDArray[np.float32], count: int, classes: int) -> npt.NDArray[np.float64]:
+    """Refuse what is not one probability per image and class, adding up to one.
+
+    Args:
+        values: (n, classes).
+        count: images in the batch.
+        classes: of the bundle.
+
+    Returns:
+        (n, classes), float64.
+
+    Raises:
+        EngineError: of another shape, not a number, outside 0 to 1, or not adding up to one.
+    """
+    table = np.asarray(values, np.float64)
+    right = table.shape == (count, classes) and np.all((table >= 0) & (table <= 1))
+    if not right or np.abs(table.sum(axis=1) - 1).max() > 1e-3:
+        raise EngineError(f"the model gave {table.shape} class probabilities for {count} images, or impossible ones")
+    return table

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import openvino
 
 from worker.bundle import Bundle
-from worker.engine import Inference, checked_probabilities
+from worker.engine import Inference, checked_distributions, checked_probabilities
 from worker.errors import EngineError
 
 
@@ -41,19 +41,26 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise EngineError(f"OpenVINO cannot load the bundle's model.xml: {error}") from None
         self._request = compiled.create_infer_request()
+        self._outputs, self._classes = bundle.manifest.outputs, len(bundle.manifest.classes)
         self.label = f"openvino {openvino.__version__.split('-')[0]}"
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
         """Score preprocessed images; see `worker.engine.Engine.infer`."""
         parts = [self._infer_one(images[index : index + 1]) for index in range(len(images))]
-        probability, features, feature_map = (np.concatenate(column) for column in zip(*parts, strict=True))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+        distributions = joined.get("class_probabilities")
         return Inference(
-            probability=checked_probabilities(probability, len(images)), features=features, feature_map=feature_map
+            probability=checked_probabilities(joined["probability"], len(images)),
+            features=joined["features"],
+            feature_map=joined["feature_map"],
+            class_probabilities=None
+            if distributions is None
+            else checked_distributions(distributions, len(images), self._classes),
         )
 
-    def _infer_one(self, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+    def _infer_one(self, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         try:
             result = self._request.infer({0: image})
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {error}") from None
-        return tuple(np.array(result[name]) for name in ("probability", "features", "feature_map"))
+        return {name: np.array(result[name]) for name in self._outputs}

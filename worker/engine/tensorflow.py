@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.bundle import Bundle
-from worker.engine import Inference, checked_probabilities
+from worker.engine import Inference, checked_distributions, checked_probabilities
 from worker.errors import EngineError
 
 
@@ -32,13 +32,18 @@ class TensorFlowEngine:
             self._model = keras.saving.load_model(bundle.folder / "model.keras", compile=False, safe_mode=True)
         except (OSError, ValueError) as error:
             raise EngineError(f"Keras cannot load the bundle's model.keras: {error}") from None
+        self._classes = len(bundle.manifest.classes)
         self.label = f"tensorflow {tensorflow.__version__}"
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
         """Score preprocessed images; see `worker.engine.Engine.infer`."""
         outputs = self._model(images.astype(np.float32), training=False)
+        distributions = outputs.get("class_probabilities")
         return Inference(
             probability=checked_probabilities(np.asarray(outputs["probability"]), len(images)),
             features=np.asarray(outputs["features"]),
             feature_map=np.asarray(outputs["feature_map"]),
+            class_probabilities=None
+            if distributions is None
+            else checked_distributions(np.asarray(distributions), len(images), self._classes),
         )

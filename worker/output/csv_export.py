@@ -1,7 +1,7 @@
 """A job's outcomes as CSV, one line per image."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from db.predictions import OutcomeRow
@@ -13,6 +13,8 @@ COLUMNS = (
     "flag",
     "probability",
     "raw_probability",
+    "malignant_probability",
+    "class_probabilities",
     "threshold",
     "policy",
     "bundle",
@@ -57,6 +59,8 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
         flag,
         row.probability,
         row.raw_probability,
+        row.malignant_probability,
+        None if row.class_probabilities is None else _by_class(row.class_probabilities),
         row.threshold,
         row.policy,
         f"{row.bundle_name} {row.bundle_version}",
@@ -68,6 +72,11 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
         row.failure_code or row.ungradable_reason,
         row.reason,
     )
+
+
+def _by_class(probabilities: Mapping[str, float]) -> str:
+    """``akiec=0.0103 bcc=0.0021 …``."""
+    return " ".join(f"{name}={probability:.4f}" for name, probability in probabilities.items())
 
 
 def _text(value: str | None) -> str | None:
