@@ -133,7 +133,7 @@ def test_a_run_killed_in_an_epoch_ends_as_if_undisturbed(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BalancedBatches, "_batch", killed)
         # TensorFlow turns what its data threads raise into an error of its own.
-        with pytest.raises(BaseException, check=lambda error: "Killed" in repr(error)):  # noqa: B017
+        with pytest.raises(BaseException, check=lambda error: "Killed" in f"{error} {error!r}"):  # noqa: B017
             fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == epoch
     fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
