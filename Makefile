@@ -8,6 +8,7 @@ PYTEST ?=
 
 # Without ensurepip, which some systems split off: the pip that is there installs into the environment.
 PIP = $(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --no-warn-script-location
+DRILLS = $(VENV)/bin/python -m pytest -q -n 3 tests/acceptance/drills
 PINS = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate -c requirements/constraints.in \
 	pyproject.toml requirements/build.in --extra local --extra postgres
@@ -20,11 +21,17 @@ help: ## List the commands
 demo: $(VENV)/run.done ## Score an archive with the whole system: made-up pictures, or IMAGES=folder
 	@DERMQ_HOME=$(CURDIR)/.demo $(VENV)/bin/dermq demo $(if $(IMAGES),"$(IMAGES)")
 
+# The drills apart from the others, because they mostly wait and so run side by side.
 test: $(VENV)/dev.done ## Run every test (PYTEST="-k name" for some)
+ifeq ($(PYTEST),)
+	@$(VENV)/bin/python -m pytest -q --ignore=tests/acceptance/drills
+	@DERMQ_DRILL_STORM_SECONDS=$${DERMQ_DRILL_STORM_SECONDS:-30} $(DRILLS)
+else
 	@$(VENV)/bin/python -m pytest -q $(PYTEST)
+endif
 
-drills: $(VENV)/dev.done ## Pull every plug: the fault drills of docs/operations.md alone (part of `make test` too)
-	@$(VENV)/bin/python -m pytest -q tests/acceptance/drills $(PYTEST)
+drills: $(VENV)/dev.done ## Pull every plug: the drills of docs/operations.md alone, with storms of a minute
+	@$(DRILLS) $(PYTEST)
 
 lint: $(VENV)/dev.done ## Format check, lint, types and the import rule
 	@$(VENV)/bin/ruff format --check --quiet .

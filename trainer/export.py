@@ -18,9 +18,9 @@ from trainer.canvas import load_inputs
 from trainer.card import model_card
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
-from trainer.evaluate import choose_on_validation
 from trainer.feature_statistics import COMPONENTS, describe_features
 from trainer.ham10000 import DIAGNOSES, MALIGNANT, melanoma_or_nevus, read_ham10000
+from trainer.policies import choose_on_validation
 from trainer.splits import TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
 from worker.bundle import (
     MANIFEST_NAME,
@@ -94,7 +94,7 @@ def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -
         _write_references(model, folder, config)
         manifest = _manifest(dataset, run, config, name=name, version=version)
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(dataset, run, folder, manifest)})
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest, BACKBONES[config.backbone].weights_from))
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), _report(run)))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
         (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))
@@ -105,6 +105,23 @@ def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     return load_bundle(target)
+
+
+def _weights_from(run: Path, config: FitConfig) -> str:
+    """Where the backbone's first weights came from: as the run noted it, or as its backbone takes them by default."""
+    try:
+        return str(json.loads((run / "run.json").read_text())["weights_from"])
+    except (FileNotFoundError, KeyError):
+        return BACKBONES[config.backbone].weights_from
+
+
+def _report(run: Path) -> dict[str, Any] | None:
+    """The evaluation's figures, which the card tells in full; a run evaluated before there were any has none."""
+    try:
+        report: dict[str, Any] = json.loads((run / "report.json").read_text())
+    except FileNotFoundError:
+        return None
+    return report
 
 
 def _convert(model: keras.Model, folder: Path, size: int) -> None:

@@ -47,8 +47,8 @@ from trainer.watch import ValidationWatch
 from worker.images.preprocess import Preprocessing
 from worker.terminal import make_console
 
-#: Images a prediction step holds; only memory depends on it.
-_PREDICT_BATCH = 64
+#: Images in a prediction step. Keras keeps the output of every layer until a step ends, 140 MB an image with ResNet50.
+_PREDICT_BATCH = 16
 
 
 def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Console | None = None) -> float:
