@@ -1,5 +1,6 @@
 """The heads on a backbone: the reference one for two classes, and one for the seven diagnoses."""
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,10 @@ def build_seven_class_classifier(
 def _hidden(base: keras.Model) -> Any:
     features = layers.GlobalAveragePooling2D(name="features")(base.output)
     hidden = layers.Dense(128, activation="relu", name="hidden")(features)
-    return layers.Dropout(0.5, name="dropout")(hidden)
+    # Drawn from the generator that Keras itself would draw from. Without a seed PyTorch's dropout uses a state that no
+    # checkpoint holds.
+    seed = random.randint(1, 10**9)  # noqa: S311
+    return layers.Dropout(0.5, seed=seed, name="dropout")(hidden)
 
 
 def with_all_outputs(classifier: keras.Model) -> keras.Model:

@@ -27,6 +27,9 @@ class FitConfig:
         epochs: of the fine-tuning; with two classes passes over the training melanomas, with seven rounds of `draws`.
         unfreeze_last: layers at the end of the backbone that are fine-tuned; -1 means all, 0 none.
         draws: images in an epoch, with seven classes.
+        share_of_two: share of the draws that are melanomas and nevi, as many of each; the rest goes to the other five
+            diagnoses alike. 2/7 draws all seven alike.
+        batch_normalisation: ``frozen`` keeps ImageNet's statistics; ``trained`` learns those of dermoscopy.
         batch_size: images in a batch; with two classes half of them melanomas.
         learning_rate: peak of the fine-tuning's cosine schedule, for AdamW.
         warmup_epochs: epochs in which the rate rises from zero to its peak.
@@ -54,6 +57,8 @@ class FitConfig:
     epochs: int = 30
     unfreeze_last: int = -1
     draws: int = 3500
+    share_of_two: float = 2 / 7
+    batch_normalisation: str = "frozen"
     batch_size: int = 32
     learning_rate: float = 5e-4
     warmup_epochs: float = 2.0
@@ -70,7 +75,11 @@ class FitConfig:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("classes", ("two", "seven")), ("split", ("lesion-disjoint", "random-images"))):
+        for name, allowed in (
+            ("classes", ("two", "seven")),
+            ("split", ("lesion-disjoint", "random-images")),
+            ("batch_normalisation", ("frozen", "trained")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"Received: {name}={getattr(self, name)!r}. Expected: {' or '.join(map(repr, allowed))}."
@@ -85,6 +94,8 @@ class FitConfig:
                 raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: at least {least}.")
         if self.head_epochs + self.epochs < 1:
             raise ValueError("Received: head_epochs=0 and epochs=0. Expected: at least one epoch.")
+        if not 0 < self.share_of_two < 1:
+            raise ValueError(f"Received: share_of_two={self.share_of_two}. Expected: above 0 and below 1.")
         if not 0 <= self.ema_momentum < 1:
             raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 

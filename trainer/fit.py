@@ -22,6 +22,7 @@ from trainer.checkpoint import Progress, read_progress, restore_checkpoint
 from trainer.classifier import Classifier, build_classifier, build_seven_class_classifier
 from trainer.config import FitConfig
 from trainer.curves import draw_curves
+from trainer.fused_batch_normalisation import fused_batch_normalisation
 from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus, read_ham10000
 from trainer.near_duplicates import linked_groups
 from trainer.reference import measure_reference
@@ -211,15 +212,16 @@ def _train(
                 loss=validation_loss,
                 labels=labels,
             )
-            classifier.trained.fit(
-                batches,
-                initial_epoch=progress.epoch,
-                epochs=stage.end,
-                callbacks=[told, watch, shown],
-                # Keras would shuffle the batches by the state of Python's own generator, which no checkpoint holds.
-                shuffle=False,
-                verbose=0,
-            )
+            with fused_batch_normalisation(classifier.trained):
+                classifier.trained.fit(
+                    batches,
+                    initial_epoch=progress.epoch,
+                    epochs=stage.end,
+                    callbacks=[told, watch, shown],
+                    # Keras would shuffle the batches by the state of Python's own generator, which no checkpoint holds.
+                    shuffle=False,
+                    verbose=0,
+                )
     return progress.best_auc
 
 
@@ -248,10 +250,11 @@ def _batches(
             seed=config.seed,
             augmentation=Augmentation(),
         )
+    share = config.share_of_two
     return ClassBalancedBatches(
         canvases,
         train["dx"].map(DIAGNOSES.index).to_numpy(),
-        classes=len(DIAGNOSES),
+        shares=[share / 2 if dx in ("mel", "nv") else (1 - share) / (len(DIAGNOSES) - 2) for dx in DIAGNOSES],
         draws=config.draws,
         size=config.size,
         batch_size=config.batch_size,

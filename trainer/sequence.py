@@ -1,6 +1,8 @@
 """Balanced training batches, for two classes and for seven."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -107,7 +109,7 @@ class BalancedBatches(_AugmentedBatches):
 
 
 class ClassBalancedBatches(_AugmentedBatches):
-    """Every class equally often in an epoch of a given length, however rare it is.
+    """Every class with its share of an epoch of a given length, however rare it is.
 
     A class is walked through in random order, again and again, so that a rare one repeats itself evenly and a common
     one shows other images each epoch.
@@ -115,7 +117,7 @@ class ClassBalancedBatches(_AugmentedBatches):
     Args:
         canvases: (images, height, width, 3), uint8, RGB.
         labels: (images,), class numbers from 0; each must occur.
-        classes: number of classes.
+        shares: of each class in an epoch, all positive, adding up to 1.
         draws: images in an epoch.
         size: side of the model's input in pixels.
         batch_size: images in a batch.
@@ -123,7 +125,7 @@ class ClassBalancedBatches(_AugmentedBatches):
         augmentation: the random changes.
 
     Raises:
-        ValueError: a class is missing, or there are fewer draws than classes.
+        ValueError: a class is missing, the shares are none, or there are so few draws that a class gets none.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class ClassBalancedBatches(_AugmentedBatches):
         canvases: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.int64],
         *,
-        classes: int,
+        shares: Sequence[float],
         draws: int,
         size: int,
         batch_size: int,
@@ -139,23 +141,27 @@ class ClassBalancedBatches(_AugmentedBatches):
         augmentation: Augmentation,
     ) -> None:
         super().__init__(canvases, size=size, seed=seed, augmentation=augmentation)
-        self._labels, self._batch_size, self._draws = labels, batch_size, draws
-        self._one_hot = np.eye(classes, dtype=np.float32)
-        self._members = [np.flatnonzero(labels == number) for number in range(classes)]
+        if min(shares, default=0) <= 0 or not math.isclose(sum(shares), 1):
+            raise ValueError(f"Received: shares={list(shares)}. Expected: positive numbers that add up to 1.")
+        self._labels, self._batch_size = labels, batch_size
+        # Ends of running sums, rounded: whatever the shares, the draws of all classes are as many as asked for.
+        ends = np.rint(np.cumsum(shares) * draws).astype(int)
+        self._draws = np.diff(ends, prepend=0)
+        self._one_hot = np.eye(len(shares), dtype=np.float32)
+        self._members = [np.flatnonzero(labels == number) for number in range(len(shares))]
         if missing := [number for number, members in enumerate(self._members) if not len(members)]:
             raise ValueError(f"Received: no image of the classes {missing}. Expected: at least one of each.")
-        if draws < classes or batch_size < 1:
+        if self._draws.min() < 1 or batch_size < 1:
             raise ValueError(
-                f"Received: draws={draws}, batch_size={batch_size}. Expected: at least {classes} draws, one a class, "
-                "in batches of at least 1."
+                f"Received: draws={draws}, batch_size={batch_size}. Expected: enough draws for one of each class, at "
+                f"least {math.ceil(1 / min(shares))}, in batches of at least 1."
             )
         self._draw(np.random.default_rng((seed, 0)))
 
     def _draw(self, rng: np.random.Generator) -> None:
-        share = self._draws // len(self._members)
         drawn = [
-            np.concatenate([rng.permutation(members) for _ in range(-(-share // len(members)))])[:share]
-            for members in self._members
+            np.concatenate([rng.permutation(members) for _ in range(-(-count // len(members)))])[:count]
+            for members, count in zip(self._members, self._draws, strict=True)
         ]
         self._order = rng.permutation(np.concatenate(drawn))
 

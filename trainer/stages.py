@@ -1,7 +1,7 @@
 """The stages of a training: first the head alone on a frozen backbone, then fine-tuning of the backbone's end.
 
-Batch normalisation stays in inference mode in both: the statistics of ImageNet serve, and batches of a few dozen images
-would only add noise to them.
+Batch normalisation stays in inference mode in both unless the settings say otherwise, and always while only the head
+learns.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,8 @@ def prepare(classifier: Classifier, stage: Stage, config: FitConfig, *, steps_pe
         steps_per_epoch: batches in an epoch, which the schedule is counted in.
     """
     unfreeze(classifier.backbone, 0 if stage.name == HEAD else config.unfreeze_last)
-    freeze_batch_normalisation(classifier.trained)
+    if stage.name == HEAD or config.batch_normalisation == "frozen":
+        freeze_batch_normalisation(classifier.trained)
     optimizer = _optimizer(stage, config, steps_per_epoch)
     classifier.trained.compile(
         optimizer=optimizer,
@@ -74,7 +75,7 @@ def unfreeze(backbone: keras.Model, last: int) -> None:
 
 
 def freeze_batch_normalisation(model: keras.Model) -> None:
-    """Keep batch normalisation in inference mode: its ImageNet statistics serve, and a step takes half the time."""
+    """Keep batch normalisation in inference mode, with the statistics that it has."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False

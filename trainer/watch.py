@@ -65,7 +65,8 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trained, progress = self._classifier.trained, self.progress
-        live = [keras.ops.convert_to_numpy(variable) for variable in trained.trainable_variables]
+        # Copies: PyTorch hands out its own memory, which the next line writes to.
+        live = [np.array(keras.ops.convert_to_numpy(variable)) for variable in trained.trainable_variables]
         # The moving average, where there is one, takes the place of the weights to be looked at and kept.
         trained.optimizer.finalize_variable_values(trained.trainable_variables)
         probabilities = self._predict(self._classifier.scoring)

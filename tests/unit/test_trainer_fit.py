@@ -276,3 +276,24 @@ def test_a_weights_file_is_recorded_by_name_and_hash(dataset: Path, tmp_path: Pa
     assert (recorded.weights, recorded.weights_sha256) == ("mine.weights.h5", digest)
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["weights_from"] == f"file mine.weights.h5, SHA-256 {digest}"
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("frozen", False), ("trained", True)])
+def test_batch_normalisation_learns_its_statistics_only_when_told_to(mode: str, moves: bool) -> None:
+    import keras
+
+    from trainer.classifier import build_seven_class_classifier
+    from trainer.fused_batch_normalisation import fused_batch_normalisation
+    from trainer.stages import prepare, stages_of
+
+    classifier = build_seven_class_classifier("efficientnet-lite0", 64, weights="none")
+    config = FitConfig(classes="seven", batch_normalisation=mode, size=64)
+    prepare(classifier, stages_of(config)[0], config, steps_per_epoch=1)
+    normalisation = next(
+        layer for layer in classifier.backbone.layers if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    before = normalisation.get_weights()[2]
+    images = np.random.default_rng(1).uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
+    with fused_batch_normalisation(classifier.trained):
+        classifier.trained.train_on_batch(images, np.eye(7, dtype=np.float32)[:4])
+    assert (not np.array_equal(normalisation.get_weights()[2], before)) == moves

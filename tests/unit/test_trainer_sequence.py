@@ -151,7 +151,7 @@ def test_an_empty_batch_is_refused(make: Make, batch_size: int) -> None:
 
 
 class TestSevenClasses:
-    """Class-balanced batches: every class equally often, however rare."""
+    """Class-balanced batches: every class with its share, however rare."""
 
     LABELS = np.array([0] * 3 + [1] * 40 + [2] * 10)
 
@@ -161,7 +161,7 @@ class TestSevenClasses:
 
         reds = np.zeros((len(self.LABELS), 12, 16, 3), np.uint8)
         reds[..., 0] = (3 * np.arange(len(self.LABELS)) + 1)[:, None, None]
-        defaults = {"classes": 3, "draws": 30, "size": 8, "batch_size": 7, "seed": 1, "augmentation": PLAIN}
+        defaults = {"shares": [1 / 3] * 3, "draws": 30, "size": 8, "batch_size": 7, "seed": 1, "augmentation": PLAIN}
         return lambda labels=self.LABELS, **changes: ClassBalancedBatches(reds, labels, **(defaults | changes))
 
     def test_every_class_is_shown_equally_often_and_with_its_label(self, seven: Make) -> None:
@@ -177,6 +177,11 @@ class TestSevenClasses:
         assert max(rare) - min(rare) <= 1
         assert len({image for image in drawn if self.LABELS[image] == 1}) == 10
 
+    def test_classes_get_their_shares_and_none_is_lost_by_rounding(self, seven: Make) -> None:
+        batches = seven(shares=[0.25, 0.6, 0.15], draws=31)
+        given = np.concatenate([batches[index][1] for index in range(len(batches))])
+        assert given.sum(axis=0).tolist() == [8, 18, 5]
+
     def test_another_epoch_shows_other_images(self, seven: Make) -> None:
         batches = seven()
         first = shown(batches[0][0])
@@ -187,7 +192,9 @@ class TestSevenClasses:
         ("changes", "words"),
         [
             ({"labels": np.zeros(53, int)}, r"classes \[1, 2\]"),
-            ({"draws": 2}, "draws=2"),
+            ({"draws": 2}, "at least 3"),
+            ({"shares": [0.5, 0.5, 0.5]}, "add up to 1"),
+            ({"shares": [1.5, -0.5, 0.0]}, "positive numbers"),
             ({"batch_size": 0}, "batch_size=0"),
         ],
     )
