@@ -46,8 +46,8 @@ PARITY_TOLERANCE = 0.005
 _QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
 #: File of the feature statistics.
 _FEATURES_FILE = "features.npz"
-#: Images inferred at a time.
-_BATCH = 64
+#: Images inferred at a time; by Keras, which keeps what every layer gives, fewer.
+_BATCH, _KERAS_BATCH = 64, 16
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
 #: Seeds of the made-up reference images.
@@ -246,7 +246,7 @@ def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) ->
     return float(np.abs(found - _probabilities(model, inputs)).max())
 
 
-def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8], batch: int = _BATCH) -> npt.NDArray[np.float64]:
+def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8], batch: int = _KERAS_BATCH) -> npt.NDArray[np.float64]:
     def infer(part: npt.NDArray[np.uint8]) -> Any:
         return keras.ops.convert_to_numpy(model(part.astype(np.float32), training=False)["probability"])
 
