@@ -246,9 +246,9 @@ def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) ->
     return float(np.abs(found - _probabilities(model, inputs)).max())
 
 
-def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8], batch: int = _KERAS_BATCH) -> npt.NDArray[np.float64]:
+def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     def infer(part: npt.NDArray[np.uint8]) -> Any:
         return keras.ops.convert_to_numpy(model(part.astype(np.float32), training=False)["probability"])
 
-    parts = [infer(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+    parts = [infer(inputs[start : start + _KERAS_BATCH]) for start in range(0, len(inputs), _KERAS_BATCH)]
     return np.concatenate(parts)[:, 0].astype(np.float64)
