@@ -23,7 +23,7 @@ from tests.acceptance.drills.parts import DrilledSystem, with_faults
 
 SECONDS = float(os.environ.get("DERMQ_DRILL_STORM_SECONDS", "60"))
 #: Whom lightning strikes, and how often relative to the others: a worker and the sweeper are back only after a delay.
-VICTIMS = {"child": 3, "submitter": 2, "worker": 1, "sweeper": 1}
+VICTIMS = {"child": 6, "submitter": 2, "worker": 1, "sweeper": 1}
 #: Seconds from one kill to the next, at least and at most.
 PAUSES = (0.3, 1.5)
 #: Chunks so small that a submission takes several transactions, of eight chunks each.
