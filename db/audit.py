@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, func, insert, select, text
 
+from db.clock import db_now
 from db.models import AuditEntry
 from db.status import AuditAction
 
@@ -57,7 +58,7 @@ def append_entry(
     content = {
         "number": number,
         # To the millisecond: both databases give back what they were given.
-        "at": _now(),
+        "at": _now(connection),
         "actor": actor[:200],
         "action": action,
         "job_id": job_id,
@@ -114,6 +115,7 @@ def _written(at: object) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
-def _now() -> datetime:
-    now = datetime.now(UTC)
+def _now(connection: Connection) -> datetime:
+    # The database's clock: an entry that a worker writes must not have the worker's idea of the time.
+    now = connection.execute(select(db_now())).scalar_one()
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
