@@ -53,7 +53,7 @@ class FailureCode(StrEnum):
     UNREADABLE = "unreadable"
     #: The file is empty or ends too early, or its content is damaged.
     TRUNCATED = "truncated"
-    #: More bytes or pixels than the limits allow.
+    #: More bytes or pixels than the limits allow, or than the worker's memory holds.
     TOO_LARGE = "too_large"
     #: Not a JPEG, PNG, TIFF, BMP or WebP, whatever its name says.
     UNSUPPORTED_FORMAT = "unsupported_format"

@@ -157,6 +157,22 @@ class Bundle:
         """How an image becomes the model's input."""
         return Preprocessing(size=self.manifest.input.size, fit=self.manifest.input.fit)
 
+    def read(self, name: str) -> bytes:
+        """A file's bytes, checked once more: what an engine is given is what the hash says, whatever happens on disk.
+
+        Raises:
+            BundleError: the file cannot be read, or was changed since the bundle was loaded.
+        """
+        try:
+            data = (self.folder / name).read_bytes()
+        except OSError as error:
+            raise _unreadable(name, error) from None
+        found, expected = hashlib.sha256(data).hexdigest(), self.manifest.files.get(name)
+        # A bundle that is still being made has no hashes.
+        if self.manifest.files and found != expected:
+            raise _changed(name, found, expected)
+        return data
+
     def thresholds(self, policy: str) -> PolicyThreshold:
         """The numbers of a triage policy.
 
@@ -202,13 +218,21 @@ def load_bundle(folder: Path) -> Bundle:
         try:
             found = sha256_of(folder / name)
         except OSError as error:
-            raise BundleError(f"The bundle's file {name} cannot be read ({error.strerror}). Restore it.") from None
+            raise _unreadable(name, error) from None
         if found != expected:
-            raise BundleError(
-                f"The bundle's file {name} has SHA-256 {found}, {MANIFEST_NAME} says {expected}: it was changed or "
-                "damaged after export. Nothing is scored with it. Restore the bundle."
-            )
+            raise _changed(name, found, expected)
     return Bundle(folder=folder, sha256=hashlib.sha256(text).hexdigest(), manifest=manifest)
+
+
+def _unreadable(name: str, error: OSError) -> BundleError:
+    return BundleError(f"The bundle's file {name} cannot be read ({error.strerror}). Restore it.")
+
+
+def _changed(name: str, found: str, expected: str | None) -> BundleError:
+    return BundleError(
+        f"The bundle's file {name} has SHA-256 {found}, {MANIFEST_NAME} says {expected}: it was changed or damaged "
+        "after export. Nothing is scored with it. Restore the bundle."
+    )
 
 
 def sha256_of(path: Path) -> str:

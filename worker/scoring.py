@@ -96,6 +96,10 @@ def _or_fault(image_id: int, make: Callable[[], Made]) -> Made | Failed:
         return Failed(image_id=image_id, code=fault.code, sentence=fault.sentence)
     except SoftTimeLimitExceeded:
         raise
+    except MemoryError:
+        log.error("image needs more memory than there is", image=image_id)
+        sentence = "reading or preparing it takes more memory than this worker has"
+        return Failed(image_id=image_id, code=FailureCode.TOO_LARGE, sentence=sentence)
     except Exception as error:
         # Unforeseen, so the log says where; the text of the error may hold a path and stays out of it.
         log.error("image raised an unforeseen error", image=image_id, error=type(error).__name__)

@@ -24,7 +24,8 @@ class OpenVinoEngine:
         size = bundle.manifest.input.size
         try:
             core = openvino.Core()
-            model = core.read_model(bundle.folder / "model.xml")
+            # From memory: a file that OpenVINO maps can be changed under a model that is at work.
+            model = core.read_model(bundle.read("model.xml"), bundle.read("model.bin"))
             model.reshape([1, size, size, 3])
             compiled = core.compile_model(
                 model,

@@ -32,6 +32,8 @@ class TensorFlowEngine:
             self._model = keras.saving.load_model(bundle.folder / "model.keras", compile=False, safe_mode=True)
         except (OSError, ValueError) as error:
             raise EngineError(f"Keras cannot load the bundle's model.keras: {error}") from None
+        # Once more: the file that was loaded is the one that was checked.
+        bundle.read("model.keras")
         self._classes = len(bundle.manifest.classes)
         self.label = f"tensorflow {tensorflow.__version__}"
 

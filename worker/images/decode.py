@@ -11,6 +11,8 @@ from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 
 RGBImage = npt.NDArray[np.uint8]
 
+#: OpenCV's error code for an allocation that failed.
+_NO_MEMORY = -4
 #: Longest signature needed to name a format, in bytes.
 _SIGNATURE_BYTES = 12
 
@@ -54,6 +56,7 @@ def decode(data: bytes) -> RGBImage:
         ImageFaultError: ``truncated`` for an empty, short or damaged file (as far as its decoder can tell: a JPEG that
             loses its last rows but not its end marker is a picture to it), ``unsupported_format``, or ``too_large`` for
             more than `MAX_IMAGE_PIXELS` pixels (refused before the pixels are allocated).
+        MemoryError: there is not enough memory for the pixels.
     """
     if not data:
         raise ImageFaultError(FailureCode.TRUNCATED, "the file is empty (0 bytes)")
@@ -72,8 +75,12 @@ def decode(data: bytes) -> RGBImage:
                 FailureCode.TOO_LARGE,
                 f"the {name.upper()} declares more than {MAX_IMAGE_PIXELS:,} pixels, or a side beyond OpenCV's limit",
             ) from None
+        if error.code == _NO_MEMORY:
+            raise MemoryError from None
         raise ImageFaultError(FailureCode.TRUNCATED, f"the {name.upper()} is damaged: its decoder gave up") from None
     if image is None:
+        if _decodes_small(data):
+            raise MemoryError
         raise ImageFaultError(
             FailureCode.TRUNCATED, f"the {name.upper()} ends too early, is damaged, or is of a kind OpenCV cannot read"
         )
@@ -83,3 +90,14 @@ def decode(data: bytes) -> RGBImage:
             f"the {name.upper()} decodes to {image.dtype} of shape {image.shape}, expected 8-bit colour",
         )
     return cast("RGBImage", image)
+
+
+def _decodes_small(data: bytes) -> bool:
+    """Whether a 64th of the pixels can be had from a file that did not decode: then it is whole, and memory was short.
+
+    OpenCV gives the same None for both. Only JPEG is decoded small; other formats remain in doubt.
+    """
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None
+    except cv2.error:
+        return False

@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from tests.acceptance.conftest import until
 from tests.acceptance.drills.books import chunks, close_the_books, predictions
 from tests.acceptance.drills.conftest import Undisturbed
 from tests.acceptance.drills.parts import DrilledSystem, Part
@@ -29,19 +31,22 @@ def faketime() -> str:
 @pytest.mark.drill(21)
 @pytest.mark.parametrize("database", ["postgresql"])
 def test_the_clocks_of_two_workers_are_off_by_an_hour(
-    system: DrilledSystem, undisturbed: Undisturbed, faketime: str
+    system: DrilledSystem, undisturbed: Undisturbed, faketime: str, tmp_path: Path
 ) -> None:
     """Guards that leases are measured by the database's clock alone: one worker lives in the future, one in the past.
 
     PostgreSQL only: SQLite is in the worker's own process and has its clock, which on one machine is everybody's.
     """
-    one = {"DERMQ_CONCURRENCY": "1"}
-    ahead = system.worker("ahead", wrapped_in=(faketime, "-f", "+1h"), **one, **CLOCK_ONLY)
-    behind = system.worker("behind", wrapped_in=(faketime, "-f", "-1h"), **one, **CLOCK_ONLY)
-    right = system.worker("right", **one)
+    # Hints enough that each worker is told of chunks which others have in hand, and time enough to take them away.
+    system.environment["DRILL_HINT_TIMES"] = "5"
+    slow = {"DERMQ_CONCURRENCY": "1", "DRILL_SECONDS_PER_IMAGE": "0.2"}
+    ahead = system.worker("ahead", wrapped_in=(faketime, "-f", "+1h"), **slow, **CLOCK_ONLY)
+    behind = system.worker("behind", wrapped_in=(faketime, "-f", "-1h"), **slow, **CLOCK_ONLY)
+    right = system.worker("right", **slow)
     system.sweeper()
+    until(lambda: all(" ready." in worker.log() for worker in (ahead, behind, right)), "each worker is there")
     begun = datetime.now(UTC)
-    job = system.submit(undisturbed.folder)
+    job = system.submit(undisturbed.copy(tmp_path / "archive", images=128))
     close_the_books(system, job, undisturbed.expected)
 
     now = datetime.now(UTC)

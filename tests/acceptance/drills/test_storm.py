@@ -23,11 +23,13 @@ from tests.acceptance.drills.parts import DrilledSystem, with_faults
 
 SECONDS = float(os.environ.get("DERMQ_DRILL_STORM_SECONDS", "60"))
 #: Whom lightning strikes, and how often relative to the others: a worker and the sweeper are back only after a delay.
-VICTIMS = {"child": 3, "submitter": 2, "worker": 1, "sweeper": 1}
+VICTIMS = {"child": 6, "submitter": 2, "worker": 1, "sweeper": 1}
 #: Seconds from one kill to the next, at least and at most.
 PAUSES = (0.3, 1.5)
 #: Chunks so small that a submission takes several transactions, of eight chunks each.
 SMALL_CHUNKS = {"DERMQ_CHUNK_SIZE": "4"}
+#: Seconds that a storm may last longer.
+_PATIENCE = 120.0
 #: Images that wait when the next job is submitted: the storm must not find the system at rest.
 LOW = 200
 
@@ -140,7 +142,7 @@ def _leads(pid: int) -> bool:
 
 
 @pytest.mark.drill(3)
-@pytest.mark.timeout(SECONDS + 400)
+@pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_storm_of_kills(
     database_url: str, undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -152,7 +154,8 @@ def test_a_storm_of_kills(
         submitter = _Submitter(system, undisturbed.folder)
         try:
             over, strike = time.monotonic() + SECONDS, time.monotonic() + 2
-            while time.monotonic() < over:
+            # On a busy machine a minute may hold few strikes: it goes on until workers and their children had one.
+            while time.monotonic() < over or (not _struck(kills) and time.monotonic() < over + _PATIENCE):
                 submitter.look_after()
                 time.sleep(0.05)
                 if time.monotonic() < strike:
@@ -166,10 +169,15 @@ def test_a_storm_of_kills(
             submitter.finish()
             with capsys.disabled():
                 print(f"killed: {dict(kills)}; jobs: {len(submitter.jobs)}")
-            assert {"child", "worker"} <= set(kills), "the storm spared somebody: it was too short"
+            assert _struck(kills), "the storm spared the workers: it proves nothing"
             _close(system, submitter.jobs, undisturbed, deaths=kills["child"] + 2 * kills["worker"])
         finally:
             submitter.close()
+
+
+def _struck(kills: Counter[str]) -> bool:
+    """Whether the storm has hit what it is about: a worker, and a child of one."""
+    return {"child", "worker"} <= set(kills)
 
 
 def _kill(pid: int) -> None:
