@@ -4,9 +4,12 @@ import os
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from worker.bundle import Precision
 
 # TensorFlow's start-up notes about processors and CUDA are not for the person who trains.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -198,11 +201,18 @@ def card(run: Path, out: Path | None) -> None:
 @_DATASET
 @click.option("--name", default="ham10000-mel-nv", show_default=True)
 @click.option("--version", required=True, help="Version of the bundle, for example 1.")
-def export(run: Path, bundle: Path, dataset: Path, name: str, version: str) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "int8"]),
+    default="float32",
+    show_default=True,
+    help="int8 is refused where it costs too much on the test images.",
+)
+def export(run: Path, bundle: Path, dataset: Path, name: str, version: str, precision: "Precision") -> None:
     """Write the bundle of RUN into the folder BUNDLE, if it equals the Keras model on real images."""
     from trainer.export import export
 
-    exported = export(dataset, run, bundle, name=name, version=version)
+    exported = export(dataset, run, bundle, name=name, version=version, precision=precision)
     click.echo(f"{bundle}: {exported.manifest.name} {exported.manifest.version}, SHA-256 {exported.sha256}")
 
 

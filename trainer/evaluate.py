@@ -29,6 +29,7 @@ from trainer.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
 from trainer.leakage import check_leakage
 from trainer.look import look_at
 from trainer.missed import missed_melanomas
+from trainer.openings import log_opening, openings_of
 from trainer.other_runs import compare_seeds, sources_left_out
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
 from trainer.report import write_report
@@ -142,7 +143,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     # What does not fit is refused before the test split is opened.
     other_engine = _other_engine(frozen, options, split_sha256)
     left_out = {folder: sources_left_out(everything, folder) for folder in options.also}
-    _log_opening(run)
+    log_opening(run, "evaluate")
 
     used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split
     options.say("Scoring the test images")
@@ -238,7 +239,7 @@ def measure(
 
 def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
     """What a report says of the run it is about; no path of this machine."""
-    openings, recorded = run / "test-openings.log", run / "run.json"
+    recorded = run / "run.json"
     begun = json.loads(recorded.read_text()) if recorded.exists() else {}
     return {
         "name": run.name,
@@ -247,13 +248,8 @@ def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
         "split_kind": split_kind(run),
         "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
         "calibration": frozen.calibration.model_dump(),
-        "openings": openings.read_text().splitlines() if openings.exists() else [],
+        "openings": openings_of(run),
     }
-
-
-def _log_opening(run: Path) -> None:
-    with (run / "test-openings.log").open("a") as log:
-        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} evaluate\n")
 
 
 def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> tuple[Scorer, str]:
@@ -265,7 +261,7 @@ def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str)
 def _left_out(run: Path, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:
     """Figures of a run on the test images of the sources that it never saw, at its own frozen thresholds."""
     other = load_frozen(run)
-    _log_opening(run)
+    log_opening(run, "evaluate")
     manifest = pd.read_csv(run / "split.csv")
     seen = set(manifest.loc[manifest["split"] != TEST, "lesion_id"])
     entries = []

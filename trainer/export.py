@@ -20,8 +20,10 @@ from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
 from trainer.feature_statistics import COMPONENTS, describe_features
 from trainer.ham10000 import DIAGNOSES, MALIGNANT, melanoma_or_nevus, read_ham10000
+from trainer.openings import log_opening
 from trainer.policies import choose_on_validation
-from trainer.splits import TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
+from trainer.quantisation import CALIBRATION_IMAGES, cost_of, quantise
+from trainer.splits import TEST, TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
 from worker.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -29,6 +31,7 @@ from worker.bundle import (
     ImageQuality,
     InputSpec,
     OutOfDistribution,
+    Precision,
     QualityLimits,
     load_bundle,
     sha256_of,
@@ -63,7 +66,9 @@ class ExportError(Exception):
     """The bundle is refused; the text says what did not hold."""
 
 
-def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -> Bundle:
+def export(
+    dataset: Path, run: Path, target: Path, *, name: str, version: str, precision: Precision = "float32"
+) -> Bundle:
     """Write a run's bundle, replacing the target only when everything held.
 
     Args:
@@ -72,13 +77,14 @@ def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -
         target: folder of the bundle.
         name: of the bundle.
         version: of the bundle.
+        precision: ``float32``, or ``int8``, which opens the test split to see what it costs.
 
     Returns:
         The bundle, loaded and verified.
 
     Raises:
-        ExportError: the run is not finished, the converted model differs from the Keras model, or the bundle is too
-            large.
+        ExportError: the run is not finished, the converted model differs from the Keras model, 8 bits cost too much,
+            or the bundle is too large.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json"):
         if not (run / needed).is_file():
@@ -93,6 +99,10 @@ def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -
         _convert(model, folder, config.size)
         _write_references(model, folder, config)
         manifest = _manifest(dataset, run, config, name=name, version=version)
+        _check_parity(model, _unsealed(folder, manifest), dataset, run)
+        if precision == "int8":
+            _quantise(dataset, run, folder, manifest)
+            manifest = manifest.model_copy(update={"precision": precision})
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(dataset, run, folder, manifest)})
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), _report(run)))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -101,7 +111,6 @@ def export(dataset: Path, run: Path, target: Path, *, name: str, version: str) -
         size = sum(path.stat().st_size for path in folder.rglob("*"))
         if size > _LARGEST_BUNDLE:
             raise ExportError(f"The bundle has {size:,} bytes; the largest allowed has {_LARGEST_BUNDLE:,}.")
-        _check_parity(model, load_bundle(folder), _real_inputs(dataset, run, VALIDATION, config.size, _PARITY_IMAGES))
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     return load_bundle(target)
@@ -157,7 +166,7 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
 
 def _describe(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) -> OutOfDistribution:
     """Write ``features.npz``: where the training images lie, and how far from there validation images are."""
-    engine = load_engine("openvino", Bundle(folder=folder, sha256="", manifest=manifest), threads=os.cpu_count() or 1)
+    engine = load_engine("openvino", _unsealed(folder, manifest), threads=os.cpu_count() or 1)
 
     def features_of(split: str) -> npt.NDArray[np.float32]:
         inputs = _real_inputs(dataset, run, split, manifest.input.size, None, every_diagnosis=bool(manifest.malignant))
@@ -225,13 +234,50 @@ def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:
     return {str(quantile): float(np.quantile(values, quantile)) for quantile in _QUANTILES}
 
 
-def _check_parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> None:
+def _unsealed(folder: Path, manifest: BundleManifest) -> Bundle:
+    """The bundle that is being made, whose files have no hashes yet, for an engine to load."""
+    return Bundle(folder=folder, sha256="", manifest=manifest)
+
+
+def _check_parity(model: keras.Model, bundle: Bundle, dataset: Path, run: Path) -> None:
+    inputs = _real_inputs(dataset, run, VALIDATION, bundle.manifest.input.size, _PARITY_IMAGES)
     difference = parity(model, bundle, inputs)
     if difference > PARITY_TOLERANCE:
         raise ExportError(
             f"On {len(inputs)} real images the converted model's probability differs from the Keras model's by up to "
             f"{difference:.4f}; at most {PARITY_TOLERANCE} is allowed. Nothing was written."
         )
+
+
+def _quantise(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) -> None:
+    """Put 8-bit integers into the converted model, and what it then says of the reference images beside them."""
+    size = manifest.input.size
+    log_opening(run, "export --precision int8")
+    images = melanoma_or_nevus(images_with_split(read_ham10000(dataset), run))
+    labels = images.loc[images["split"] == TEST, "label"].to_numpy()
+    inputs = _real_inputs(dataset, run, TEST, size, None)
+    before = _inferred(folder, manifest, inputs)
+    quantise(
+        folder / "model.xml",
+        _real_inputs(dataset, run, TRAIN, size, CALIBRATION_IMAGES, every_diagnosis=bool(manifest.malignant)),
+    )
+    cost = cost_of(labels, before, _inferred(folder, manifest, inputs), manifest.calibration, manifest.thresholds)
+    if cost.faults:
+        raise ExportError(
+            f"8 bits cost too much on the {len(labels)} test images: {'; '.join(cost.faults)}. Nothing was written. "
+            "Export with --precision float32."
+        )
+    reference = folder / "reference"
+    expected = json.loads((reference / "expected.json").read_text())
+    pictures = np.stack([Preprocessing(size=size)(decode((reference / name).read_bytes())) for name in expected])
+    found = dict(zip(expected, _inferred(folder, manifest, pictures).tolist(), strict=True))
+    (reference / "expected-openvino.json").write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _inferred(folder: Path, manifest: BundleManifest, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    engine = load_engine("openvino", _unsealed(folder, manifest), threads=os.cpu_count() or 1)
+    parts = [engine.infer(inputs[start : start + _BATCH]).probability for start in range(0, len(inputs), _BATCH)]
+    return np.concatenate(parts)
 
 
 def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> float:

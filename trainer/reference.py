@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 
 from trainer.atomic import write_text
 from trainer.ham10000 import melanoma_or_nevus
-from trainer.run_folder import RunFolder, now
+from trainer.openings import log_opening
+from trainer.run_folder import RunFolder
 from trainer.splits import TEST, TRAIN, VALIDATION
 from trainer.threshold import operating_point, youden_threshold
 
@@ -55,8 +56,7 @@ def measure_reference(
     Returns:
         What ``reference.json`` holds.
     """
-    with (folder.path / "test-openings.log").open("a") as log:
-        log.write(f"{now()} fit, reference preset\n")
+    log_opening(folder.path, "fit, reference preset")
     two = melanoma_or_nevus(images)
     test, validation = (two[two["split"] == side].reset_index(drop=True) for side in (TEST, VALIDATION))
     test["probability"], validation["probability"] = predict(test), predict(validation)

@@ -18,6 +18,8 @@ from worker.images.preprocess import Fit, Preprocessing
 MANIFEST_NAME = "bundle.json"
 #: The files that an engine loads; a bundle without their hashes is refused.
 MODEL_FILES = ("model.xml", "model.bin", "model.keras")
+#: What an exported model may compute with.
+Precision = Literal["float32", "int8"]
 #: Probabilities are kept this far from 0 and 1 before the logarithm of their odds is taken.
 _ODDS_MARGIN = 1e-7
 
@@ -112,6 +114,8 @@ class BundleManifest(_Part):
     malignant: tuple[str, ...] = ()
     input: InputSpec
     outputs: tuple[str, ...]
+    #: What ``model.xml`` computes with.
+    precision: Precision = "float32"
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
     calibration: Calibration
     quality: QualityLimits

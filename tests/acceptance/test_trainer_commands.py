@@ -174,3 +174,29 @@ def test_a_conversion_that_changes_the_model_is_refused(
         trainer.export.export(dataset, run, target, name="made-up", version="1")
     assert not target.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_eight_bits_are_written_or_refused_by_what_they_cost(
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.cli import main
+
+    arguments = ["export", str(run), str(tmp_path / "int8"), "--version", "8", "--precision", "int8"]
+    monkeypatch.setattr("trainer.quantisation.LEAST_AGREEMENT", 1.01)
+    refused = CliRunner().invoke(main, [*arguments, "--dataset", str(dataset)])
+    assert refused.exit_code == 2
+    assert re.search(r"under youden \d+\.\d\d% of the flags agree", refused.output)
+    assert not (tmp_path / "int8").exists()
+
+    monkeypatch.setattr("trainer.quantisation.LEAST_AGREEMENT", 0.0)
+    monkeypatch.setattr("trainer.quantisation.GREATEST_AUROC_LOSS", 1.0)
+    _train(dataset, *arguments)
+    quantised = load_bundle(tmp_path / "int8")
+    assert quantised.manifest.precision == "int8"
+    worst, count = replay_reference(quantised, load_engine("openvino", quantised))
+    assert worst <= REPLAY_TOLERANCE
+    assert count > 0
+    # The reference engine still answers for the model in floats.
+    assert replay_reference(quantised, load_engine("tensorflow", quantised))[0] <= REPLAY_TOLERANCE
+    assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
+    assert (run / "test-openings.log").read_text().count("export --precision int8") == 2
