@@ -83,12 +83,17 @@ def export(
         The bundle, loaded and verified.
 
     Raises:
-        ExportError: the run is not finished, the converted model differs from the Keras model, 8 bits cost too much,
-            or the bundle is too large.
+        ExportError: the target holds something else than a bundle, the run is not finished, the converted model differs
+            from the Keras model, 8 bits cost too much, or the bundle is too large.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json"):
         if not (run / needed).is_file():
             raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
+    if target.exists() and not (target / MANIFEST_NAME).is_file() and (target.is_file() or any(target.iterdir())):
+        raise ExportError(
+            f"Received: {target} to write a bundle to, which holds something else. Expected: a new or empty folder, or "
+            "a bundle that is to be replaced."
+        )
     config = FitConfig.read(run)
     model = with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False))
     target.parent.mkdir(parents=True, exist_ok=True)

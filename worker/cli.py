@@ -200,13 +200,18 @@ def status(job: int | None) -> None:
 @main.command()
 @click.argument("job", type=int, required=False)
 def watch(job: int | None) -> None:
-    """Show the progress of JOB, or of the newest, until it is finished."""
+    """Show the progress of JOB, or of the newest, until it is finished, paused or cancelled.
+
+    The exit status is 0 for a finished job and 1 for one that rests unfinished.
+    """
+    from db.status import JobStatus
     from worker.progress import find_job
     from worker.summary import print_summary
 
     database = open_checked_database()
-    found = find_job(database, job)
-    print_summary(database, _watch_or_leave(database, found.id), make_console())
+    rested = _watch_or_leave(database, find_job(database, job).id)
+    print_summary(database, rested, make_console())
+    sys.exit(0 if rested.status is JobStatus.FINISHED else 1)
 
 
 @main.command()

@@ -99,7 +99,8 @@ class Intake:
         if self.same_source:
             earlier = ", ".join(map(str, self.same_source))
             notes.append(
-                f"The same source was submitted before as job {earlier}; dermq cancel {self.job_id} undoes this."
+                f"The same source was submitted before as job {earlier}; `dermq cancel "
+                f"{self.job_id}` stops it, and `dermq delete {self.job_id}` then removes it."
             )
         if self.not_found:
             notes.append(

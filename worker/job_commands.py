@@ -113,7 +113,9 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
 def delete(job: int, yes: bool) -> None:
     """Remove JOB with its images, predictions and patient data; the audit log keeps that it was."""
     from db.control import delete_job
+    from worker.progress import find_job
 
+    find_job(open_checked_database(), job)
     if not yes:
         click.confirm(f"Remove job {job} with all its outcomes and patient references for good?", abort=True)
     refusal = "Expected: a job that is finished or cancelled; `dermq cancel` it first."

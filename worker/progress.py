@@ -38,14 +38,8 @@ def find_job(database: Engine, job_id: int | None) -> JobView:
     if not jobs:
         known = read(database, lambda connection: view_jobs(connection, limit=5))
         numbers = ", ".join(str(job.id) for job in known)
-        raise DermqError(
-            (f"Received: job {job_id}. " if job_id is not None else "")
-            + (
-                f"Expected: a job's number, for example {numbers}."
-                if known
-                else "There are no jobs yet: `dermq submit`."
-            )
-        )
+        missing = f"There is no job {job_id}, or it was deleted. " if job_id is not None else ""
+        raise DermqError(missing + (f"The newest: {numbers}." if known else "There are no jobs yet: `dermq submit`."))
     return jobs[0]
 
 

@@ -200,3 +200,15 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
     assert replay_reference(quantised, load_engine("tensorflow", quantised))[0] <= REPLAY_TOLERANCE
     assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
     assert (run / "test-openings.log").read_text().count("export --precision int8") == 2
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(dataset: Path, run: Path, tmp_path: Path) -> None:
+    from trainer.cli import main
+
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    arguments = ["export", str(run), str(tmp_path), "--version", "1", "--dataset", str(dataset)]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    assert "holds something else" in refused.output
+    assert precious.read_text() == "mine"

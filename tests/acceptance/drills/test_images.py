@@ -60,8 +60,8 @@ def test_an_image_loops_for_ever(system: DrilledSystem, undisturbed: Undisturbed
     failed = {"0005.jpg": FailureCode.TIMED_OUT, "0021.jpg": FailureCode.CRASHED_WORKER}
     close_the_books(system, job, undisturbed.expected, failed=failed)
     slow, deaf, neighbour = (chunk.attempt for chunk in chunks(system, job))
-    # One attempt that nobody was prepared for, one that ends the image, one for the rest of the chunk; a busy machine may
-    # need one more, for with this time limit a chunk can be slow without any fault of its images.
+    # One attempt that nobody was prepared for, one that ends the image, one for the rest of the chunk. A busy machine
+    # may need one more: under this time limit a chunk can be slow without any fault of its images.
     assert slow in (3, 4)
     assert deaf in (ATTEMPTS, ATTEMPTS + 1)
     assert neighbour in (1, 2)
