@@ -1,7 +1,6 @@
 """Read image files for an evaluation: each is decoded once, and everything that a report needs is taken from it."""
 
 import base64
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,14 +59,3 @@ def picture(path: Path) -> str:
         ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _PICTURE_QUALITY]
     )[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-
-
-def digests(paths: Sequence[Path]) -> list[str]:
-    """SHA-256 of each file in hexadecimal."""
-
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, paths))
