@@ -145,6 +145,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
                 app=make_app(settings),
                 bundle=load_bundle(settings.bundle),
                 on_progress=lambda images: status.update(f"taking in … {images:,} images"),
+                # Before the job is ended: killed in between, it is told and still there to be gone on with.
+                on_recorded=click.echo,
             )
     except SQLAlchemyError:
         click.echo("Broken off: what was taken in stays, and the same `dermq submit` again goes on with it.", err=True)
@@ -157,7 +159,6 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             signal.signal(number, handler)
     for note in intake.notes():
         console.print(note, highlight=False, markup=False)
-    click.echo(intake.job_id)
     if then_watch:
         _watch_or_leave(database, intake.job_id)
 

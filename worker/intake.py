@@ -130,6 +130,7 @@ def submit(
     app: Celery,
     bundle: Bundle,
     on_progress: Callable[[int], None] = lambda images: None,
+    on_recorded: Callable[[int], None] = lambda job_id: None,
 ) -> Intake:
     """Record a job with its images and chunks, and hint each chunk once it is committed.
 
@@ -143,6 +144,8 @@ def submit(
         app: the Celery application.
         bundle: that the job is scored under.
         on_progress: called with the number of images seen so far.
+        on_recorded: called with the job's number when all is recorded and before the submission is ended. Whoever has
+            not been told the number when this process dies finds a job that the same submission goes on with.
 
     Returns:
         The job's number and what was found.
@@ -214,6 +217,7 @@ def submit(
                 on_progress(intake.seen)
             # Proves the lease once more, or a job that was cancelled meanwhile would look like a success.
             renew()
+        on_recorded(intake.job_id)
         transact(database, end)
     except SubmissionLostError:
         raise SubmissionError(

@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 from sqlalchemy import Engine
 
 from db.schema import migrate
 from db.session import open_database
 from tests.integration.databases import PostgresServer, find_postgres_binaries
+from tests.integration.submissions import messages_of
+from worker.app import make_app
 from worker.bundle import Bundle, BundleManifest
 from worker.images.made_up import draw_lesion
 from worker.made_up_archive import encode
+from worker.settings import Settings
 
 
 def _migrated(url: str) -> str:
@@ -117,3 +121,13 @@ def archive(tmp_path: Path) -> Path:
     for number in range(5):
         (root / f"{number}.jpg").write_bytes(encode(draw_lesion(number, width=300, height=240), ".jpg"))
     return root
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Celery]:
+    """The real application on a broker in memory, its queues empty."""
+    app = make_app(Settings(broker_url="memory://", home=tmp_path))  # type: ignore[arg-type]
+    messages_of(app, "urgent")
+    messages_of(app, "bulk")
+    yield app
+    app.close()

@@ -1,78 +1,26 @@
 """Intake: all that was found is recorded or nothing is, a broker that is away costs no image, and archives stream."""
 
 import os
-import socket
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from kombu.exceptions import KombuError
-from sqlalchemy import Engine, func, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, select
 
-from db.audit import entries_of
 from db.claims import claim_chunk
-from db.clock import db_now
-from db.control import cancel_job
 from db.jobs import view_jobs
 from db.models import Chunk, Image, Job
 from db.session import read, transact
-from db.status import AuditAction, ChunkStatus, JobStatus
+from db.status import ChunkStatus, JobStatus
+from tests.integration.submissions import chunks, messages_of, paths, put, rows_in, submission
 from worker.app import make_app
 from worker.broker import free_port
 from worker.bundle import Bundle
-from worker.errors import BundleError, ManifestError, SubmissionError
-from worker.intake import Intake, Submission, submit
+from worker.errors import BundleError, ManifestError
+from worker.intake import submit
 from worker.settings import Settings
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[Celery]:
-    """The real application on a broker in memory, its queues empty."""
-    app = make_app(Settings(broker_url="memory://", home=tmp_path))  # type: ignore[arg-type]
-    messages_of(app, "urgent")
-    messages_of(app, "bulk")
-    yield app
-    app.close()
-
-
-def messages_of(app: Celery, queue: str) -> list[Any]:
-    """Take every message out of a queue."""
-    messages = []
-    with app.connection_for_read() as connection:
-        channel = connection.default_channel
-        app.amqp.queues[queue](channel).declare()
-        while (message := channel.basic_get(queue, no_ack=True)) is not None:
-            messages.append(message)
-    return messages
-
-
-def put(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"not looked at by intake")
-    return root
-
-
-def submission(source: Path, **changes: Any) -> Submission:
-    given = {"source": source, "root": None, "policy": "youden", "urgent": False, "chunk_size": 2}
-    return Submission(**{**given, **changes})
-
-
-def paths(database: Engine, intake: Intake) -> list[str]:
-    query = select(Image.path).where(Image.job_id == intake.job_id).order_by(Image.id)
-    return read(database, lambda c: list(c.scalars(query)))
-
-
-def chunks(database: Engine) -> list[Any]:
-    return read(database, lambda c: list(c.execute(select(Chunk).order_by(Chunk.id))))
-
-
-def rows_in(database: Engine, *tables: type) -> list[int | None]:
-    return read(database, lambda c: [c.scalar(select(func.count()).select_from(table)) for table in tables])
 
 
 def test_a_folder_becomes_a_job_with_its_chunks(
@@ -282,164 +230,3 @@ def test_a_folder_whose_own_name_is_not_utf_8(
 ) -> None:
     source = put(tmp_path / os.fsdecode(b"clinic-\xe9"), "a.jpg")
     assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).images == 1
-
-
-# A submission whose process was killed
-
-
-class _KilledError(BaseException):
-    """Stands for kill -9: nothing of intake's own cleaning up may run after it."""
-
-
-def kill_at(monkeypatch: pytest.MonkeyPatch, images: int) -> Callable[[int], None]:
-    """An ``on_progress`` that ends intake as kill -9 would: its rows stay, nobody cleans up."""
-    monkeypatch.setattr("worker.intake.withdraw_job", lambda *_: None)
-
-    def stop(seen: int) -> None:
-        if seen >= images:
-            raise _KilledError
-
-    return stop
-
-
-def as_if_dead(database: Engine) -> None:
-    """The submitter is no process of this host, and its lease has run out."""
-    transact(
-        database, lambda c: c.execute(update(Job).values(submitter="elsewhere:1:a", submitter_expires_at=db_now(-1)))
-    )
-
-
-def test_a_killed_submission_is_gone_on_with(
-    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    stop = kill_at(monkeypatch, 32)
-    with pytest.raises(_KilledError):
-        submit(submission(source), database=database, app=app, bundle=bundle, on_progress=stop)
-    as_if_dead(database)
-    (job,) = read(database, lambda c: view_jobs(c))
-    assert (job.status, job.abandoned) == (JobStatus.SUBMITTING, True)
-    put(source, "99.jpg")
-
-    intake = submit(submission(source), database=database, app=app, bundle=bundle)
-    assert (intake.job_id, intake.continued) == (job.id, True)
-    assert (intake.images, intake.repeated, intake.not_found) == (41, 0, 0)
-    assert paths(database, intake) == [*(f"{number:02}.jpg" for number in range(40)), "99.jpg"]
-    (job,) = read(database, lambda c: view_jobs(c))
-    assert (job.status, job.abandoned) == (JobStatus.QUEUED, False)
-    assert "gone on with" in "\n".join(intake.notes())
-    assert [entry.action for entry in read(database, lambda c: entries_of(c, job.id))] == [AuditAction.SUBMITTED]
-
-
-@pytest.mark.parametrize("changes", [{"policy": "sensitivity:0.95"}, {"urgent": True}, {"force": True}])
-def test_another_kind_of_submission_is_a_job_of_its_own(
-    sqlite_database: Engine,
-    app: Celery,
-    bundle: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, Any],
-) -> None:
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    stop = kill_at(monkeypatch, 16)
-    with pytest.raises(_KilledError):
-        submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=stop)
-    as_if_dead(sqlite_database)
-    intake = submit(submission(source, **changes), database=sqlite_database, app=app, bundle=bundle)
-    assert (intake.continued, intake.images) == (False, 40)
-    assert rows_in(sqlite_database, Job) == [2]
-
-
-def test_a_submission_that_is_at_work_is_not_taken_over(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
-) -> None:
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    refused = []
-
-    def submit_again(seen: int) -> None:
-        if not refused:
-            with pytest.raises(SubmissionError, match="is just taking in the same source") as caught:
-                submit(submission(source), database=sqlite_database, app=app, bundle=bundle)
-            refused.append(str(caught.value))
-
-    intake = submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=submit_again)
-    assert intake.images == 40
-    assert f"{os.getpid()} on {socket.gethostname()}" in refused[0]
-    assert "submit again in 60 s" in refused[0]
-
-
-def test_a_submitter_of_this_host_that_died_is_not_waited_for(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    stop = kill_at(monkeypatch, 16)
-    with pytest.raises(_KilledError):
-        submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=stop)
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
-    dead = f"{socket.gethostname()}:{gone.pid}:a"
-    transact(sqlite_database, lambda c: c.execute(update(Job).values(submitter=dead)))
-    assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).continued
-
-
-def test_a_submitter_that_lost_its_job_adds_nothing_and_withdraws_nothing(
-    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
-) -> None:
-    """As after SIGSTOP: meanwhile another has gone on with the job."""
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    taken: list[Intake] = []
-
-    def take_over(seen: int) -> None:
-        if not taken:
-            as_if_dead(database)
-            taken.append(submit(submission(source), database=database, app=app, bundle=bundle))
-
-    with pytest.raises(SubmissionError, match="has gone on with it"):
-        submit(submission(source), database=database, app=app, bundle=bundle, on_progress=take_over)
-    assert taken[0].continued
-    assert rows_in(database, Job, Image) == [1, 40]
-
-
-def test_a_job_that_is_cancelled_while_it_is_taken_in_ends_the_submission(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
-) -> None:
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-
-    def cancel(seen: int) -> None:
-        transact(sqlite_database, lambda c: cancel_job(c, 1, actor="night-shift@ward"))
-
-    with pytest.raises(SubmissionError, match="was cancelled"):
-        submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=cancel)
-    assert rows_in(sqlite_database, Job, Image) == [1, 16]
-
-
-def test_a_database_that_fails_leaves_the_submission_to_be_gone_on_with(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-
-    def fail(seen: int) -> None:
-        raise OperationalError("INSERT", None, Exception("disk I/O error"))
-
-    with pytest.raises(OperationalError):
-        submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=fail)
-    assert rows_in(sqlite_database, Job, Image) == [1, 16]
-    as_if_dead(sqlite_database)
-    assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).images == 40
-
-
-def test_counts_are_right_when_the_answer_to_a_commit_was_lost(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The transaction is tried again and finds everything there already: images of this submission all the same."""
-    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(20)))
-
-    def twice(database: Engine, work: Any) -> Any:
-        transact(database, work)
-        return transact(database, work)
-
-    monkeypatch.setattr("worker.intake.transact", twice)
-    intake = submit(submission(source), database=sqlite_database, app=app, bundle=bundle)
-    assert (intake.images, intake.repeated) == (20, 0)
-    assert rows_in(sqlite_database, Job, Image) == [1, 20]
-    assert [entry.action for entry in read(sqlite_database, lambda c: entries_of(c, 1))] == [AuditAction.SUBMITTED]

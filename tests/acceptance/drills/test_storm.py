@@ -86,7 +86,8 @@ class _Submitter:
         assert len(new) <= 1, "one submission has made two jobs"
         self._broken_off = new[0] if new else None
         if new and job_status(self._system, new[0]) is not JobStatus.SUBMITTING:
-            # Killed when all was recorded, before it could say so: `dermq status` shows the job.
+            # Killed when all was recorded: then it has told the number, and nobody submits again.
+            assert output.strip() == str(new[0]), "a job was ended whose number was never told"
             self._broken_off = None
             self.jobs += new
 
