@@ -10,16 +10,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, exists, func, insert, select, text
 
 from db.clock import db_now
-from db.models import AuditEntry
-from db.status import AuditAction
+from db.models import AuditEntry, Job
+from db.status import AuditAction, JobStatus
 
 #: What the first entry takes for the hash of the one before.
 GENESIS = "0" * 64
 #: Key of the advisory lock under which one entry at a time is appended on PostgreSQL. SQLite has one writer anyway.
 _ADVISORY_LOCK = 0x6465726D72
+#: The action by which alone a job comes into a status.
+_TOLD_BY = {
+    JobStatus.QUEUED: AuditAction.SUBMITTED,
+    JobStatus.FINISHED: AuditAction.FINISHED,
+    JobStatus.PAUSED: AuditAction.PAUSED,
+    JobStatus.CANCELLED: AuditAction.CANCELLED,
+}
 #: Entries read at a time for verification.
 _PAGE = 1_000
 
@@ -67,14 +74,20 @@ def append_entry(
     connection.execute(insert(AuditEntry).values(**content, previous_sha256=previous, sha256=_seal(previous, content)))
 
 
-def verify(connection: Connection) -> Verdict:
+def verify(connection: Connection, *, head: str | None = None) -> Verdict:
     """Walk the whole log.
+
+    The chain itself shows what is missing within it. What was cut off at its end shows by an earlier head that is not
+    in it any more, and by jobs in a status that no entry tells of.
+
+    Args:
+        head: that an earlier verification gave; it must still be in the chain.
 
     Returns:
         Its length, its head, and one sentence for each entry that was changed, is missing or was put in.
     """
     faults: list[str] = []
-    expected_number, previous = 1, GENESIS
+    expected_number, previous, found = 1, GENESIS, head in (None, GENESIS)
     for entry in _entries(connection):
         if entry.number != expected_number:
             faults.append(f"entry {expected_number} is missing: the next one is {entry.number}")
@@ -84,6 +97,10 @@ def verify(connection: Connection) -> Verdict:
         if entry.sha256 != _seal(entry.previous_sha256, content):
             faults.append(f"entry {entry.number} was changed")
         expected_number, previous = entry.number + 1, entry.sha256
+        found = found or previous == head
+    if not found:
+        faults.append(f"the head {head} is not in the log: entries up to it were removed or written anew")
+    faults += [f"no entry says that job {job} was {action}" for job, action in _untold(connection)]
     count = connection.execute(select(func.count()).select_from(AuditEntry)).scalar_one()
     return Verdict(entries=count, head=previous, faults=faults)
 
@@ -94,6 +111,14 @@ def entries_of(connection: Connection, job_id: int | None = None) -> list[AuditE
     if job_id is not None:
         query = query.where(AuditEntry.job_id == job_id)
     return list(connection.execute(query))  # type: ignore[arg-type] # rows with the entry's attributes
+
+
+def _untold(connection: Connection) -> Iterator[tuple[int, str]]:
+    """Jobs in a status that is reached by an action alone, and no entry of that action."""
+    for status, action in _TOLD_BY.items():
+        told = exists().where(AuditEntry.job_id == Job.id, AuditEntry.action == action)
+        query = select(Job.id).where(Job.status == status, ~told).order_by(Job.id)
+        yield from ((job, action.value) for job in connection.scalars(query))
 
 
 def _entries(connection: Connection) -> Iterator[AuditEntry]:

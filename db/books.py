@@ -1,10 +1,13 @@
 """The books of a job: does every image have exactly one end, and does every end have what belongs to it?"""
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, select
+import json
 
-from db.jobs import count_statuses, view_jobs
+from sqlalchemy import ColumnElement, Connection, Select, case, exists, func, select
+
+from db.audit import entries_of
+from db.jobs import JobView, count_statuses, view_jobs
 from db.models import Chunk, Image, Prediction
-from db.status import ChunkStatus, ImageStatus, JobStatus
+from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus, TriageFlag
 
 #: Image numbers named in a fault; the rest are counted.
 _NAMED = 10
@@ -42,6 +45,10 @@ def faults_of(connection: Connection, job_id: int) -> list[str]:
     )
     foreign = exists().where(Prediction.image_id == Image.id, Prediction.bundle_id != job.bundle_id)
     images("were scored under another bundle than the job's", foreign)
+    images("ended without a time", Image.status != ImageStatus.WAITING, Image.ended_at.is_(None))
+    images("are scored and have a failure's code", Image.status == ImageStatus.SCORED, Image.failure_code.is_not(None))
+    wrong_flag = exists().where(Prediction.image_id == Image.id, Prediction.flag != _flag_of(job))
+    images("have another flag than their probability gives", wrong_flag)
     undigested = exists().where(Prediction.image_id == Image.id, func.length(Prediction.image_sha256) != 64)
     images("have a prediction without a SHA-256", undigested)
     done_early = exists().where(Chunk.id == Image.chunk_id, Chunk.status == ChunkStatus.DONE)
@@ -50,10 +57,33 @@ def faults_of(connection: Connection, job_id: int) -> list[str]:
     held = select(func.count()).where(Image.chunk_id == Chunk.id).correlate(Chunk).scalar_subquery()
     wrong = _numbers(connection, select(Chunk.id).where(Chunk.job_id == job_id, Chunk.size != held))
     faults += [f"chunk {chunk} does not hold as many images as were put into it" for chunk in wrong]
-    counts = count_statuses(connection, job_id)
-    in_chunks = connection.execute(select(func.sum(Chunk.size)).where(Chunk.job_id == job_id)).scalar_one() or 0
-    if counts.submitted != in_chunks:
-        faults.append(f"{in_chunks} images were submitted, {counts.submitted} are there")
+    if job.status is JobStatus.FINISHED:
+        undone = _numbers(connection, select(Chunk.id).where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.DONE))
+        faults += [f"chunk {chunk} of a finished job is not done" for chunk in undone]
+    return faults + _not_as_recorded(connection, job)
+
+
+def _flag_of(job: JobView) -> ColumnElement[TriageFlag]:
+    return case(
+        (Prediction.probability >= job.threshold, TriageFlag.HIGH_RISK),
+        (Prediction.probability >= job.borderline_from, TriageFlag.BORDERLINE),
+        else_=TriageFlag.LOW_RISK,
+    )
+
+
+def _not_as_recorded(connection: Connection, job: JobView) -> list[str]:
+    """Whether as many images are there as the audit log says were submitted; rows that are gone count nowhere else."""
+    there = count_statuses(connection, job.id).submitted
+    in_chunks = connection.execute(select(func.sum(Chunk.size)).where(Chunk.job_id == job.id)).scalar_one() or 0
+    faults = [] if there == in_chunks else [f"{in_chunks} images are in chunks, {there} are there"]
+    said = [entry for entry in entries_of(connection, job.id) if entry.action == AuditAction.SUBMITTED]
+    for entry in said:
+        submitted = json.loads(entry.detail)["images"]
+        if submitted != there:
+            faults.append(f"{submitted:,} images were submitted, as the audit log has it; {there:,} are there")
+    # A job that is given up while it is taken in was never submitted.
+    if not said and job.status not in (JobStatus.SUBMITTING, JobStatus.CANCELLED):
+        faults.append("no entry of the audit log says that it was submitted")
     return faults
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
 
 from db.clock import db_now
 from db.jobs import CLAIMABLE
@@ -164,9 +165,10 @@ def waiting_images(connection: Connection, chunk_id: int) -> list[WaitingImage]:
     return [WaitingImage(**row) for row in rows]
 
 
-def mark_careful_start(connection: Connection, image_id: int) -> None:
-    """Leave the breadcrumb: this image is about to be touched in careful mode."""
-    connection.execute(update(Image).where(Image.id == image_id).values(careful_starts=Image.careful_starts + 1))
+def mark_careful_start(connection: Connection, image: WaitingImage) -> None:
+    """Leave the breadcrumb: this image is about to be touched in careful mode. Safe to run again."""
+    # Not one more than the row has: a commit whose answer was lost is tried again, and would count two deaths.
+    connection.execute(update(Image).where(Image.id == image.id).values(careful_starts=image.careful_starts + 1))
 
 
 def withdraw_careful_start(connection: Connection, image_id: int) -> None:
@@ -183,8 +185,10 @@ def take_forgotten(
 ) -> list[int]:
     """Chunks that need a hint, marked as hinted by this statement, so that two sweepers never take the same one.
 
-    A chunk needs one when its lease has run out, when it was never hinted, or, the queue being empty, when its last
-    hint is older than ``hint_after``: while the queue holds messages, a waiting chunk may just wait for its turn.
+    A chunk needs one when it was never hinted, when its lease has run out since its last hint, or when that hint must
+    have been lost: it is older than ``hint_after``, and the queue is empty, or a chunk that was hinted so much later
+    has been claimed already. Otherwise a waiting chunk may just wait for its turn, and a second message would only make
+    the queue longer, for as long as no worker is there.
 
     Args:
         urgent: of which jobs.
@@ -196,17 +200,14 @@ def take_forgotten(
         Chunk ids, oldest first.
     """
     stale = Chunk.hinted_at < db_now(-hint_after)
-    lost = and_(Chunk.status == ChunkStatus.WAITING, stale) if queue_is_empty else Chunk.id.is_(None)
-    expired = and_(
-        Chunk.status == ChunkStatus.LEASED,
-        Chunk.lease_expires_at < db_now(),
-        or_(Chunk.hinted_at.is_(None), stale),
-    )
-    never = and_(Chunk.status == ChunkStatus.WAITING, Chunk.hinted_at.is_(None))
+    lost = stale if queue_is_empty else and_(stale, Chunk.hinted_at < _overtaken_before(connection, urgent, hint_after))
+    waits = Chunk.status == ChunkStatus.WAITING
+    expired = and_(Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at < db_now())
+    unhinted = or_(Chunk.hinted_at.is_(None), and_(expired, Chunk.hinted_at < Chunk.lease_expires_at))
     chosen = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
-        .where(Job.urgent == urgent, Job.status.in_(CLAIMABLE), or_(never, expired, lost))
+        .where(Job.urgent == urgent, Job.status.in_(CLAIMABLE), or_(waits, expired), or_(unhinted, lost))
         .order_by(Chunk.id)
         .limit(limit)
         .with_for_update(of=Chunk, skip_locked=True)
@@ -214,6 +215,23 @@ def take_forgotten(
     # Materialised first: a planner may run a subquery with LIMIT more than once.
     ids = list(connection.scalars(chosen))
     return mark_hinted(connection, ids)
+
+
+def _overtaken_before(connection: Connection, urgent: bool, hint_after: float) -> datetime:
+    """Hints older than this were overtaken: the queue keeps its order, and one sent later has reached a worker."""
+    reached = (
+        select(func.max(Chunk.hinted_at))
+        .join(Job, Job.id == Chunk.job_id)
+        .where(
+            Job.urgent == urgent,
+            or_(
+                Chunk.status == ChunkStatus.DONE,
+                and_(Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now()),
+            ),
+        )
+    )
+    newest = connection.execute(reached).scalar_one()
+    return newest - timedelta(seconds=hint_after) if newest is not None else datetime.min.replace(tzinfo=UTC)
 
 
 def mark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> list[int]:

@@ -109,7 +109,9 @@ def delete_job(connection: Connection, job_id: int, *, actor: str) -> bool:
         Whether there was such a job.
     """
     ended = (JobStatus.FINISHED, JobStatus.CANCELLED)
-    if connection.execute(select(Job.id).where(Job.id == job_id, Job.status.in_(ended))).one_or_none() is None:
+    # Locked against a retry of this moment, which would reopen chunks of a job that is being removed.
+    job = select(Job.id).where(Job.id == job_id, Job.status.in_(ended)).with_for_update()
+    if connection.execute(job).one_or_none() is None:
         return False
     # Children first and by themselves: the database need not check each row's cascade.
     images = select(Image.id).where(Image.job_id == job_id).scalar_subquery()

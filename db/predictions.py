@@ -176,9 +176,10 @@ def known_predictions(connection: Connection, bundle_id: int, digests: Sequence[
         By digest, for those that are known.
     """
     rows = connection.execute(
-        select(
-            Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities
-        ).where(Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id)
+        select(Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities)
+        .where(Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id)
+        # Of several, from other engines or versions, the newest: always the same one.
+        .order_by(Prediction.id)
     )
     return {
         row.image_sha256: Known(

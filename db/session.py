@@ -14,10 +14,24 @@ ATTEMPTS = 5
 #: Seconds before the second attempt; doubled for each further one.
 BACKOFF_SECONDS = 0.2
 
+#: How long a PostgreSQL that says nothing is waited for: seconds to connect, seconds of silence before the network is
+#: asked, seconds between questions, questions; and milliseconds that sent data may go unacknowledged. Without them a
+#: server that lost its power is waited for as long as the kernel likes, two hours.
+_POSTGRES_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _URL_FORMS = "sqlite:////absolute/path/dermq.db or postgresql://user:password@host/name"
 _READ_ONLY = "dermq_read_only"
 
 Result = TypeVar("Result")
+
+
+class ReadOnlyError(Exception):
+    """The database takes no writes."""
 
 
 class DatabaseUrlError(ValueError):
@@ -55,7 +69,14 @@ def open_database(url: str) -> Engine:
         return engine
     if backend == "postgresql":
         try:
-            return create_engine(address, pool_pre_ping=True, pool_size=2, max_overflow=3, hide_parameters=True)
+            return create_engine(
+                address,
+                pool_pre_ping=True,
+                pool_size=2,
+                max_overflow=3,
+                hide_parameters=True,
+                connect_args=_POSTGRES_PATIENCE,
+            )
         except ModuleNotFoundError as error:
             raise DatabaseUrlError(
                 f"PostgreSQL needs {error.name}, which is not installed: pip install 'dermq[postgres]'."
@@ -100,6 +121,29 @@ def read(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     if engine.dialect.name == "postgresql":
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     return _with_retries(lambda: _in_transaction(engine.execution_options(**options), work))
+
+
+def refuse_read_only(connection: Connection) -> None:
+    """Pass if the transaction may write; call it in one of `transact`, which on SQLite proves it by beginning.
+
+    Raises:
+        ReadOnlyError: PostgreSQL is a standby, or set to read only.
+    """
+    if connection.dialect.name == "postgresql":
+        answer = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
+        if answer == "on":
+            raise ReadOnlyError
+
+
+def empty_write_ahead_log(engine: Engine) -> None:
+    """Take SQLite's write-ahead log over into the database and cut it off: deleted rows would stay readable in it."""
+    if engine.dialect.name != "sqlite":
+        return
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
 
 
 def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:

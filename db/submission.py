@@ -7,14 +7,17 @@ moment, so that two intakes never fill one job.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from db.audit import append_entry
 from db.clock import db_now
 from db.models import Chunk, Image, Job, ModelBundle
-from db.status import ChunkStatus, ImageStatus, JobStatus
+from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus
 
+#: Key of the advisory lock under which one submission at a time begins on PostgreSQL. SQLite has one writer anyway.
+_ADVISORY_LOCK = 0x6465726D73
 #: Paths in one query: PostgreSQL takes 65,535 bound values, SQLite 32,766.
 _PATHS_PER_QUERY = 10_000
 
@@ -116,7 +119,10 @@ def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_
 
 
 def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission]:
-    """Jobs of the same source, bundle, policy, urgency and force that are still being taken in, oldest first."""
+    """Jobs of the same source, bundle, policy, urgency and force that are still being taken in, oldest first.
+
+    Ask in the transaction that goes on with one or begins another: nobody else begins one before it ends.
+    """
     same = (
         Job.root == job.root,
         Job.manifest == job.manifest if job.manifest is not None else Job.manifest.is_(None),
@@ -127,6 +133,9 @@ def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission
         Job.urgent == job.urgent,
         Job.force == job.force,
     )
+    if connection.dialect.name == "postgresql":
+        # Until the transaction ends: of two that ask at the same moment, the second finds the first one's job.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
     expired = submission_expired().label("expired")
     rows = connection.execute(
         select(Job.id.label("job_id"), Job.submitter, expired)
@@ -248,9 +257,19 @@ def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
     return running.rowcount + queued.rowcount == 1
 
 
-def withdraw_job(connection: Connection, job_id: int, submitter: str) -> None:
-    """Remove a job whose submission failed, with everything it holds, if it is still this submitter's."""
-    connection.execute(delete(Job).where(*_held(job_id, submitter)))
+def withdraw_job(connection: Connection, job_id: int, submitter: str, *, actor: str) -> bool:
+    """Remove a job that was broken off, with everything it holds, if no worker has begun with it.
+
+    Returns:
+        Whether it was removed; false when a worker has begun, or when it is not this submitter's any more.
+    """
+    images = count_recorded(connection, job_id).images
+    begun = exists().where(Chunk.job_id == job_id, Chunk.attempt > 0)
+    removed = connection.execute(delete(Job).where(*_held(job_id, submitter), ~begun)).rowcount == 1
+    if removed:
+        detail = {"images": images, "why": "the submission was broken off"}
+        append_entry(connection, actor=actor, action=AuditAction.DELETED, job_id=job_id, detail=detail)
+    return removed
 
 
 def _held(job_id: int, submitter: str) -> tuple[ColumnElement[bool], ...]:

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from trainer.classifier import with_all_outputs
+from trainer.conversion import convert
 from trainer.discrimination import auroc
+from trainer.parts import in_parts
 from worker.bundle import Calibration, PolicyThreshold, load_bundle
 from worker.engine import load_engine
 
@@ -18,30 +21,24 @@ Floats = npt.NDArray[np.float64]
 #: Takes inputs (n, size, size, 3), uint8, RGB, and gives the network's probabilities, (n,).
 Scorer = Callable[[npt.NDArray[np.uint8]], Floats]
 
-#: Images that an engine is given at once; only memory depends on it.
-_PART = 64
 
-
-def converted_scorer(model: keras.Model) -> Scorer:
-    """The model on OpenVINO, converted here and now: weights as 16-bit floats, computed as 32-bit, one image at a time.
+def converted_scorer(model: keras.Model, size: int) -> Scorer:
+    """The model on OpenVINO, converted here and now as for a bundle, computed as 32-bit floats one image at a time.
 
     Args:
         model: a run's ``model.keras``, images to (n, 1).
+        size: side of its square input in pixels.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        model.export(scratch, format="tf_saved_model", verbose=False)
-        converted = openvino.convert_model(scratch)
-        # As in a bundle; saved and read again because compression happens on the way to the file.
         path = Path(scratch) / "model.xml"
-        openvino.save_model(converted, path, compress_to_fp16=True)
+        convert(with_all_outputs(model), path, size)
         compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
 
-    def score(inputs: npt.NDArray[np.uint8]) -> Floats:
-        parts = [request.infer({0: one[None].astype(np.float32)})[0].reshape(-1)[0] for one in inputs]
-        return np.array(parts, np.float64)
+    def infer(one: npt.NDArray[np.uint8]) -> Floats:
+        return np.asarray(request.infer({0: one})["probability"], np.float64).reshape(-1)
 
-    return score
+    return lambda inputs: in_parts(infer, inputs, 1)
 
 
 def bundle_scorer(folder: Path, *, size: int, split_sha256: str) -> tuple[Scorer, str]:
@@ -69,12 +66,7 @@ def bundle_scorer(folder: Path, *, size: int, split_sha256: str) -> tuple[Scorer
     engine = load_engine("openvino", bundle, threads=2)
     label = f"{manifest.name} {manifest.version} on {engine.label}"
 
-    def score(inputs: npt.NDArray[np.uint8]) -> Floats:
-        # In parts, for an engine returns the feature maps of all that it is given.
-        parts = [inputs[start : start + _PART] for start in range(0, len(inputs), _PART)]
-        return np.concatenate([engine.infer(part).probability for part in parts])
-
-    return score, label
+    return lambda inputs: in_parts(lambda part: engine.infer(part).probability, inputs), label
 
 
 def compare(

@@ -255,7 +255,7 @@ def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
 def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> tuple[Scorer, str]:
     if options.bundle is not None:
         return bundle_scorer(options.bundle, size=frozen.config.size, split_sha256=split_sha256)
-    return converted_scorer(frozen.model), "OpenVINO, converted for this report"
+    return converted_scorer(frozen.model, frozen.config.size), "OpenVINO, converted for this report"
 
 
 def _left_out(run: Path, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,19 +11,21 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from trainer.backbones import BACKBONES
-from trainer.canvas import load_inputs
 from trainer.card import model_card
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
+from trainer.conversion import convert
 from trainer.feature_statistics import COMPONENTS, describe_features
-from trainer.ham10000 import DIAGNOSES, MALIGNANT, melanoma_or_nevus, read_ham10000
+from trainer.fit import predict
+from trainer.ham10000 import DIAGNOSES, MALIGNANT
 from trainer.openings import log_opening
+from trainer.parts import in_parts
 from trainer.policies import choose_on_validation
 from trainer.quantisation import CALIBRATION_IMAGES, cost_of, quantise
-from trainer.splits import TEST, TRAIN, VALIDATION, images_with_split, manifest_sha256, read_manifest
+from trainer.real_images import RealImages
+from trainer.splits import TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest
 from worker.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -49,8 +51,6 @@ PARITY_TOLERANCE = 0.005
 _QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
 #: File of the feature statistics.
 _FEATURES_FILE = "features.npz"
-#: Images inferred at a time; by Keras, which keeps what every layer gives, fewer.
-_BATCH, _KERAS_BATCH = 64, 16
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
 #: Seeds of the made-up reference images.
@@ -96,19 +96,20 @@ def export(
         )
     config = FitConfig.read(run)
     model = with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False))
+    images = RealImages(dataset, run, config)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir(mode=0o755)
         model.save(folder / "model.keras")
-        _convert(model, folder, config.size)
+        convert(model, folder / "model.xml", config.size)
         _write_references(model, folder, config)
-        manifest = _manifest(dataset, run, config, name=name, version=version)
-        _check_parity(model, _unsealed(folder, manifest), dataset, run)
+        manifest = _manifest(images, run, config, name=name, version=version)
+        _check_parity(model, _unsealed(folder, manifest), images)
         if precision == "int8":
-            _quantise(dataset, run, folder, manifest)
+            _quantise(images, run, folder, manifest)
             manifest = manifest.model_copy(update={"precision": precision})
-        manifest = manifest.model_copy(update={"out_of_distribution": _describe(dataset, run, folder, manifest)})
+        manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder, manifest)})
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), _report(run)))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
@@ -138,23 +139,6 @@ def _report(run: Path) -> dict[str, Any] | None:
     return report
 
 
-def _convert(model: keras.Model, folder: Path, size: int) -> None:
-    """Write ``model.xml`` and ``model.bin``: weights as 16-bit floats, 8-bit RGB in, the named outputs out."""
-    with tempfile.TemporaryDirectory() as saved:
-        model.export(saved, format="tf_saved_model", verbose=False)
-        converted = openvino.convert_model(saved, input=[openvino.PartialShape([-1, size, size, 3])])
-    by_name = {name: output for output in converted.outputs for name in output.get_names()}
-    names = tuple(model.output)
-    converted = openvino.Model([by_name[name] for name in names], converted.get_parameters(), model.name)
-    steps = openvino.preprocess.PrePostProcessor(converted)
-    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    steps.input().preprocess().convert_element_type(openvino.Type.f32)
-    converted = steps.build()
-    for output, name in zip(converted.outputs, names, strict=True):
-        output.get_tensor().set_names({name})
-    openvino.save_model(converted, folder / "model.xml", compress_to_fp16=True)
-
-
 def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> None:
     """A few made-up images with the Keras model's probabilities, for `dermq check` to replay."""
     reference = folder / "reference"
@@ -169,14 +153,12 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
     (reference / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
-def _describe(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) -> OutOfDistribution:
+def _describe(images: RealImages, folder: Path, manifest: BundleManifest) -> OutOfDistribution:
     """Write ``features.npz``: where the training images lie, and how far from there validation images are."""
     engine = load_engine("openvino", _unsealed(folder, manifest), threads=os.cpu_count() or 1)
 
-    def features_of(split: str) -> npt.NDArray[np.float32]:
-        inputs = _real_inputs(dataset, run, split, manifest.input.size, None, every_diagnosis=bool(manifest.malignant))
-        parts = [engine.infer(inputs[start : start + _BATCH]).features for start in range(0, len(inputs), _BATCH)]
-        return np.concatenate(parts)
+    def features_of(side: str) -> npt.NDArray[np.float32]:
+        return in_parts(lambda part: engine.infer(part).features, images.of(side))
 
     training = features_of(TRAIN)
     statistics = describe_features(training, min(COMPONENTS, len(training) // 2))
@@ -185,10 +167,10 @@ def _describe(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) 
     return OutOfDistribution(file=_FEATURES_FILE, distances=_quantiles(distances))
 
 
-def _manifest(dataset: Path, run: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
+def _manifest(images: RealImages, run: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
     calibration, thresholds = choose_on_validation(run)
     seven = config.classes == "seven"
-    limits, quality = _quality(_real_inputs(dataset, run, TRAIN, config.size, None), config.size)
+    limits, quality = _quality(images.of(TRAIN), config.size)
     return BundleManifest(
         format=1,
         name=name,
@@ -208,17 +190,6 @@ def _manifest(dataset: Path, run: Path, config: FitConfig, *, name: str, version
         licence=_LICENCE,
         files={},
     )
-
-
-def _real_inputs(
-    dataset: Path, run: Path, split: str, size: int, limit: int | None, *, every_diagnosis: bool = False
-) -> npt.NDArray[np.uint8]:
-    images = images_with_split(read_ham10000(dataset), run)
-    images = images if every_diagnosis else melanoma_or_nevus(images)
-    paths = [Path(path) for path in images.loc[images["split"] == split, "path"]]
-    # Spread over the split: neighbours in the list are often siblings.
-    chosen = paths if limit is None else paths[:: max(1, len(paths) // limit)][:limit]
-    return load_inputs(chosen, Preprocessing(size=size))
 
 
 def _quality(inputs: npt.NDArray[np.uint8], size: int) -> tuple[QualityLimits, ImageQuality]:
@@ -244,8 +215,8 @@ def _unsealed(folder: Path, manifest: BundleManifest) -> Bundle:
     return Bundle(folder=folder, sha256="", manifest=manifest)
 
 
-def _check_parity(model: keras.Model, bundle: Bundle, dataset: Path, run: Path) -> None:
-    inputs = _real_inputs(dataset, run, VALIDATION, bundle.manifest.input.size, _PARITY_IMAGES)
+def _check_parity(model: keras.Model, bundle: Bundle, images: RealImages) -> None:
+    inputs = images.some_of(VALIDATION, _PARITY_IMAGES)
     difference = parity(model, bundle, inputs)
     if difference > PARITY_TOLERANCE:
         raise ExportError(
@@ -254,18 +225,12 @@ def _check_parity(model: keras.Model, bundle: Bundle, dataset: Path, run: Path) 
         )
 
 
-def _quantise(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) -> None:
+def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManifest) -> None:
     """Put 8-bit integers into the converted model, and what it then says of the reference images beside them."""
-    size = manifest.input.size
     log_opening(run, "export --precision int8")
-    images = melanoma_or_nevus(images_with_split(read_ham10000(dataset), run))
-    labels = images.loc[images["split"] == TEST, "label"].to_numpy()
-    inputs = _real_inputs(dataset, run, TEST, size, None)
+    inputs, labels = images.melanomas_and_nevi(TEST)
     before = _inferred(folder, manifest, inputs)
-    quantise(
-        folder / "model.xml",
-        _real_inputs(dataset, run, TRAIN, size, CALIBRATION_IMAGES, every_diagnosis=bool(manifest.malignant)),
-    )
+    quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES))
     cost = cost_of(labels, before, _inferred(folder, manifest, inputs), manifest.calibration, manifest.thresholds)
     if cost.faults:
         raise ExportError(
@@ -274,6 +239,7 @@ def _quantise(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) 
         )
     reference = folder / "reference"
     expected = json.loads((reference / "expected.json").read_text())
+    size = manifest.input.size
     pictures = np.stack([Preprocessing(size=size)(decode((reference / name).read_bytes())) for name in expected])
     found = dict(zip(expected, _inferred(folder, manifest, pictures).tolist(), strict=True))
     (reference / "expected-openvino.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -281,8 +247,7 @@ def _quantise(dataset: Path, run: Path, folder: Path, manifest: BundleManifest) 
 
 def _inferred(folder: Path, manifest: BundleManifest, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     engine = load_engine("openvino", _unsealed(folder, manifest), threads=os.cpu_count() or 1)
-    parts = [engine.infer(inputs[start : start + _BATCH]).probability for start in range(0, len(inputs), _BATCH)]
-    return np.concatenate(parts)
+    return in_parts(lambda part: engine.infer(part).probability, inputs)
 
 
 def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> float:
@@ -298,8 +263,4 @@ def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) ->
 
 
 def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    def infer(part: npt.NDArray[np.uint8]) -> Any:
-        return keras.ops.convert_to_numpy(model(part.astype(np.float32), training=False)["probability"])
-
-    parts = [infer(inputs[start : start + _KERAS_BATCH]) for start in range(0, len(inputs), _KERAS_BATCH)]
-    return np.concatenate(parts)[:, 0].astype(np.float64)
+    return predict(keras.Model(model.input, model.output["probability"]), inputs)

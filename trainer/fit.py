@@ -25,6 +25,7 @@ from trainer.curves import draw_curves
 from trainer.fused_batch_normalisation import fused_batch_normalisation
 from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus, read_ham10000
 from trainer.near_duplicates import linked_groups
+from trainer.parts import in_parts
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder
 from trainer.sequence import BalancedBatches, ClassBalancedBatches
@@ -270,11 +271,12 @@ def _probabilities(classifier: Classifier, images: pd.DataFrame, config: FitConf
 
 def predict(classifier: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Probability of melanoma for preprocessed images, (n,), before calibration."""
-    parts = [
-        keras.ops.convert_to_numpy(classifier(inputs[start : start + _PREDICT_BATCH].astype(np.float32)))
-        for start in range(0, len(inputs), _PREDICT_BATCH)
-    ]
-    return np.concatenate(parts)[:, 0].astype(np.float64)
+
+    def infer(part: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(classifier(part.astype(np.float32)))
+        return probabilities
+
+    return in_parts(infer, inputs, _PREDICT_BATCH)[:, 0].astype(np.float64)
 
 
 def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:

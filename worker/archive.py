@@ -74,7 +74,7 @@ def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
             path = os.path.join(inside, entry.name)  # noqa: PTH118
             if entry.name.startswith("."):
                 report.hidden += 1
-            elif entry.is_dir(follow_symlinks=False):
+            elif _is_folder(entry):
                 folders.append(path)
             elif entry.is_symlink() and os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118
                 report.linked_folders += 1
@@ -83,6 +83,14 @@ def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
             else:
                 report.others[suffix] += 1
         pending.extend(reversed(folders))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        # On file systems that tell an entry's kind only when asked: what cannot be told is tried as a file.
+        return False
 
 
 def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.claims import (
     ChunkJob,
@@ -174,14 +175,15 @@ class _Attempt:
 
         def announce(connection: Connection) -> None:
             self._renew_in(connection)
-            mark_careful_start(connection, image.id)
+            mark_careful_start(connection, image)
 
         def withdraw(connection: Connection) -> None:
             withdraw_careful_start(connection, image.id)
 
-        transact(self.database, announce)
-        started, suspicious = time.monotonic(), self.limits.time_limit / 2
+        suspicious = self.limits.time_limit / 2
         try:
+            transact(self.database, announce)
+            started = time.monotonic()
             try:
                 outcomes = self._outcomes([image])
             except SoftTimeLimitExceeded:
@@ -190,6 +192,13 @@ class _Attempt:
                     raise
                 sentence = f"reading or scoring it took longer than {suspicious:.0f} s"
                 outcomes = [Failed(image_id=image.id, code=FailureCode.TIMED_OUT, sentence=sentence)]
+            except SQLAlchemyError:
+                raise
+            except Exception as error:
+                # Alone in hand: the fault is this image's, and another attempt would meet it again, for ever.
+                log.error("image raised an unforeseen error", image=image.id, error=type(error).__name__)
+                sentence = f"unforeseen {type(error).__name__} while it was scored"
+                outcomes = [Failed(image_id=image.id, code=FailureCode.ENGINE_ERROR, sentence=sentence)]
             self._write(outcomes)
             if isinstance(outcomes[0], Failed) and outcomes[0].code is FailureCode.TIMED_OUT:
                 # The time of the whole chunk is spent: hand it back before the hard limit strikes its next image.

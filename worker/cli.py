@@ -1,5 +1,6 @@
 """``dermq``: the operator's command."""
 
+import contextlib
 import shutil
 import signal
 import sys
@@ -135,8 +136,21 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
         force=force,
         actor=current_actor(),
     )
-    # A closed terminal or a stopped container is an interruption too: the half job is withdrawn.
-    usual = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    configure_logging(settings)
+
+    told: list[int] = []
+
+    def tell(job: int) -> None:
+        told.append(job)
+        # Closed or full: the notes on standard error name the job too.
+        with contextlib.suppress(OSError):
+            click.echo(job)
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    # A closed terminal or a stopped container: nobody is there who has changed their mind, so the job stays.
+    usual = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with console.status("taking in …") as status:
             intake = submit(
@@ -146,13 +160,14 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
                 bundle=load_bundle(settings.bundle),
                 on_progress=lambda images: status.update(f"taking in … {images:,} images"),
                 # Before the job is ended: killed in between, it is told and still there to be gone on with.
-                on_recorded=click.echo,
+                on_recorded=tell,
             )
-    except SQLAlchemyError:
+    except (SQLAlchemyError, SystemExit):
         click.echo("Broken off: what was taken in stays, and the same `dermq submit` again goes on with it.", err=True)
         raise
     except KeyboardInterrupt:
-        click.echo("Interrupted: nothing was submitted.", err=True)
+        became = f"`dermq status` says what became of job {told[0]}." if told else "Nothing was submitted."
+        click.echo(f"Interrupted. {became}", err=True)
         raise
     finally:
         for number, handler in usual.items():
@@ -224,8 +239,6 @@ def export(job: int, output: Path | None) -> None:
     \b
     dermq export 7 > outcomes.csv
     """
-    from contextlib import nullcontext
-
     from db.audit import append_entry
     from db.predictions import outcomes_by_image
     from db.session import read, transact
@@ -245,14 +258,15 @@ def export(job: int, output: Path | None) -> None:
 
         lines = read(database, write)
         draft.seek(0)
-        with output.open("w", newline="", encoding="utf-8") if output else nullcontext(sys.stdout) as file:
+        # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
+        transact(
+            database,
+            lambda connection: append_entry(
+                connection, actor=current_actor(), action=AuditAction.EXPORTED, job_id=job, detail={"images": lines}
+            ),
+        )
+        with output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout) as file:
             shutil.copyfileobj(draft, file)
-    transact(
-        database,
-        lambda connection: append_entry(
-            connection, actor=current_actor(), action=AuditAction.EXPORTED, job_id=job, detail={"images": lines}
-        ),
-    )
     click.echo(f"{lines:,} images of job {job}.", err=True)
     if found.status not in AT_REST:
         click.echo(f"WARNING: job {job} is {found.status}; images that wait have no outcome yet.", err=True)

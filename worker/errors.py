@@ -4,7 +4,7 @@ DermqError
 ├── SettingsError        a setting or an argument is wrong
 ├── BundleError          a bundle is missing, incomplete, or not what its hashes say
 ├── ManifestError        a CSV manifest or a source folder cannot be taken in
-├── SubmissionError      a submission is not this process's to make or to go on with
+├── SubmissionError      a submission is another process's, or was broken off and waits to be gone on with
 ├── EngineError          an inference engine cannot be loaded or gave an impossible answer
 ├── BrokerError          no Redis or Valkey to start or to reach
 └── ImageFaultError      one image cannot be scored; carries a `db.status.FailureCode`
@@ -30,7 +30,7 @@ class ManifestError(DermqError):
 
 
 class SubmissionError(DermqError):
-    """Another process takes the same source in, or the job was taken away from this one."""
+    """A submission is another process's by now, or was broken off and waits to be gone on with."""
 
 
 class EngineError(DermqError):

@@ -1,6 +1,7 @@
 """What `dermq check` asks each part: one line each, and what to do when it is not well."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,19 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from celery import Celery
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.schema import current_revision, newest_revision
-from db.session import DatabaseUrlError, open_database, read
+from db.session import DatabaseUrlError, ReadOnlyError, open_database, read, refuse_read_only, transact
 from worker.app import make_app
 from worker.bundle import Bundle, load_bundle
 from worker.complaint import Complaint
 from worker.engine import Engine, load_engine
 from worker.errors import BrokerError, DermqError, EngineError
-from worker.hints import last_sweeper, queue_length
+from worker.hints import BROKER_FAULTS, last_sweeper, queue_length
 from worker.images.decode import decode
 from worker.log import get_logger
 from worker.settings import Settings
@@ -29,6 +28,8 @@ log = get_logger(__name__)
 
 #: Greatest difference of a probability from the one recorded at export: between engines and processors, never more.
 REPLAY_TOLERANCE = 0.01
+#: Bytes on the disk of an SQLite database below which it is about to be full.
+_LEAST_FREE = 50_000_000
 #: Seconds that workers get to answer.
 _PING_SECONDS = 3.0
 #: Seconds between two looks at a database that is waited for.
@@ -82,13 +83,21 @@ def check_database(settings: Settings) -> str:
         raise _UnwellError(f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`.")
     try:
         found = read(engine, current_revision)
+        # A transaction that may write: a server that only stands by, or a file without permission, refuses it here.
+        transact(engine, refuse_read_only)
     except SQLAlchemyError as error:
         raise _UnwellError(
             f"{shown} cannot be used: {type(error).__name__}: {str(error).splitlines()[0]}. Check DERMQ_DATABASE_URL "
-            "and that the server runs; for PostgreSQL install dermq[postgres]."
+            "and that the server runs and takes writes; for PostgreSQL install dermq[postgres]."
         ) from None
+    except ReadOnlyError:
+        raise _UnwellError(f"{shown} takes no writes: it stands by for another server. Name that one.") from None
+    finally:
+        engine.dispose()
     if found != newest_revision():
         raise _UnwellError(f"{shown} has schema {found}, this code needs {newest_revision()}. Run `dermq migrate`.")
+    if url.startswith("sqlite") and (free := shutil.disk_usage(Path(str(database)).parent).free) < _LEAST_FREE:
+        raise _UnwellError(f"{shown}: its disk has {free // 1_000_000} MB left. Make room; what waits then goes on.")
     return f"{shown}, schema {found}"
 
 
@@ -163,7 +172,7 @@ def workers_answering(app: Celery, seconds: float = _PING_SECONDS) -> list[str]:
     """Names of the workers that answer within so many seconds; none when the broker is away."""
     try:
         replies = app.control.ping(timeout=seconds)
-    except (KombuError, RedisError, OSError):
+    except BROKER_FAULTS:
         return []
     return sorted(name for reply in replies for name in reply)
 

@@ -14,6 +14,8 @@ from worker.tasks import SCORE_CHUNK
 
 #: Key that a sweeper sets at each sweep and that fades without it. Not truth, only a sign of life.
 _LAST_SWEEP = "sweeper"
+#: What an absent broker raises, or an address that is none.
+BROKER_FAULTS = (KombuError, RedisError, OSError, KeyError, ValueError)
 #: An absent broker is noticed at once: whoever asks has something better to do than wait, and asks again later.
 _ONE_TRY: dict[str, Any] = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.0, "timeout": 5.0}
 
@@ -38,8 +40,8 @@ def send_hints(app: Celery, chunk_ids: Sequence[int], *, urgent: bool) -> None:
                 app.send_task(
                     SCORE_CHUNK, args=(chunk_id,), queue=queue_name(urgent=urgent), producer=producer, retry=False
                 )
-    except (KombuError, RedisError, OSError) as error:
-        raise BrokerError(f"the broker takes no messages: {error}") from error
+    except BROKER_FAULTS as error:
+        raise BrokerError(f"the broker takes no messages: {_said(error)}") from error
 
 
 def queue_length(app: Celery, *, urgent: bool) -> int:
@@ -87,5 +89,10 @@ def _ask(app: Celery, question: Callable[[Any], Any]) -> Any:
         with app.connection_for_read() as connection:
             connection.ensure_connection(**_ONE_TRY)
             return question(connection.default_channel.client)
-    except (KombuError, RedisError, OSError) as error:
-        raise BrokerError(f"the broker does not answer: {error}") from error
+    except BROKER_FAULTS as error:
+        raise BrokerError(f"the broker does not answer: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    # Kombu's own words for an address of another kind are a key that it misses.
+    return f"its address is not one of Redis ({error})" if isinstance(error, (KeyError, ValueError)) else str(error)

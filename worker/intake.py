@@ -10,10 +10,10 @@ from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from db.audit import append_entry
 from db.claims import unmark_hinted
+from db.jobs import finish_job_if_done
 from db.session import read, transact
 from db.status import AuditAction
 from db.submission import (
@@ -134,9 +134,9 @@ def submit(
 ) -> Intake:
     """Record a job with its images and chunks, and hint each chunk once it is committed.
 
-    Workers begin while intake goes on. When the process dies, the same submission again goes on with the job. When the
-    source turns out to be wrong, or the person breaks it off, the job is withdrawn with everything it holds; when the
-    database fails, it stays to be gone on with.
+    Workers begin while intake goes on. When the process dies or is told to end, or when the database or the archive
+    fails, the job stays and the same submission again goes on with it. When the source turns out to be wrong, or the
+    person presses Ctrl-C, the job is withdrawn with everything it holds, unless a worker has begun with it.
 
     Args:
         submission: what to take in.
@@ -153,7 +153,8 @@ def submit(
     Raises:
         ManifestError: the source cannot be taken in; nothing was recorded.
         BundleError: the bundle does not support the policy; nothing was recorded.
-        SubmissionError: another process takes the same source in, or took this one over, or the job was cancelled.
+        SubmissionError: another process takes the same source in, or took this one over, the job was cancelled, the
+            archive cannot be read further, or it was broken off when work on it had begun.
     """
     numbers = bundle.thresholds(submission.policy)
     report = FolderReport()
@@ -224,32 +225,45 @@ def submit(
             f"Job {intake.job_id} was cancelled, or another `dermq submit` has gone on with it while this one stood "
             f"still. `dermq status {intake.job_id}` says which."
         ) from None
-    except SQLAlchemyError:
-        # What is recorded stays for the same submission to go on with.
-        raise
-    except BaseException:
-        transact(database, lambda connection: withdraw_job(connection, intake.job_id, intake.submitter))
-        raise
+    except OSError as error:
+        raise SubmissionError(f"The archive cannot be read further: {error.strerror}. {_stays(intake)}") from error
+    except (ManifestError, KeyboardInterrupt) as error:
+        if transact(database, lambda c: withdraw_job(c, intake.job_id, intake.submitter, actor=submission.actor)):
+            raise
+        why = f"{error} " if str(error) else "Interrupted. "
+        raise SubmissionError(f"{why}{_stays(intake)}") from error
+    # Workers that closed the last chunk before the submission ended have left the job to this question.
+    transact(database, lambda connection: finish_job_if_done(connection, intake.job_id))
     intake.repeated = max(0, intake.seen - intake.images)
     return intake
+
+
+def _stays(intake: Intake) -> str:
+    return (
+        f"Job {intake.job_id} stays with what was taken in: the same `dermq submit` again goes on with it, "
+        f"`dermq cancel {intake.job_id}` gives it up."
+    )
 
 
 def _begin_or_continue(job: NewJob, submission: Submission, database: Engine) -> Intake:
     """A new job; or the one that an intake of the same source left unfinished when it was killed."""
     host, lease = socket.gethostname(), submission.lease_seconds
     submitter = f"{host}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-    for found in read(database, lambda connection: open_submissions(connection, job)):
-        if not found.expired and not _died_here(found, host):
-            raise SubmissionError(
-                f"Job {found.job_id} is just taking in the same source, under the same policy, in process "
-                f"{_process(found)}. Wait for it, or cancel it with `dermq cancel {found.job_id}`. If that process is "
-                f"dead, submit again in {lease:.0f} s: the job is then gone on with."
-            )
-        taken = transact(database, lambda c, found=found: take_submission(c, found, submitter, lease))  # type: ignore[misc]
-        if taken:
-            return Intake(job_id=found.job_id, submitter=submitter, continued=True)
-    job_id = transact(database, lambda connection: begin_submission(connection, job, submitter, lease))
-    return Intake(job_id=job_id, submitter=submitter)
+
+    def begin(connection: Connection) -> Intake:
+        for found in open_submissions(connection, job):
+            mine = found.submitter == submitter
+            if not mine and not found.expired and not _died_here(found, host):
+                raise SubmissionError(
+                    f"Job {found.job_id} is just taking in the same source, under the same policy, in process "
+                    f"{_process(found)}. Wait for it, or cancel it with `dermq cancel {found.job_id}`. If that process "
+                    f"is dead, submit again in {lease:.0f} s: the job is then gone on with."
+                )
+            if not mine and take_submission(connection, found, submitter, lease):
+                return Intake(job_id=found.job_id, submitter=submitter, continued=True)
+        return Intake(job_id=begin_submission(connection, job, submitter, lease), submitter=submitter)
+
+    return transact(database, begin)
 
 
 def _process(found: OpenSubmission) -> str:

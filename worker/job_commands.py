@@ -1,6 +1,7 @@
 """The operator's commands on jobs that exist: pause, resume, cancel, retry, delete, reconcile, and the audit log."""
 
-import getpass
+import os
+import pwd
 import socket
 import sys
 from collections.abc import Callable
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 def current_actor() -> str:
     """Account and host of whoever runs this command, for the audit log."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    number = os.getuid()
+    try:
+        # Not `getpass.getuser`, which believes the environment.
+        account = pwd.getpwuid(number).pw_name
+    except KeyError:
+        account = f"uid {number}"
+    return f"{account}@{socket.gethostname()}"
 
 
 def open_checked_database() -> "Engine":
@@ -113,13 +120,16 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
 def delete(job: int, yes: bool) -> None:
     """Remove JOB with its images, predictions and patient data; the audit log keeps that it was."""
     from db.control import delete_job
+    from db.session import empty_write_ahead_log
     from worker.progress import find_job
 
-    find_job(open_checked_database(), job)
+    database = open_checked_database()
+    find_job(database, job)
     if not yes:
         click.confirm(f"Remove job {job} with all its outcomes and patient references for good?", abort=True)
     refusal = "Expected: a job that is finished or cancelled; `dermq cancel` it first."
     _change(job, lambda c, j, actor: delete_job(c, j, actor=actor), refusal)
+    empty_write_ahead_log(database)
     click.echo(f"Job {job} is deleted.")
 
 
@@ -153,15 +163,20 @@ def audit() -> None:
 
 
 @audit.command("verify")
-def audit_verify() -> None:
+@click.option("--head", help="Head that an earlier verification printed; it must still be in the log.")
+def audit_verify(head: str | None) -> None:
     """Walk the whole log; exit status 1 when an entry was changed, removed or put in.
 
-    Keep the head that is printed somewhere else: who can rewrite the whole database can rewrite the chain too.
+    Keep the head that is printed somewhere else, and give it to the next verification: who can write to the database
+    can cut the log off at its end, or write the whole chain anew.
+
+    \b
+    dermq audit verify --head 5f0c…
     """
     from db.audit import verify
     from db.session import read
 
-    verdict = read(open_checked_database(), verify)
+    verdict = read(open_checked_database(), lambda connection: verify(connection, head=head))
     for fault in verdict.faults:
         click.echo(f"FAIL  {fault}")
     click.echo(f"{'FAIL' if verdict.faults else 'ok  '}  {verdict.entries:,} entries, head {verdict.head}")

@@ -12,6 +12,9 @@ from worker.log import get_logger
 
 log = get_logger(__name__)
 
+#: Seconds that the end of a lease waits for a renewal under way.
+_PATIENCE = 2.0
+
 
 @contextmanager
 def renewed(renew: Callable[[], None], *, lease_seconds: float, at_most: float = math.inf) -> Iterator[None]:
@@ -40,8 +43,11 @@ def renewed(renew: Callable[[], None], *, lease_seconds: float, at_most: float =
                 return
 
     # Daemonic: a process that must end does not wait for a renewal that waits for a database.
-    threading.Thread(target=keep, name="lease", daemon=True).start()
+    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
+        # A renewal under way would find the lease given back, and say that it was lost.
+        thread.join(_PATIENCE)

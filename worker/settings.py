@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     """Seconds between two sweeps for chunks that nobody works on."""
 
     hint_seconds: float = Field(default=30.0, ge=0.5, le=3600)
-    """Seconds that a hint may go unanswered, with the queue empty, before the sweeper sends another."""
+    """Seconds that a hint may go unanswered, the queue being empty or past it, before the sweeper sends another."""
 
     chunk_time_limit: int = Field(default=300, ge=5, le=86_400)
     """Seconds after which a chunk is handed back or a single suspect image given up; what hangs is killed later."""

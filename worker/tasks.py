@@ -1,5 +1,7 @@
 """Thin Celery tasks: load by id, call one function, return."""
 
+from functools import cache
+
 from celery import Celery
 from celery.signals import worker_shutting_down
 
@@ -22,7 +24,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
         settings: for the database, the bundle and the limits.
     """
     # Neither connects nor loads before its first use, which is in a child process.
-    database = open_database(settings.resolved_database_url())
+    database = cache(lambda: open_database(settings.resolved_database_url()))
     scorers = ScorerCache(settings.bundle, settings.engine)
     # Both are shared with the processes that are forked from here.
     stopping, complaint = StopFlag(), Complaint()
@@ -40,7 +42,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
         """Score the chunk of this number; see `worker.chunk.score_chunk`."""
         return score_chunk(
             chunk_id,
-            database=database,
+            database=database(),
             scorer_for=scorers.scorer_for,
             limits=limits,
             stopping=stopping,

@@ -130,6 +130,21 @@ def test_two_ups_in_one_home_are_refused(system: RunningSystem) -> None:
     assert system.dermq("check").stdout.count("ok  ") == 5
 
 
+def test_check_has_a_line_for_each_part_whatever_the_addresses_are(tmp_path: Path) -> None:
+    environment = environment_for(tmp_path, DERMQ_DATABASE_URL="mysql://db/x", DERMQ_BROKER_URL="carrier-pigeon://x")
+    checked = run_dermq(environment, "check", check=False)
+    assert checked.returncode == 1
+    assert [line.split()[:2] for line in checked.stdout.splitlines()] == [
+        ["ok", "bundle"],
+        ["FAIL", "database"],
+        ["FAIL", "broker"],
+        ["FAIL", "workers"],
+        ["FAIL", "sweeper"],
+    ]
+    assert "a database URL for 'mysql'" in checked.stdout
+    assert "its address is not one of Redis" in checked.stdout
+
+
 def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     environment = environment_for(
         tmp_path, DERMQ_BUNDLE=str(tmp_path / "none"), DERMQ_BROKER_URL="redis://127.0.0.1:1/0"

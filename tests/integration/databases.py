@@ -18,9 +18,11 @@ from uuid import uuid4
 from sqlalchemy import Engine, create_engine, insert, make_url, select, text, update
 from sqlalchemy.orm import DeclarativeBase
 
+from db.audit import append_entry
 from db.clock import db_now
 from db.models import Chunk, Image
 from db.session import transact
+from db.status import AuditAction
 from db.submission import NewImage, NewJob, add_chunk, begin_submission, end_submission, record_bundle
 
 Result = TypeVar("Result")
@@ -176,6 +178,9 @@ def add_job(
         if submitted:
             end_submission(connection, job_id, submitter)
         image_ids = list(connection.scalars(select(Image.id).where(Image.job_id == job_id).order_by(Image.id)))
+        if submitted:
+            detail = {"images": len(image_ids)}
+            append_entry(connection, actor="test", action=AuditAction.SUBMITTED, job_id=job_id, detail=detail)
         return MadeJob(
             job_id=job_id, bundle_id=bundle_id, chunk_ids=chunk_ids, image_ids=image_ids, submitter=submitter
         )

@@ -163,3 +163,28 @@ def test_a_chunk_over_its_time_limit_comes_back_in_careful_mode_and_the_slow_ima
     found = outcomes(sqlite_database, made)
     assert found.pop("1.png").failure_code == FailureCode.TIMED_OUT
     assert [end.status for end in found.values()] == [ImageStatus.SCORED] * 4
+
+
+def test_an_image_that_raises_what_nobody_foresaw_ends_in_careful_mode(
+    sqlite_database: Engine, bundle: Bundle, archive: Path
+) -> None:
+    """Or its chunk would come back for ever: no worker dies of it, so no breadcrumb counts."""
+    (archive / "1.jpg").unlink()
+    (archive / "1.png").write_bytes(encode(without_green(1), ".png"))
+    made = job_of(sqlite_database, archive)
+
+    def stumble(images: Images) -> None:
+        if is_without_green(images):
+            raise ArithmeticError("not an EngineError")
+
+    with pytest.raises(ArithmeticError):
+        score(sqlite_database, made, bundle, FakeEngine(stumble))
+    assert score(sqlite_database, made, bundle, FakeEngine(stumble)) is not None
+    found = outcomes(sqlite_database, made)
+    stumbled = found.pop("1.png")
+    assert (stumbled.failure_code, stumbled.reason) == (
+        FailureCode.ENGINE_ERROR,
+        "unforeseen ArithmeticError while it was scored",
+    )
+    assert [end.status for end in found.values()] == [ImageStatus.SCORED] * 4
+    assert row(sqlite_database, Job, made.job_id).status == JobStatus.FINISHED

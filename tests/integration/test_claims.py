@@ -1,5 +1,6 @@
 """Claims, leases and the life of a job, on both databases: two never hold what one may."""
 
+import json
 import random
 import threading
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, func, select
 
+from db.audit import entries_of
 from db.claims import (
     Claim,
     LeaseLostError,
@@ -24,9 +26,9 @@ from db.claims import (
 from db.clock import db_now
 from db.jobs import finish_job_if_done, unfinished_jobs, view_jobs
 from db.models import Chunk, Image, Job, ModelBundle, Prediction
-from db.predictions import Failed, Scored, write_outcomes
+from db.predictions import Failed, write_outcomes
 from db.session import read, transact
-from db.status import ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
+from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
 from db.submission import end_submission, known_paths, record_bundle, withdraw_job
 from tests.integration.databases import MadeJob, add_job, at_once, change, expire_lease, row
 
@@ -192,10 +194,13 @@ def test_a_chunk_closes_only_when_every_image_has_ended(database: Engine) -> Non
     assert claim(database, taken.chunk_id, "late") is None
 
 
-def test_breadcrumbs_add_up(database: Engine) -> None:
+def test_breadcrumbs_add_up_and_one_that_is_left_twice_counts_once(database: Engine) -> None:
     made = add_job(database, 2)
     for _ in range(2):
-        transact(database, lambda c: mark_careful_start(c, made.image_ids[0]))
+        first, _ = read(database, lambda c: waiting_images(c, made.chunk_ids[0]))
+        # As when the answer to a commit was lost and the transaction is tried again.
+        for _ in range(2):
+            transact(database, lambda c, image=first: mark_careful_start(c, image))  # type: ignore[misc]
     images = read(database, lambda c: waiting_images(c, made.chunk_ids[0]))
     assert [image.careful_starts for image in images] == [2, 0]
 
@@ -223,9 +228,21 @@ def test_breadcrumbs_add_up(database: Engine) -> None:
         ),
         pytest.param(
             {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-1), "hinted_at": db_now(-5)},
+            True,
+            True,
+            id="worker died, hinted before the lease ran out",
+        ),
+        pytest.param(
+            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-9), "hinted_at": db_now(-5)},
             False,
             False,
             id="worker died, hinted again",
+        ),
+        pytest.param(
+            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-90), "hinted_at": db_now(-60)},
+            False,
+            True,
+            id="worker died, hinted again, unanswered",
         ),
         pytest.param(
             {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(60), "hinted_at": None},
@@ -246,6 +263,30 @@ def test_what_a_sweep_takes(
         # What was taken is marked, so that the next sweep leaves it alone.
         assert forgotten(database, empty=empty) == []
         change(database, Chunk, chunk_id, status=ChunkStatus.DONE)
+
+
+def test_a_lost_hint_is_sent_again_when_later_ones_have_arrived(database: Engine) -> None:
+    """A long queue keeps its order: whoever was overtaken in it is not in it any more."""
+    lost, done = add_job(database, 1, 1).chunk_ids
+    (urgent,) = add_job(database, 1, urgent=True).chunk_ids
+    for chunk in (lost, urgent):
+        change(database, Chunk, chunk, hinted_at=db_now(-300))
+    change(database, Chunk, done, status=ChunkStatus.DONE, hinted_at=db_now(-290))
+    assert forgotten(database, empty=False) == [], "overtaken by less than a hint is given to be found"
+    change(database, Chunk, done, hinted_at=db_now(-200))
+    assert forgotten(database, urgent=True, empty=False) == [], "in the other queue"
+    assert forgotten(database, empty=False) == [lost]
+
+
+def test_hints_do_not_pile_up_while_no_worker_is_there(database: Engine) -> None:
+    made = add_job(database, 1, 1)
+    for chunk in made.chunk_ids:
+        expired = {"status": ChunkStatus.LEASED, "owner": "dead", "lease_expires_at": db_now(-600)}
+        change(database, Chunk, chunk, **expired, hinted_at=db_now(-900))
+    assert forgotten(database, empty=True) == made.chunk_ids
+    for chunk in made.chunk_ids:
+        change(database, Chunk, chunk, hinted_at=db_now(-300))
+    assert forgotten(database, empty=False) == []
 
 
 def test_a_sweep_looks_at_one_queue_takes_the_oldest_and_keeps_to_its_limit(database: Engine) -> None:
@@ -338,28 +379,28 @@ def test_two_who_finish_a_job_finish_it_once(database: Engine) -> None:
         assert one != other
 
 
-def test_a_withdrawn_job_leaves_nothing_not_even_what_was_scored(database: Engine) -> None:
+def test_a_withdrawn_job_leaves_an_entry_in_the_audit_log_and_nothing_else(database: Engine) -> None:
     kept = add_job(database, 1)
     made = add_job(database, 2, 1, submitted=False)
-    taken = claimed(database, made.chunk_ids[0])
-    scored = Scored(
-        image_id=made.image_ids[0],
-        image_sha256="a" * 64,
-        raw_probability=0.1,
-        probability=0.1,
-        flag=TriageFlag.LOW_RISK,
-    )
-    transact(database, lambda c: write_outcomes(c, [scored], bundle_id=made.bundle_id, engine="fake"))
-    transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter))
+    assert transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter, actor="me"))
     assert table_sizes(database) == {"job": 1, "chunk": 1, "image": 1, "prediction": 0}
     assert row(database, Image, kept.image_ids[0]).status == ImageStatus.WAITING
-    with pytest.raises(LeaseLostError):
-        renew(database, taken)
+    (entry,) = read(database, lambda c: entries_of(c, made.job_id))
+    assert (entry.action, entry.actor) == (AuditAction.DELETED, "me")
+    assert json.loads(entry.detail) == {"images": 3, "why": "the submission was broken off"}
+
+
+def test_a_job_that_a_worker_has_begun_is_not_withdrawn(database: Engine) -> None:
+    made = add_job(database, 2, 1, submitted=False)
+    taken = claimed(database, made.chunk_ids[0])
+    assert not transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter, actor="me"))
+    assert table_sizes(database)["image"] == 3
+    renew(database, taken)
 
 
 def test_a_submitted_job_cannot_be_withdrawn(database: Engine) -> None:
     made = add_job(database, 1)
-    transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter))
+    assert not transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter, actor="me"))
     assert table_sizes(database)["job"] == 1
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, delete, event, func, select, update
+from sqlalchemy.exc import DBAPIError
 
 from db.audit import append_entry, entries_of, verify
 from db.books import faults_of, orphans
@@ -33,7 +34,7 @@ def score_all(database: Engine, made: MadeJob, failing: dict[int, FailureCode] |
             Failed(image_id=image, code=failing[index], sentence="it failed")
             if failing and index in failing
             else Scored(
-                image_id=image, image_sha256="a" * 64, raw_probability=0.5, probability=0.4, flag=TriageFlag.LOW_RISK
+                image_id=image, image_sha256="a" * 64, raw_probability=0.5, probability=0.3, flag=TriageFlag.LOW_RISK
             )
             for index, image in enumerate(made.image_ids)
         ]
@@ -110,9 +111,17 @@ def test_a_deleted_job_is_gone_but_its_audit_entries(database: Engine) -> None:
     for table, left in ((Job, 1), (Image, 2), (Prediction, 2), (Chunk, len(other.chunk_ids))):
         assert read(database, lambda c, t=table: c.scalar(select(func.count()).select_from(t))) == left
     entries = read(database, lambda c: entries_of(c, made.job_id))
-    assert [entry.action for entry in entries] == [AuditAction.FINISHED, AuditAction.DELETED]
+    assert [entry.action for entry in entries] == [AuditAction.SUBMITTED, AuditAction.FINISHED, AuditAction.DELETED]
     assert entries[-1].actor == ACTOR
     assert read(database, lambda c: orphans(c)) == []
+
+
+def break_the_lock(database: Engine) -> None:
+    """As whoever owns the database can: take away what refuses changes of the log."""
+    sqlite = ["DROP TRIGGER audit_entry_no_update", "DROP TRIGGER audit_entry_no_delete"]
+    postgresql = ["DROP TRIGGER audit_entry_append_only ON audit_entry"]
+    for statement in sqlite if database.dialect.name == "sqlite" else postgresql:
+        transact(database, lambda c, s=statement: c.exec_driver_sql(s))  # type: ignore[misc]
 
 
 class TestAuditLog:
@@ -140,19 +149,41 @@ class TestAuditLog:
         ids=str,
     )
     def test_a_changed_entry_is_found(self, database: Engine, change: dict[str, object]) -> None:
+        break_the_lock(database)
         transact(database, lambda c: c.execute(update(AuditEntry).where(AuditEntry.number == 3).values(**change)))
         assert any("entry 3 was changed" in fault for fault in read(database, verify).faults)
 
     @pytest.mark.parametrize("number", [1, 3])
     def test_a_missing_entry_is_found(self, database: Engine, number: int) -> None:
+        break_the_lock(database)
         transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number == number)))
         assert any(f"entry {number} is missing" in fault for fault in read(database, verify).faults)
 
-    def test_a_removed_end_changes_the_head(self, database: Engine) -> None:
+    def test_a_removed_end_is_found_by_the_head_that_was_kept(self, database: Engine) -> None:
         """The chain alone cannot show it: that is why the head is to be kept elsewhere."""
         head = read(database, verify).head
-        transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number == 5)))
-        assert read(database, verify).head != head
+        append = {"actor": ACTOR, "action": AuditAction.EXPORTED, "job_id": 6}
+        transact(database, lambda c: append_entry(c, **append))  # type: ignore[arg-type]
+        assert read(database, lambda c: verify(c, head=head)).faults == []
+        break_the_lock(database)
+        transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number >= 5)))
+        assert read(database, verify).faults == []
+        (fault,) = read(database, lambda c: verify(c, head=head)).faults
+        assert f"the head {head} is not in the log" in fault
+
+    def test_a_job_whose_end_was_cut_off_the_log_is_found(self, database: Engine) -> None:
+        made = add_job(database, 1)
+        assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+        assert read(database, verify).faults == []
+        break_the_lock(database)
+        transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number == 7)))
+        assert read(database, verify).faults == [f"no entry says that job {made.job_id} was cancelled"]
+
+    @pytest.mark.parametrize("statement", [update(AuditEntry).values(actor="nobody"), delete(AuditEntry)], ids=str)
+    def test_the_database_refuses_a_change(self, database: Engine, statement) -> None:
+        with pytest.raises(DBAPIError, match="append-only"):
+            transact(database, lambda c: c.execute(statement))
+        assert read(database, verify).entries == 5
 
     def test_many_at_once_leave_one_chain(self, database: Engine) -> None:
         def append() -> None:
@@ -188,6 +219,11 @@ class TestBooks:
             (lambda m: update(Image).where(Image.id == m.image_ids[4]).values(failure_code=None), "without a code"),
             (lambda m: update(Prediction).values(image_sha256="short"), "without a SHA-256"),
             (lambda m: update(Chunk).where(Chunk.id == m.chunk_ids[0]).values(size=99), "does not hold as many"),
+            (lambda m: update(Image).where(Image.id == m.image_ids[0]).values(ended_at=None), "ended without a time"),
+            (lambda m: update(Prediction).values(flag=TriageFlag.BORDERLINE), "another flag than"),
+            (lambda m: update(Chunk).values(status=ChunkStatus.WAITING), "of a finished job is not done"),
+            # With its images: every sum over what is there still adds up.
+            (lambda m: delete(Chunk).where(Chunk.id == m.chunk_ids[0]), "5 images were submitted, as the audit log"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

@@ -3,22 +3,27 @@
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from sqlalchemy import Engine, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import OperationalError
 
 from db.audit import entries_of
+from db.books import faults_of
+from db.claims import claim_chunk, close_chunk
 from db.clock import db_now
 from db.control import cancel_job
-from db.jobs import view_jobs
-from db.models import Image, Job
+from db.jobs import count_images, view_jobs
+from db.models import Chunk, Image, Job
+from db.predictions import Failed, write_outcomes
 from db.session import read, transact
-from db.status import AuditAction, JobStatus
+from db.status import AuditAction, ChunkStatus, FailureCode, JobStatus
+from tests.integration.databases import at_once
 from tests.integration.submissions import paths, put, rows_in, submission
 from worker.bundle import Bundle
 from worker.errors import SubmissionError
@@ -29,9 +34,8 @@ class _KilledError(BaseException):
     """Stands for kill -9: nothing of intake's own cleaning up may run after it."""
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, images: int) -> Callable[[int], None]:
+def kill_at(images: int) -> Callable[[int], None]:
     """An ``on_progress`` that ends intake as kill -9 would: its rows stay, nobody cleans up."""
-    monkeypatch.setattr("worker.intake.withdraw_job", lambda *_: None)
 
     def stop(seen: int) -> None:
         if seen >= images:
@@ -47,11 +51,9 @@ def as_if_dead(database: Engine) -> None:
     )
 
 
-def test_a_killed_submission_is_gone_on_with(
-    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_submission_is_gone_on_with(database: Engine, app: Celery, bundle: Bundle, tmp_path: Path) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    stop = kill_at(monkeypatch, 32)
+    stop = kill_at(32)
     with pytest.raises(_KilledError):
         submit(submission(source), database=database, app=app, bundle=bundle, on_progress=stop)
     as_if_dead(database)
@@ -70,12 +72,12 @@ def test_a_killed_submission_is_gone_on_with(
 
 
 def test_the_number_is_told_while_the_submission_can_still_be_gone_on_with(
-    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     """Killed between telling and ending: whoever submits again gets the same job, not a second one."""
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(20)))
     told: list[tuple[int, JobStatus, int | None]] = []
-    stop = kill_at(monkeypatch, 0)
+    stop = kill_at(0)
 
     def tell(job_id: int) -> None:
         (job,) = read(database, lambda c: view_jobs(c))
@@ -97,11 +99,10 @@ def test_another_kind_of_submission_is_a_job_of_its_own(
     app: Celery,
     bundle: Bundle,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
 ) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    stop = kill_at(monkeypatch, 16)
+    stop = kill_at(16)
     with pytest.raises(_KilledError):
         submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=stop)
     as_if_dead(sqlite_database)
@@ -129,10 +130,10 @@ def test_a_submission_that_is_at_work_is_not_taken_over(
 
 
 def test_a_submitter_of_this_host_that_died_is_not_waited_for(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    stop = kill_at(monkeypatch, 16)
+    stop = kill_at(16)
     with pytest.raises(_KilledError):
         submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=stop)
     with subprocess.Popen(["true"]) as gone:
@@ -174,7 +175,7 @@ def test_a_job_that_is_cancelled_while_it_is_taken_in_ends_the_submission(
 
 
 def test_a_database_that_fails_leaves_the_submission_to_be_gone_on_with(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
 
@@ -203,3 +204,74 @@ def test_counts_are_right_when_the_answer_to_a_commit_was_lost(
     assert (intake.images, intake.repeated) == (20, 0)
     assert rows_in(sqlite_database, Job, Image) == [1, 20]
     assert [entry.action for entry in read(sqlite_database, lambda c: entries_of(c, 1))] == [AuditAction.SUBMITTED]
+
+
+def begin_and_end_everything(database: Engine) -> None:
+    """As a warm worker does while intake is still busy: every image fails at once, every chunk is closed."""
+
+    def work(connection: Connection) -> None:
+        for chunk_id in connection.scalars(select(Chunk.id).where(Chunk.status == ChunkStatus.WAITING)).all():
+            claim = claim_chunk(connection, chunk_id, "quick", 60)
+            assert claim is not None
+            images = connection.scalars(select(Image.id).where(Image.chunk_id == chunk_id)).all()
+            failed = [Failed(image_id=image, code=FailureCode.MISSING, sentence="gone") for image in images]
+            write_outcomes(connection, failed, bundle_id=1, engine="fake")
+            assert close_chunk(connection, claim)
+
+    transact(database, work)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "Input/output error"), SystemExit(143)], ids=repr)
+def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, error: BaseException
+) -> None:
+    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
+
+    def break_off(images: int) -> None:
+        if images > 16:
+            begin_and_end_everything(database)
+            raise error
+
+    expected = SystemExit if isinstance(error, SystemExit) else SubmissionError
+    with pytest.raises(expected) as caught:
+        submit(submission(source), database=database, app=app, bundle=bundle, on_progress=break_off)
+    if expected is SubmissionError:
+        assert "stays with what was taken in" in str(caught.value)
+    as_if_dead(database)
+    intake = submit(submission(source), database=database, app=app, bundle=bundle)
+    assert (intake.continued, intake.images) == (True, 40)
+    assert read(database, lambda c: count_images(c, intake.job_id)).ended == 32
+
+
+def test_a_job_that_is_scored_before_its_submission_ends_is_finished_without_a_sweeper(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    source = put(tmp_path / "in", "only.jpg")
+    submit(
+        submission(source),
+        database=database,
+        app=app,
+        bundle=bundle,
+        on_recorded=lambda _: begin_and_end_everything(database),
+    )
+    (job,) = read(database, lambda c: view_jobs(c))
+    assert job.status == JobStatus.FINISHED
+    assert read(database, lambda c: faults_of(c, job.id)) == []
+
+
+def test_two_that_submit_the_same_source_at_once_make_one_job(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
+    refused: list[str] = []
+
+    def submit_once() -> None:
+        try:
+            submit(submission(source), database=database, app=app, bundle=bundle, on_progress=lambda _: time.sleep(0.2))
+        except SubmissionError as error:
+            refused.append(str(error))
+
+    at_once(submit_once, submit_once)
+    assert len(refused) == 1
+    assert "is just taking in the same source" in refused[0]
+    assert rows_in(database, Job, Image) == [1, 40]

@@ -34,12 +34,16 @@ class TensorFlowEngine:
             raise EngineError(f"Keras cannot load the bundle's model.keras: {error}") from None
         # Once more: the file that was loaded is the one that was checked.
         bundle.read("model.keras")
+        self._errors = (tensorflow.errors.OpError, ValueError)
         self._classes = len(bundle.manifest.classes)
         self.label = f"tensorflow {tensorflow.__version__}"
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
         """Score preprocessed images; see `worker.engine.Engine.infer`."""
-        outputs = self._model(images.astype(np.float32), training=False)
+        try:
+            outputs = self._model(images.astype(np.float32), training=False)
+        except self._errors as error:
+            raise EngineError(f"TensorFlow failed: {error}") from None
         distributions = outputs.get("class_probabilities")
         return Inference(
             probability=checked_probabilities(np.asarray(outputs["probability"]), len(images)),

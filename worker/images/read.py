@@ -70,10 +70,15 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
         raise ImageFaultError(FailureCode.MISSING, "a part of the path is not a folder") from None
     except OSError as error:
         raise ImageFaultError(FailureCode.UNREADABLE, f"the operating system refused: {error.strerror}") from None
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageFaultError(FailureCode.UNREADABLE, "not a regular file")
+    except BaseException as error:
         os.close(descriptor)
-        raise ImageFaultError(FailureCode.UNREADABLE, "not a regular file")
+        if isinstance(error, OSError):
+            raise ImageFaultError(FailureCode.UNREADABLE, f"the operating system refused: {error.strerror}") from None
+        raise
     with os.fdopen(descriptor, "rb") as file:
         if found.st_size > max_bytes:
             raise ImageFaultError(

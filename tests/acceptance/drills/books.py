@@ -152,7 +152,10 @@ def _is_frozen(pid: int) -> bool:
 def _takes_writes(system: System, chunk_id: int) -> bool:
     """Whether nobody holds a lock: SQLite's one for writers, or that of the chunk's row."""
     try:
-        with system.database.begin() as connection:
+        with system.database.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                # Not for as long as a writer would wait: the process that may hold the lock is frozen.
+                connection.connection.cursor().execute("PRAGMA busy_timeout = 200")
             connection.execute(select(Chunk.id).where(Chunk.id == chunk_id).with_for_update(nowait=True))
     except OperationalError:
         return False
@@ -160,13 +163,19 @@ def _takes_writes(system: System, chunk_id: int) -> bool:
 
 
 def close_the_books(
-    system: System, job: int, expected: Mapping[str, Outcome], *, failed: Mapping[str, FailureCode] | None = None
+    system: System,
+    job: int,
+    expected: Mapping[str, Outcome],
+    *,
+    failed: Mapping[str, FailureCode] | None = None,
+    archive: Path | None = None,
 ) -> None:
-    """Wait until a job is finished; then its books, the audit log and each outcome must be right.
+    """Wait until a job is finished; then its books, the audit log and each outcome must be right, and none missing.
 
     Args:
         expected: what an undisturbed run made of the same images, equal to the last bit.
         failed: images that are meant to fail, with their codes.
+        archive: the folder that was submitted, where it holds only some of the expected images.
     """
     until(lambda: job_status(system, job) is JobStatus.FINISHED, f"job {job} is finished")
     # At once, for the sake of time: each spends it on starting Python.
@@ -179,6 +188,10 @@ def close_the_books(
     failed = dict(failed or {})
     found = failures(system, job)
     assert found == failed, f"failed: {found}, meant to: {failed}"
-    judged = {path: outcome for path, outcome in outcomes(system, job).items() if path not in failed}
+    all_outcomes = outcomes(system, job)
+    submitted = expected.keys() if archive is None else {path.name for path in archive.iterdir()}
+    assert all_outcomes.keys() == submitted | failed.keys(), "not the images that were submitted"
+    assert not any(prediction.reused for prediction in predictions(system, job)), "copied, so equal without proof"
+    judged = {path: outcome for path, outcome in all_outcomes.items() if path not in failed}
     wrong = {path: (outcome, expected[path]) for path, outcome in judged.items() if outcome != expected[path]}
     assert not wrong, f"not as in an undisturbed run: {wrong}"

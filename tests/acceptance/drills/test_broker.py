@@ -80,7 +80,7 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
     still_under_way(system, job)
     system.broker.start()
     close_the_books(system, job, undisturbed.expected)
-    close_the_books(system, int(second.stdout), undisturbed.expected)
+    close_the_books(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None
 
@@ -101,7 +101,7 @@ def test_the_broker_is_full(system: DrilledSystem, undisturbed: Undisturbed, tmp
     until(lambda: "cannot sweep now" in sweeper.log(), "the sweeper says that the broker refuses")
     system.broker.client.config_set("maxmemory", 0)
     close_the_books(system, job, undisturbed.expected)
-    close_the_books(system, int(second.stdout), undisturbed.expected)
+    close_the_books(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
 
 
@@ -120,6 +120,6 @@ def test_the_broker_is_frozen_and_thawed(system: DrilledSystem, undisturbed: Und
     still_under_way(system, job)
     system.broker.thaw()
     close_the_books(system, job, undisturbed.expected)
-    close_the_books(system, int(taken.stdout), undisturbed.expected)
+    close_the_books(system, int(taken.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None

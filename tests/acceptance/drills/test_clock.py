@@ -46,8 +46,9 @@ def test_the_clocks_of_two_workers_are_off_by_an_hour(
     system.sweeper()
     until(lambda: all(" ready." in worker.log() for worker in (ahead, behind, right)), "each worker is there")
     begun = datetime.now(UTC)
-    job = system.submit(undisturbed.copy(tmp_path / "archive", images=128))
-    close_the_books(system, job, undisturbed.expected)
+    folder = undisturbed.copy(tmp_path / "archive", images=128)
+    job = system.submit(folder)
+    close_the_books(system, job, undisturbed.expected, archive=folder)
 
     now = datetime.now(UTC)
     for worker, error in ((ahead, HOUR), (behind, -HOUR), (right, timedelta())):

@@ -45,8 +45,9 @@ def test_a_chunk_takes_longer_than_the_visibility_timeout(
     """
     slow = {"DRILL_VISIBILITY_SECONDS": "2", "DRILL_SECONDS_PER_IMAGE": "0.25"}
     workers = [system.worker("first", **slow), system.worker("second", **slow)]
-    job = system.submit(undisturbed.copy(tmp_path / "archive", images=64))
+    folder = undisturbed.copy(tmp_path / "archive", images=64)
+    job = system.submit(folder)
     until(lambda: max(_received(*workers).values(), default=0) > 1, "a message comes again")
     assert any(chunk.owner for chunk in chunks(system, job)), "its chunk was done before: the drill proves nothing"
-    close_the_books(system, job, undisturbed.expected)
+    close_the_books(system, job, undisturbed.expected, archive=folder)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}

@@ -44,7 +44,7 @@ def test_a_patient_reference_is_in_the_database_and_nowhere_else(undisturbed: Un
             stored = " ".join(str(broker.dump(key)) for key in broker.scan_iter())
             seen_in_process_lists = " ".join(processes_of(system.home).values())
             failed = {f"{CANARY}.jpg": FailureCode.UNSUPPORTED_FORMAT}
-            close_the_books(system, job, undisturbed.expected, failed=failed)
+            close_the_books(system, job, undisturbed.expected, failed=failed, archive=folder)
             flower = "\n".join(system.flower(page) for page in FLOWER_PAGES)
         finally:
             stop.set()

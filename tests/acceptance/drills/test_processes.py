@@ -100,7 +100,8 @@ def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
 
     first = system.worker("first")
     system.sweeper()
-    job = system.submit(undisturbed.copy(tmp_path / "archive", images=80))
+    folder = undisturbed.copy(tmp_path / "archive", images=80)
+    job = system.submit(folder)
     early = freeze_in_mid_chunk(system, job)
     late = freeze_in_mid_chunk(system, job, among=[pid for pid in first.children() if pid != early.pid])
     os.kill(first.process.pid, signal.SIGSTOP)
@@ -117,7 +118,7 @@ def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
     os.kill(late.pid, signal.SIGCONT)
     until(lambda: first.log().count("chunk given up") == 2, "the second sleeper has given up")
     os.kill(first.process.pid, signal.SIGCONT)
-    close_the_books(system, job, undisturbed.expected)
+    close_the_books(system, job, undisturbed.expected, archive=folder)
     # What was written stays as it was, to the time of writing.
     assert predictions(system, job) == before
     assert chunk_of(early).attempt == chunk_of(late).attempt == 2

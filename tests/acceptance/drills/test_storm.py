@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -201,23 +202,29 @@ def _close(system: RunningSystem, jobs: list[int], undisturbed: Undisturbed, *, 
             system.dermq("retry", str(job), "--failed", "--code", FailureCode.CRASHED_WORKER)
         close_the_books(system, job, undisturbed.expected)
         assert system.dermq("audit", "list", str(job)).stdout.count(" submitted ") == 1
-    # The first death costs an attempt, the second and the third the image.
-    assert given_up * 3 <= deaths
+    # The first death costs an attempt, and after it two cost an image.
+    assert not given_up or given_up * 2 < deaths
 
 
 @pytest.mark.drill(3)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_submitter_is_killed_and_started_again(system: DrilledSystem, undisturbed: Undisturbed) -> None:
-    """Guards that a submission is gone on with: killed with the first rows recorded, later, and with the last."""
+    """Guards that a submission is gone on with: killed with the first rows recorded, later, and with the last.
+
+    Later as a stopped container and a closed terminal would end it: the job is not withdrawn then, as on Ctrl-C.
+    """
     system.environment.update(SMALL_CHUNKS)
     system.worker(DRILL_SECONDS_PER_IMAGE="0")
     system.sweeper()
-    for point in (1, IMAGES // 2, IMAGES):
+    ends = {1: signal.SIGKILL, IMAGES // 3: signal.SIGTERM, IMAGES // 2: signal.SIGHUP, IMAGES: signal.SIGKILL}
+    for point, number in ends.items():
         submitter = system.submitter(undisturbed.folder, DRILL_SECONDS_PER_SENDING="1")
         until(lambda point=point: _submitted(system) >= point, f"{point} images are recorded")  # type: ignore[misc]
-        submitter.kill()
+        submitter.process.send_signal(number)
+        submitter.process.wait(30)
         (job,) = _jobs(system)
         assert job_status(system, job) is JobStatus.SUBMITTING, "it was killed too late: the drill proves nothing"
+    assert submitter.log().count("the same `dermq submit` again goes on with it") == 2
     until(lambda: ended(system) == IMAGES, "every image has ended")
     assert job_status(system, job) is JobStatus.SUBMITTING
     again = system.dermq("submit", undisturbed.folder)

@@ -1,0 +1,30 @@
+"""A Keras model as the OpenVINO model that a bundle carries."""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import openvino
+
+
+def convert(model: keras.Model, target: Path, size: int) -> None:
+    """Write a model with weights as 16-bit floats, 8-bit RGB in, the named outputs out.
+
+    Args:
+        model: from `trainer.classifier.with_all_outputs`.
+        target: ``model.xml``; ``model.bin`` is written beside it.
+        size: side of the square input in pixels.
+    """
+    with tempfile.TemporaryDirectory() as saved:
+        model.export(saved, format="tf_saved_model", verbose=False)
+        converted = openvino.convert_model(saved, input=[openvino.PartialShape([-1, size, size, 3])])
+    by_name = {name: output for output in converted.outputs for name in output.get_names()}
+    names = tuple(model.output)
+    converted = openvino.Model([by_name[name] for name in names], converted.get_parameters(), model.name)
+    steps = openvino.preprocess.PrePostProcessor(converted)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    converted = steps.build()
+    for output, name in zip(converted.outputs, names, strict=True):
+        output.get_tensor().set_names({name})
+    openvino.save_model(converted, target, compress_to_fp16=True)

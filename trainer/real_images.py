@@ -1,0 +1,61 @@
+"""The data set's images of a run, preprocessed as a worker does, each decoded once."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainer.canvas import load_inputs
+from trainer.config import FitConfig
+from trainer.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
+from trainer.splits import images_with_split
+from worker.images.preprocess import Preprocessing
+
+Inputs = npt.NDArray[np.uint8]
+
+
+class RealImages:
+    """Model inputs of a run's sides: of all diagnoses that the run was trained on.
+
+    Args:
+        dataset: the HAM10000 folder.
+        run: the run folder.
+        config: of the run.
+    """
+
+    def __init__(self, dataset: Path, run: Path, config: FitConfig) -> None:
+        self._dataset, self._run, self._config = dataset, run, config
+        self._loaded: dict[str, Inputs] = {}
+
+    def of(self, side: str) -> Inputs:
+        """All images of a side, (n, size, size, 3), uint8, RGB.
+
+        Raises:
+            DatasetError: an image cannot be decoded; names it.
+            SplitError: the data set is not the run's, or its manifest was changed.
+        """
+        if side not in self._loaded:
+            paths = [Path(path) for path in self._rows(side)["path"]]
+            self._loaded[side] = load_inputs(paths, Preprocessing(size=self._config.size))
+        return self._loaded[side]
+
+    def some_of(self, side: str, limit: int) -> Inputs:
+        """At most ``limit`` images, spread over the side: neighbours in the list are often siblings."""
+        images = self.of(side)
+        return images[:: max(1, len(images) // limit)][:limit]
+
+    def melanomas_and_nevi(self, side: str) -> tuple[Inputs, npt.NDArray[np.int64]]:
+        """The images of the two-class task, and their labels, (n,): 1 for melanoma and 0 for nevus."""
+        diagnoses = self._rows(side)["dx"]
+        wanted = diagnoses.isin(LABELS).to_numpy()
+        return self.of(side)[wanted], np.array(diagnoses[wanted].map(LABELS), np.int64)
+
+    def _rows(self, side: str) -> pd.DataFrame:
+        return self._everything[self._everything["split"] == side]
+
+    @cached_property
+    def _everything(self) -> pd.DataFrame:
+        images = images_with_split(read_ham10000(self._dataset), self._run)
+        return images if self._config.classes == "seven" else melanoma_or_nevus(images)
