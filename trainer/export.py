@@ -23,7 +23,7 @@ from trainer.ham10000 import DIAGNOSES, MALIGNANT
 from trainer.openings import log_opening
 from trainer.parts import in_parts
 from trainer.policies import choose_on_validation
-from trainer.quantisation import CALIBRATION_IMAGES, cost_of, quantise
+from trainer.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
 from trainer.real_images import RealImages
 from trainer.splits import TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest
 from worker.bundle import (
@@ -230,7 +230,12 @@ def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManif
     log_opening(run, "export --precision int8")
     inputs, labels = images.melanomas_and_nevi(TEST)
     before = _inferred(folder, manifest, inputs)
-    quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES))
+    validation, _ = images.melanomas_and_nevi(VALIDATION)
+
+    def agreement(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
+        return min(agreements(then, now, manifest.calibration, manifest.thresholds).values())
+
+    quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES), validation, agreement)
     cost = cost_of(labels, before, _inferred(folder, manifest, inputs), manifest.calibration, manifest.thresholds)
     if cost.faults:
         raise ExportError(

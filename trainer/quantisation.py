@@ -4,8 +4,10 @@ Post-training quantisation by NNCF, calibrated on training images (Jacob et al.,
 networks for efficient integer-arithmetic-only inference", 2018).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nncf
 import numpy as np
@@ -13,14 +15,19 @@ import numpy.typing as npt
 import openvino
 from sklearn.metrics import roc_auc_score
 
+from trainer.parts import Inputs, in_parts
 from worker.bundle import Calibration, PolicyThreshold
 
 Floats = npt.NDArray[np.float64]
+#: Takes probabilities before and after, gives the share of images whose flag stays under every policy.
+Agreement = Callable[[Floats, Floats], float]
 #: Training images that the ranges of the activations are taken from.
 CALIBRATION_IMAGES = 300
 #: What quantisation may cost: of the area under the ROC curve, and of the triage flags, under every policy.
 GREATEST_AUROC_LOSS = 0.003
 LEAST_AGREEMENT = 0.99
+#: Agreement on validation images at which no more layers go back to floats: some above what test images must show.
+_AGREEMENT_AIMED_AT = 0.995
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +54,37 @@ class QuantisationCost:
         return faults
 
 
-def quantise(model: Path, inputs: npt.NDArray[np.uint8]) -> None:
-    """Quantise a converted model in place, its depthwise convolutions left as they are.
+def quantise(model: Path, calibration: Inputs, validation: Inputs, agreement: Agreement) -> None:
+    """Quantise a converted model in place, as far as the flags of validation images allow.
 
-    Their channels differ too much in range for one scale of activations, and they take a small part of the time.
+    Depthwise convolutions are left as they are: their channels differ too much in range for one scale of activations,
+    and they take a small part of the time. Of the other layers those go back to floats that change the most flags,
+    until enough are as they were.
 
     Args:
         model: ``model.xml``, with ``model.bin`` beside it.
-        inputs: of training images, (n, size, size, 3), uint8, RGB.
+        calibration: inputs that the ranges of the activations are taken from, (n, size, size, 3), uint8, RGB.
+        validation: inputs that the flags are compared on.
+        agreement: share of images whose flag stays when the first probabilities become the second ones.
     """
-    read = openvino.Core().read_model(model)
-    quantised = nncf.quantize(
+    core = openvino.Core()
+    read = core.read_model(model)
+    before = _probabilities(core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), validation)
+
+    def judge(compiled: Any, items: Iterable[tuple[int, Inputs]]) -> tuple[float, list[float]]:
+        numbers, images = zip(*items, strict=True)
+        then, now = before[list(numbers)], _probabilities(compiled, np.stack(images))
+        # By image: how near the probability is, so that layers are ranked on the images that suffer most.
+        return agreement(then, now), (-np.abs(then - now)).tolist()
+
+    quantised = nncf.quantize_with_accuracy_control(
         read,
-        nncf.Dataset(inputs, lambda image: image[None]),
-        subset_size=len(inputs),
+        nncf.Dataset(calibration, lambda image: image[None]),
+        nncf.Dataset(list(enumerate(validation)), lambda item: item[1][None]),
+        judge,
+        max_drop=1 - _AGREEMENT_AIMED_AT,
+        drop_type=nncf.DropType.ABSOLUTE,
+        subset_size=len(calibration),
         fast_bias_correction=False,
         ignored_scope=nncf.IgnoredScope(types=["GroupConvolution"], validate=False),
     )
@@ -69,6 +93,32 @@ def quantise(model: Path, inputs: npt.NDArray[np.uint8]) -> None:
     # The model that was read is mapped into memory; it is replaced, not written over.
     unfinished.with_suffix(".bin").replace(model.with_suffix(".bin"))
     unfinished.replace(model)
+
+
+def _probabilities(compiled: Any, inputs: Inputs) -> Floats:
+    request = compiled.create_infer_request()
+
+    def infer(part: Inputs) -> Floats:
+        return np.asarray(request.infer({0: part})["probability"], np.float64).reshape(-1)
+
+    return in_parts(infer, inputs)
+
+
+def agreements(
+    before: Floats, after: Floats, calibration: Calibration, thresholds: dict[str, PolicyThreshold]
+) -> dict[str, float]:
+    """By policy, the share of images whose triage flag stays.
+
+    Args:
+        before: probabilities before calibration, (n,).
+        after: those that take their place.
+        calibration: of the bundle.
+        thresholds: by policy.
+    """
+    first, second = calibration.apply(before), calibration.apply(after)
+    return {
+        name: float(np.mean(_flags(first, policy) == _flags(second, policy))) for name, policy in thresholds.items()
+    }
 
 
 def cost_of(
@@ -87,12 +137,9 @@ def cost_of(
         calibration: of the bundle.
         thresholds: by policy.
     """
-    first, second = calibration.apply(before), calibration.apply(after)
-    agreement = {
-        name: float(np.mean(_flags(first, policy) == _flags(second, policy))) for name, policy in thresholds.items()
-    }
     return QuantisationCost(
-        auroc_loss=float(roc_auc_score(labels, before) - roc_auc_score(labels, after)), agreement=agreement
+        auroc_loss=float(roc_auc_score(labels, before) - roc_auc_score(labels, after)),
+        agreement=agreements(before, after, calibration, thresholds),
     )
 
 
