@@ -33,7 +33,7 @@ from trainer.openings import log_opening, openings_of
 from trainer.other_runs import compare_seeds, sources_left_out
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
 from trainer.report import write_report
-from trainer.splits import LESION_DISJOINT, TEST, images_with_split, split_kind
+from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, images_with_split, split_kind
 from trainer.strata import as_json, describe, share_of
 from trainer.stress import other_diagnoses, stress
 from worker.bundle import Calibration, PolicyThreshold
@@ -263,7 +263,7 @@ def _left_out(run: Path, sources: list[str], test: pd.DataFrame) -> list[dict[st
     other = load_frozen(run)
     log_opening(run, "evaluate")
     manifest = pd.read_csv(run / "split.csv")
-    seen = set(manifest.loc[manifest["split"] != TEST, "lesion_id"])
+    seen = set(manifest.loc[manifest["split"].isin((TRAIN, VALIDATION)), "lesion_id"])
     entries = []
     for source in sources:
         unseen = test[(test["dataset"] == source) & ~test["lesion_id"].isin(seen)].reset_index(drop=True)

@@ -36,6 +36,7 @@ from trainer.splits import (
     VALIDATION,
     images_with_split,
     join_groups,
+    leave_out_source,
     manifest_sha256,
     read_manifest,
     split_by_image,
@@ -72,6 +73,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
         FileExistsError: the run is finished.
+        ValueError: the data set has no source of the name that is to be left out.
         RunError: the run was begun with other settings or data, or another process is at it.
         WeightsError: the first weights are not to be had, or are not what they should be.
     """
@@ -136,6 +138,8 @@ def _begin(folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, con
     else:
         split = join_groups(split_by_lesion(everything, recorded.split_seed), everything["group"])
     broken = everything[everything["fault"] != ""]
+    if recorded.without_source:
+        split = leave_out_source(split, everything["dataset"], recorded.without_source)
     everything = everything.assign(split=split.mask(everything["fault"] != "", UNUSED))
     for row in broken.itertuples():
         folder.log(f"skipped {row.image_id}: {row.fault}")

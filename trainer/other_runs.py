@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trainer.config import FitConfig
-from trainer.splits import TEST, read_manifest
+from trainer.splits import TRAIN, VALIDATION, read_manifest
 
 
 def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) -> dict[str, Any]:
@@ -69,16 +69,13 @@ def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
         ValueError: the run saw every source.
     """
     manifest = read_manifest(run)
-    seen = set(manifest.loc[manifest["split"] != TEST, "image_id"])
-    config = json.loads((run / "config.json").read_text())
+    seen = set(manifest.loc[manifest["split"].isin((TRAIN, VALIDATION)), "image_id"])
     sources = set(everything["dataset"].dropna().astype(str))
-    if isinstance(named := config.get("without_source"), str) and named in sources:
-        return [named]
     known = set(everything.loc[everything["image_id"].isin(seen), "dataset"].astype(str))
     if not (left := sorted(sources - known)):
         raise ValueError(
             f"Received: run {run} for --also, which was trained on every source ({', '.join(sorted(sources))}). "
-            "Expected: a run trained without one of them."
+            "Expected: a run trained with --without-source."
         )
     return left
 

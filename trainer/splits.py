@@ -70,6 +70,23 @@ def join_groups(split: "pd.Series[str]", groups: "pd.Series[str]") -> "pd.Series
     return first.map({number: side for side, number in order.items()}).rename("split")
 
 
+def leave_out_source(split: "pd.Series[str]", sources: "pd.Series[str]", name: str) -> "pd.Series[str]":
+    """Take a source's images out of training and validation; test stays as it is.
+
+    Args:
+        split: side of each image.
+        sources: source of each image, on the same index.
+        name: of the source.
+
+    Raises:
+        ValueError: no image is of that source; names those that there are.
+    """
+    known = sorted(set(sources.dropna().astype(str)))
+    if name not in known:
+        raise ValueError(f"Received: without_source={name!r}. Expected: one of {', '.join(known)}.")
+    return split.mask((sources == name) & (split != TEST), UNUSED)
+
+
 def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
     """Draw the reference's split: as many nevi as melanomas, divided at random image by image.
 

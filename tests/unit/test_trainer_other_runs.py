@@ -9,7 +9,7 @@ import pytest
 
 from trainer.leakage import check_leakage
 from trainer.other_runs import compare_seeds, sources_left_out
-from trainer.splits import write_manifest
+from trainer.splits import leave_out_source, write_manifest
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import cv2
 
@@ -116,6 +116,10 @@ def test_the_source_that_a_run_never_saw_is_told_from_its_split(tmp_path: Path) 
     without = run(tmp_path / "without", seed=1)
     write_manifest(rows[rows["dataset"] == "vienna"], without, seed=1)
     assert sources_left_out(rows, without) == ["elsewhere"]
+    unused = run(tmp_path / "unused", seed=1)
+    split = leave_out_source(rows["split"], rows["dataset"], "vienna")
+    write_manifest(rows.assign(split=split), unused, seed=1)
+    assert sources_left_out(rows, unused) == ["vienna"]
     seen = run(tmp_path / "seen", seed=1)
     write_manifest(rows.assign(split=["train"] * 4 + ["test", "train"]), seen, seed=1)
     with pytest.raises(ValueError, match="every source"):

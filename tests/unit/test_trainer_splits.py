@@ -20,6 +20,7 @@ from trainer.splits import (
     VALIDATION,
     SplitError,
     check_lesion_disjoint,
+    leave_out_source,
     manifest_sha256,
     read_manifest,
     split_by_image,
@@ -194,3 +195,11 @@ def test_the_real_data_split_in_the_promised_shares() -> None:
         shares = lesions.loc[lesions["dx"] == diagnosis, "split"].value_counts(normalize=True)
         for side, share in FRACTIONS.items():
             assert shares[side] == pytest.approx(share, abs=0.01), f"{diagnosis} in {side}"
+
+
+def test_a_source_that_is_left_out_stays_in_test_alone() -> None:
+    split = pd.Series([TRAIN, VALIDATION, TEST, TRAIN])
+    sources = pd.Series(["clinic", "clinic", "clinic", "practice"])
+    assert list(leave_out_source(split, sources, "clinic")) == [UNUSED, UNUSED, TEST, TRAIN]
+    with pytest.raises(ValueError, match=r"'ward'\. Expected: one of clinic, practice"):
+        leave_out_source(split, sources, "ward")

@@ -89,8 +89,8 @@ def sources(report: dict[str, Any]) -> Section:
             blocks=(
                 Paragraph(text=lead),
                 Paragraph(
-                    text="Not done: no run was given that was trained without a source. Train one per source on a data "
-                    "set without its rows and pass them with --also RUN."
+                    text="Not done: no run was given that was trained without a source. Train one per source with "
+                    "--without-source and pass them with --also RUN."
                 ),
             ),
         )
