@@ -41,8 +41,8 @@ class FitConfig:
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
         split_seed: of the split.
         near_duplicates: bits of the perceptual hash that near-duplicates may differ by; -1 does not look for any.
-        without_source: source of HAM10000 (its column `dataset`) whose images are left out of training and validation, to
-            see how a model does on a clinic that it has never seen; empty leaves none out.
+        without_source: source of HAM10000, by its column `dataset`, that is left out of training and validation, to see
+            how a model does on a clinic that it has never seen; empty leaves none out.
         skip_corrupt: train without the images that do not decode; otherwise they stop the run before it begins.
         seed: of everything else.
         limit: use only the first so many lesions of each class and split; 0 means all. For trying things out.

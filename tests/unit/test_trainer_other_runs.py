@@ -117,9 +117,10 @@ def test_the_source_that_a_run_never_saw_is_told_from_its_split(tmp_path: Path) 
     write_manifest(rows[rows["dataset"] == "vienna"], without, seed=1)
     assert sources_left_out(rows, without) == ["elsewhere"]
     unused = run(tmp_path / "unused", seed=1)
-    split = leave_out_source(rows["split"], rows["dataset"], "vienna")
-    write_manifest(rows.assign(split=split), unused, seed=1)
-    assert sources_left_out(rows, unused) == ["vienna"]
+    both = rows.assign(dataset=["elsewhere", *rows["dataset"][1:]])
+    split = leave_out_source(both["split"], both["dataset"], "vienna")
+    write_manifest(both.assign(split=split), unused, seed=1)
+    assert sources_left_out(both, unused) == ["vienna"]
     seen = run(tmp_path / "seen", seed=1)
     write_manifest(rows.assign(split=["train"] * 4 + ["test", "train"]), seen, seed=1)
     with pytest.raises(ValueError, match="every source"):
