@@ -141,3 +141,18 @@ def test_cut_out_blanks_one_rectangle_no_larger_than_asked_for(canvas: RGBImage)
         blank = cut[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].reshape(-1, 3)
         assert (blank == blank[0]).all()
         assert np.abs(blank[0] - whole.mean(axis=(0, 1))).max() <= 1
+
+
+def test_the_colours_change_step_by_step_as_described(canvas: RGBImage) -> None:
+    """Saturation, contrast, brightness, white balance: what one matrix does at once, a pass for each."""
+    ranges = Augmentation()
+    for seed in SEEDS:
+        chance, x = rng(seed), canvas.astype(float)
+        grey = x.mean(axis=2, keepdims=True)
+        x = grey + (x - grey) * (1 + chance.uniform(-ranges.saturation, ranges.saturation))
+        x = canvas.mean() + (x - canvas.mean()) * (1 + chance.uniform(-ranges.contrast, ranges.contrast))
+        x = x + 255 * chance.uniform(-ranges.brightness, ranges.brightness)
+        x = x * (1 + chance.uniform(-ranges.white_balance, ranges.white_balance, 3))
+        difference = ranges._recolour(canvas, rng(seed)) - np.clip(x, 0, 255)
+        # Rounding; OpenCV computes 8-bit images in fixed point.
+        assert np.abs(difference).max() < 1.5
