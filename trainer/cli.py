@@ -163,7 +163,7 @@ def evaluate(
         ),
     )
     _print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
-    click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE")
+    click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE --version N")
 
 
 def _print_figures(auroc: dict[str, float], policies: dict[str, Any], name: str) -> None:

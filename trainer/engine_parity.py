@@ -11,6 +11,7 @@ import numpy.typing as npt
 import openvino
 
 from trainer.classifier import with_all_outputs
+from trainer.config import FitConfig
 from trainer.conversion import convert
 from trainer.discrimination import auroc
 from trainer.parts import in_parts
@@ -41,12 +42,15 @@ def converted_scorer(model: keras.Model, size: int) -> Scorer:
     return lambda inputs: in_parts(infer, inputs, 1)
 
 
-def bundle_scorer(folder: Path, *, size: int, split_sha256: str) -> tuple[Scorer, str]:
+def bundle_scorer(
+    folder: Path, config: FitConfig, calibration: Calibration, *, split_sha256: str
+) -> tuple[Scorer, str]:
     """A bundle on OpenVINO, as a worker runs it.
 
     Args:
         folder: of the bundle.
-        size: side of the run's input in pixels.
+        config: of the run.
+        calibration: of the run.
         split_sha256: of the run's split manifest.
 
     Returns:
@@ -54,14 +58,17 @@ def bundle_scorer(folder: Path, *, size: int, split_sha256: str) -> tuple[Scorer
 
     Raises:
         BundleError: the bundle is missing or changed.
-        ValueError: it was made from another split or for another input than the run.
+        ValueError: it was made from another run.
     """
     bundle = load_bundle(folder)
     manifest = bundle.manifest
-    if manifest.split_manifest_sha256 != split_sha256 or manifest.input.size != size:
+    # The calibration too: another seed has the same split, size and backbone, and its validation gives another one.
+    theirs = (manifest.split_manifest_sha256, manifest.backbone, manifest.input.size, manifest.calibration)
+    if theirs != (split_sha256, config.backbone, config.size, calibration):
         raise ValueError(
-            f"Received: bundle {folder} of split {manifest.split_manifest_sha256[:12]}, {manifest.input.size} pixels. "
-            f"Expected: one exported from this run, of split {split_sha256[:12]} and {size} pixels."
+            f"Received: bundle {folder} of split {manifest.split_manifest_sha256[:12]}, {manifest.backbone} at "
+            f"{manifest.input.size} pixels, {manifest.calibration}. Expected: one exported from this run, of split "
+            f"{split_sha256[:12]}, {config.backbone} at {config.size} pixels, {calibration}."
         )
     engine = load_engine("openvino", bundle, threads=2)
     label = f"{manifest.name} {manifest.version} on {engine.label}"

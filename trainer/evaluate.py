@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,21 @@ from trainer.assess import assess, counts
 from trainer.backbones import BACKBONES
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import brier
+from trainer.classifier import with_all_outputs
 from trainer.config import FitConfig
 from trainer.discrimination import auroc, average_precision
 from trainer.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
-from trainer.fit import first_lesions, predict
-from trainer.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
+from trainer.fit import PREDICT_BATCH, first_lesions
+from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus, read_ham10000
 from trainer.leakage import check_leakage
 from trainer.look import look_at
 from trainer.missed import missed_melanomas
 from trainer.openings import log_opening, openings_of
-from trainer.other_runs import compare_seeds, sources_left_out
+from trainer.other_runs import compare_seeds, require_same_recipe, sources_left_out
+from trainer.parts import in_parts
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
 from trainer.report import write_report
+from trainer.seven_classes import describe_classes, probability_columns
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, images_with_split, split_kind
 from trainer.strata import as_json, describe, share_of
 from trainer.stress import other_diagnoses, stress
@@ -94,14 +98,23 @@ class Frozen:
             images: rows with ``path``.
 
         Returns:
-            The rows with ``raw_probability``, ``probability`` (calibrated) and ``ita`` (degrees), and the inputs.
+            The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
+            `trainer.seven_classes.probability_columns`; and the inputs.
         """
         look = look_at([Path(path) for path in images["path"]], self.preprocessing)
-        raw = predict(self.model, look.inputs)
-        return (
-            images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita),
-            look.inputs,
-        )
+        raw, *classes = in_parts(self._infer, look.inputs, PREDICT_BATCH).T
+        scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita)
+        return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), look.inputs
+
+    def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
+        outputs = self._outputs(inputs.astype(np.float32))
+        parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
+        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts], axis=1).astype(np.float64)
+
+    @cached_property
+    def _outputs(self) -> keras.Model:
+        return with_all_outputs(self.model)
 
 
 def load_frozen(run: Path) -> Frozen:
@@ -142,6 +155,8 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
     # What does not fit is refused before the test split is opened.
     other_engine = _other_engine(frozen, options, split_sha256)
+    for folder in options.also:
+        require_same_recipe(run, folder)
     left_out = {folder: sources_left_out(everything, folder) for folder in options.also}
     log_opening(run, "evaluate")
 
@@ -179,6 +194,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
                 frozen.thresholds,
             ),
         },
+        "seven_classes": None,
         "other_diagnoses": None,
         "robustness": None,
     }
@@ -186,7 +202,10 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         options.say("Scoring the other diagnoses")
         others = used[(used["split"] == TEST) & ~used["dx"].isin(LABELS)]
         if len(others):
-            report["other_diagnoses"] = other_diagnoses(frozen.score(others)[0], frozen.thresholds)
+            scored = frozen.score(others)[0]
+            report["other_diagnoses"] = other_diagnoses(scored, frozen.thresholds)
+            if frozen.config.classes == "seven":
+                report["seven_classes"] = describe_classes(pd.concat((test, scored), ignore_index=True))
         options.say("Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG")
         report["robustness"] = stress(
             test,
@@ -254,7 +273,7 @@ def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
 
 def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> tuple[Scorer, str]:
     if options.bundle is not None:
-        return bundle_scorer(options.bundle, size=frozen.config.size, split_sha256=split_sha256)
+        return bundle_scorer(options.bundle, frozen.config, frozen.calibration, split_sha256=split_sha256)
     return converted_scorer(frozen.model, frozen.config.size), "OpenVINO, converted for this report"
 
 
@@ -281,6 +300,7 @@ def _flow(everything: pd.DataFrame, used: pd.DataFrame) -> dict[str, Any]:
 
     two = melanoma_or_nevus(everything)
     kept = melanoma_or_nevus(used)
+    trained_on = used[used["split"] == TRAIN]
     return {
         "all": size(everything),
         "other_diagnoses": size(everything[~everything["dx"].isin(LABELS)]),
@@ -290,4 +310,5 @@ def _flow(everything: pd.DataFrame, used: pd.DataFrame) -> dict[str, Any]:
             str(side): {"all": size(part), **{dx: size(part[part["dx"] == dx]) for dx in LABELS}}
             for side, part in kept.groupby("split")
         },
+        "training": {dx: size(trained_on[trained_on["dx"] == dx]) for dx in DIAGNOSES},
     }

@@ -25,7 +25,7 @@ from trainer.parts import in_parts
 from trainer.policies import choose_on_validation
 from trainer.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
 from trainer.real_images import RealImages
-from trainer.splits import TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest
+from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -35,6 +35,7 @@ from worker.bundle import (
     OutOfDistribution,
     Precision,
     QualityLimits,
+    Quantisation,
     load_bundle,
     sha256_of,
 )
@@ -83,8 +84,8 @@ def export(
         The bundle, loaded and verified.
 
     Raises:
-        ExportError: the target holds something else than a bundle, the run is not finished, the converted model differs
-            from the Keras model, 8 bits cost too much, or the bundle is too large.
+        ExportError: the target holds something else than a bundle, the run is not finished or its split leaks, the
+            converted model differs from the Keras model, 8 bits cost too much, or the bundle is too large.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json"):
         if not (run / needed).is_file():
@@ -93,6 +94,11 @@ def export(
         raise ExportError(
             f"Received: {target} to write a bundle to, which holds something else. Expected: a new or empty folder, or "
             "a bundle that is to be replaced."
+        )
+    if (kind := split_kind(run)) != LESION_DISJOINT:
+        raise ExportError(
+            f"Received: run {run}, whose split is {kind}: it leaks, and its figures hold for no new patient. Expected: "
+            "a run of the clean preset."
         )
     config = FitConfig.read(run)
     model = with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False))
@@ -107,8 +113,8 @@ def export(
         manifest = _manifest(images, run, config, name=name, version=version)
         _check_parity(model, _unsealed(folder, manifest), images)
         if precision == "int8":
-            _quantise(images, run, folder, manifest)
-            manifest = manifest.model_copy(update={"precision": precision})
+            cost = _quantise(images, run, folder, manifest)
+            manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder, manifest)})
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), _report(run)))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -225,7 +231,7 @@ def _check_parity(model: keras.Model, bundle: Bundle, images: RealImages) -> Non
         )
 
 
-def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManifest) -> None:
+def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManifest) -> Quantisation:
     """Put 8-bit integers into the converted model, and what it then says of the reference images beside them."""
     log_opening(run, "export --precision int8")
     inputs, labels = images.melanomas_and_nevi(TEST)
@@ -235,7 +241,12 @@ def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManif
     def agreement(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
         return min(agreements(then, now, manifest.calibration, manifest.thresholds).values())
 
-    quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES), validation, agreement)
+    layers = quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES), validation, agreement)
+    if not layers:
+        raise ExportError(
+            "8 bits change too many flags of the validation images, whichever layer they are in: every layer went back "
+            "to floats. Nothing was written. Export with --precision float32."
+        )
     cost = cost_of(labels, before, _inferred(folder, manifest, inputs), manifest.calibration, manifest.thresholds)
     if cost.faults:
         raise ExportError(
@@ -248,6 +259,7 @@ def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManif
     pictures = np.stack([Preprocessing(size=size)(decode((reference / name).read_bytes())) for name in expected])
     found = dict(zip(expected, _inferred(folder, manifest, pictures).tolist(), strict=True))
     (reference / "expected-openvino.json").write_text(json.dumps(found, indent=2) + "\n")
+    return Quantisation(layers=layers, images=len(labels), auroc_difference=-cost.auroc_loss, agreement=cost.agreement)
 
 
 def _inferred(folder: Path, manifest: BundleManifest, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -51,7 +51,7 @@ from worker.images.preprocess import Preprocessing
 from worker.terminal import make_console
 
 #: Images in a prediction step. Keras keeps the output of every layer until a step ends, 140 MB an image with ResNet50.
-_PREDICT_BATCH = 16
+PREDICT_BATCH = 16
 
 
 def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Console | None = None) -> float:
@@ -280,7 +280,7 @@ def predict(classifier: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArr
         probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(classifier(part.astype(np.float32)))
         return probabilities
 
-    return in_parts(infer, inputs, _PREDICT_BATCH)[:, 0].astype(np.float64)
+    return in_parts(infer, inputs, PREDICT_BATCH)[:, 0].astype(np.float64)
 
 
 def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trainer.config import FitConfig
+from trainer.run_folder import recipe_of
 from trainer.splits import TRAIN, VALIDATION, read_manifest
 
 
@@ -80,6 +81,22 @@ def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
     return left
 
 
+def require_same_recipe(run: Path, other: Path) -> None:
+    """Refuse a run that differs in more than the source that it was trained without and its seed.
+
+    Raises:
+        ValueError: names the settings that differ.
+    """
+    differ = FitConfig.read(run).differences(FitConfig.read(other)).keys() - {"seed", "without_source"}
+    if recipe_of(run) != recipe_of(other):
+        differ |= {"the version of the code"}
+    if differ:
+        raise ValueError(
+            f"Received: run {other}, which differs from {run} in: {', '.join(sorted(differ))}. "
+            "Expected: the same recipe without a source; else the difference is not the source's."
+        )
+
+
 def _figures(metrics: dict[str, Any]) -> dict[str, float]:
     figures = {name: metrics[name]["value"] for name in ("auroc", "auprc", "brier")}
     for policy, numbers in metrics["policies"].items():
@@ -97,6 +114,8 @@ def _require_another_seed(other: Path, runs: Sequence[Path]) -> None:
     for run in runs:
         theirs = asdict(FitConfig.read(run))
         differ = sorted(name for name in settings if settings[name] != theirs[name])
+        if recipe_of(run) != recipe_of(other):
+            differ = ["the version of the code"]
         if differ != ["seed"]:
             raise ValueError(
                 f"Received: run {other}, which differs from {run} in: {', '.join(differ) or 'nothing'}. Expected: runs "

@@ -23,6 +23,11 @@ from worker.bundle import Calibration, PolicyThreshold
 YOUDEN = "youden"
 #: Sensitivities that a policy may promise. 92 validation melanoma lesions allow 0, 4 and 7 misses.
 SENSITIVITIES = (0.95, 0.90, 0.85)
+#: What the bound of a proven sensitivity does not cover, for report and card.
+BOUND_CAVEAT = (
+    "The bound takes the model as given, but the same lesions chose which epoch was kept: it is somewhat too good, and "
+    "the test results say what came of it."
+)
 #: Seed of every resampling; fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260
 

@@ -47,7 +47,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("5a", "Sources of data, representativeness", "Data"),
             ("5b", "Dates of the data", "Not known by image: HAM10000 was collected over about 20 years"),
             ("6a", "Setting and centres", "Data: two centres, Vienna and Queensland"),
-            ("6b", "Eligibility", "Data: the selection is that of HAM10000's authors; here melanoma and nevus"),
+            ("6b", "Eligibility", "Data: the selection is that of HAM10000's authors; melanoma and nevus are judged"),
             ("6c", "Treatments", "Not applicable: the image precedes treatment"),
             ("7", "Data preparation", "Model; the same decode and resize code in training and in service"),
             ("8a", "Outcome", "Data: the diagnosis that HAM10000 records, at the time of the image"),

@@ -30,6 +30,10 @@ _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn"
 _BACKEND_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
+#: Raised when code changes what the same settings train, so that runs from before and after are not taken for alike.
+RECIPE = 1
+
+
 class RunError(Exception):
     """A run can neither begin nor go on in its folder; the text says why and what to do."""
 
@@ -96,6 +100,11 @@ class RunFolder:
                 f"The run in {self.path} was begun by a version that wrote no checkpoints and cannot go on. Choose "
                 "another folder."
             )
+        if (found := recipe_of(self.path)) != RECIPE:
+            raise RunError(
+                f"The run in {self.path} was begun by code that trains otherwise (recipe {found}, this is {RECIPE}). "
+                "Go on with that version, or choose another folder."
+            )
         recorded = FitConfig.read(self.path)
         if different := recorded.differences(config):
             listed = "\n".join(
@@ -117,7 +126,7 @@ class RunFolder:
         self.checkpoint.parent.mkdir(exist_ok=True)
         # Of a run whose settings somebody took away: it cannot be told what it belongs to.
         self.checkpoint.unlink(missing_ok=True)
-        everything = {"begun": now(), **described, "versions": versions()}
+        everything = {"begun": now(), "recipe": RECIPE, **described, "versions": versions()}
         write_text(self.path / "run.json", json.dumps(everything, indent=2) + "\n")
         config.write(self.path)
 
@@ -146,6 +155,12 @@ class RunFolder:
         """Add a line to ``train.log``, with the time."""
         with (self.path / "train.log").open("a") as file:
             file.write(f"{now()} {line}\n")
+
+
+def recipe_of(run: Path) -> int:
+    """Number of the recipe that a run was begun by; 1 for runs from before it was recorded."""
+    file = run / "run.json"
+    return int(json.loads(file.read_text()).get("recipe", 1)) if file.exists() else 1
 
 
 def now() -> str:

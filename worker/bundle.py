@@ -100,6 +100,22 @@ class OutOfDistribution(_Part):
     distances: dict[str, float]
 
 
+class Quantisation(_Part):
+    """What 8-bit integers changed on the test images, against the model in floats that the metrics are of.
+
+    Args:
+        layers: convolutions that compute with 8 bits.
+        images: test images of the two classes.
+        auroc_difference: after minus before.
+        agreement: by policy, share of images whose triage flag stayed.
+    """
+
+    layers: int = Field(ge=1)
+    images: int
+    auroc_difference: float
+    agreement: dict[str, float]
+
+
 class BundleManifest(_Part):
     """``bundle.json``."""
 
@@ -116,6 +132,7 @@ class BundleManifest(_Part):
     outputs: tuple[str, ...]
     #: What ``model.xml`` computes with.
     precision: Precision = "float32"
+    quantisation: Quantisation | None = None
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
     calibration: Calibration
     quality: QualityLimits
@@ -130,6 +147,8 @@ class BundleManifest(_Part):
     def _classes_known(self) -> "BundleManifest":
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant: {', '.join(unknown)} is none of the classes {', '.join(self.classes)}")
+        if (self.precision == "int8") != (self.quantisation is not None):
+            raise ValueError(f"quantisation: goes with the precision int8, not {self.precision}")
         if ("class_probabilities" in self.outputs) != (len(self.classes) > 2):
             raise ValueError(f"outputs: class_probabilities goes with more than two classes, not {self.classes}")
         return self

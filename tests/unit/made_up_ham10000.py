@@ -4,18 +4,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
+from trainer.ham10000 import COLUMNS, DIAGNOSES, IMAGE_FOLDERS, METADATA_NAME
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import cv2
 
 
-def write_dataset(root: Path, *, melanomas: int, nevi: int, images: int = 1, width: int = 64, height: int = 48) -> Path:
+def write_dataset(
+    root: Path, *, melanomas: int, nevi: int, others: int = 0, images: int = 1, width: int = 64, height: int = 48
+) -> Path:
     """Write metadata and images.
 
     Args:
         root: an existing folder.
         melanomas: lesions.
         nevi: lesions.
+        others: lesions of each of the other diagnoses, which look like nevi.
         images: of each nevus; a melanoma has one.
         width: of an image in pixels.
         height: of an image in pixels.
@@ -23,14 +26,15 @@ def write_dataset(root: Path, *, melanomas: int, nevi: int, images: int = 1, wid
     for folder in IMAGE_FOLDERS:
         (root / folder).mkdir()
     rows = []
-    for lesion in range(melanomas + nevi):
-        melanoma = lesion < melanomas
-        for image in range(1 if melanoma else images):
+    rest = [dx for dx in DIAGNOSES if dx not in ("mel", "nv")]
+    for lesion, dx in enumerate(["mel"] * melanomas + ["nv"] * nevi + rest * others):
+        melanoma = dx == "mel"
+        for image in range(images if dx == "nv" else 1):
             name = f"ISIC_{lesion:04}{image}"
             picture = draw_lesion(10 * lesion + image, width=width, height=height, atypical=melanoma)
             target = root / IMAGE_FOLDERS[(lesion + image) % 2] / f"{name}.jpg"
             assert cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            known = {"lesion_id": f"HAM_{lesion:04}", "image_id": name, "dx": "mel" if melanoma else "nv"}
+            known = {"lesion_id": f"HAM_{lesion:04}", "image_id": name, "dx": dx}
             rows.append(dict.fromkeys(COLUMNS, "") | known)
     pd.DataFrame(rows).to_csv(root / METADATA_NAME, index=False)
     return root

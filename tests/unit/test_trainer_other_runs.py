@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from trainer.leakage import check_leakage
-from trainer.other_runs import compare_seeds, sources_left_out
+from trainer.other_runs import compare_seeds, require_same_recipe, sources_left_out
 from trainer.splits import leave_out_source, write_manifest
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import cv2
@@ -109,6 +109,19 @@ def test_the_same_seed_twice_and_another_recipe_are_refused(tmp_path: Path) -> N
     (other / "config.json").write_text(json.dumps({"seed": 2, "epochs": 7}))
     with pytest.raises(ValueError, match="in: epochs, seed"):
         compare_seeds(first, metrics(0.9), [other])
+
+
+def test_a_run_without_a_source_must_be_of_the_same_recipe(tmp_path: Path) -> None:
+    main, other = run(tmp_path / "a", seed=1), run(tmp_path / "b", seed=2)
+    (other / "config.json").write_text(json.dumps({"seed": 2, "without_source": "rosendahl"}))
+    require_same_recipe(main, other)
+    (other / "run.json").write_text(json.dumps({"recipe": 99}))
+    with pytest.raises(ValueError, match="in: the version of the code"):
+        require_same_recipe(main, other)
+    (other / "run.json").unlink()
+    (other / "config.json").write_text(json.dumps({"seed": 2, "epochs": 7}))
+    with pytest.raises(ValueError, match="in: epochs"):
+        require_same_recipe(main, other)
 
 
 def test_the_source_that_a_run_never_saw_is_told_from_its_split(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ import pytest
 from trainer.assess import assess
 from trainer.card import card_of_run, model_card
 from trainer.external import recalibrate
+from trainer.ham10000 import DIAGNOSES
 from trainer.missed import missed_melanomas
 from trainer.report import write_report
 from trainer.reporting_items import clear_derm, tripod_ai
 from trainer.robustness import PERTURBATIONS
+from trainer.seven_classes import describe_classes, probability_columns
 from trainer.stress import other_diagnoses, stress
-from worker.bundle import BundleManifest, PolicyThreshold
+from worker.bundle import BundleManifest, PolicyThreshold, Quantisation
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing
@@ -79,6 +81,14 @@ def report(images: pd.DataFrame) -> dict[str, Any]:
                 "epochs": 3,
                 "gamma": 2.0,
                 "alpha": 0.25,
+                "head_epochs": 0,
+                "unfreeze_last": -1,
+                "batch_normalisation": "frozen",
+                "learning_rate": 5e-4,
+                "ema_momentum": 0.99,
+                "draws": 3600,
+                "share_of_two": 0.5,
+                "label_smoothing": 0.05,
             },
             "split_sha256": "a" * 64,
             "split_kind": "lesion-disjoint",
@@ -93,6 +103,7 @@ def report(images: pd.DataFrame) -> dict[str, Any]:
             "two_classes": size(90, 120),
             "left_out_by_limit": 0,
             "splits": {"train": side, "validation": side, "test": side},
+            "training": {dx: size(11, 12) for dx in DIAGNOSES},
         },
         "leakage": {
             "compared": {"test": 40, "others": 80},
@@ -114,6 +125,7 @@ def report(images: pd.DataFrame) -> dict[str, Any]:
             "auroc_difference": 0.0,
             "policies": parity,
         },
+        "seven_classes": None,
         "other_diagnoses": other_diagnoses(images.assign(dx=["bcc"] * 20 + ["df"] * 20), POLICIES),
         "robustness": stress(
             images,
@@ -321,3 +333,41 @@ def test_the_checklists_are_whole(report: dict[str, Any]) -> None:
         assert len(clear_derm(given)) == 25
         assert all(item.answer for item in [*items, *clear_derm(given)])
     assert "Not done" in str(clear_derm({**report, "robustness": None}))
+
+
+@pytest.fixture
+def seven(report: dict[str, Any], images: pd.DataFrame) -> dict[str, Any]:
+    """The same evaluation, of a run on all seven diagnoses."""
+    chance = np.random.default_rng(8).dirichlet(np.ones(len(DIAGNOSES)), len(images))
+    columns = dict(zip(probability_columns(), chance.T, strict=True))
+    found = describe_classes(images.assign(**columns), resamples=20)
+    run = {**report["run"], "config": {**report["run"]["config"], "classes": "seven"}}
+    return {**report, "run": run, "seven_classes": found}
+
+
+def test_a_run_on_seven_diagnoses_says_what_it_was_trained_on(seven: dict[str, Any], tmp_path: Path) -> None:
+    text = card(seven, tmp_path)
+    assert "3 rounds of 3,600 draws: 25% melanomas, 25% nevi, the other five diagnoses alike" in text
+    assert "12 `bcc` of 11 lesions" in text
+    assert "focal loss" not in text
+    assert "## Seven diagnoses" in text
+    page = write(seven, tmp_path)
+    assert "The balanced accuracy" in page
+    assert "said: bcc" in page
+
+
+def test_a_run_whose_split_leaks_has_a_card_that_says_so(report: dict[str, Any], tmp_path: Path) -> None:
+    card(report, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    (tmp_path / "metrics.json").write_text(json.dumps({**metrics, "split": "test, random-images, single pass"}))
+    assert "every figure is too good" in card_of_run(tmp_path)
+    assert "70/15/15" not in card_of_run(tmp_path)
+
+
+def test_the_card_of_a_bundle_in_8_bits_says_what_they_cost(report: dict[str, Any]) -> None:
+    shipped = BundleManifest.model_validate_json(Path("models/ham10000-mel-nv/bundle.json").read_text())
+    cost = Quantisation(layers=31, images=1180, auroc_difference=-0.0012, agreement={"youden": 0.993, "other": 0.991})
+    text = model_card(shipped.model_copy(update={"precision": "int8", "quantisation": cost}), "a package", report)
+    assert "computes 31 layers with 8-bit integers; all figures above are of the model in floats" in text
+    assert "change the AUROC by -0.0012 and leave at least 99.10% of the triage flags" in text
+    assert "## Engine parity" not in text

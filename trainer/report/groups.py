@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from trainer.ham10000 import DIAGNOSES
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -196,3 +197,47 @@ def _forest_lines(assessment: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
 
 def _first_policy(report: dict[str, Any]) -> str:
     return str(next(iter(report["policies"])))
+
+
+def seven_classes(report: dict[str, Any]) -> Section | None:
+    """How well a seven-class model tells all diagnoses apart."""
+    found = report["seven_classes"]
+    if not found:
+        return None
+    rows = [
+        (
+            entry["diagnosis"],
+            f"{entry['images']:,}",
+            f"{entry['lesions']:,}",
+            percent_interval(entry["sensitivity"]),
+            interval(entry["auroc"]),
+        )
+        for entry in found["diagnoses"]
+    ]
+    present = {entry["diagnosis"] for entry in found["diagnoses"]}
+    confusion = [
+        (dx, *(str(count) for count in counts))
+        for dx, counts in zip(DIAGNOSES, found["confusion"], strict=True)
+        if dx in present
+    ]
+    return Section(
+        name="seven-diagnoses",
+        title="The seven diagnoses",
+        blocks=(
+            Paragraph(
+                text="Each test image is given the diagnosis that the network finds most probable, uncalibrated and "
+                "under the class balance of its training. The balanced accuracy, the mean of the sensitivities, is "
+                f"{interval(found['balanced_accuracy'])}."
+            ),
+            Table(
+                caption="Each diagnosis, with 95% intervals",
+                head=("Diagnosis", "Images", "Lesions", "Sensitivity", "AUROC against all others"),
+                rows=rows,
+            ),
+            Table(
+                caption="What was said of the images of each diagnosis",
+                head=("True diagnosis", *(f"said: {dx}" for dx in DIAGNOSES)),
+                rows=confusion,
+            ),
+        ),
+    )

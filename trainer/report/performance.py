@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trainer.policies import BOUND_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
     Block,
@@ -37,7 +38,7 @@ def policies(report: dict[str, Any]) -> Section:
             "threshold with the greatest sensitivity + specificity - 1. sensitivity:X is the highest threshold whose "
             "one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on validation melanoma lesions is "
             "at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
-            "may hold any one of them alone."
+            f"may hold any one of them alone. {BOUND_CAVEAT}"
         ),
         Table(
             caption="Frozen thresholds, with what they gave on the validation images they were chosen on",
@@ -205,7 +206,7 @@ def _calibration_table(before: dict[str, Any], after: dict[str, Any], names: tup
             row("Calibration in the large (0 is best)", "intercept"),
         ),
         note="Slope below 1: probabilities too extreme. Calibration in the large above 0: more melanomas than "
-        "predicted.",
+        "predicted. A calibration error is never negative, so its interval lies above 0 even where nothing is wrong.",
     )
 
 
@@ -257,10 +258,13 @@ def predictive(report: dict[str, Any]) -> Section:
 def decision(report: dict[str, Any]) -> Section:
     """The decision curve."""
     rows = report["assessment"]["decision_curve"]
-    better = [row["threshold"] for row in rows if row["model"]["low"] > max(row["refer_all"], 0.0)]
+    better = _stretches([row["model"]["low"] > max(row["refer_all"], 0.0) for row in rows])
+    named = [
+        f"from {percent(rows[first]['threshold'], 0)} to {percent(rows[last]['threshold'], 0)}"
+        for first, last in better
+    ]
     verdict = (
-        f"On these images the model is better than both, with its whole interval, from {percent(min(better), 0)} to "
-        f"{percent(max(better), 0)}."
+        f"On these images the model is better than both, with its whole interval, {' and '.join(named)}."
         if better
         else "On these images the model is nowhere better than both with its whole interval."
     )
@@ -299,3 +303,14 @@ def decision(report: dict[str, Any]) -> Section:
             ),
         ),
     )
+
+
+def _stretches(holds: list[bool]) -> list[tuple[int, int]]:
+    """First and last number of each unbroken stretch in which something holds."""
+    stretches: list[tuple[int, int]] = []
+    for place, held in enumerate(holds):
+        if held and stretches and stretches[-1][1] == place - 1:
+            stretches[-1] = (stretches[-1][0], place)
+        elif held:
+            stretches.append((place, place))
+    return stretches

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainer.report.document import Document, Key, Section, counted, interval, number, percent_interval
-from trainer.report.groups import other_diagnoses, sources, strata
+from trainer.report.groups import other_diagnoses, seven_classes, sources, strata
 from trainer.report.limits import coverage, missed, parity, robustness, seeds
 from trainer.report.participants import external_images, leakage, participants
 from trainer.report.performance import calibration, decision, discrimination, policies, predictive, recalibrated
@@ -35,6 +35,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         strata(report),
         None if external else sources(report),
         None if external else other_diagnoses(report),
+        None if external else seven_classes(report),
         None if external else robustness(report),
         coverage(report),
         None if external else seeds(report),

@@ -1,0 +1,60 @@
+"""A run on all seven diagnoses from `dermq-train fit` to a bundle that both engines answer for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.unit.made_up_ham10000 import write_dataset
+from trainer.ham10000 import DIAGNOSES, MALIGNANT
+from worker.bundle import load_bundle
+from worker.engine import load_engine
+from worker.health import REPLAY_TOLERANCE, replay_reference
+from worker.images.made_up import draw_lesion
+from worker.images.preprocess import Preprocessing
+
+SIZE = 64
+
+# Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument that NumPy 2 passes.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def train(dataset: Path, *arguments: object) -> str:
+    from trainer.cli import main
+
+    done = CliRunner().invoke(main, [*map(str, arguments), "--dataset", str(dataset)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "HAM10000").mkdir()
+    dataset = write_dataset(tmp_path / "HAM10000", melanomas=24, nevi=36, others=8, width=96, height=72)
+    run, target = tmp_path / "run", tmp_path / "bundle"
+    recipe = ("--classes", "seven", "--share-of-two", "0.5", "--draws", "80")
+    quick = ("--size", SIZE, "--epochs", "2", "--batch-size", "16", "--warmup-epochs", "1", "--ema-momentum", "0.5")
+    train(dataset, "fit", run, "--cache", tmp_path / "cache", *recipe, *quick)
+    train(dataset, "evaluate", run)
+    train(dataset, "export", run, target, "--version", "1")
+
+    report = json.loads((run / "report.json").read_text())
+    assert [entry["diagnosis"] for entry in report["seven_classes"]["diagnoses"]] == list(DIAGNOSES)
+    assert report["flow"]["training"]["bcc"]["images"] > 0
+    bundle = load_bundle(target)
+    assert (bundle.manifest.classes, bundle.manifest.malignant) == (DIAGNOSES, MALIGNANT)
+    card = (target / "MODEL_CARD.md").read_text()
+    assert "softmax of the seven diagnoses" in card
+    assert "2 rounds of 80 draws: 25% melanomas" in card
+    assert "Trained on the other diagnoses of the training side too" in card
+
+    picture = Preprocessing(size=SIZE)(draw_lesion(5, width=96, height=72))[None]
+    answers = [load_engine(name, bundle).infer(picture) for name in ("openvino", "tensorflow")]
+    for engine, answer in zip(("openvino", "tensorflow"), answers, strict=True):
+        assert replay_reference(bundle, load_engine(engine, bundle))[0] <= REPLAY_TOLERANCE  # type: ignore[arg-type]
+        classes = answer.class_probabilities
+        assert classes is not None
+        mel, nv = (classes[0, DIAGNOSES.index(dx)] for dx in ("mel", "nv"))
+        assert answer.probability[0] == pytest.approx(mel / (mel + nv), abs=1e-4)
+    assert np.abs(answers[0].class_probabilities - answers[1].class_probabilities).max() < 0.005
