@@ -1,0 +1,201 @@
+"""The figures of a model card, a section each, from the JSON of an evaluation; they name no image."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.policies import BOUND_CAVEAT
+from trainer.report.document import interval, number, percent, percent_interval
+from worker.bundle import Quantisation
+
+
+def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
+    """The main figures."""
+    rows = [
+        ("Area under the ROC curve", interval(metrics["auroc"])),
+        ("Area under the precision-recall curve", interval(metrics["auprc"])),
+        ("Brier score", interval(metrics["brier"])),
+    ]
+    if report is not None:
+        figures = report["assessment"]
+        rows += [
+            ("Area under the ROC curve, by lesion", interval(figures["lesions"]["auroc"])),
+            (
+                "Specificity at 95% sensitivity, read off the curve",
+                interval(figures["images"]["specificity_at_95_sensitivity"]),
+            ),
+        ]
+    for name, policy in metrics["policies"].items():
+        rows += [
+            (f"Sensitivity at `{name}` (probability {policy['threshold']:.3f})", interval(policy["sensitivity"])),
+            (f"Specificity at `{name}`", interval(policy["specificity"])),
+            (
+                f"Melanoma images missed at `{name}`",
+                f"{policy['missed_melanoma_images']} of {metrics['images']['melanoma']}",
+            ),
+        ]
+        if report is not None and (by_lesion := report["assessment"]["lesions"]["policies"].get(name)):
+            caught = interval(by_lesion["sensitivity_every_image"])
+            rows.append((f"Melanoma lesions with every image flagged at `{name}`", caught))
+    text = f"## Test results\n\n{metrics['split']}; {metrics['intervals']}.\n\n{table(('Figure', 'Value'), rows)}"
+    if report is not None:
+        seeds = report["seeds"]
+        if len(seeds["runs"]) == 1:
+            text += "\n\nOne seed only."
+        else:
+            auroc = seeds["figures"]["auroc"]
+            text += (
+                f"\n\nOver {len(seeds['runs'])} seeds the AUROC is {number(auroc['mean'])} on average, from "
+                f"{number(auroc['least'])} to {number(auroc['greatest'])}."
+            )
+    return text
+
+
+def policies(report: dict[str, Any]) -> str:
+    """The thresholds, and what a flag means at 2% prevalence."""
+    rows = []
+    for name, policy in report["policies"].items():
+        at = {round(entry["prevalence"], 2): entry for entry in report["assessment"]["prevalence"][name]}
+        rows.append(
+            (
+                f"`{name}`",
+                number(policy["threshold"]),
+                number(policy["borderline_from"]),
+                percent_interval(at[0.02]["ppv"]),
+                percent_interval(at[0.02]["referred"]),
+            )
+        )
+    shown = table(("Policy", "High risk from", "Borderline from", "PPV at 2%", "Images flagged at 2%"), rows)
+    refused = "".join(f"\n\nNot offered: `{name}`. {why}" for name, why in report["refused_policies"].items())
+    return (
+        "## Policies\n\n`youden`: greatest sensitivity + specificity on validation. `sensitivity:X`: the highest "
+        "threshold whose one-sided 95% lower bound of sensitivity on validation melanoma lesions is at least X; a "
+        f"lesion is caught when all its images are flagged. {BOUND_CAVEAT}\n\n{shown}{refused}"
+    )
+
+
+def calibration(report: dict[str, Any]) -> str:
+    """Measures before and after."""
+    measures = report["assessment"]["calibration"]
+    names = (
+        ("Brier score", "brier"),
+        ("Expected calibration error", "ece"),
+        ("Slope", "slope"),
+        ("In the large", "intercept"),
+    )
+    rows = [(label, interval(measures["before"][name]), interval(measures["after"][name])) for label, name in names]
+    return f"## Calibration\n\n{table(('Measure', 'Raw output', 'After calibration'), rows)}"
+
+
+def groups(report: dict[str, Any]) -> str:
+    """AUROC and operating point by group."""
+    policy = next(iter(report["policies"]))
+    rows = [
+        _group_row(f"{stratum['variable']}: {group['group']}", group, policy)
+        for stratum in report["assessment"]["strata"]
+        for group in stratum["groups"]
+    ]
+    if (proven := report["assessment"]["histology_only"]) is not None:
+        rows.append(_group_row("Histology-proven melanoma and nevus only", proven, policy))
+    head = ("Group", "Melanoma / nevus lesions", "AUROC", f"Sensitivity at `{policy}`", f"Specificity at `{policy}`")
+    return (
+        "## Groups\n\nNot planned beforehand. † marks groups with fewer than five lesions of a class, where chance "
+        f"rules. Skin tone is exploratory.\n\n{table(head, rows)}"
+    )
+
+
+def _group_row(name: str, group: dict[str, Any], policy: str) -> tuple[str, ...]:
+    lesions, figures = group["lesions"], group["policies"][policy]
+    return (
+        f"{name} †" if group["few"] else name,
+        f"{lesions['melanoma']} / {lesions['nevus']}",
+        interval(group["auroc"]),
+        percent_interval(figures["sensitivity"]),
+        percent_interval(figures["specificity"]),
+    )
+
+
+def others(report: dict[str, Any]) -> str:
+    """How often the other diagnoses are flagged."""
+    if not report["other_diagnoses"]:
+        return ""
+    names = list(report["policies"])
+    rows = [
+        (
+            f"`{entry['diagnosis']}`",
+            str(entry["images"]),
+            *(percent(entry["policies"][name] / entry["images"], 0) for name in names),
+        )
+        for entry in report["other_diagnoses"]
+    ]
+    head = ("Diagnosis", "Images", *(f"Flagged at `{name}`" for name in names))
+    return f"## Other diagnoses\n\nTest images that are neither melanoma nor nevus.\n\n{table(head, rows)}"
+
+
+def classes(report: dict[str, Any]) -> str:
+    """How well all diagnoses are told apart; empty where the model knows two."""
+    found = report.get("seven_classes")
+    if not found:
+        return ""
+    rows = [
+        (f"`{entry['diagnosis']}`", str(entry["images"]), interval(entry["sensitivity"]), interval(entry["auroc"]))
+        for entry in found["diagnoses"]
+    ]
+    head = ("Diagnosis", "Test images", "Sensitivity", "AUROC against all others")
+    return (
+        "## Seven diagnoses\n\nThe bundle gives the probability of each diagnosis beside that of melanoma against "
+        "nevus, and the sum of the malignant ones (`akiec`, `bcc`, `mel`). They are as the network says them: "
+        "uncalibrated, and under the class balance of its training. Taking the most probable one, the balanced "
+        f"accuracy is {interval(found['balanced_accuracy'])}.\n\n{table(head, rows)}"
+    )
+
+
+def eight_bits(cost: Quantisation) -> str:
+    """What the model in 8 bits changes."""
+    agree = min(cost.agreement.values())
+    return (
+        f"## 8 bits\n\nThe OpenVINO model computes {cost.layers} layers with 8-bit integers; all figures above are of "
+        f"the model in floats. On the {cost.images:,} test images 8 bits change the AUROC by "
+        f"{cost.auroc_difference:+.4f} and leave at least {percent(agree, 2)} of the triage flags as they are, at each "
+        "policy."
+    )
+
+
+def robustness(report: dict[str, Any]) -> str:
+    """AUROC under the strongest form of each change."""
+    found = report["robustness"]
+    if found is None:
+        return ""
+    policy = next(iter(report["policies"]))
+    worst: dict[str, dict[str, Any]] = {}
+    for change in found["changes"]:
+        worst[change["name"]] = change
+    rows = [
+        (
+            f"{name}, {change['unit']}: {change['strength']:g}",
+            interval(change["auroc"]),
+            percent(change["policies"][policy]["changed"]),
+        )
+        for name, change in worst.items()
+    ]
+    return (
+        f"## Robustness\n\n{sum(found['images'].values())} test images under changes drawn by a program, each in its "
+        f"strongest form; unchanged, their AUROC is {interval(found['auroc'])}.\n\n"
+        + table(("Change", "AUROC", f"Flags changed at `{policy}`"), rows)
+    )
+
+
+def parity(report: dict[str, Any]) -> str:
+    """How far a worker's engine is from Keras."""
+    found = report["engine_parity"]
+    agree = min(policy["agreement"] for policy in found["policies"].values())
+    return (
+        f"## Engine parity\n\nKeras against {found['engine']} on {found['images']:,} test images: probabilities differ "
+        f"by at most {found['largest']:.4f}, AUROC by {found['auroc_difference']:+.4f}, and at least "
+        f"{percent(agree, 2)} of flags agree at every policy."
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
