@@ -38,6 +38,15 @@ class Progress:
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def given_up(self, patience: int, *, since: int) -> bool:
+        """Whether too many epochs have passed without a better one.
+
+        Args:
+            patience: epochs that are waited for; 0 waits for ever.
+            since: epoch from which they are counted, when the best one lies before it.
+        """
+        return 0 < patience <= self.epoch - max(self.best_epoch, since)
+
 
 def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
     """Replace the checkpoint.

@@ -19,12 +19,15 @@ class FitConfig:
         preset: ``clean``, or ``reference`` for the brief that the project started from, its leaks included.
         classes: ``two`` trains melanoma against nevus; ``seven`` trains all diagnoses and reads melanoma against nevus.
         backbone: network to start from; an unknown name is answered with the known ones.
-        weights: what the backbone starts from: ``imagenet``, ``none`` for random numbers, or a file.
-        weights_sha256: SHA-256 of that file; needed when it is not the official one, recorded always.
+        weights: what the training starts from: ``imagenet``, ``none`` for random numbers, a file for the backbone, or
+            the folder of another run of the same split, whose best epoch so far is taken with its head.
+        weights_sha256: SHA-256 of that file, or of the run's ``best.weights.h5``; needed for a file that is not the
+            official one, recorded always.
         size: side of the model's square input in pixels.
         head_epochs: epochs of the first stage, in which the head alone is trained; 0 leaves it out.
         head_learning_rate: constant rate of the first stage.
         epochs: of the fine-tuning; with two classes passes over the training melanomas, with seven rounds of `draws`.
+        patience: epochs of fine-tuning without a greater validation AUC after which it ends; 0 goes through all.
         unfreeze_last: layers at the end of the backbone that are fine-tuned; -1 means all, 0 none.
         draws: images in an epoch, with seven classes.
         share_of_two: share of the draws that are melanomas and nevi, as many of each; the rest goes to the other five
@@ -57,6 +60,7 @@ class FitConfig:
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
     epochs: int = 30
+    patience: int = 0
     unfreeze_last: int = -1
     draws: int = 3500
     share_of_two: float = 2 / 7
@@ -92,7 +96,13 @@ class FitConfig:
                 "Received: split='random-images' with classes='seven'. Expected: classes='two', for the reference's "
                 "balanced split holds melanomas and nevi only."
             )
-        for name, least in (("head_epochs", 0), ("epochs", 0), ("unfreeze_last", -1), ("near_duplicates", -1)):
+        for name, least in (
+            ("head_epochs", 0),
+            ("epochs", 0),
+            ("patience", 0),
+            ("unfreeze_last", -1),
+            ("near_duplicates", -1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: at least {least}.")
         if self.head_epochs + self.epochs < 1:

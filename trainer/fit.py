@@ -16,7 +16,7 @@ from rich.console import Console
 from trainer.atomic import replace_file, write_text
 from trainer.augment import Augmentation
 from trainer.backbones import registered
-from trainer.backbones.weights import IMAGENET, NONE, file_digest
+from trainer.backbones.weights import IMAGENET, NONE, WeightsError, check_file, file_digest
 from trainer.canvas import load_canvases, load_inputs
 from trainer.checkpoint import Progress, read_progress, restore_checkpoint
 from trainer.classifier import Classifier, build_classifier, build_seven_class_classifier
@@ -97,7 +97,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
             everything = _go_on(folder, everything, progress.epoch, console)
         else:
             groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
-            everything = _begin(folder, everything.assign(group=groups), recorded, console)
+            everything = _begin(folder, everything.assign(group=groups), recorded, _earlier_run(config), console)
         folder.tidy(progress.best_epoch)
         images = first_lesions(everything, config.limit) if config.limit else everything
         best = _train(classifier, folder, images, cache, config, console)
@@ -123,15 +123,38 @@ def as_recorded(config: FitConfig) -> FitConfig:
     if config.weights in (IMAGENET, NONE):
         return config
     path = Path(config.weights)
-    return replace(config, weights=path.name, weights_sha256=file_digest(path))
+    file = RunFolder(path).best if path.is_dir() else path
+    return replace(config, weights=path.name, weights_sha256=file_digest(file))
 
 
 def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
     build = build_seven_class_classifier if config.classes == "seven" else build_classifier
-    return build(config.backbone, config.size, config.weights if first_weights else NONE, config.weights_sha256)
+    earlier = _earlier_run(config)
+    weights = config.weights if first_weights and earlier is None else NONE
+    classifier = build(config.backbone, config.size, weights, config.weights_sha256)
+    if first_weights and earlier is not None:
+        best = RunFolder(earlier).best
+        check_file(best, config.backbone, None, config.weights_sha256 or file_digest(best))
+        try:
+            classifier.scoring.load_weights(best)
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"Received: --weights {earlier}, whose {best.name} does not fit {config.backbone} for {config.classes} "
+                f"classes ({error}). Expected: a run of the same backbone and classes, with an epoch behind it."
+            ) from None
+    return classifier
 
 
-def _begin(folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, console: Console) -> pd.DataFrame:
+def _earlier_run(config: FitConfig) -> Path | None:
+    """The run that this one goes on from, if it does."""
+    if config.weights in (IMAGENET, NONE) or not Path(config.weights).is_dir():
+        return None
+    return Path(config.weights)
+
+
+def _begin(
+    folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, earlier: Path | None, console: Console
+) -> pd.DataFrame:
     """Draw the split and write what the run is made from."""
     if recorded.split == RANDOM_IMAGES:
         split = split_by_image(everything, recorded.split_seed)
@@ -145,6 +168,11 @@ def _begin(folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, con
         folder.log(f"skipped {row.image_id}: {row.fault}")
     if len(broken):
         console.print(f"Skipping {len(broken)} images that do not decode: {', '.join(broken['image_id'])}")
+    if earlier is not None and manifest_sha256(read_manifest(earlier)) != manifest_sha256(everything):
+        raise WeightsError(
+            f"Received: --weights {earlier}, a run of another split: it may have been trained on images that this one "
+            "is tested on. Expected: a run of the same data, split, split seed, near-duplicates and source left out."
+        )
     digest = write_manifest(
         everything, folder.path, recorded.split_seed, kind=recorded.split, near_duplicates=recorded.near_duplicates
     )
@@ -155,7 +183,10 @@ def _begin(folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, con
             "split_sha256": digest,
             "data": {"images": len(everything), "sha256": data_sha256(everything)},
             "skipped": {row.image_id: row.fault for row in broken.itertuples()},
-            "weights_from": source.get(recorded.weights, f"file {recorded.weights}, SHA-256 {recorded.weights_sha256}"),
+            "weights_from": source.get(
+                recorded.weights,
+                f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
+            ),
         },
     )
     folder.log("begun")
@@ -187,7 +218,7 @@ def _train(
     train, validation = train[train["split"] == TRAIN], two[two["split"] == VALIDATION]
     stages = stages_of(config)
     progress = read_progress(folder.checkpoint)
-    if progress.epoch == stages[-1].end:
+    if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
     batches = _batches(train, load_canvases([Path(path) for path in train["path"]], cache), config)
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
@@ -216,6 +247,7 @@ def _train(
                 predict=lambda scoring: predict(scoring, inputs),
                 loss=validation_loss,
                 labels=labels,
+                patience=config.patience if stage is stages[-1] else 0,
             )
             with fused_batch_normalisation(classifier.trained):
                 classifier.trained.fit(

@@ -44,6 +44,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         predict: the validation images' probabilities.
         loss: of them.
         labels: of the validation images, (n,), 1 for melanoma.
+        patience: epochs without a better one after which the stage ends; 0 for never.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         predict: Predict,
         loss: Loss,
         labels: npt.NDArray[np.int64],
+        patience: int = 0,
     ) -> None:
         super().__init__()
         self._classifier, self._stage, self._folder = classifier, stage, folder
-        self._predict, self._loss, self._labels = predict, loss, labels
+        self._predict, self._loss, self._labels, self._patience = predict, loss, labels, patience
         self._drawn = time.monotonic()
         self.progress = progress
 
@@ -86,6 +88,9 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         save_checkpoint(self._folder.checkpoint, trained, progress)
         self._folder.tidy(progress.best_epoch)
         self._report(epoch, loss, auc, better)
+        if progress.given_up(self._patience, since=self._stage.first):
+            self._folder.log(f"no better epoch in {self._patience}: ended early")
+            trained.stop_training = True
 
     def _row(self, loss: float, validation_loss: float | None, auc: float) -> dict[str, Any]:
         optimizer = self._classifier.trained.optimizer

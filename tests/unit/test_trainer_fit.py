@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,42 @@ def test_the_best_epoch_is_kept_and_not_the_last(
     kept = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
     assert np.allclose(kept, predicted[1], atol=1e-6)
     assert not np.allclose(kept, predicted[2], atol=1e-6)
+
+
+def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
+    dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainer.fit
+    import trainer.watch
+
+    aucs = iter([0.7, 0.9, 0.8, 0.85])
+    # A fifth epoch would find none left.
+    monkeypatch.setattr(trainer.watch, "roc_auc_score", lambda *_: next(aucs))
+    config, run = replace(CONFIG, epochs=9, patience=2), tmp_path / "run"
+    assert trainer.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
+    assert "no better epoch in 2: ended early" in (run / "train.log").read_text()
+    # Killed before its predictions were written: what was given up is not taken up again.
+    (run / "validation.csv").unlink()
+    assert trainer.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
+
+
+def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
+    from trainer.backbones.weights import WeightsError
+    from trainer.fit import fit
+
+    first = tmp_path / "first"
+    fit(dataset, first, tmp_path / "cache", CONFIG)
+    still = replace(CONFIG, weights=str(first), epochs=1, learning_rate=1e-12, warmup_epochs=0)
+    fit(dataset, tmp_path / "second", tmp_path / "cache", still)
+    # Nothing was learned in between, so it says what the first one's best epoch said.
+    found = [pd.read_csv(run / "validation.csv")["probability"] for run in (first, tmp_path / "second")]
+    assert np.allclose(*found, atol=1e-6)
+    described = json.loads((tmp_path / "second" / "run.json").read_text())
+    assert re.fullmatch(r"run first, SHA-256 [0-9a-f]{64}", described["weights_from"])
+    with pytest.raises(WeightsError, match="another split"):
+        fit(dataset, tmp_path / "third", tmp_path / "cache", replace(still, split_seed=7))
+    with pytest.raises(WeightsError, match="there is no such file"):
+        fit(dataset, tmp_path / "fourth", tmp_path / "cache", replace(still, weights=str(tmp_path)))
 
 
 def test_the_test_split_is_not_opened(
