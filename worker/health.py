@@ -54,7 +54,7 @@ def check_all(settings: Settings) -> Iterator[Finding]:
     app = make_app(settings)
     parts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("bundle", lambda: _check_bundle(settings)),
-        ("database", lambda: check_database(settings)),
+        ("database", lambda: _check_writes(settings)),
         ("broker", lambda: _check_broker(app)),
         ("workers", lambda: _check_workers(app)),
         ("sweeper", lambda: _check_sweeper(app)),
@@ -83,22 +83,39 @@ def check_database(settings: Settings) -> str:
         raise _UnwellError(f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`.")
     try:
         found = read(engine, current_revision)
-        # A transaction that may write: a server that only stands by, or a file without permission, refuses it here.
-        transact(engine, refuse_read_only)
     except SQLAlchemyError as error:
         raise _UnwellError(
             f"{shown} cannot be used: {type(error).__name__}: {str(error).splitlines()[0]}. Check DERMQ_DATABASE_URL "
-            "and that the server runs and takes writes; for PostgreSQL install dermq[postgres]."
+            "and that the server runs; for PostgreSQL install dermq[postgres]."
         ) from None
-    except ReadOnlyError:
-        raise _UnwellError(f"{shown} takes no writes: it stands by for another server. Name that one.") from None
     finally:
         engine.dispose()
     if found != newest_revision():
         raise _UnwellError(f"{shown} has schema {found}, this code needs {newest_revision()}. Run `dermq migrate`.")
-    if url.startswith("sqlite") and (free := shutil.disk_usage(Path(str(database)).parent).free) < _LEAST_FREE:
-        raise _UnwellError(f"{shown}: its disk has {free // 1_000_000} MB left. Make room; what waits then goes on.")
     return f"{shown}, schema {found}"
+
+
+def _check_writes(settings: Settings) -> str:
+    """As `check_database`, and whether the database takes writes; commands that only read do without it."""
+    well = check_database(settings)
+    url = settings.resolved_database_url()
+    engine = open_database(url)
+    try:
+        transact(engine, refuse_read_only)
+    except SQLAlchemyError as error:
+        raise _UnwellError(
+            f"it can be read and not written: {str(error).splitlines()[0]}. Whoever holds a lock must let it go, and "
+            "the file and its folder must be writable."
+        ) from None
+    except ReadOnlyError:
+        raise _UnwellError("it takes no writes: it stands by for another server. Name that one.") from None
+    finally:
+        engine.dispose()
+    if url.startswith("sqlite"):
+        free = shutil.disk_usage(Path(str(make_url(url).database)).parent).free
+        if free < _LEAST_FREE:
+            raise _UnwellError(f"its disk has {free // 1_000_000} MB left. Make room; what waits then goes on.")
+    return well
 
 
 def require_database(settings: Settings) -> None:
