@@ -6,24 +6,28 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from db.claims import LeaseLostError, claim_chunk
-from db.models import Chunk, Image
-from db.session import transact
+from db.models import Chunk, Image, Job
+from db.schema import migrate
+from db.session import open_database, transact
 from db.status import ChunkStatus, ImageStatus
 from tests.integration.databases import MadeJob, expire_lease, row
 from tests.integration.fake_scoring import FakeEngine, Images, job_of, outcomes, score
 from worker.bundle import Bundle
 from worker.chunk import ChunkLimits
 from worker.complaint import COMPLAIN_EVERY, Complaint
+from worker.health import Finding, check_all
 from worker.lease import renewed
 from worker.outage import wait_out
+from worker.settings import Settings
 
 SHORT_LEASE = ChunkLimits(batch_size=2, lease_seconds=1, time_limit=300, max_file_bytes=10_000_000)
 
@@ -179,3 +183,27 @@ def test_a_stop_that_hangs_is_cut_short_with_its_children() -> None:
         while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
             assert time.monotonic() < deadline, "the child outlives its worker"
             time.sleep(0.05)
+
+
+def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path, broker_url="memory://", database_url=f"sqlite:///{tmp_path / 'dermq.db'}")  # type: ignore[arg-type]
+    database = open_database(settings.resolved_database_url())
+    migrate(database)
+
+    def found() -> Finding:
+        return next(finding for finding in check_all(settings) if finding.part == "database")
+
+    assert found().well
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.health.shutil.disk_usage", lambda _: SimpleNamespace(free=7_000_000))
+        assert (found().well, found().text[:23]) == (False, "its disk has 7 MB left.")
+    with monkeypatch.context() as patched:
+        patched.setattr("db.session.SQLITE_BUSY_SECONDS", 0.1)
+        patched.setattr("db.session.BACKOFF_SECONDS", 0.01)
+        with database.begin() as holder:
+            holder.execute(select(Job.id))
+            locked = found()
+        assert "can be read and not written" in locked.text
+    database.dispose()
