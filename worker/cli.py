@@ -1,6 +1,7 @@
 """``dermq``: the operator's command."""
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from db.jobs import JobView
+
+_BROKEN_OFF = "Broken off: what was taken in stays, and the same `dermq submit` again goes on with it."
 
 # Each command imports what it needs itself: `dermq --help` must not wait for OpenVINO and Celery.
 
@@ -147,7 +150,10 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             click.echo(job)
 
     def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
+        # At once, as a kill would. An exception that is raised here is lost when it interrupts a finaliser.
+        with contextlib.suppress(OSError):
+            os.write(2, f"{_BROKEN_OFF}\n".encode())
+        os._exit(128 + number)
 
     # A closed terminal or a stopped container: nobody is there who has changed their mind, so the job stays.
     usual = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -162,8 +168,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
                 # Before the job is ended: killed in between, it is told and still there to be gone on with.
                 on_recorded=tell,
             )
-    except (SQLAlchemyError, SystemExit):
-        click.echo("Broken off: what was taken in stays, and the same `dermq submit` again goes on with it.", err=True)
+    except SQLAlchemyError:
+        click.echo(_BROKEN_OFF, err=True)
         raise
     except KeyboardInterrupt:
         became = f"`dermq status` says what became of job {told[0]}." if told else "Nothing was submitted."
