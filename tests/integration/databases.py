@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine, insert, make_url, select, text, up
 from sqlalchemy.orm import DeclarativeBase
 
 from db.audit import append_entry
+from db.claims import take_forgotten
 from db.clock import db_now
 from db.models import Chunk, Image
 from db.session import transact
@@ -218,3 +219,13 @@ def at_once(*works: Callable[[], Result]) -> list[Result]:
 
     with ThreadPoolExecutor(len(works)) as pool:
         return list(pool.map(run, works))
+
+
+def forgotten(
+    database: Engine, *, urgent: bool = False, empty: bool = False, hint_after: float = 30, limit: int = 100
+) -> list[int]:
+    """The chunks that a sweep takes, with the queue empty or not."""
+    return transact(
+        database,
+        lambda c: take_forgotten(c, urgent=urgent, hint_after=hint_after, queue_is_empty=empty, limit=limit),
+    )

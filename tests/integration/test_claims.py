@@ -4,7 +4,6 @@ import json
 import random
 import threading
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, func, select
@@ -19,18 +18,15 @@ from db.claims import (
     mark_careful_start,
     release_chunk,
     renew_lease,
-    take_forgotten,
-    unmark_hinted,
     waiting_images,
 )
-from db.clock import db_now
 from db.jobs import finish_job_if_done, unfinished_jobs, view_jobs
 from db.models import Chunk, Image, Job, ModelBundle, Prediction
 from db.predictions import Failed, write_outcomes
 from db.session import read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
 from db.submission import end_submission, known_paths, record_bundle, withdraw_job
-from tests.integration.databases import MadeJob, add_job, at_once, change, expire_lease, row
+from tests.integration.databases import MadeJob, add_job, at_once, change, expire_lease, forgotten, row
 
 
 def claim(database: Engine, chunk_id: int, owner: str = "worker 1", lease: float = 60) -> Claim | None:
@@ -50,15 +46,6 @@ def renew(database: Engine, taken: Claim) -> None:
 def end_images(database: Engine, made: MadeJob, image_ids: list[int]) -> None:
     outcomes = [Failed(image_id=image_id, code=FailureCode.MISSING, sentence="gone") for image_id in image_ids]
     transact(database, lambda c: write_outcomes(c, outcomes, bundle_id=made.bundle_id, engine="fake"))
-
-
-def forgotten(
-    database: Engine, *, urgent: bool = False, empty: bool = False, hint_after: float = 30, limit: int = 100
-) -> list[int]:
-    return transact(
-        database,
-        lambda c: take_forgotten(c, urgent=urgent, hint_after=hint_after, queue_is_empty=empty, limit=limit),
-    )
 
 
 def table_sizes(database: Engine) -> dict[str, int]:
@@ -203,113 +190,6 @@ def test_breadcrumbs_add_up_and_one_that_is_left_twice_counts_once(database: Eng
             transact(database, lambda c, image=first: mark_careful_start(c, image))  # type: ignore[misc]
     images = read(database, lambda c: waiting_images(c, made.chunk_ids[0]))
     assert [image.careful_starts for image in images] == [2, 0]
-
-
-# Chunks that nobody works on
-
-
-@pytest.mark.parametrize(
-    ("chunk", "taken_when_busy", "taken_when_empty"),
-    [
-        pytest.param({"hinted_at": None}, True, True, id="never hinted"),
-        pytest.param({"hinted_at": db_now(-5)}, False, False, id="hinted lately"),
-        pytest.param({"hinted_at": db_now(-60)}, False, True, id="hint unanswered"),
-        pytest.param(
-            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-1), "hinted_at": db_now(-60)},
-            True,
-            True,
-            id="worker died",
-        ),
-        pytest.param(
-            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-1), "hinted_at": None},
-            True,
-            True,
-            id="worker died, broker was down",
-        ),
-        pytest.param(
-            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-1), "hinted_at": db_now(-5)},
-            True,
-            True,
-            id="worker died, hinted before the lease ran out",
-        ),
-        pytest.param(
-            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-9), "hinted_at": db_now(-5)},
-            False,
-            False,
-            id="worker died, hinted again",
-        ),
-        pytest.param(
-            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(-90), "hinted_at": db_now(-60)},
-            False,
-            True,
-            id="worker died, hinted again, unanswered",
-        ),
-        pytest.param(
-            {"status": ChunkStatus.LEASED, "lease_expires_at": db_now(60), "hinted_at": None},
-            False,
-            False,
-            id="at work",
-        ),
-        pytest.param({"status": ChunkStatus.DONE, "hinted_at": None}, False, False, id="done"),
-    ],
-)
-def test_what_a_sweep_takes(
-    database: Engine, chunk: dict[str, Any], taken_when_busy: bool, taken_when_empty: bool
-) -> None:
-    for empty, taken in ((False, taken_when_busy), (True, taken_when_empty)):
-        (chunk_id,) = add_job(database, 1).chunk_ids
-        change(database, Chunk, chunk_id, **chunk)
-        assert forgotten(database, empty=empty) == ([chunk_id] if taken else [])
-        # What was taken is marked, so that the next sweep leaves it alone.
-        assert forgotten(database, empty=empty) == []
-        change(database, Chunk, chunk_id, status=ChunkStatus.DONE)
-
-
-def test_a_lost_hint_is_sent_again_when_later_ones_have_arrived(database: Engine) -> None:
-    """A long queue keeps its order: whoever was overtaken in it is not in it any more."""
-    lost, done = add_job(database, 1, 1).chunk_ids
-    (urgent,) = add_job(database, 1, urgent=True).chunk_ids
-    for chunk in (lost, urgent):
-        change(database, Chunk, chunk, hinted_at=db_now(-300))
-    change(database, Chunk, done, status=ChunkStatus.DONE, hinted_at=db_now(-290))
-    assert forgotten(database, empty=False) == [], "overtaken by less than a hint is given to be found"
-    change(database, Chunk, done, hinted_at=db_now(-200))
-    assert forgotten(database, urgent=True, empty=False) == [], "in the other queue"
-    assert forgotten(database, empty=False) == [lost]
-
-
-def test_hints_do_not_pile_up_while_no_worker_is_there(database: Engine) -> None:
-    made = add_job(database, 1, 1)
-    for chunk in made.chunk_ids:
-        expired = {"status": ChunkStatus.LEASED, "owner": "dead", "lease_expires_at": db_now(-600)}
-        change(database, Chunk, chunk, **expired, hinted_at=db_now(-900))
-    assert forgotten(database, empty=True) == made.chunk_ids
-    for chunk in made.chunk_ids:
-        change(database, Chunk, chunk, hinted_at=db_now(-300))
-    assert forgotten(database, empty=False) == []
-
-
-def test_a_sweep_looks_at_one_queue_takes_the_oldest_and_keeps_to_its_limit(database: Engine) -> None:
-    bulk = add_job(database, 1, 1, 1).chunk_ids
-    urgent = add_job(database, 1, urgent=True).chunk_ids
-    transact(database, lambda c: unmark_hinted(c, [*bulk, *urgent]))
-    assert forgotten(database, limit=2) == bulk[:2]
-    assert forgotten(database, limit=2) == bulk[2:]
-    assert forgotten(database, urgent=True) == urgent
-
-
-def test_two_sweepers_never_take_the_same_chunk(database: Engine) -> None:
-    chunk_ids = add_job(database, *[1] * 60).chunk_ids
-    transact(database, lambda c: unmark_hinted(c, chunk_ids))
-
-    def sweep_up() -> list[int]:
-        taken: list[int] = []
-        for _ in range(15):
-            taken += forgotten(database, limit=7)
-        return taken
-
-    hauls = at_once(sweep_up, sweep_up, sweep_up)
-    assert sorted(chunk for haul in hauls for chunk in haul) == chunk_ids
 
 
 # The life of a job
