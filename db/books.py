@@ -25,6 +25,8 @@ def faults_of(connection: Connection, job_id: int) -> list[str]:
     """
     (job,) = view_jobs(connection, job_id=job_id)
     faults: list[str] = []
+    if job.abandoned:
+        faults.append("its submission was broken off: images of its source may be in no job. `dermq submit` it again")
 
     def images(what: str, *conditions: ColumnElement[bool]) -> None:
         query = select(Image.id).where(Image.job_id == job_id, *conditions).order_by(Image.id)

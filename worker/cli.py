@@ -142,9 +142,12 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     configure_logging(settings)
 
     told: list[int] = []
+    status = console.status("taking in …")
 
     def tell(job: int) -> None:
         told.append(job)
+        # Or the number would stand behind the spinner.
+        status.stop()
         # Closed or full: the notes on standard error name the job too.
         with contextlib.suppress(OSError):
             click.echo(job)
@@ -158,7 +161,7 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     # A closed terminal or a stopped container: nobody is there who has changed their mind, so the job stays.
     usual = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with console.status("taking in …") as status:
+        with status:
             intake = submit(
                 submission,
                 database=database,
@@ -213,8 +216,9 @@ def status(job: int | None) -> None:
         click.echo("There are no jobs yet. Submit one: dermq submit FOLDER")
     for view in jobs:
         counts = read(database, lambda connection, number=view.id: count_statuses(connection, number))  # type: ignore[misc]
+        standing = "broken off" if view.abandoned else view.status
         click.echo(
-            f"{view.id:>5}  {view.status:<10}  {counts.ended:,} of {counts.submitted:,}  {outcome_counts(counts)}  "
+            f"{view.id:>5}  {standing:<10}  {counts.ended:,} of {counts.submitted:,}  {outcome_counts(counts)}  "
             f"{job_rate(view, counts)}  {view.manifest or view.root}"
         )
 
@@ -275,7 +279,10 @@ def export(job: int, output: Path | None) -> None:
             shutil.copyfileobj(draft, file)
     click.echo(f"{lines:,} images of job {job}.", err=True)
     if found.status not in AT_REST:
-        click.echo(f"WARNING: job {job} is {found.status}; images that wait have no outcome yet.", err=True)
+        missing = (
+            "images that were not taken in yet are missing, and those" if found.status == "submitting" else "images"
+        )
+        click.echo(f"WARNING: job {job} is {found.status}; {missing} that wait have no outcome yet.", err=True)
 
 
 @main.command()

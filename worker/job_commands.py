@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -176,6 +177,10 @@ def audit_verify(head: str | None) -> None:
     from db.audit import verify
     from db.session import read
 
+    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
+        raise DermqError(
+            f"Received: --head {head}. Expected: a whole head, 64 hexadecimal digits, as this command prints it."
+        )
     verdict = read(open_checked_database(), lambda connection: verify(connection, head=head))
     for fault in verdict.faults:
         click.echo(f"FAIL  {fault}")

@@ -51,6 +51,8 @@ def why_it_stands(database: Engine, job: JobView) -> str | None:
             f"Its submission was broken off: `dermq submit {source}` with the same options goes on with it, `dermq "
             f"cancel {job.id}` gives it up."
         )
+    if job.status is JobStatus.SUBMITTING:
+        return "It is still being taken in."
     if job.status in AT_REST or read(database, lambda connection: has_live_lease(connection, job.id)):
         return None
     return _NOBODY_WORKS
@@ -137,8 +139,10 @@ def _observe(database: Engine, job_id: int) -> Iterator[tuple[JobView, JobCounts
     while True:
         # The job first: what it says of itself is then never newer than the counts.
         job = find_job(database, job_id)
-        yield job, read(database, lambda connection: count_statuses(connection, job_id))
-        if job.status in AT_REST:
+        counts = read(database, lambda connection: count_statuses(connection, job_id))
+        yield job, counts
+        # A submission that was broken off goes on when somebody submits again; until then nothing more happens.
+        if job.status in AT_REST or (job.abandoned and counts.ended == counts.submitted):
             return
         time.sleep(_ASK_EVERY)
 

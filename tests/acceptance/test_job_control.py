@@ -65,7 +65,12 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
         "retried",
         "finished",
     ]
-    assert system.dermq("audit", "verify").stdout.startswith("ok")
+    verified = system.dermq("audit", "verify").stdout
+    assert verified.startswith("ok")
+    head = verified.split()[-1]
+    assert system.dermq("audit", "verify", "--head", head).stdout == verified
+    assert "is not in the log" in system.dermq("audit", "verify", "--head", "0" * 63 + "1", check=False).stdout
+    assert "Expected: a whole head" in system.dermq("audit", "verify", "--head", head[:6], check=False).stderr
 
 
 def test_urgent_work_waits_for_no_more_than_the_chunks_in_hand(tmp_path: Path, archive) -> None:

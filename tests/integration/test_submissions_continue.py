@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from rich.console import Console
 from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.exc import OperationalError
 
@@ -28,6 +29,7 @@ from tests.integration.submissions import paths, put, rows_in, submission
 from worker.bundle import Bundle
 from worker.errors import SubmissionError
 from worker.intake import Intake, submit
+from worker.progress import watch
 
 
 class _KilledError(BaseException):
@@ -237,7 +239,11 @@ def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
         submit(submission(source), database=database, app=app, bundle=bundle, on_progress=break_off)
     if expected is SubmissionError:
         assert "stays with what was taken in" in str(caught.value)
+    (job,) = read(database, lambda c: view_jobs(c))
     as_if_dead(database)
+    # All that was taken in has ended, and more will not come by itself: who watches is told, and the books say so.
+    assert watch(database, job.id, Console(quiet=True)).abandoned
+    assert ["broken off" in fault for fault in read(database, lambda c: faults_of(c, job.id))] == [True]
     intake = submit(submission(source), database=database, app=app, bundle=bundle)
     assert (intake.continued, intake.images) == (True, 40)
     assert read(database, lambda c: count_images(c, intake.job_id)).ended == 32
