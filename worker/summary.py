@@ -57,9 +57,16 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     if worst:
         console.print("\n[bold]Worst cases first[/bold]")
         console.print(_cases(worst))
+        _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(worst))
     if stopped := read(database, lambda connection: not_judged(connection, job.id, cases)):
         console.print("\n[bold]Not judged, for a human[/bold]")
         console.print(_reasons(stopped))
+        _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(stopped))
+
+
+def _print_rest(console: Console, job: JobView, rest: int) -> None:
+    if rest > 0:
+        console.print(f"… and {rest:,} more: dermq export {job.id}", style="dim", highlight=False)
 
 
 def _cases(rows: list[OutcomeRow]) -> Table:

@@ -1,5 +1,6 @@
 """Pause, resume, retry, cancel and delete, while real workers are at it."""
 
+import re
 import time
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
 
     second = system.dermq("submit", folder, "--force")
     assert f"submitted before as job {job}" in second.stderr
+    assert re.search(r"… and [\d,]+ more: dermq export", system.dermq("status", job).stdout)
     cancelled = second.stdout.strip()
     system.dermq("cancel", cancelled)
     assert "cancelled" in system.dermq("status", cancelled).stdout
