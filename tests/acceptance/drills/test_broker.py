@@ -21,7 +21,11 @@ SILENCE = 13.0
 
 
 def _another(undisturbed: Undisturbed, tmp_path: Path) -> Path:
-    """What is submitted while the broker is away."""
+    """What is submitted while the broker is away.
+
+    The first job has these pictures too, and which of the two comes to them first is chance: both are submitted with
+    `--force`, or the later one would copy predictions, which proves nothing.
+    """
     return undisturbed.copy(tmp_path / "another", images=48)
 
 
@@ -64,7 +68,7 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
     system.broker.kill()
     worker = system.worker()
     sweeper = system.sweeper()
-    taken = system.dermq("submit", undisturbed.folder)
+    taken = system.dermq("submit", undisturbed.folder, "--force")
     job = int(taken.stdout)
     assert "begins by itself" in taken.stderr
     time.sleep(LEASE + 1)
@@ -92,7 +96,7 @@ def test_the_broker_is_full(system: DrilledSystem, undisturbed: Undisturbed, tmp
     and may not note as its own."""
     worker = system.worker()
     sweeper = system.sweeper()
-    job = system.submit(undisturbed.folder)
+    job = system.submit(undisturbed.folder, "--force")
     under_way(system, job)
     system.broker.client.config_set("maxmemory", 1)
     second = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
@@ -110,7 +114,7 @@ def test_the_broker_is_frozen_and_thawed(system: DrilledSystem, undisturbed: Und
     """Guards the time limits on the connection: silence is noticed, and answers that come too late do no harm."""
     worker = system.worker()
     sweeper = system.sweeper()
-    job = system.submit(undisturbed.folder)
+    job = system.submit(undisturbed.folder, "--force")
     under_way(system, job)
     thaw_at = time.monotonic() + SILENCE
     system.broker.freeze()
