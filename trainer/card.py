@@ -176,6 +176,8 @@ def _training(config: dict[str, Any]) -> str:
     if config["classes"] == "seven":
         half = config["share_of_two"] / 2
         loss = f"cross-entropy, label smoothing {config['label_smoothing']:g}"
+        if config.get("mixup"):
+            loss += f", images blended in pairs (mixup, alpha {config['mixup']:g})"
         draws = (
             f"{config['epochs']} rounds of {config['draws']:,} draws: {percent(half, 0)} melanomas, {percent(half, 0)} "
             "nevi, the other five diagnoses alike"

@@ -40,6 +40,7 @@ class FitConfig:
         ema_momentum: of the moving average of the weights, which is what is kept; 0 keeps the weights themselves.
         gamma: focusing parameter of the focal loss (Lin et al., 2017), with two classes.
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's.
+        mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes; 0 for none.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
         split_seed: of the split.
@@ -72,6 +73,7 @@ class FitConfig:
     ema_momentum: float = 0.99
     gamma: float = 2.0
     alpha: float = 0.25
+    mixup: float = 0.0
     label_smoothing: float = 0.05
     split: str = "lesion-disjoint"
     split_seed: int = 20181
@@ -109,6 +111,13 @@ class FitConfig:
             raise ValueError("Received: head_epochs=0 and epochs=0. Expected: at least one epoch.")
         if not 0 < self.share_of_two < 1:
             raise ValueError(f"Received: share_of_two={self.share_of_two}. Expected: above 0 and below 1.")
+        if self.mixup and self.classes == "two":
+            raise ValueError(
+                f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven', for the focal loss does "
+                "not have its least value at the share of a blended label."
+            )
+        if not 0 <= self.mixup < float("inf"):
+            raise ValueError(f"Received: mixup={self.mixup}. Expected: 0 or a positive number, say 0.2.")
         if not 0 <= self.ema_momentum < 1:
             raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 

@@ -297,6 +297,7 @@ def _batches(
         batch_size=config.batch_size,
         seed=config.seed,
         augmentation=Augmentation(),
+        mixup_alpha=config.mixup,
     )
 
 

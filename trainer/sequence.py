@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.augment import Augmentation
-
-Floats = npt.NDArray[np.float32]
+from trainer.mixup import Floats, mixup
 
 
 class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
@@ -20,9 +19,18 @@ class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
     workers. A subclass draws in `_draw` and answers for one batch in `_batch`.
     """
 
-    def __init__(self, canvases: npt.NDArray[np.uint8], *, size: int, seed: int, augmentation: Augmentation) -> None:
+    def __init__(
+        self,
+        canvases: npt.NDArray[np.uint8],
+        *,
+        size: int,
+        seed: int,
+        augmentation: Augmentation,
+        mixup_alpha: float = 0.0,
+    ) -> None:
         super().__init__(workers=1, max_queue_size=4)
         self._canvases, self._size, self._seed, self._augmentation = canvases, size, seed, augmentation
+        self._mixup_alpha = mixup_alpha
         self.epoch = 0
 
     @abstractmethod
@@ -40,7 +48,9 @@ class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
         for row, image in enumerate(chosen):
             rng = np.random.default_rng((self._seed, self.epoch, index, row))
             images[row] = self._augmentation(self._canvases[image], self._size, rng)
-        return images, labels
+        # The place after the last image's, so that no image was drawn with the same numbers.
+        rng = np.random.default_rng((self._seed, self.epoch, index, len(chosen)))
+        return mixup(images, labels, self._mixup_alpha, rng)
 
     def start(self, epoch: int) -> None:
         """Draw the images of an epoch and their order, whichever epoch was drawn before: a resumed run goes on here."""
@@ -123,6 +133,7 @@ class ClassBalancedBatches(_AugmentedBatches):
         batch_size: images in a batch.
         seed: of the draws.
         augmentation: the random changes.
+        mixup_alpha: see `trainer.mixup`; 0 blends no images.
 
     Raises:
         ValueError: a class is missing, the shares are none, or there are so few draws that a class gets none.
@@ -139,8 +150,9 @@ class ClassBalancedBatches(_AugmentedBatches):
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
+        mixup_alpha: float = 0.0,
     ) -> None:
-        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation)
+        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         if min(shares, default=0) <= 0 or not math.isclose(sum(shares), 1):
             raise ValueError(f"Received: shares={list(shares)}. Expected: positive numbers that add up to 1.")
         self._labels, self._batch_size = labels, batch_size

@@ -65,6 +65,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ({"epochs": 0}, "at least one epoch"),
         ({"unfreeze_last": -2}, "unfreeze_last=-2"),
         ({"ema_momentum": 1.0}, "ema_momentum=1.0"),
+        ({"classes": "two", "mixup": 0.2}, "mixup=0.2 with classes='two'"),
+        ({"classes": "seven", "mixup": -0.2}, "mixup=-0.2"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words: str) -> None:

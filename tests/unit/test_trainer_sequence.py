@@ -182,6 +182,15 @@ class TestSevenClasses:
         given = np.concatenate([batches[index][1] for index in range(len(batches))])
         assert given.sum(axis=0).tolist() == [8, 18, 5]
 
+    def test_mixup_blends_the_images_of_a_batch_and_repeats_by_seed(self, seven: Make) -> None:
+        plain, blended, again = seven(), seven(mixup_alpha=0.4), seven(mixup_alpha=0.4)
+        images, labels = blended[0]
+        assert not np.array_equal(labels, plain[0][1])
+        assert all(np.array_equal(a, b) for a, b in zip((images, labels), again[0], strict=True))
+        again.on_epoch_end()
+        again.start(0)
+        assert np.array_equal(images, again[0][0])
+
     def test_another_epoch_shows_other_images(self, seven: Make) -> None:
         batches = seven()
         first = shown(batches[0][0])

@@ -1,0 +1,38 @@
+"""Mixup: training images blended in pairs, and their labels with them.
+
+Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. A network that would learn the few melanomas by
+heart is asked for something between two of its images instead.
+
+`keras.layers.MixUp` draws one share for a whole batch from a state that no checkpoint holds; here each image has its
+own, drawn from a generator of the caller's, so that an interrupted run goes on with the batches it would have had.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+def mixup(images: Floats, labels: Floats, alpha: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Blend every image of a batch with another one of it.
+
+    Args:
+        images: (n, height, width, channels).
+        labels: (n, classes), rows of probabilities.
+        alpha: of the distribution Beta(alpha, alpha) that an image's share is drawn from; 0 blends nothing, 1 draws
+            all shares alike. The larger part is always the image's own, so that a batch keeps its classes.
+        rng: source of chance.
+
+    Returns:
+        Blended images and labels, of the same shapes.
+    """
+    if not alpha:
+        return images, labels
+    share = rng.beta(alpha, alpha, len(images)).astype(np.float32)
+    share = np.maximum(share, 1 - share)
+    partner = rng.permutation(len(images))
+    of_images, of_labels = share[:, None, None, None], share[:, None]
+    return (
+        of_images * images + (1 - of_images) * images[partner],
+        of_labels * labels + (1 - of_labels) * labels[partner],
+    )
