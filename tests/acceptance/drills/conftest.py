@@ -17,6 +17,7 @@ from worker.images.made_up import draw_lesion
 from worker.made_up_archive import encode
 
 IMAGES = 240
+DATABASES = ("sqlite", "postgresql")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +63,15 @@ def postgres() -> Iterator[PostgresServer]:
     server.stop()
 
 
-@pytest.fixture
-def database() -> str:
-    """Which database; a drill that runs on another, or on both, says so with `parametrize`."""
-    return "sqlite"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a drill on SQLite, or on the databases of its mark; with DERMQ_DRILL_EVERY_DATABASE on all that can be."""
+    if "database" not in metafunc.fixturenames:
+        return
+    mark = metafunc.definition.get_closest_marker("databases")
+    chosen: tuple[str, ...] = mark.args if mark else DATABASES[:1]
+    if os.environ.get("DERMQ_DRILL_EVERY_DATABASE") and not (mark and mark.kwargs.get("no_other")):
+        chosen = DATABASES
+    metafunc.parametrize("database", chosen)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def _another(undisturbed: Undisturbed, tmp_path: Path) -> Path:
 
 
 @pytest.mark.drill(4)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.databases("sqlite", "postgresql")
 def test_the_broker_is_flushed_in_mid_job(system: DrilledSystem, undisturbed: Undisturbed) -> None:
     """Guards the sweep for hints that went unanswered."""
     system.worker()
@@ -44,7 +44,7 @@ def test_the_broker_is_flushed_in_mid_job(system: DrilledSystem, undisturbed: Un
 
 
 @pytest.mark.drill(5)
-@pytest.mark.parametrize("database", ["postgresql"])
+@pytest.mark.databases("postgresql")
 def test_the_broker_is_killed_and_comes_back_empty(system: DrilledSystem, undisturbed: Undisturbed) -> None:
     """Guards that worker and sweeper connect again by themselves."""
     worker = system.worker()
@@ -90,7 +90,7 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
 
 
 @pytest.mark.drill(7)
-@pytest.mark.parametrize("database", ["postgresql"])
+@pytest.mark.databases("postgresql")
 def test_the_broker_is_full(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards that a refused message costs nothing: neither the submitter's, nor the one that a worker has just popped
     and may not note as its own."""

@@ -29,7 +29,7 @@ def faketime() -> str:
 
 
 @pytest.mark.drill(21)
-@pytest.mark.parametrize("database", ["postgresql"])
+@pytest.mark.databases("postgresql", no_other=True)
 def test_the_clocks_of_two_workers_are_off_by_an_hour(
     system: DrilledSystem, undisturbed: Undisturbed, faketime: str, tmp_path: Path
 ) -> None:

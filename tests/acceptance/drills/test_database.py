@@ -29,7 +29,7 @@ REFUSED = re.compile("does not serve.*(disk I/O error|disk is full)|(disk I/O er
 
 
 @pytest.mark.drill(9)
-@pytest.mark.parametrize("database", ["postgresql"])
+@pytest.mark.databases("postgresql", no_other=True)
 def test_postgresql_crashes_and_starts_again(
     system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
 ) -> None:
@@ -53,6 +53,7 @@ def test_postgresql_crashes_and_starts_again(
 
 
 @pytest.mark.drill(10)
+@pytest.mark.databases("sqlite", no_other=True)
 def test_sqlite_is_locked_for_longer_than_a_statement_waits(system: DrilledSystem, undisturbed: Undisturbed) -> None:
     """Guards the repetition of whole transactions. PostgreSQL locks rows; what its outages do is drill 9."""
     worker = system.worker()
@@ -112,6 +113,7 @@ def _fill(ballast: Path) -> None:
 
 
 @pytest.mark.drill(10)
+@pytest.mark.databases("sqlite", no_other=True)
 def test_files_may_not_grow(system: DrilledSystem, undisturbed: Undisturbed) -> None:
     """Guards the same where the limit is one of the process (`ulimit -f`) and SQLite calls it an input/output error."""
     worker = system.worker()
@@ -134,7 +136,7 @@ def test_files_may_not_grow(system: DrilledSystem, undisturbed: Undisturbed) -> 
 
 
 @pytest.mark.drill(18)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.databases("sqlite", "postgresql")
 def test_three_migrations_at_once(database_url: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards the lock that one migration at a time holds: three without it crash two."""
     meeting = tmp_path / "meeting"

@@ -43,7 +43,9 @@ def test_the_engine_loads_for_half_a_minute_and_then_crashes(
 
 
 @pytest.mark.drill(19)
-def test_a_file_of_the_bundle_is_swapped_in_mid_job(undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_file_of_the_bundle_is_swapped_in_mid_job(
+    database_url: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     """Guards the bundle's hashes: who has loaded it goes on with what was checked, who loads it now refuses.
 
     On one database: a worker that refuses asks it for nothing but the job.
@@ -52,7 +54,7 @@ def test_a_file_of_the_bundle_is_swapped_in_mid_job(undisturbed: Undisturbed, tm
     shutil.copytree(BUNDLE, bundle)
     weights = bundle / "model.bin"
     genuine = weights.read_bytes()
-    with drilled_system(tmp_path / "home", DERMQ_BUNDLE=str(bundle)) as system:
+    with drilled_system(tmp_path / "home", database_url, DERMQ_BUNDLE=str(bundle)) as system:
         first = system.worker("first")
         system.sweeper()
         job = system.submit(undisturbed.folder)

@@ -20,7 +20,7 @@ def _received(*workers: Part) -> Counter[str]:
 
 
 @pytest.mark.drill(13)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.databases("sqlite", "postgresql")
 def test_each_hint_is_delivered_ten_times(system: DrilledSystem, undisturbed: Undisturbed) -> None:
     """Guards the claim: of several processes that are told of a chunk at once, one gets it, and nobody afterwards."""
     system.environment["DRILL_HINT_TIMES"] = str(TIMES)

@@ -31,7 +31,7 @@ def _reason(system: DrilledSystem, job: int, path: str) -> str:
 
 
 @pytest.mark.drill(11)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.databases("sqlite", "postgresql")
 def test_an_image_kills_its_process(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards careful mode with its breadcrumbs: the image is found out and given up, its neighbours are scored."""
     folder = undisturbed.copy(tmp_path / "archive", images=48)

@@ -19,7 +19,9 @@ CANARY = "PATIENT-7f3a-ZEBRA-KOWALSKA"
 
 
 @pytest.mark.drill(20)
-def test_a_patient_reference_is_in_the_database_and_nowhere_else(undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_patient_reference_is_in_the_database_and_nowhere_else(
+    database_url: str, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     """Guards what messages, logs, pages, metrics and command lines may hold: numbers, and no name.
 
     On one database: it is the one place that is not searched.
@@ -31,7 +33,8 @@ def test_a_patient_reference_is_in_the_database_and_nowhere_else(undisturbed: Un
     rows = [f"{path.name},{CANARY},63,female,back" for path in sorted(folder.iterdir())]
     manifest.write_text("path,patient_ref,age,sex,site\n" + "\n".join(rows) + "\n")
 
-    with running_system(tmp_path / "home", **with_faults()) as system:
+    settings = {"DERMQ_DATABASE_URL": database_url, **with_faults()}
+    with running_system(tmp_path / "home", **settings) as system:
         broker = redis.Redis.from_url(json.loads((system.home / "run.json").read_text())["broker_url"])
         passed: list[str] = []
         stop = threading.Event()

@@ -24,7 +24,7 @@ from tests.acceptance.drills.books import (
 from tests.acceptance.drills.conftest import Undisturbed
 from tests.acceptance.drills.parts import DrilledSystem, with_faults
 
-both_databases = pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+both_databases = pytest.mark.databases("sqlite", "postgresql")
 #: Seconds that a worker may take to leave: half of what Docker and Kubernetes give it by default.
 GRACE = 15.0
 

@@ -145,7 +145,7 @@ def _leads(pid: int) -> bool:
 
 @pytest.mark.drill(3)
 @pytest.mark.timeout(SECONDS + 600)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.databases("sqlite", "postgresql")
 def test_a_storm_of_kills(
     database_url: str, undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +207,7 @@ def _close(system: RunningSystem, jobs: list[int], undisturbed: Undisturbed, *, 
 
 
 @pytest.mark.drill(3)
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.databases("sqlite", "postgresql")
 def test_a_submitter_is_killed_and_started_again(system: DrilledSystem, undisturbed: Undisturbed) -> None:
     """Guards that a submission is gone on with: killed with the first rows recorded, later, and with the last.
 
