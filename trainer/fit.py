@@ -220,7 +220,7 @@ def _train(
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
-    batches = _batches(train, load_canvases([Path(path) for path in train["path"]], cache), config)
+    batches = _batches(train, load_canvases([Path(path) for path in train["path"]], cache, config.size), config)
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()
     loss = make_loss(config)

@@ -31,7 +31,7 @@ _BACKEND_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 #: Raised when code changes what the same settings train, so that runs from before and after are not taken for alike.
-RECIPE = 1
+RECIPE = 2
 
 
 class RunError(Exception):
