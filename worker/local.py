@@ -1,5 +1,6 @@
 """The whole system on one machine: broker, worker, sweeper and Flower as child processes, watched and restarted."""
 
+import base64
 import ctypes
 import fcntl
 import json
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from pydantic import SecretStr
 
@@ -27,6 +28,7 @@ from worker.errors import BrokerError, DermqError, SettingsError
 from worker.health import workers_answering
 from worker.hints import queue_length
 from worker.log import get_logger
+from worker.monitor.flower import USER
 from worker.settings import RUN_FILE, Settings
 
 log = get_logger(__name__)
@@ -230,8 +232,14 @@ class LocalSystem:
         if part.process is None or part.process.poll() is not None:
             # Whoever answers on that port is not ours.
             return False
+        # Not the open /healthcheck: the Flower of another `dermq up` that was started at the same moment answers that
+        # too, while ours has yet to find the port taken. Only ours knows this password.
+        password = self.settings.flower_password
+        login = f"{USER}:{password.get_secret_value() if password else ''}"
+        token = base64.b64encode(login.encode()).decode()
+        page = Request(f"{self.flower_url}/tasks", headers={"Authorization": f"Basic {token}"})  # noqa: S310 - our own
         try:
-            with urlopen(f"{self.flower_url}/healthcheck", timeout=2) as reply:  # noqa: S310 - our own http address
+            with urlopen(page, timeout=2) as reply:  # noqa: S310 - our own http address
                 return bool(reply.status == 200)
         except (URLError, OSError):
             return False

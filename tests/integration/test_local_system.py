@@ -1,0 +1,49 @@
+"""`dermq up` beside other programs on the machine."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import worker.local
+from worker.local import LocalSystem
+from worker.settings import Settings
+
+
+class _AnotherFlower(BaseHTTPRequestHandler):
+    """What the Flower of another `dermq up` says: open is /healthcheck alone, and our password is wrong."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/healthcheck" else 401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the tests' output."""
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port on which another Flower has come up."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _AnotherFlower) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_the_flower_of_another_system_is_not_taken_for_our_own(
+    taken_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two systems started at the same moment both find a port free; the one that comes second takes another."""
+    free_port, offered = worker.local.free_port, [taken_port]
+    monkeypatch.setattr(worker.local, "free_port", lambda preferred=0: offered.pop() if offered else free_port())
+    with LocalSystem(settings=Settings(home=tmp_path / "home", concurrency=1)) as system:
+        assert not offered, "the taken port was never tried: this proves nothing"
+        assert system.settings.flower_port != taken_port
+        (flower,) = (part for part in system.parts if part.name == "flower")
+        assert flower.process is not None
+        assert flower.process.poll() is None
