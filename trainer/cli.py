@@ -59,7 +59,7 @@ def main() -> None:
     export DERMQ_HAM10000=/data/HAM10000
     dermq-train fit runs/first
     dermq-train evaluate runs/first
-    dermq-train export runs/first models/ham10000-mel-nv --version 1
+    dermq-train export runs/first models/mine --version 1
     """
 
 
@@ -86,7 +86,13 @@ def _arguments(docstring: str) -> dict[str, str]:
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @_DATASET
-@click.option("--cache", type=click.Path(path_type=Path), default=Path(".cache/dermq"), show_default=True)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path(".cache/dermq"),
+    show_default=True,
+    help="Folder of the decoded images, 2 GB at 224 pixels with seven classes; may be removed afterwards.",
+)
 @_config_options
 @click.pass_context
 def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset: str, **settings: Any) -> None:
@@ -199,7 +205,7 @@ def card(run: Path, out: Path | None) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_DATASET
-@click.option("--name", default="ham10000-mel-nv", show_default=True)
+@click.option("--name", help="Name of the bundle, which predictions and exports carry.  [default: that of the folder]")
 @click.option("--version", required=True, help="Version of the bundle, for example 1.")
 @click.option(
     "--precision",
@@ -208,11 +214,20 @@ def card(run: Path, out: Path | None) -> None:
     show_default=True,
     help="int8 is refused where it costs too much on the test images.",
 )
-def export(run: Path, bundle: Path, dataset: Path, name: str, version: str, precision: "Precision") -> None:
-    """Write the bundle of RUN into the folder BUNDLE, if it equals the Keras model on real images."""
+@click.option("--replace", is_flag=True, help="Put the new bundle in the place of the one that BUNDLE holds.")
+def export(
+    run: Path, bundle: Path, dataset: Path, name: str | None, version: str, precision: "Precision", replace: bool
+) -> None:
+    """Write the bundle of RUN into the folder BUNDLE, if it equals the Keras model on real images.
+
+    \b
+    dermq-train export runs/first models/mine --version 1
+    DERMQ_BUNDLE=models/mine dermq up
+    """
     from trainer.export import export
 
-    exported = export(dataset, run, bundle, name=name, version=version, precision=precision)
+    name = name or bundle.resolve().name
+    exported = export(dataset, run, bundle, name=name, version=version, precision=precision, replace=replace)
     click.echo(f"{bundle}: {exported.manifest.name} {exported.manifest.version}, SHA-256 {exported.sha256}")
 
 

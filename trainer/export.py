@@ -58,8 +58,6 @@ _PARITY_IMAGES = 256
 _REFERENCE_SEEDS = (11, 23, 42, 57)
 #: The quality gate stops what is below this share of nearly every training image's measure.
 _QUALITY_SHARE, _QUALITY_QUANTILE = 0.5, 0.001
-#: A bundle larger than this does not go into the repository.
-_LARGEST_BUNDLE = 25 * 1000 * 1000
 _LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
 
 
@@ -68,7 +66,14 @@ class ExportError(Exception):
 
 
 def export(
-    dataset: Path, run: Path, target: Path, *, name: str, version: str, precision: Precision = "float32"
+    dataset: Path,
+    run: Path,
+    target: Path,
+    *,
+    name: str,
+    version: str,
+    precision: Precision = "float32",
+    replace: bool = False,
 ) -> Bundle:
     """Write a run's bundle, replacing the target only when everything held.
 
@@ -79,13 +84,14 @@ def export(
         name: of the bundle.
         version: of the bundle.
         precision: ``float32``, or ``int8``, which opens the test split to see what it costs.
+        replace: whether a bundle in the target may go.
 
     Returns:
         The bundle, loaded and verified.
 
     Raises:
-        ExportError: the target holds something else than a bundle, the run is not finished or its split leaks, the
-            converted model differs from the Keras model, 8 bits cost too much, or the bundle is too large.
+        ExportError: the target holds a bundle that is not to be replaced or something else, the run is not finished or
+            its split leaks, the converted model differs from the Keras model, or 8 bits cost too much.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json"):
         if not (run / needed).is_file():
@@ -94,6 +100,11 @@ def export(
         raise ExportError(
             f"Received: {target} to write a bundle to, which holds something else. Expected: a new or empty folder, or "
             "a bundle that is to be replaced."
+        )
+    if (target / MANIFEST_NAME).is_file() and not replace:
+        raise ExportError(
+            f"Received: {target} to write a bundle to, which holds one. Expected: a new folder, or --replace to put "
+            "the new one in its place."
         )
     if (kind := split_kind(run)) != LESION_DISJOINT:
         raise ExportError(
@@ -120,9 +131,6 @@ def export(
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
         (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))
-        size = sum(path.stat().st_size for path in folder.rglob("*"))
-        if size > _LARGEST_BUNDLE:
-            raise ExportError(f"The bundle has {size:,} bytes; the largest allowed has {_LARGEST_BUNDLE:,}.")
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     return load_bundle(target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from db.status import FailureCode
+from db.status import FailureCode, JobStatus
 from worker.errors import DermqError
 from worker.settings import load_settings
 
@@ -137,7 +137,10 @@ def delete(job: int, yes: bool) -> None:
 @click.command()
 @click.argument("job", type=int)
 def reconcile(job: int) -> None:
-    """Prove the books of JOB: every image has exactly one end with all that belongs to it. Exit status 1 if not."""
+    """Prove the books of JOB: every image has exactly one end with all that belongs to it.
+
+    Exit status 1 if not, and while images wait, unless the job was cancelled.
+    """
     from db.books import faults_of, orphans
     from db.jobs import count_statuses
     from db.session import read
@@ -155,7 +158,13 @@ def reconcile(job: int) -> None:
         click.echo(f"FAIL  {fault}")
     if faults:
         sys.exit(1)
-    click.echo("ok    the books are right")
+    cancelled = found.status is JobStatus.CANCELLED
+    if waiting and not cancelled:
+        click.echo(
+            f"open  {waiting:,} images have not ended; nothing is wrong so far. Ask again when the job is finished"
+        )
+        sys.exit(1)
+    click.echo("ok    the books are right" + (f"; {waiting:,} images were cancelled" if waiting else ""))
 
 
 @click.group()

@@ -14,7 +14,7 @@ from tests.acceptance.drills.parts import drilled_system
 
 
 def _ended(system: RunningSystem, job: str) -> int:
-    line = system.dermq("reconcile", job).stdout.splitlines()[0]
+    line = system.dermq("reconcile", job, check=False).stdout.splitlines()[0]
     return int(line.split(" submitted")[0].split()[-1].replace(",", "")) - int(line.split(", ")[-1].split()[0])
 
 
@@ -31,6 +31,8 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
     assert paused_at < 800, "the job was over before it was paused: the test proves nothing"
     time.sleep(2)
     assert _ended(system, job) == paused_at
+    books = system.dermq("reconcile", job, check=False)
+    assert (books.returncode, "images have not ended; nothing is wrong so far" in books.stdout) == (1, True)
     again = system.dermq("pause", job, check=False)
     assert (again.returncode, "is paused" in again.stderr) == (2, True)
 

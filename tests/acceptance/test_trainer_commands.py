@@ -214,3 +214,16 @@ def test_a_folder_that_holds_something_else_is_left_alone(dataset: Path, run: Pa
     assert refused.exit_code == 2
     assert "holds something else" in refused.output
     assert precious.read_text() == "mine"
+
+
+def test_a_bundle_is_replaced_only_when_that_is_asked_for(dataset: Path, run: Path, tmp_path: Path) -> None:
+    from trainer.cli import main
+
+    target = tmp_path / "mine"
+    arguments = ["export", str(run), str(target), "--version"]
+    _train(dataset, *arguments, "1")
+    refused = CliRunner().invoke(main, [*arguments, "2", "--dataset", str(dataset)])
+    assert (refused.exit_code, "--replace" in refused.output) == (2, True)
+    assert (load_bundle(target).manifest.name, load_bundle(target).manifest.version) == ("mine", "1")
+    _train(dataset, *arguments, "2", "--replace")
+    assert load_bundle(target).manifest.version == "2"

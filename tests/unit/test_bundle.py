@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from worker.bundle import Bundle, Calibration, load_bundle
 from worker.errors import BundleError
+from worker.settings import SHIPPED_BUNDLE
 
 FILES = {"model.xml": b"<net/>", "model.bin": b"\0\1\2\3", "model.keras": b"weights", "reference/one.png": b"a picture"}
 
@@ -157,3 +158,9 @@ def test_calibrated_probabilities_are_probabilities_in_the_same_order(
     calibrated = Calibration(method="platt", slope=slope, intercept=intercept).apply(np.sort(np.array(raw)))
     assert np.all((calibrated >= 0) & (calibrated <= 1))
     assert np.all(np.diff(calibrated) >= 0)
+
+
+def test_the_shipped_bundle_is_whole_and_small_enough_for_a_repository() -> None:
+    folder = Path(__file__).parents[2] / "models" / SHIPPED_BUNDLE
+    assert load_bundle(folder).manifest.name == SHIPPED_BUNDLE
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25_000_000

@@ -11,6 +11,7 @@ import pytest
 
 import trainer.cli
 import worker.cli
+from db.status import FailureCode, UngradableReason
 from worker.errors import SettingsError
 from worker.settings import Settings, load_settings
 
@@ -52,6 +53,15 @@ def test_a_setting_is_documented(name: str) -> None:
 def test_the_documented_default_is_the_real_one(name: str) -> None:
     documented, _ = DOCUMENTED[f"DERMQ_{name.upper()}"]
     assert documented == f"`{Settings.model_fields[name].default}`"
+
+
+def test_every_reason_of_an_export_is_documented_and_no_other() -> None:
+    (table,) = re.findall(r"^\| `reason_code` \| meaning \|\n.*\n((?:\|.*\n)+)", SETTINGS_PAGE, re.MULTILINE)
+    documented = dict(re.findall(r"^\| `(\w+)` \| (\w+):", table, re.MULTILINE))
+    assert documented == {
+        **dict.fromkeys(UngradableReason, "ungradable"),
+        **dict.fromkeys(FailureCode, "failed"),
+    }
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

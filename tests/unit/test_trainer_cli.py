@@ -1,5 +1,6 @@
 """``dermq-train``: help, errors for the person who trains, and a quick start."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from trainer.cli import main
 from trainer.config import FitConfig
+from trainer.run_folder import RECIPE
 
 
 def test_help_shows_the_commands_and_how_to_use_them() -> None:
@@ -88,7 +90,7 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     FitConfig(epochs=3, backbone="resnet50").write(tmp_path)
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": RECIPE}))
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path), "--epochs", "4"])
     assert result.exit_code == 2
     assert "--epochs: the run has 3, asked for is 4" in result.stderr
