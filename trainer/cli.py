@@ -71,7 +71,9 @@ def _config_options(command: Any) -> Any:
     for field in reversed(fields(FitConfig)):
         flag = f"--{field.name.replace('_', '-')}"
         kind: dict[str, Any] = {"is_flag": True} if isinstance(field.default, bool) else {"type": type(field.default)}
-        command = click.option(flag, default=field.default, show_default=True, help=described.get(field.name), **kind)(
+        # `trainer.presets.configure` takes the backbone's own size unless one is given.
+        shown: bool | str = "that of the backbone" if field.name == "size" else True
+        command = click.option(flag, default=field.default, show_default=shown, help=described.get(field.name), **kind)(
             command
         )
     return command

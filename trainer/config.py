@@ -117,7 +117,7 @@ class FitConfig:
                 "not have its least value at the share of a blended label."
             )
         if not 0 <= self.mixup < float("inf"):
-            raise ValueError(f"Received: mixup={self.mixup}. Expected: 0 or a positive number, say 0.2.")
+            raise ValueError(f"Received: mixup={self.mixup}. Expected: 0 or a positive number, say 0.3.")
         if not 0 <= self.ema_momentum < 1:
             raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 
