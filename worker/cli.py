@@ -120,8 +120,10 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
 
-    The job's number goes to standard output, everything else to standard error.
+    The job's number goes to standard output, everything else to standard error. With --watch the exit status is 1 for a
+    job that rests unfinished.
     """
+    from db.status import JobStatus
     from worker.app import make_app
     from worker.bundle import load_bundle
     from worker.intake import Submission, submit
@@ -183,8 +185,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             signal.signal(number, handler)
     for note in intake.notes():
         console.print(note, highlight=False, markup=False)
-    if then_watch:
-        _watch_or_leave(database, intake.job_id)
+    if then_watch and _watch_or_leave(database, intake.job_id).status is not JobStatus.FINISHED:
+        sys.exit(1)
 
 
 def _watch_or_leave(database: "Engine", job: int) -> "JobView":

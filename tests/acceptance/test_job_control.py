@@ -1,6 +1,8 @@
 """Pause, resume, retry, cancel and delete, while real workers are at it."""
 
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -98,3 +100,15 @@ def _first_files(folder: Path, into: Path, count: int) -> Path:
     for path in sorted(folder.iterdir())[:count]:
         (into / path.name).write_bytes(path.read_bytes())
     return into
+
+
+def test_a_submission_that_watches_says_when_its_job_rests_unfinished(system: RunningSystem, archive) -> None:
+    command = [sys.executable, "-m", "worker.cli", "submit", archive(800), "--watch"]
+    with subprocess.Popen(
+        command, env=system.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        job = process.stdout.readline().strip()
+        # Its number is told before the job is complete, and what is incomplete cannot be paused.
+        until(lambda: system.dermq("pause", job, check=False).returncode == 0, "the job is paused")
+        assert process.wait(60) == 1
