@@ -143,10 +143,12 @@ def test_files_are_missing_broken_changed_and_deleted(
 
 
 @pytest.mark.drill(12)
+@pytest.mark.databases("sqlite", no_other=True)
 def test_a_file_may_not_be_read(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards that a refusal of the operating system is that image's end alone.
 
-    Root may read what nobody may read: there, the worker gives that right up.
+    Root may read what nobody may read: there, the worker gives that right up. With it goes the way into the private
+    folder of the tests' PostgreSQL, so this one is on SQLite only; the others of this number are on both.
     """
     folder = undisturbed.copy(tmp_path / "archive", images=32)
     forbidden = folder / "0007.jpg"
