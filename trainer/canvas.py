@@ -22,7 +22,7 @@ from worker.images.preprocess import Preprocessing, resize_shorter_side
 
 
 def canvas_shape(size: int) -> tuple[int, int]:
-    """Height and width of a canvas in pixels: an eighth more than the model's input, in HAM10000's 4:3.
+    """Height and width of a canvas in pixels: a seventh more than the model's input, in HAM10000's 4:3.
 
     Args:
         size: side of the model's square input in pixels; 224 gives (256, 341).

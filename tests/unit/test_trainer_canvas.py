@@ -10,7 +10,7 @@ from worker.images.made_up import draw_lesion
 from worker.made_up_archive import encode
 
 
-def test_a_canvas_is_an_eighth_larger_than_the_input() -> None:
+def test_a_canvas_is_a_seventh_larger_than_the_input() -> None:
     assert canvas_shape(224) == (256, 341)
     assert canvas_shape(256) == (293, 391)
 
