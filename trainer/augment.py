@@ -19,6 +19,7 @@ class Augmentation:
 
     Args:
         scale: least and greatest magnification, relative to what serving sees.
+        stretch: greatest factor by which one axis is longer than serving sees it, and the other shorter.
         shift: greatest displacement, as a share of the side.
         brightness: greatest change of the level, as a share of the full range.
         contrast: greatest relative change of the contrast.
@@ -29,6 +30,7 @@ class Augmentation:
     """
 
     scale: tuple[float, float] = (0.8, 1.3)
+    stretch: float = 1.1
     shift: float = 0.06
     brightness: float = 0.12
     contrast: float = 0.2
@@ -55,6 +57,10 @@ class Augmentation:
         height, width = canvas.shape[:2]
         scale = size / min(height, width) * np.exp(rng.uniform(*np.log(self.scale)))
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(0, 360), scale)
+        stretch = np.exp(rng.uniform(-1, 1) * np.log(self.stretch))
+        matrix[0], matrix[1] = matrix[0] * stretch, matrix[1] / stretch
+        # Scaling the rows moved the middle, which the rotation had left in place.
+        matrix[:, 2] += np.array((width / 2 * (1 - stretch), height / 2 * (1 - 1 / stretch)))
         if rng.random() < 0.5:
             # A mirrored first column mirrors the image; with any rotation this covers every flip.
             matrix[:, 2] = matrix[:, 2] + matrix[:, 0] * width

@@ -21,7 +21,7 @@ from trainer.card_results import (
     table,
     test_results,
 )
-from trainer.report.document import counted, interval, percent
+from trainer.report.document import counted, interval
 from trainer.reporting_items import Item, clear_derm, tripod_ai
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
 from worker.bundle import BundleManifest, Quantisation
@@ -174,13 +174,12 @@ def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
 
 def _training(config: dict[str, Any]) -> str:
     if config["classes"] == "seven":
-        half = config["share_of_two"] / 2
         loss = f"cross-entropy, label smoothing {config['label_smoothing']:g}"
         if config.get("mixup"):
             loss += f", images blended in pairs (mixup, alpha {config['mixup']:g})"
         draws = (
-            f"{config['epochs']} rounds of {config['draws']:,} draws: {percent(half, 0)} melanomas, {percent(half, 0)} "
-            "nevi, the other five diagnoses alike"
+            f"{config['epochs']} rounds of {config['draws']:,} draws, a diagnosis in proportion to its images to the "
+            f"power {config['sampling_power']:g}"
         )
     else:
         loss = f"binary focal loss (gamma {config['gamma']:g}, alpha {config['alpha']:g})"

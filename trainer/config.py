@@ -30,8 +30,8 @@ class FitConfig:
         patience: epochs of fine-tuning without a greater validation AUC after which it ends; 0 goes through all.
         unfreeze_last: layers at the end of the backbone that are fine-tuned; -1 means all, 0 none.
         draws: images in an epoch, with seven classes.
-        share_of_two: share of the draws that are melanomas and nevi, as many of each; the rest goes to the other five
-            diagnoses alike. 2/7 draws all seven alike.
+        sampling_power: a diagnosis is drawn in proportion to its number of training images to this power, with seven
+            classes: 1 draws them as they occur, 0 all alike, 0.5 is square-root sampling (Mahajan et al., 2018).
         batch_normalisation: ``frozen`` keeps ImageNet's statistics; ``trained`` learns those of dermoscopy.
         batch_size: images in a batch; with two classes half of them melanomas.
         learning_rate: peak of the fine-tuning's cosine schedule, for AdamW.
@@ -64,7 +64,7 @@ class FitConfig:
     patience: int = 0
     unfreeze_last: int = -1
     draws: int = 3500
-    share_of_two: float = 2 / 7
+    sampling_power: float = 0.5
     batch_normalisation: str = "frozen"
     batch_size: int = 32
     learning_rate: float = 5e-4
@@ -109,8 +109,8 @@ class FitConfig:
                 raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: at least {least}.")
         if self.head_epochs + self.epochs < 1:
             raise ValueError("Received: head_epochs=0 and epochs=0. Expected: at least one epoch.")
-        if not 0 < self.share_of_two < 1:
-            raise ValueError(f"Received: share_of_two={self.share_of_two}. Expected: above 0 and below 1.")
+        if not 0 <= self.sampling_power <= 1:
+            raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if self.mixup and self.classes == "two":
             raise ValueError(
                 f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven', for the focal loss does "

@@ -28,7 +28,7 @@ from trainer.near_duplicates import linked_groups
 from trainer.parts import in_parts
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder
-from trainer.sequence import BalancedBatches, ClassBalancedBatches
+from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares
 from trainer.splits import (
     RANDOM_IMAGES,
     TRAIN,
@@ -187,6 +187,7 @@ def _begin(
                 recorded.weights,
                 f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
             ),
+            "goes_on_from": RunFolder(earlier).origin() if earlier else None,
         },
     )
     folder.log("begun")
@@ -287,11 +288,11 @@ def _batches(
             seed=config.seed,
             augmentation=Augmentation(),
         )
-    share = config.share_of_two
+    numbers = train["dx"].map(DIAGNOSES.index).to_numpy()
     return ClassBalancedBatches(
         canvases,
-        train["dx"].map(DIAGNOSES.index).to_numpy(),
-        shares=[share / 2 if dx in ("mel", "nv") else (1 - share) / (len(DIAGNOSES) - 2) for dx in DIAGNOSES],
+        numbers,
+        shares=class_shares(np.bincount(numbers, minlength=len(DIAGNOSES)), config.sampling_power),
         draws=config.draws,
         size=config.size,
         batch_size=config.batch_size,

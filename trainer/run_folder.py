@@ -14,6 +14,7 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +32,7 @@ _BACKEND_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 #: Raised when code changes what the same settings train, so that runs from before and after are not taken for alike.
-RECIPE = 2
+RECIPE = 3
 
 
 class RunError(Exception):
@@ -135,6 +136,21 @@ class RunFolder:
         file = self.path / "run.json"
         found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         return found
+
+    def origin(self) -> dict[str, Any]:
+        """What a run that is made from this one notes of it, so that it can be told without this folder.
+
+        Returns:
+            ``run`` (name of the folder), ``config``, ``weights_from``, and of the run that it was itself made from the
+            same as ``goes_on_from``, null for none.
+        """
+        described = self.described()
+        return {
+            "run": self.path.resolve().name,
+            "config": asdict(FitConfig.read(self.path)),
+            "weights_from": described.get("weights_from"),
+            "goes_on_from": described.get("goes_on_from"),
+        }
 
     def tidy(self, best_epoch: int) -> None:
         """Take away what a killed process left, and put the best epoch's weights in their place.

@@ -62,6 +62,25 @@ class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
         self.start(self.epoch + 1)
 
 
+def class_shares(images: npt.NDArray[np.integer], power: float) -> list[float]:
+    """Share of each class in the draws.
+
+    With all classes alike a class of 80 images repeats itself sixty times before one of 4,700 was seen whole; as they
+    occur, melanomas are a ninth. What lies between shows more nevi to every melanoma, which is what they are told from.
+
+    Args:
+        images: of each class, (classes,).
+        power: 0 for all classes alike, 1 for as they occur, 0.5 for square-root sampling (Mahajan et al., "Exploring
+            the limits of weakly supervised pretraining", ECCV 2018).
+
+    Returns:
+        (classes,), adding up to 1; a class without an image has none, whatever the power.
+    """
+    weights = np.where(images > 0, images.astype(np.float64) ** power, 0)
+    shares: list[float] = (weights / weights.sum()).tolist()
+    return shares
+
+
 class BalancedBatches(_AugmentedBatches):
     """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
 
@@ -153,6 +172,9 @@ class ClassBalancedBatches(_AugmentedBatches):
         mixup_alpha: float = 0.0,
     ) -> None:
         super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
+        self._members = [np.flatnonzero(labels == number) for number in range(len(shares))]
+        if missing := [number for number, members in enumerate(self._members) if not len(members)]:
+            raise ValueError(f"Received: no image of the classes {missing}. Expected: at least one of each.")
         if min(shares, default=0) <= 0 or not math.isclose(sum(shares), 1):
             raise ValueError(f"Received: shares={list(shares)}. Expected: positive numbers that add up to 1.")
         self._labels, self._batch_size = labels, batch_size
@@ -160,9 +182,6 @@ class ClassBalancedBatches(_AugmentedBatches):
         ends = np.rint(np.cumsum(shares) * draws).astype(int)
         self._draws = np.diff(ends, prepend=0)
         self._one_hot = np.eye(len(shares), dtype=np.float32)
-        self._members = [np.flatnonzero(labels == number) for number in range(len(shares))]
-        if missing := [number for number, members in enumerate(self._members) if not len(members)]:
-            raise ValueError(f"Received: no image of the classes {missing}. Expected: at least one of each.")
         if self._draws.min() < 1 or batch_size < 1:
             raise ValueError(
                 f"Received: draws={draws}, batch_size={batch_size}. Expected: enough draws for one of each class, at "

@@ -33,7 +33,7 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "HAM10000").mkdir()
     dataset = write_dataset(tmp_path / "HAM10000", melanomas=24, nevi=36, others=8, width=96, height=72)
     run, target = tmp_path / "run", tmp_path / "bundle"
-    recipe = ("--classes", "seven", "--share-of-two", "0.5", "--draws", "80")
+    recipe = ("--classes", "seven", "--draws", "80")
     quick = ("--size", SIZE, "--epochs", "2", "--batch-size", "16", "--warmup-epochs", "1", "--ema-momentum", "0.5")
     train(dataset, "fit", run, "--cache", tmp_path / "cache", *recipe, *quick)
     train(dataset, "evaluate", run)

@@ -1,5 +1,7 @@
 """The random changes to a training image: repeatable, within range, and no more than asked for."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,7 +12,15 @@ from worker.images.made_up import draw_lesion
 
 #: Nothing but rotation and flips.
 GEOMETRY_ONLY = Augmentation(
-    scale=(1, 1), shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=0, cutout_side=0.35
+    scale=(1, 1),
+    stretch=1,
+    shift=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    white_balance=0,
+    cutout=0,
+    cutout_side=0.35,
 )
 SEEDS = range(12)
 
@@ -103,11 +113,27 @@ def test_scale_is_relative_to_the_canvas_fitted_into_the_input() -> None:
     canvas[np.hypot(x - 129.5, y - 99.5) < 25] = 255
     for scale, share in ((1.0, 0.25), (2.0, 0.5)):
         augmentation = Augmentation(
-            scale=(scale, scale), shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=0
+            scale=(scale, scale), stretch=1, shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=0
         )
         bright = augmentation(canvas, 100, rng(0))[..., 0] > 127
         diameter = 2 * np.sqrt(bright.sum() / np.pi)
         assert diameter / 100 == pytest.approx(share, rel=0.05)
+
+
+def test_stretching_makes_a_disc_an_ellipse_of_the_same_area_about_its_middle() -> None:
+    canvas = np.zeros((200, 260, 3), np.uint8)
+    y, x = np.ogrid[:200, :260]
+    canvas[np.hypot(x - 129.5, y - 99.5) < 30] = 255
+    ratios = []
+    for seed in range(40):
+        bright = replace(GEOMETRY_ONLY, stretch=1.25)(canvas, 200, rng(seed))[..., 0] > 127
+        rows, columns = np.nonzero(bright)
+        assert bright.sum() == pytest.approx(np.pi * 30**2, rel=0.03)
+        assert (rows.mean(), columns.mean()) == pytest.approx((99.5, 99.5), abs=1)
+        ratios.append((np.ptp(columns) + 1) / (np.ptp(rows) + 1))
+    # One axis times 1.25 and the other divided by it, at most, and either way.
+    assert 1 / 1.25**2 - 0.05 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.25**2 + 0.05
 
 
 def test_brightness_stays_within_its_range_and_reaches_for_it() -> None:
@@ -130,7 +156,15 @@ def test_bright_and_dark_images_are_clipped_and_do_not_wrap_around() -> None:
 
 def test_cut_out_blanks_one_rectangle_no_larger_than_asked_for(canvas: RGBImage) -> None:
     always = Augmentation(
-        scale=(1, 1), shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=1, cutout_side=0.3
+        scale=(1, 1),
+        stretch=1,
+        shift=0,
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        white_balance=0,
+        cutout=1,
+        cutout_side=0.3,
     )
     for seed in SEEDS:
         # Chance is used in the same order, so the two differ in the rectangle alone.

@@ -87,7 +87,7 @@ def report(images: pd.DataFrame) -> dict[str, Any]:
                 "learning_rate": 5e-4,
                 "ema_momentum": 0.99,
                 "draws": 3600,
-                "share_of_two": 0.5,
+                "sampling_power": 0.5,
                 "label_smoothing": 0.05,
             },
             "split_sha256": "a" * 64,

@@ -11,7 +11,9 @@ from trainer.augment import Augmentation
 
 MELANOMAS, NEVI = 10, 60
 #: Colours survive rotation and flips of a plain image, so a batch tells which image each row shows.
-PLAIN = Augmentation(scale=(1, 1), shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=0)
+PLAIN = Augmentation(
+    scale=(1, 1), stretch=1, shift=0, brightness=0, contrast=0, saturation=0, white_balance=0, cutout=0
+)
 
 Make = Callable[..., Any]
 
@@ -176,6 +178,21 @@ class TestSevenClasses:
         rare = [drawn.count(image) for image in range(3)]
         assert max(rare) - min(rare) <= 1
         assert len({image for image in drawn if self.LABELS[image] == 1}) == 10
+
+    @pytest.mark.parametrize(
+        ("power", "shares"),
+        [(0, [1 / 3, 1 / 3, 1 / 3]), (1, [0.04, 0.32, 0.64]), (0.5, [1 / 7.828, 2.828 / 7.828, 4 / 7.828])],
+    )
+    def test_shares_follow_the_images_to_a_power(self, power: float, shares: list[float]) -> None:
+        from trainer.sequence import class_shares
+
+        assert class_shares(np.array([4, 32, 64]), power) == pytest.approx(shares, abs=1e-3)
+
+    @pytest.mark.parametrize("power", [0, 0.5, 1])
+    def test_a_class_without_an_image_has_no_share(self, power: float) -> None:
+        from trainer.sequence import class_shares
+
+        assert class_shares(np.array([9, 0, 9]), power) == [0.5, 0, 0.5]
 
     def test_classes_get_their_shares_and_none_is_lost_by_rounding(self, seven: Make) -> None:
         batches = seven(shares=[0.25, 0.6, 0.15], draws=31)
