@@ -21,6 +21,7 @@ from trainer.card_results import (
     table,
     test_results,
 )
+from trainer.card_training import first_weights, how_trained
 from trainer.report.document import counted, interval
 from trainer.reporting_items import Item, clear_derm, tripod_ai
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
@@ -89,7 +90,7 @@ def card_of_run(run: Path) -> str:
         made=report["created"][:10],
         backbone=described["config"]["backbone"],
         size=described["config"]["size"],
-        weights_from=described["weights_from"],
+        weights_from=str(first_weights(described)),
         split_sha256=described["split_sha256"],
         licence=_LICENCE,
     )
@@ -161,35 +162,12 @@ def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
         if seven
         else "Dense 1 sigmoid, melanoma against nevus"
     )
-    training = ""
-    if config:
-        training = f" {_training(config)}"
+    training = f" {how_trained(report['run'])}" if report else ""
     return (
         f"## Model\n\n{facts.backbone}, {facts.size} x {facts.size} pixels, global average pooling, Dense 128 ReLU, "
         f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} The shorter side is resized and the "
         "middle cut out, by the same code in training and in service. Platt scaling and thresholds are fitted on "
         "validation images only."
-    )
-
-
-def _training(config: dict[str, Any]) -> str:
-    if config["classes"] == "seven":
-        loss = f"cross-entropy, label smoothing {config['label_smoothing']:g}"
-        if config.get("mixup"):
-            loss += f", images blended in pairs (mixup, alpha {config['mixup']:g})"
-        draws = (
-            f"{config['epochs']} rounds of {config['draws']:,} draws, a diagnosis in proportion to its images to the "
-            f"power {config['sampling_power']:g}"
-        )
-    else:
-        loss = f"binary focal loss (gamma {config['gamma']:g}, alpha {config['alpha']:g})"
-        draws = f"{config['epochs']} passes over the melanomas with as many nevi"
-    head = f"{config['head_epochs']} epochs of the head alone, then " if config["head_epochs"] else ""
-    layers = "all layers" if config["unfreeze_last"] < 0 else f"the last {config['unfreeze_last']} layers"
-    return (
-        f"Trained: {head}{layers}, {draws}; {loss}; batch normalisation {config['batch_normalisation']}; AdamW, peak "
-        f"rate {config['learning_rate']:g}, cosine decay, moving average of the weights {config['ema_momentum']:g}; "
-        f"the epoch with the greatest validation AUC was kept; seed {config['seed']}."
     )
 
 

@@ -39,8 +39,8 @@ def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
     text = f"## Test results\n\n{metrics['split']}; {metrics['intervals']}.\n\n{table(('Figure', 'Value'), rows)}"
     if report is not None:
         seeds = report["seeds"]
-        if len(seeds["runs"]) == 1:
-            text += "\n\nOne seed only."
+        if len(seeds["runs"]) <= 1:
+            text += "\n\nOne seed only." if not seeds.get("average") else ""
         else:
             auroc = seeds["figures"]["auroc"]
             text += (

@@ -122,6 +122,28 @@ _FOLDER = click.Path(path_type=Path)
 
 @main.command()
 @click.argument("run", type=_FOLDER)
+@click.argument("members", type=_FOLDER, nargs=-1, required=True)
+@_DATASET
+@click.option("--cache", type=_FOLDER, default=Path(".cache/dermq"), show_default=True, help="As for fit.")
+def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) -> None:
+    """Average the weights of MEMBERS, runs that differ by their seed, into the folder RUN.
+
+    One network, as fast as any of them, that does better than each where they went on from the same weights.
+
+    \b
+    dermq-train fit runs/trunk
+    dermq-train fit runs/one --weights runs/trunk --seed 1
+    dermq-train fit runs/two --weights runs/trunk --seed 2
+    dermq-train average runs/both runs/one runs/two
+    """
+    from trainer.average import average
+
+    auc = average(dataset, run, members, cache)
+    click.echo(f"Validation AUC {auc:.4f}. Next: dermq-train evaluate {run}")
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
 @click.option(
     "--dataset",
     envvar="DERMQ_HAM10000",

@@ -266,6 +266,8 @@ def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
         "split_sha256": str(json.loads((run / "split.json").read_text())["sha256"]),
         "split_kind": split_kind(run),
         "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
+        "goes_on_from": begun.get("goes_on_from"),
+        "averaged": begun.get("averaged", []),
         "calibration": frozen.calibration.model_dump(),
         "openings": openings_of(run),
     }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from trainer.backbones import BACKBONES
 from trainer.card import model_card
+from trainer.card_training import first_weights
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
 from trainer.conversion import convert
@@ -25,6 +26,7 @@ from trainer.parts import in_parts
 from trainer.policies import choose_on_validation
 from trainer.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
 from trainer.real_images import RealImages
+from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
     MANIFEST_NAME,
@@ -138,10 +140,7 @@ def export(
 
 def _weights_from(run: Path, config: FitConfig) -> str:
     """Where the backbone's first weights came from: as the run noted it, or as its backbone takes them by default."""
-    try:
-        return str(json.loads((run / "run.json").read_text())["weights_from"])
-    except (FileNotFoundError, KeyError):
-        return BACKBONES[config.backbone].weights_from
+    return first_weights(RunFolder(run).origin()) or BACKBONES[config.backbone].weights_from
 
 
 def _report(run: Path) -> dict[str, Any] | None:

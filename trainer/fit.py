@@ -44,7 +44,7 @@ from trainer.splits import (
     write_manifest,
 )
 from trainer.stages import make_loss, prepare, stages_of
-from trainer.survey import data_sha256, refuse_faults, survey
+from trainer.survey import Survey, data_sha256, refuse_faults, survey
 from trainer.training_progress import TrainingProgress
 from trainer.watch import ValidationWatch
 from worker.images.preprocess import Preprocessing
@@ -86,11 +86,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     # goes on has its weights in the checkpoint, so the file or the download is not asked for again.
     progress = read_progress(folder.checkpoint) if folder.begun else Progress()
     classifier = _build(config, first_weights=progress.epoch == 0)
-    everything = read_ham10000(dataset)
-    seen = survey([Path(path) for path in everything["path"]], cache)
-    everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
-    if not config.skip_corrupt:
-        refuse_faults(everything)
+    everything, seen = read_surveyed(dataset, cache, config)
     with folder.lock():
         if folder.begun:
             folder.check_resumable(recorded)
@@ -110,8 +106,22 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
                 loss=make_loss(config),
                 console=console,
             )
-        _finish(folder, classifier, images, config)
+        finish(folder, classifier, images, config)
     return best
+
+
+def read_surveyed(dataset: Path, cache: Path, config: FitConfig) -> tuple[pd.DataFrame, Survey]:
+    """The data set with the hash of each image and what is wrong with it, and what was seen.
+
+    Raises:
+        DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
+    """
+    everything = read_ham10000(dataset)
+    seen = survey([Path(path) for path in everything["path"]], cache)
+    everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
+    if not config.skip_corrupt:
+        refuse_faults(everything)
+    return everything, seen
 
 
 def as_recorded(config: FitConfig) -> FitConfig:
@@ -127,11 +137,15 @@ def as_recorded(config: FitConfig) -> FitConfig:
     return replace(config, weights=path.name, weights_sha256=file_digest(file))
 
 
-def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
+def build_network(config: FitConfig, weights: str = NONE) -> Classifier:
+    """The network of a run's settings, with random numbers or other first weights."""
     build = build_seven_class_classifier if config.classes == "seven" else build_classifier
+    return build(config.backbone, config.size, weights, config.weights_sha256)
+
+
+def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
     earlier = _earlier_run(config)
-    weights = config.weights if first_weights and earlier is None else NONE
-    classifier = build(config.backbone, config.size, weights, config.weights_sha256)
+    classifier = build_network(config, config.weights if first_weights and earlier is None else NONE)
     if first_weights and earlier is not None:
         best = RunFolder(earlier).best
         check_file(best, config.backbone, None, config.weights_sha256 or file_digest(best))
@@ -210,18 +224,23 @@ def _go_on(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Con
     return images_with_split(everything, folder.path)
 
 
+def training_images(images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
+    """Those that are trained on: of all diagnoses, or of the two."""
+    known = images if config.classes == "seven" else melanoma_or_nevus(images)
+    return known[known["split"] == TRAIN]
+
+
 def _train(
     classifier: Classifier, folder: RunFolder, images: pd.DataFrame, cache: Path, config: FitConfig, console: Console
 ) -> float:
     """The stages, each from where it was left."""
     two = melanoma_or_nevus(images)
-    train = images if config.classes == "seven" else two
-    train, validation = train[train["split"] == TRAIN], two[two["split"] == VALIDATION]
+    train, validation = training_images(images, config), two[two["split"] == VALIDATION]
     stages = stages_of(config)
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
-    batches = _batches(train, load_canvases([Path(path) for path in train["path"]], cache, config.size), config)
+    batches = training_batches(train, cache, config)
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()
     loss = make_loss(config)
@@ -263,9 +282,14 @@ def _train(
     return progress.best_auc
 
 
-def _finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> None:
-    """Write the best epoch's model and its predictions; these last, for they mark that the run is finished."""
-    draw_curves(read_progress(folder.checkpoint).history, folder.curves)
+def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
+    """Write the model and its predictions for validation; these last, for they mark that the run is finished.
+
+    Returns:
+        The predictions: a row for each validation image, with ``label`` and ``probability``.
+    """
+    if history := read_progress(folder.checkpoint).history:
+        draw_curves(history, folder.curves)
     with replace_file(folder.model) as unfinished:
         classifier.scoring.save(unfinished)
     two = melanoma_or_nevus(images)
@@ -274,11 +298,18 @@ def _finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, con
     folder.log("finished")
     unwanted = ["path", "sha256", "fault", "group"]
     write_text(folder.predictions, predicted.drop(columns=unwanted, errors="ignore").to_csv(index=False))
+    return predicted
 
 
-def _batches(
-    train: pd.DataFrame, canvases: npt.NDArray[np.uint8], config: FitConfig
-) -> BalancedBatches | ClassBalancedBatches:
+def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> BalancedBatches | ClassBalancedBatches:
+    """The batches that the settings train on.
+
+    Args:
+        train: rows of the training images, with ``path``, ``dx`` and, with two classes, ``label``.
+        cache: folder of the decoded images.
+        config: the settings.
+    """
+    canvases = load_canvases([Path(path) for path in train["path"]], cache, config.size)
     if config.classes == "two":
         return BalancedBatches(
             canvases,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trainer.backbones.weights import file_digest
 from trainer.config import FitConfig
-from trainer.run_folder import recipe_of
+from trainer.run_folder import RunFolder, recipe_of
 from trainer.splits import TRAIN, VALIDATION, read_manifest
 
 
@@ -18,20 +19,21 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
     """The range of each figure over runs that differ by their seed.
 
     Args:
-        run: the run of the report.
+        run: the run of the report; of an average the others are its members, and itself is none of the seeds.
         metrics: its metrics.
         others: run folders after ``dermq-train evaluate``, of the same split.
 
     Returns:
-        ``runs`` (name, seed and figures of each) and ``figures`` (mean, least and greatest of each figure).
+        ``runs`` (name, seed and figures of each), ``figures`` (mean, least and greatest of each figure) and
+        ``average`` (name and figures of a run that is the average of the others, else null).
 
     Raises:
         FileNotFoundError: a run was not evaluated.
         ValueError: a run has another split, so that its test images are others; or other settings than the seed differ,
-            or the seed does not.
+            or the seed does not; or an average is not of this run.
     """
-    split = _split_sha256(run)
-    found = [(run, metrics)]
+    split, members = _split_sha256(run), RunFolder(run).described().get("averaged", [])
+    found = [] if members else [(run, metrics)]
     for other in others:
         path = other / "metrics.json"
         if not path.is_file():
@@ -43,6 +45,8 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
                 f"Received: run {other} of split {theirs[:12]}. Expected: the split of {run}, {split[:12]}. Seeds can "
                 "be compared on the same test images only: train with the same --split-seed."
             )
+        if members:
+            _require_member(other, run, members)
         _require_another_seed(other, [folder for folder, _ in found])
         found.append((other, json.loads(path.read_text())))
     of_runs = [_figures(each) for _, each in found]
@@ -50,13 +54,14 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
         {"run": folder.name, "seed": _seed(folder), "figures": figures}
         for (folder, _), figures in zip(found, of_runs, strict=True)
     ]
+    average = {"run": run.name, "figures": _figures(metrics)} if members else None
     figures = {}
-    for name in of_runs[0]:
-        if not all(name in each for each in of_runs):
+    for name in of_runs[0] if of_runs else ():
+        if not all(name in each for each in (*of_runs, *([average["figures"]] if average else ()))):
             continue
         values = [each[name] for each in of_runs]
         figures[name] = {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values)}
-    return {"runs": runs, "figures": figures}
+    return {"runs": runs, "figures": figures, "average": average}
 
 
 def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
@@ -107,6 +112,16 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float]:
 
 def _split_sha256(run: Path) -> str:
     return str(json.loads((run / "split.json").read_text())["sha256"])
+
+
+def _require_member(other: Path, run: Path, members: Sequence[dict[str, Any]]) -> None:
+    best = RunFolder(other).best
+    if not best.is_file() or file_digest(best) not in [member["weights_sha256"] for member in members]:
+        names = ", ".join(f"{member['run']} (seed {member['seed']})" for member in members)
+        raise ValueError(
+            f"Received: run {other}, which {run} is not an average of. Expected: one of {names}, with the weights that "
+            "were averaged."
+        )
 
 
 def _require_another_seed(other: Path, runs: Sequence[Path]) -> None:

@@ -122,25 +122,35 @@ def coverage(report: dict[str, Any]) -> Section:
 def seeds(report: dict[str, Any]) -> Section:
     """The range over runs that differ by chance only."""
     found = report["seeds"]
-    count = len(found["runs"])
+    count, average = len(found["runs"]), found.get("average")
     title = "Other seeds"
-    if count == 1:
+    if count <= 1:
         text = (
-            "One seed only. How much of the result is the luck of one training run is not known; evaluate two or more "
-            "runs of the same settings with other seeds and pass them with --seeds RUN."
+            "An average of runs with other seeds, of which figures are not given here; evaluate those and pass them "
+            "with --seeds RUN."
+            if average
+            else "One seed only. How much of the result is the luck of one training run is not known; evaluate two or "
+            "more runs of the same settings with other seeds and pass them with --seeds RUN."
         )
         return Section(name="seeds", title=title, blocks=(Paragraph(kind="warning", text=text),))
     names = list(found["figures"])
     blocks: list[Block] = [
         Table(
             caption=f"{count} runs of the same split",
-            head=("Figure", "Mean", "Range", *(f"{run['run']} (seed {run['seed']})" for run in found["runs"])),
+            head=(
+                "Figure",
+                "Mean",
+                "Range",
+                *(f"{run['run']} (seed {run['seed']})" for run in found["runs"]),
+                *([f"{average['run']} (average of their weights)"] if average else []),
+            ),
             rows=[
                 (
                     name if " " in name else name.upper() if name != "brier" else "Brier score",
                     number(found["figures"][name]["mean"]),
                     f"{number(found['figures'][name]['least'])} to {number(found['figures'][name]['greatest'])}",
                     *(number(run["figures"][name]) for run in found["runs"]),
+                    *([number(average["figures"][name])] if average else []),
                 )
                 for name in names
             ],

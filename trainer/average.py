@@ -1,0 +1,156 @@
+"""One network from several runs that differ by their seed: the mean of their weights.
+
+Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
+inference time", ICML 2022. Runs that went on from the same weights lie close enough together for that: what each of
+them learned by heart is another thing, and what all of them learned stays.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from trainer.backbones.weights import file_digest
+from trainer.classifier import Classifier
+from trainer.config import FitConfig
+from trainer.fit import build_network, finish, first_lesions, read_surveyed, training_batches, training_images
+from trainer.run_folder import RECIPE, RunError, RunFolder, recipe_of
+from trainer.sequence import BalancedBatches, ClassBalancedBatches
+from trainer.splits import RANDOM_IMAGES, images_with_split
+from trainer.stages import unfreeze
+from trainer.survey import data_sha256
+from worker.terminal import make_console
+
+
+def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, console: Console | None = None) -> float:
+    """Write a run whose weights are the mean of those of other runs; `evaluate` and `export` take it as any other.
+
+    The statistics of batch normalisation are no mean: the averaged weights have activations of their own, which vary
+    less than those of any member (Jordan et al., "REPAIR", ICLR 2023). Where the members trained them they are taken
+    anew, from an epoch of the first member's training batches.
+
+    Args:
+        dataset: the HAM10000 folder.
+        run: a new folder.
+        members: at least two finished runs of the same settings, data and split, with different seeds.
+        cache: folder of the decoded training images and the thumbnails.
+        console: where is said what is done; standard error unless told otherwise.
+
+    Returns:
+        Area under the ROC curve on the validation images.
+
+    Raises:
+        DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
+        FileExistsError: the folder holds something.
+        RunError: the members do not belong together, are not finished, or were trained on other data.
+    """
+    console = console or make_console(stderr=True)
+    folder, config = RunFolder(run), _common_settings(members)
+    if run.exists() and (run.is_file() or any(run.iterdir())):
+        raise FileExistsError(f"Received: {run} to average runs into, which holds something. Expected: a new folder.")
+    everything, _ = read_surveyed(dataset, cache, config)
+    described = RunFolder(members[0]).described()
+    if (found := data_sha256(everything)) != described["data"]["sha256"]:
+        raise RunError(
+            f"The runs were trained on other data: their SHA-256 was {described['data']['sha256']}, now it is {found}. "
+            "Pass the data set that they were trained on."
+        )
+    keras.utils.set_random_seed(config.seed)
+    classifier = build_network(config)
+    classifier.scoring.set_weights(_mean_weights(classifier, members))
+    run.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is whole: `fit` would take what is left of it for a run to go on with.
+    with tempfile.TemporaryDirectory(dir=run.parent, prefix=".average-") as scratch:
+        folder = RunFolder(Path(scratch) / "run")
+        folder.path.mkdir(mode=0o755)
+        for file in ("split.csv", "split.json"):
+            shutil.copyfile(members[0] / file, folder.path / file)
+        kept = ("split_sha256", "data", "skipped", "weights_from", "goes_on_from")
+        averaged = [_described(member) for member in members]
+        folder.begin(config, {**{name: described.get(name) for name in kept}, "averaged": averaged})
+        folder.log(f"averaged {', '.join(member['run'] for member in averaged)}")
+        images = images_with_split(everything, folder.path)
+        images = first_lesions(images, config.limit) if config.limit else images
+        if config.batch_normalisation == "trained":
+            console.print("Taking the statistics of batch normalisation anew ...")
+            unfreeze(classifier.backbone, config.unfreeze_last)
+            renew_statistics(classifier.trained, training_batches(training_images(images, config), cache, config))
+        classifier.scoring.save_weights(folder.best)
+        predicted = finish(folder, classifier, images, config)
+        if run.exists():
+            run.rmdir()
+        folder.path.rename(run)
+    return float(roc_auc_score(predicted["label"], predicted["probability"]))
+
+
+def renew_statistics(model: keras.Model, batches: BalancedBatches | ClassBalancedBatches) -> None:
+    """Replace the moving statistics of trainable batch normalisation by their mean over some batches.
+
+    Args:
+        model: whose other variables stay as they are.
+        batches: of the images that it was trained on.
+    """
+    normalising = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.momentum for layer in normalising]
+    try:
+        for number in range(len(batches)):
+            for layer in normalising:
+                # A running mean: the first batch replaces what was there, the tenth weighs a tenth.
+                layer.momentum = number / (number + 1)
+            model(batches[number][0], training=True)
+    finally:
+        for layer, momentum in zip(normalising, before, strict=True):
+            layer.momentum = momentum
+
+
+def _mean_weights(classifier: Classifier, members: Sequence[Path]) -> list[np.ndarray]:
+    mean: list[np.ndarray] = []
+    for member in members:
+        classifier.scoring.load_weights(RunFolder(member).best)
+        shares = [weights.astype(np.float64) / len(members) for weights in classifier.scoring.get_weights()]
+        mean = [total + share for total, share in zip(mean, shares, strict=True)] if mean else shares
+    return mean
+
+
+def _described(member: Path) -> dict[str, Any]:
+    return {
+        "run": member.resolve().name,
+        "seed": FitConfig.read(member).seed,
+        "weights_sha256": file_digest(RunFolder(member).best),
+    }
+
+
+def _common_settings(members: Sequence[Path]) -> FitConfig:
+    """The first member's settings, when the others have the same with other seeds."""
+    if len(members) < 2:
+        raise RunError(f"Received: {len(members)} run to average. Expected: at least two, of different seeds.")
+    for member in members:
+        if not RunFolder(member).predictions.exists():
+            raise RunError(f"Received: run {member}, which is not finished. Expected: a run after `dermq-train fit`.")
+        if (found := recipe_of(member)) != RECIPE:
+            raise RunError(
+                f"Received: run {member} by code that trains otherwise (recipe {found}, this is {RECIPE}). Expected: "
+                "runs of this version."
+            )
+    configs = [FitConfig.read(member) for member in members]
+    if configs[0].split == RANDOM_IMAGES:
+        raise RunError(f"Received: run {members[0]} of a random split of images. Expected: runs of the clean preset.")
+    if len({config.seed for config in configs}) < len(configs):
+        raise RunError("Received: two runs with the same seed. Expected: runs that differ in their seed.")
+    first = RunFolder(members[0]).described()
+    for member, config in zip(members[1:], configs[1:], strict=True):
+        differ = set(configs[0].differences(config)) - {"seed"}
+        theirs = RunFolder(member).described()
+        differ |= {name for name in ("split_sha256", "data") if theirs.get(name) != first.get(name)}
+        if differ:
+            raise RunError(
+                f"Received: run {member}, which differs from {members[0]} in: {', '.join(sorted(differ))}. Expected: "
+                "runs that differ in their seed and in nothing else, or their weights have no mean."
+            )
+    return configs[0]

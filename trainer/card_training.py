@@ -1,0 +1,63 @@
+"""What a model card says of the training: each run that the weights went through, oldest first."""
+
+from typing import Any
+
+
+def first_weights(run: dict[str, Any]) -> str | None:
+    """Where the backbone's weights came from before any of the runs; None for a run that did not note it.
+
+    Args:
+        run: as `trainer.evaluate.describe_run` tells it, or as `trainer.run_folder.RunFolder.origin` does.
+    """
+    found: str | None = _steps(run)[0]["weights_from"]
+    return found
+
+
+def how_trained(run: dict[str, Any]) -> str:
+    """One sentence for each run that the weights went through, and one on what was averaged.
+
+    Args:
+        run: as `trainer.evaluate.describe_run` tells it.
+
+    Returns:
+        Markdown.
+    """
+    steps = _steps(run)
+    sentences = [_step(step["config"], "Trained" if number == 0 else "Then") for number, step in enumerate(steps)]
+    if averaged := run.get("averaged"):
+        seeds = ", ".join(str(member["seed"]) for member in averaged)
+        sentences.append(
+            f"The last step was taken {len(averaged)} times with other seeds ({seeds}), and the weights are the mean "
+            "of the results."
+        )
+    return " ".join(sentences)
+
+
+def _steps(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The run and those that it goes on from, oldest first."""
+    steps = [run]
+    while earlier := steps[0].get("goes_on_from"):
+        steps.insert(0, earlier)
+    return steps
+
+
+def _step(config: dict[str, Any], begin: str) -> str:
+    if config["classes"] == "seven":
+        loss = f"cross-entropy, label smoothing {config['label_smoothing']:g}"
+        if config.get("mixup"):
+            loss += f", images blended in pairs (mixup, alpha {config['mixup']:g})"
+        draws = (
+            f"{config['epochs']} rounds of {config['draws']:,} draws, a diagnosis in proportion to its images to the "
+            f"power {config['sampling_power']:g}"
+        )
+    else:
+        loss = f"binary focal loss (gamma {config['gamma']:g}, alpha {config['alpha']:g})"
+        draws = f"{config['epochs']} passes over the melanomas with as many nevi"
+    head = f"{config['head_epochs']} epochs of the head alone, then " if config["head_epochs"] else ""
+    layers = "all layers" if config["unfreeze_last"] < 0 else f"the last {config['unfreeze_last']} layers"
+    return (
+        f"{begin} at {config['size']} pixels: {head}{layers}, {draws}; {loss}; batch normalisation "
+        f"{config['batch_normalisation']}; AdamW, peak rate {config['learning_rate']:g}, cosine decay, weight decay "
+        f"{config['weight_decay']:g}, moving average of the weights {config['ema_momentum']:g}; the epoch with the "
+        f"greatest validation AUC was kept; seed {config['seed']}."
+    )
