@@ -8,7 +8,9 @@ from typing import Any
 from trainer.atomic import write_text
 
 #: What runs did that were made before there was a setting for it, where that is not today's default.
-_BEFORE: dict[str, Any] = {"near_duplicates": -1}
+_BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}
+#: A setting of older runs with seven classes, now `sampling_power`, and its value that drew all alike.
+_SHARE_OF_TWO, _ALL_ALIKE = "share_of_two", 2 / 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,19 @@ class FitConfig:
 
     @classmethod
     def read(cls, folder: Path) -> "FitConfig":
-        """Read ``config.json`` of a run folder; a setting that is newer than the run has the value it had in effect."""
-        return cls(**{**_BEFORE, **json.loads((folder / "config.json").read_text())})
+        """Read ``config.json`` of a run folder; a setting that is newer than the run has the value it had in effect.
+
+        Raises:
+            ValueError: the run was made with a setting that there is no more.
+        """
+        settings = {**_BEFORE, **json.loads((folder / "config.json").read_text())}
+        share = settings.pop(_SHARE_OF_TWO, _ALL_ALIKE)
+        if share != _ALL_ALIKE and settings.get("classes") == "seven":
+            raise ValueError(
+                f"Received: run {folder}, which drew its diagnoses by {_SHARE_OF_TWO}={share}, a setting that is no "
+                "more. Expected: a run of this version; use that run with the version that made it."
+            )
+        return cls(**settings)
 
     def differences(self, other: "FitConfig") -> dict[str, tuple[Any, Any]]:
         """Settings that differ, each with this value and the other's."""

@@ -31,6 +31,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Settings that only the training of so many classes looks at.
+_ONLY_WITH = {"two": ("gamma", "alpha"), "seven": ("draws", "sampling_power", "mixup", "label_smoothing")}
+
 
 def configure(preset: str, given: dict[str, Any]) -> FitConfig:
     """Settings of a run: the defaults, over them the preset's, over them what was given.
@@ -42,7 +45,7 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
         given: settings that were asked for by name.
 
     Raises:
-        ValueError: the preset or a value is not known.
+        ValueError: the preset or a value is not known, or a setting was given that would have no effect.
     """
     if preset not in PRESETS:
         raise ValueError(f"Received: preset {preset!r}. Expected: one of {', '.join(PRESETS)}.")
@@ -51,4 +54,11 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
         from trainer.backbones import registered
 
         settings["size"] = registered(settings["backbone"]).size
-    return FitConfig(**settings)
+    config = FitConfig(**settings)
+    for classes, names in _ONLY_WITH.items():
+        if config.classes != classes and (idle := [name for name in names if name in given]):
+            raise ValueError(
+                f"Received: {', '.join(idle)} with classes={config.classes!r}, which does not look at it. Expected: "
+                f"classes={classes!r}, or leave it out."
+            )
+    return config

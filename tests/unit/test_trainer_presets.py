@@ -86,7 +86,31 @@ def test_a_run_from_before_a_setting_existed_is_read_as_what_it_was(tmp_path: Pa
     config = FitConfig.read(tmp_path)
     assert {name: getattr(config, name) for name in old} == old
     assert config.near_duplicates == -1, "nobody looked for any"
+    assert config.sampling_power == 0, "all diagnoses alike"
     assert (config.preset, config.weights, config.head_epochs, config.unfreeze_last) == ("clean", "imagenet", 0, -1)
+
+
+def test_a_setting_that_is_no_more_is_dropped_where_it_meant_nothing_and_refused_where_it_did(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"classes": "two", "share_of_two": 0.5}))
+    assert FitConfig.read(tmp_path).classes == "two"
+    file.write_text(json.dumps({"classes": "seven", "share_of_two": 2 / 7}))
+    assert FitConfig.read(tmp_path).sampling_power == 0
+    file.write_text(json.dumps({"classes": "seven", "share_of_two": 0.5}))
+    with pytest.raises(ValueError, match=r"share_of_two=0\.5"):
+        FitConfig.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"classes": "seven", "gamma": 1.0}, "gamma with classes='seven'"),
+        ({"draws": 100, "label_smoothing": 0.1}, "draws, label_smoothing with classes='two'"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        configure("clean", given)
 
 
 def test_differences_name_each_setting_with_both_values() -> None:
