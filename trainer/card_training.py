@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from trainer.run_folder import lineage
+
 
 def first_weights(run: dict[str, Any]) -> str | None:
     """Where the backbone's weights came from before any of the runs; None for a run that did not note it.
@@ -9,7 +11,7 @@ def first_weights(run: dict[str, Any]) -> str | None:
     Args:
         run: as `trainer.evaluate.describe_run` tells it, or as `trainer.run_folder.RunFolder.origin` does.
     """
-    found: str | None = _steps(run)[0]["weights_from"]
+    found: str | None = lineage(run)[0]["weights_from"]
     return found
 
 
@@ -22,7 +24,7 @@ def how_trained(run: dict[str, Any]) -> str:
     Returns:
         Markdown.
     """
-    steps = _steps(run)
+    steps = lineage(run)
     sentences = [_step(step["config"], "Trained" if number == 0 else "Then") for number, step in enumerate(steps)]
     if averaged := run.get("averaged"):
         seeds = ", ".join(str(member["seed"]) for member in averaged)
@@ -31,14 +33,6 @@ def how_trained(run: dict[str, Any]) -> str:
             "of the results."
         )
     return " ".join(sentences)
-
-
-def _steps(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """The run and those that it goes on from, oldest first."""
-    steps = [run]
-    while earlier := steps[0].get("goes_on_from"):
-        steps.insert(0, earlier)
-    return steps
 
 
 def _step(config: dict[str, Any], begin: str) -> str:

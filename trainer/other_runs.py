@@ -11,7 +11,7 @@ import pandas as pd
 
 from trainer.backbones.weights import file_digest
 from trainer.config import FitConfig
-from trainer.run_folder import RunFolder, recipe_of
+from trainer.run_folder import RunFolder, lineage, recipe_of
 from trainer.splits import TRAIN, VALIDATION, read_manifest
 
 
@@ -32,7 +32,7 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
         ValueError: a run has another split, so that its test images are others; or other settings than the seed differ,
             or the seed does not; or an average is not of this run.
     """
-    split, members = _split_sha256(run), RunFolder(run).described().get("averaged", [])
+    split, members = _split_sha256(run), _members(run)
     found = [] if members else [(run, metrics)]
     for other in others:
         path = other / "metrics.json"
@@ -89,17 +89,37 @@ def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
 def require_same_recipe(run: Path, other: Path) -> None:
     """Refuse a run that differs in more than the source that it was trained without and its seed.
 
+    What a run goes on from, or is an average of, is compared too: its weights must differ, its recipe must not.
+
     Raises:
         ValueError: names the settings that differ.
     """
-    differ = FitConfig.read(run).differences(FitConfig.read(other)).keys() - {"seed", "without_source"}
+    steps = [lineage(RunFolder(each).origin()) for each in (run, other)]
+    differ = set().union(*(_differences(*pair) for pair in zip(*steps, strict=False)))
+    if len(steps[0]) != len(steps[1]):
+        differ.add("the runs that it goes on from")
+    if len(_members(run)) != len(_members(other)):
+        differ.add("how many runs were averaged")
     if recipe_of(run) != recipe_of(other):
-        differ |= {"the version of the code"}
+        differ.add("the version of the code")
     if differ:
         raise ValueError(
             f"Received: run {other}, which differs from {run} in: {', '.join(sorted(differ))}. "
             "Expected: the same recipe without a source; else the difference is not the source's."
         )
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Settings that make the recipe of one step, in which two runs differ."""
+    differ = {name for name, value in one["config"].items() if other["config"][name] != value}
+    both_go_on = one.get("goes_on_from") and other.get("goes_on_from")
+    return differ - {"seed", "without_source"} - ({"weights", "weights_sha256"} if both_go_on else set())
+
+
+def _members(run: Path) -> list[dict[str, Any]]:
+    """The runs that a run is the average of."""
+    members: list[dict[str, Any]] = RunFolder(run).described().get("averaged", [])
+    return members
 
 
 def _figures(metrics: dict[str, Any]) -> dict[str, float]:

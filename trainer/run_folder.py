@@ -173,6 +173,18 @@ class RunFolder:
             file.write(f"{now()} {line}\n")
 
 
+def lineage(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """A run and those that it goes on from, oldest first.
+
+    Args:
+        run: as `RunFolder.origin` tells it.
+    """
+    steps = [run]
+    while earlier := steps[0].get("goes_on_from"):
+        steps.insert(0, earlier)
+    return steps
+
+
 def recipe_of(run: Path) -> int:
     """Number of the recipe that a run was begun by; 1 for runs from before it was recorded."""
     file = run / "run.json"

@@ -1,14 +1,17 @@
 """Leakage between splits, other seeds, and runs that were trained without a source."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from trainer.config import FitConfig
 from trainer.leakage import check_leakage
 from trainer.other_runs import compare_seeds, require_same_recipe, sources_left_out
+from trainer.run_folder import RECIPE
 from trainer.splits import leave_out_source, write_manifest
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import cv2
@@ -122,6 +125,35 @@ def test_a_run_without_a_source_must_be_of_the_same_recipe(tmp_path: Path) -> No
     (other / "config.json").write_text(json.dumps({"seed": 2, "epochs": 7}))
     with pytest.raises(ValueError, match="in: epochs"):
         require_same_recipe(main, other)
+
+
+def test_runs_in_steps_are_compared_step_by_step(tmp_path: Path) -> None:
+    """A run that goes on from another has other weights than its counterpart without a source, and the same recipe."""
+
+    def made(name: str, *, digest: str, earlier: dict[str, Any], members: int = 0, source: str = "") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        config = {"seed": 1, "weights": "trunk", "weights_sha256": digest, "without_source": source}
+        (folder / "config.json").write_text(json.dumps(config))
+        before = asdict(FitConfig(**earlier))
+        described = {
+            "recipe": RECIPE,
+            "goes_on_from": {"run": "trunk", "config": before, "weights_from": "x", "goes_on_from": None},
+            "averaged": [{}] * members,
+        }
+        (folder / "run.json").write_text(json.dumps(described))
+        return folder
+
+    main = made("main", digest="1", earlier={"size": 192})
+    require_same_recipe(main, made("without", digest="2", earlier={"size": 192, "without_source": "a"}, source="a"))
+    with pytest.raises(ValueError, match="in: size"):
+        require_same_recipe(main, made("larger", digest="3", earlier={"size": 224}))
+    with pytest.raises(ValueError, match="how many runs were averaged"):
+        require_same_recipe(main, made("average", digest="4", earlier={"size": 192}, members=3))
+    alone = run(tmp_path / "alone", seed=1)
+    (alone / "run.json").write_text(json.dumps({"recipe": RECIPE}))
+    with pytest.raises(ValueError, match="the runs that it goes on from"):
+        require_same_recipe(main, alone)
 
 
 def test_the_source_that_a_run_never_saw_is_told_from_its_split(tmp_path: Path) -> None:
