@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
@@ -50,10 +51,30 @@ def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, cons
         FileExistsError: the folder holds something.
         RunError: the members do not belong together, are not finished, or were trained on other data.
     """
-    console = console or make_console(stderr=True)
-    folder, config = RunFolder(run), _common_settings(members)
-    if run.exists() and (run.is_file() or any(run.iterdir())):
+    console, run = console or make_console(stderr=True), run.resolve()
+    config = _common_settings(members)
+    if run.exists() and (run.is_file() or run.is_mount() or any(run.iterdir())):
         raise FileExistsError(f"Received: {run} to average runs into, which holds something. Expected: a new folder.")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is whole: `fit` would take what is left of it for a run to go on with.
+    with tempfile.TemporaryDirectory(dir=run.parent, prefix=".average-") as scratch:
+        folder = RunFolder(Path(scratch) / "run")
+        folder.path.mkdir(mode=0o755)
+        auc = _average(dataset, folder, config, members, cache, console)
+        # Takes the place of an empty folder too.
+        folder.path.rename(run)
+    return auc
+
+
+def validation_auc(run: Path) -> float:
+    """Area under the ROC curve of a finished run's predictions for the validation images."""
+    predicted = pd.read_csv(RunFolder(run).predictions)
+    return float(roc_auc_score(predicted["label"], predicted["probability"]))
+
+
+def _average(
+    dataset: Path, folder: RunFolder, config: FitConfig, members: Sequence[Path], cache: Path, console: Console
+) -> float:
     everything, _ = read_surveyed(dataset, cache, config)
     described = RunFolder(members[0]).described()
     if (found := data_sha256(everything)) != described["data"]["sha256"]:
@@ -64,29 +85,22 @@ def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, cons
     keras.utils.set_random_seed(config.seed)
     classifier = build_network(config)
     classifier.scoring.set_weights(_mean_weights(classifier, members))
-    run.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name until it is whole: `fit` would take what is left of it for a run to go on with.
-    with tempfile.TemporaryDirectory(dir=run.parent, prefix=".average-") as scratch:
-        folder = RunFolder(Path(scratch) / "run")
-        folder.path.mkdir(mode=0o755)
-        for file in ("split.csv", "split.json"):
-            shutil.copyfile(members[0] / file, folder.path / file)
-        kept = ("split_sha256", "data", "skipped", "weights_from", "goes_on_from")
-        averaged = [_described(member) for member in members]
-        folder.begin(config, {**{name: described.get(name) for name in kept}, "averaged": averaged})
-        folder.log(f"averaged {', '.join(member['run'] for member in averaged)}")
-        images = images_with_split(everything, folder.path)
-        images = first_lesions(images, config.limit) if config.limit else images
-        if config.batch_normalisation == "trained":
-            console.print("Taking the statistics of batch normalisation anew ...")
-            unfreeze(classifier.backbone, config.unfreeze_last)
-            renew_statistics(classifier.trained, training_batches(training_images(images, config), cache, config))
-        classifier.scoring.save_weights(folder.best)
-        predicted = finish(folder, classifier, images, config)
-        if run.exists():
-            run.rmdir()
-        folder.path.rename(run)
-    return float(roc_auc_score(predicted["label"], predicted["probability"]))
+    for file in ("split.csv", "split.json"):
+        shutil.copyfile(members[0] / file, folder.path / file)
+    kept = ("split_sha256", "data", "skipped", "weights_from", "goes_on_from")
+    averaged = [_described(member) for member in members]
+    folder.begin(config, {**{name: described.get(name) for name in kept}, "averaged": averaged})
+    folder.log(f"averaged {', '.join(member['run'] for member in averaged)}")
+    images = images_with_split(everything, folder.path)
+    images = first_lesions(images, config.limit) if config.limit else images
+    # While the head alone is trained, batch normalisation keeps its statistics, whatever the setting.
+    if config.batch_normalisation == "trained" and config.epochs:
+        console.print("Taking the statistics of batch normalisation anew ...")
+        unfreeze(classifier.backbone, config.unfreeze_last)
+        renew_statistics(classifier.trained, training_batches(training_images(images, config), cache, config))
+    classifier.scoring.save_weights(folder.best)
+    finish(folder, classifier, images, config)
+    return validation_auc(folder.path)
 
 
 def renew_statistics(model: keras.Model, batches: BalancedBatches | ClassBalancedBatches) -> None:
@@ -131,12 +145,20 @@ def _common_settings(members: Sequence[Path]) -> FitConfig:
     if len(members) < 2:
         raise RunError(f"Received: {len(members)} run to average. Expected: at least two, of different seeds.")
     for member in members:
+        described = RunFolder(member).described()
         if not RunFolder(member).predictions.exists():
             raise RunError(f"Received: run {member}, which is not finished. Expected: a run after `dermq-train fit`.")
         if (found := recipe_of(member)) != RECIPE:
             raise RunError(
                 f"Received: run {member} by code that trains otherwise (recipe {found}, this is {RECIPE}). Expected: "
                 "runs of this version."
+            )
+        if described.get("averaged"):
+            raise RunError(f"Received: run {member}, an average itself. Expected: the runs that it is the average of.")
+        if not described.get("goes_on_from"):
+            raise RunError(
+                f"Received: run {member}, whose head began with random numbers of its own: the weights of such runs "
+                "have no mean. Expected: runs that go on from the same run, by `dermq-train fit --weights RUN`."
             )
     configs = [FitConfig.read(member) for member in members]
     if configs[0].split == RANDOM_IMAGES:

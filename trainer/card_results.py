@@ -40,11 +40,12 @@ def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
     if report is not None:
         seeds = report["seeds"]
         if len(seeds["runs"]) <= 1:
-            text += "\n\nOne seed only." if not seeds.get("average") else ""
+            text += "" if seeds.get("average") else "\n\nOne seed only."
         else:
             auroc = seeds["figures"]["auroc"]
+            whose = "The runs that were averaged, each by itself: over" if seeds.get("average") else "Over"
             text += (
-                f"\n\nOver {len(seeds['runs'])} seeds the AUROC is {number(auroc['mean'])} on average, from "
+                f"\n\n{whose} {len(seeds['runs'])} seeds the AUROC is {number(auroc['mean'])} on average, from "
                 f"{number(auroc['least'])} to {number(auroc['greatest'])}."
             )
     return text

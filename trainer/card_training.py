@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trainer.config import FitConfig
 from trainer.run_folder import lineage
 
 
@@ -25,33 +26,34 @@ def how_trained(run: dict[str, Any]) -> str:
         Markdown.
     """
     steps = lineage(run)
-    sentences = [_step(step["config"], "Trained" if number == 0 else "Then") for number, step in enumerate(steps)]
-    if averaged := run.get("averaged"):
-        seeds = ", ".join(str(member["seed"]) for member in averaged)
-        sentences.append(
-            f"The last step was taken {len(averaged)} times with other seeds ({seeds}), and the weights are the mean "
-            "of the results."
-        )
-    return " ".join(sentences)
+    return " ".join(_step(step, "Trained" if number == 0 else "Then") for number, step in enumerate(steps))
 
 
-def _step(config: dict[str, Any], begin: str) -> str:
-    if config["classes"] == "seven":
-        loss = f"cross-entropy, label smoothing {config['label_smoothing']:g}"
-        if config.get("mixup"):
-            loss += f", images blended in pairs (mixup, alpha {config['mixup']:g})"
+def _step(run: dict[str, Any], begin: str) -> str:
+    config = FitConfig.from_settings(run["config"], run=str(run.get("run", "")))
+    if config.classes == "seven":
+        loss = f"cross-entropy, label smoothing {config.label_smoothing:g}"
+        if config.mixup:
+            loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"
         draws = (
-            f"{config['epochs']} rounds of {config['draws']:,} draws, a diagnosis in proportion to its images to the "
-            f"power {config['sampling_power']:g}"
+            f"{config.epochs} rounds of {config.draws:,} draws, a diagnosis in proportion to its images to the "
+            f"power {config.sampling_power:g}"
         )
     else:
-        loss = f"binary focal loss (gamma {config['gamma']:g}, alpha {config['alpha']:g})"
-        draws = f"{config['epochs']} passes over the melanomas with as many nevi"
-    head = f"{config['head_epochs']} epochs of the head alone, then " if config["head_epochs"] else ""
-    layers = "all layers" if config["unfreeze_last"] < 0 else f"the last {config['unfreeze_last']} layers"
-    return (
-        f"{begin} at {config['size']} pixels: {head}{layers}, {draws}; {loss}; batch normalisation "
-        f"{config['batch_normalisation']}; AdamW, peak rate {config['learning_rate']:g}, cosine decay, weight decay "
-        f"{config['weight_decay']:g}, moving average of the weights {config['ema_momentum']:g}; the epoch with the "
-        f"greatest validation AUC was kept; seed {config['seed']}."
+        loss = f"binary focal loss (gamma {config.gamma:g}, alpha {config.alpha:g})"
+        draws = f"{config.epochs} passes over the melanomas with as many nevi"
+    head = f"{config.head_epochs} epochs of the head alone, then " if config.head_epochs else ""
+    layers = "all layers" if config.unfreeze_last < 0 else f"the last {config.unfreeze_last} layers"
+    text = (
+        f"{begin} at {config.size} pixels: {head}{layers}, {draws}; {loss}; batch normalisation "
+        f"{config.batch_normalisation}; AdamW, peak rate {config.learning_rate:g}, cosine decay, weight decay "
+        f"{config.weight_decay:g}, moving average of the weights {config.ema_momentum:g}; the epoch with the "
+        "greatest validation AUC was kept; "
     )
+    if members := run.get("averaged"):
+        anew = ", batch normalisation's statistics taken anew" if config.batch_normalisation == "trained" else ""
+        return (
+            f"{text}this {len(members)} times, with the seeds {', '.join(str(member['seed']) for member in members)}; "
+            f"the weights are the mean of the results{anew}."
+        )
+    return f"{text}seed {config.seed}."

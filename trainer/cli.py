@@ -44,6 +44,7 @@ _EXPECTED = {
     "FileExistsError",
     "FileNotFoundError",
     "ModuleNotFoundError",
+    "PermissionError",
     "RunError",
     "SplitError",
     "ValueError",
@@ -128,18 +129,20 @@ _FOLDER = click.Path(path_type=Path)
 def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) -> None:
     """Average the weights of MEMBERS, runs that differ by their seed, into the folder RUN.
 
-    One network, as fast as any of them, that does better than each where they went on from the same weights.
+    One network, as fast as any of them, that often does better than each. They must go on from the same run.
 
     \b
     dermq-train fit runs/trunk
-    dermq-train fit runs/one --weights runs/trunk --seed 1
     dermq-train fit runs/two --weights runs/trunk --seed 2
-    dermq-train average runs/both runs/one runs/two
+    dermq-train fit runs/three --weights runs/trunk --seed 3
+    dermq-train average runs/both runs/two runs/three
     """
-    from trainer.average import average
+    from trainer.average import average, validation_auc
 
     auc = average(dataset, run, members, cache)
-    click.echo(f"Validation AUC {auc:.4f}. Next: dermq-train evaluate {run}")
+    for member in members:
+        click.echo(f"{member}: validation AUC {validation_auc(member):.4f}")
+    click.echo(f"{run}: validation AUC {auc:.4f}. Next: dermq-train evaluate {run}")
 
 
 @main.command()

@@ -134,11 +134,24 @@ class FitConfig:
         Raises:
             ValueError: the run was made with a setting that there is no more.
         """
-        settings = {**_BEFORE, **json.loads((folder / "config.json").read_text())}
+        return cls.from_settings(json.loads((folder / "config.json").read_text()), run=str(folder))
+
+    @classmethod
+    def from_settings(cls, recorded: dict[str, Any], *, run: str) -> "FitConfig":
+        """As `read`, from what a report or another run recorded of a run's settings.
+
+        Args:
+            recorded: as ``config.json`` has them.
+            run: name of the run, for the error.
+
+        Raises:
+            ValueError: the run was made with a setting that there is no more.
+        """
+        settings = {**_BEFORE, **recorded}
         share = settings.pop(_SHARE_OF_TWO, _ALL_ALIKE)
         if share != _ALL_ALIKE and settings.get("classes") == "seven":
             raise ValueError(
-                f"Received: run {folder}, which drew its diagnoses by {_SHARE_OF_TWO}={share}, a setting that is no "
+                f"Received: run {run}, which drew its diagnoses by {_SHARE_OF_TWO}={share}, a setting that is no "
                 "more. Expected: a run of this version; use that run with the version that made it."
             )
         return cls(**settings)

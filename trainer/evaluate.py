@@ -32,7 +32,7 @@ from trainer.leakage import check_leakage
 from trainer.look import look_at
 from trainer.missed import missed_melanomas
 from trainer.openings import log_opening, openings_of
-from trainer.other_runs import compare_seeds, require_same_recipe, sources_left_out
+from trainer.other_runs import check_seeds, compare_seeds, require_same_recipe, sources_left_out
 from trainer.parts import in_parts
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
 from trainer.report import write_report
@@ -157,6 +157,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     other_engine = _other_engine(frozen, options, split_sha256)
     for folder in options.also:
         require_same_recipe(run, folder)
+    check_seeds(run, options.seeds)
     left_out = {folder: sources_left_out(everything, folder) for folder in options.also}
     log_opening(run, "evaluate")
 

@@ -6,6 +6,7 @@ whose brief chooses its threshold there (`trainer.reference`).
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus, read_ham10000
 from trainer.near_duplicates import linked_groups
 from trainer.parts import in_parts
 from trainer.reference import measure_reference
-from trainer.run_folder import RunError, RunFolder
+from trainer.run_folder import RunError, RunFolder, lineage
 from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares
 from trainer.splits import (
     RANDOM_IMAGES,
@@ -86,6 +87,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     # goes on has its weights in the checkpoint, so the file or the download is not asked for again.
     progress = read_progress(folder.checkpoint) if folder.begun else Progress()
     classifier = _build(config, first_weights=progress.epoch == 0)
+    origin = None if folder.begun else _origin(config)
     everything, seen = read_surveyed(dataset, cache, config)
     with folder.lock():
         if folder.begun:
@@ -93,7 +95,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
             everything = _go_on(folder, everything, progress.epoch, console)
         else:
             groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
-            everything = _begin(folder, everything.assign(group=groups), recorded, _earlier_run(config), console)
+            everything = _begin(folder, everything.assign(group=groups), recorded, config, origin, console)
         folder.tidy(progress.best_epoch)
         images = first_lesions(everything, config.limit) if config.limit else everything
         best = _train(classifier, folder, images, cache, config, console)
@@ -166,10 +168,29 @@ def _earlier_run(config: FitConfig) -> Path | None:
     return Path(config.weights)
 
 
+def _origin(config: FitConfig) -> dict[str, Any] | None:
+    """What is noted of the run that this one goes on from, if it does."""
+    if (earlier := _earlier_run(config)) is None:
+        return None
+    origin = RunFolder(earlier).origin()
+    if config.seed in (seeds := sorted({step["config"]["seed"] for step in lineage(origin)})):
+        raise WeightsError(
+            f"Received: --seed {config.seed} to go on from {earlier}, which was trained with it: the same images would "
+            f"come again in the same order with the same augmentation. Expected: another seed than {seeds}."
+        )
+    return origin
+
+
 def _begin(
-    folder: RunFolder, everything: pd.DataFrame, recorded: FitConfig, earlier: Path | None, console: Console
+    folder: RunFolder,
+    everything: pd.DataFrame,
+    recorded: FitConfig,
+    config: FitConfig,
+    origin: dict[str, Any] | None,
+    console: Console,
 ) -> pd.DataFrame:
     """Draw the split and write what the run is made from."""
+    earlier = _earlier_run(config)
     if recorded.split == RANDOM_IMAGES:
         split = split_by_image(everything, recorded.split_seed)
     else:
@@ -201,7 +222,7 @@ def _begin(
                 recorded.weights,
                 f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
             ),
-            "goes_on_from": RunFolder(earlier).origin() if earlier else None,
+            "goes_on_from": origin,
         },
     )
     folder.log("begun")
@@ -282,12 +303,8 @@ def _train(
     return progress.best_auc
 
 
-def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
-    """Write the model and its predictions for validation; these last, for they mark that the run is finished.
-
-    Returns:
-        The predictions: a row for each validation image, with ``label`` and ``probability``.
-    """
+def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> None:
+    """Write the model and its predictions for validation; these last, for they mark that the run is finished."""
     if history := read_progress(folder.checkpoint).history:
         draw_curves(history, folder.curves)
     with replace_file(folder.model) as unfinished:
@@ -298,7 +315,6 @@ def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, conf
     folder.log("finished")
     unwanted = ["path", "sha256", "fault", "group"]
     write_text(folder.predictions, predicted.drop(columns=unwanted, errors="ignore").to_csv(index=False))
-    return predicted
 
 
 def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> BalancedBatches | ClassBalancedBatches:

@@ -15,6 +15,41 @@ from trainer.run_folder import RunFolder, lineage, recipe_of
 from trainer.splits import TRAIN, VALIDATION, read_manifest
 
 
+def check_seeds(run: Path, others: Sequence[Path]) -> None:
+    """Refuse what `compare_seeds` cannot compare, before the test split is opened for it.
+
+    Args:
+        run: the run of the report; of an average the others are its members.
+        others: run folders after ``dermq-train evaluate``, of the same split.
+
+    Raises:
+        FileNotFoundError: a run was not evaluated.
+        ValueError: a run has another split, so that its test images are others; or other settings than the seed differ,
+            or the seed does not; or it is an average itself, or an average is not of this run.
+    """
+    split, members = _split_sha256(run), _members(run)
+    seen = [] if members else [run]
+    for other in others:
+        if not (other / "metrics.json").is_file():
+            raise FileNotFoundError(
+                f"Received: run {other} without metrics.json. Expected: a run after `dermq-train evaluate {other}`."
+            )
+        if (theirs := _split_sha256(other)) != split:
+            raise ValueError(
+                f"Received: run {other} of split {theirs[:12]}. Expected: the split of {run}, {split[:12]}. Seeds can "
+                "be compared on the same test images only: train with the same --split-seed."
+            )
+        if _members(other):
+            raise ValueError(
+                f"Received: run {other} for --seeds, which is an average of runs. Expected: runs of one seed each; the "
+                "range is to show chance alone."
+            )
+        if members:
+            _require_member(other, run, members)
+        _require_another_seed(other, seen)
+        seen.append(other)
+
+
 def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) -> dict[str, Any]:
     """The range of each figure over runs that differ by their seed.
 
@@ -28,27 +63,12 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
         ``average`` (name and figures of a run that is the average of the others, else null).
 
     Raises:
-        FileNotFoundError: a run was not evaluated.
-        ValueError: a run has another split, so that its test images are others; or other settings than the seed differ,
-            or the seed does not; or an average is not of this run.
+        FileNotFoundError, ValueError: as `check_seeds`.
     """
-    split, members = _split_sha256(run), _members(run)
+    check_seeds(run, others)
+    members = _members(run)
     found = [] if members else [(run, metrics)]
-    for other in others:
-        path = other / "metrics.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Received: run {other} without metrics.json. Expected: a run after `dermq-train evaluate {other}`."
-            )
-        if (theirs := _split_sha256(other)) != split:
-            raise ValueError(
-                f"Received: run {other} of split {theirs[:12]}. Expected: the split of {run}, {split[:12]}. Seeds can "
-                "be compared on the same test images only: train with the same --split-seed."
-            )
-        if members:
-            _require_member(other, run, members)
-        _require_another_seed(other, [folder for folder, _ in found])
-        found.append((other, json.loads(path.read_text())))
+    found += [(other, json.loads((other / "metrics.json").read_text())) for other in others]
     of_runs = [_figures(each) for _, each in found]
     runs = [
         {"run": folder.name, "seed": _seed(folder), "figures": figures}
@@ -98,8 +118,6 @@ def require_same_recipe(run: Path, other: Path) -> None:
     differ = set().union(*(_differences(*pair) for pair in zip(*steps, strict=False)))
     if len(steps[0]) != len(steps[1]):
         differ.add("the runs that it goes on from")
-    if len(_members(run)) != len(_members(other)):
-        differ.add("how many runs were averaged")
     if recipe_of(run) != recipe_of(other):
         differ.add("the version of the code")
     if differ:
@@ -111,9 +129,13 @@ def require_same_recipe(run: Path, other: Path) -> None:
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     """Settings that make the recipe of one step, in which two runs differ."""
-    differ = {name for name, value in one["config"].items() if other["config"][name] != value}
-    both_go_on = one.get("goes_on_from") and other.get("goes_on_from")
-    return differ - {"seed", "without_source"} - ({"weights", "weights_sha256"} if both_go_on else set())
+    settings = [FitConfig.from_settings(step["config"], run=step["run"]) for step in (one, other)]
+    differ = set(settings[0].differences(settings[1])) - {"seed", "without_source"}
+    if one.get("goes_on_from") and other.get("goes_on_from"):
+        differ -= {"weights", "weights_sha256"}
+    if len(one.get("averaged", [])) != len(other.get("averaged", [])):
+        differ.add("how many runs were averaged")
+    return differ
 
 
 def _members(run: Path) -> list[dict[str, Any]]:

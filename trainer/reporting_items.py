@@ -34,7 +34,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
     Args:
         report: of the evaluation, or None when there is none.
     """
-    seeds = len(report["seeds"]["runs"]) if report else 1
+    seeds = max(1, len(report["seeds"]["runs"]) if report else 1)
     strata = "Groups" if report else "Not done: no report of an evaluation was at hand"
     return _items(
         (
@@ -73,7 +73,11 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("12e", "Measures and plots", "Test results, Calibration; plots in the report of `dermq-train evaluate`"),
             ("12f", "Model updating", "Calibration; after recalibration with `dermq-train evaluate --external`"),
             ("12g", "How predictions are calculated", "Model; the bundle's engines, compared in Engine parity"),
-            ("13", "Class imbalance", "Model: balanced draws in training, undone by calibration on validation"),
+            (
+                "13",
+                "Class imbalance",
+                "Model: draws in training, undone by calibration on validation",
+            ),
             ("14", "Fairness", "Not addressed in training; examined in Groups"),
             ("15", "Model output and thresholds", "Policies"),
             ("16", "Training versus evaluation", "Data: the same centres and the same selection; no difference"),

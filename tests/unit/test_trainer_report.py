@@ -336,6 +336,26 @@ def test_the_checklists_are_whole(report: dict[str, Any]) -> None:
     assert "Not done" in str(clear_derm({**report, "robustness": None}))
 
 
+def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[str, Any], tmp_path: Path) -> None:
+    members = [{"run": f"branch{seed}", "seed": seed, "weights_sha256": "0"} for seed in (2, 3, 4)]
+    run = {**report["run"], "averaged": members, "goes_on_from": {"run": "trunk", "config": report["run"]["config"]}}
+    alone = {**report, "run": run, "seeds": {"runs": [], "figures": {}, "average": {"run": "mean", "figures": {}}}}
+    page = write(alone, tmp_path)
+    assert "average of the seeds 2, 3, 4" in page
+    assert "An average of runs with other seeds" in page
+    assert "One seed only" not in page
+    figures = [{"run": f"branch{seed}", "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed in (2, 3, 4)]
+    beside = {
+        "runs": figures,
+        "figures": {"auroc": {"mean": 0.93, "least": 0.92, "greatest": 0.94}},
+        "average": {"run": "mean", "figures": {"auroc": 0.955}},
+    }
+    page = write({**alone, "seeds": beside}, tmp_path)
+    assert "mean (average of their weights)" in page
+    assert "0.955" in page
+    assert "the range is that of the last step alone" in page
+
+
 @pytest.fixture
 def seven(report: dict[str, Any], images: pd.DataFrame) -> dict[str, Any]:
     """The same evaluation, of a run on all seven diagnoses."""

@@ -126,8 +126,8 @@ def seeds(report: dict[str, Any]) -> Section:
     title = "Other seeds"
     if count <= 1:
         text = (
-            "An average of runs with other seeds, of which figures are not given here; evaluate those and pass them "
-            "with --seeds RUN."
+            "An average of runs with other seeds, of which there are not enough here for a range; evaluate those and "
+            "pass them with --seeds RUN."
             if average
             else "One seed only. How much of the result is the luck of one training run is not known; evaluate two or "
             "more runs of the same settings with other seeds and pass them with --seeds RUN."
@@ -156,6 +156,8 @@ def seeds(report: dict[str, Any]) -> Section:
             ],
         )
     ]
+    if report["run"].get("goes_on_from"):
+        blocks.append(Paragraph(text="All of them go on from the same run: the range is that of the last step alone."))
     if count < 3:
         blocks.append(Paragraph(text="Two runs are a hint; three are the least for a range."))
     return Section(name="seeds", title=title, blocks=blocks)
