@@ -39,6 +39,8 @@ def _step(run: dict[str, Any], begin: str) -> str:
             f"{config.epochs} rounds of {config.draws:,} draws, a diagnosis in proportion to its images to the "
             f"power {config.sampling_power:g}"
         )
+        if config.proven_nevi:
+            draws += f", {config.proven_nevi:.0%} of the nevi proven by histology"
     else:
         loss = f"binary focal loss (gamma {config.gamma:g}, alpha {config.alpha:g})"
         draws = f"{config.epochs} passes over the melanomas with as many nevi"

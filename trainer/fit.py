@@ -29,7 +29,7 @@ from trainer.near_duplicates import linked_groups
 from trainer.parts import in_parts
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder, lineage
-from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares
+from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares, hard_nevi_first
 from trainer.splits import (
     RANDOM_IMAGES,
     TRAIN,
@@ -335,11 +335,16 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
             seed=config.seed,
             augmentation=Augmentation(),
         )
-    numbers = train["dx"].map(DIAGNOSES.index).to_numpy()
+    strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64), None
+    shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
+    if config.proven_nevi:
+        shares, class_of = hard_nevi_first(shares, DIAGNOSES.index("nv"), config.proven_nevi)
+        strata[((train["dx"] == "nv") & (train["dx_type"] == "histo")).to_numpy()] = len(DIAGNOSES)
     return ClassBalancedBatches(
         canvases,
-        numbers,
-        shares=class_shares(np.bincount(numbers, minlength=len(DIAGNOSES)), config.sampling_power),
+        strata,
+        shares=shares,
+        class_of=class_of,
         draws=config.draws,
         size=config.size,
         batch_size=config.batch_size,

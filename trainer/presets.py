@@ -32,7 +32,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 #: Settings that only the training of so many classes looks at.
-_ONLY_WITH = {"two": ("gamma", "alpha"), "seven": ("draws", "sampling_power", "mixup", "label_smoothing")}
+_ONLY_WITH = {
+    "two": ("gamma", "alpha"),
+    "seven": ("draws", "sampling_power", "proven_nevi", "mixup", "label_smoothing"),
+}
 
 
 def configure(preset: str, given: dict[str, Any]) -> FitConfig:

@@ -81,6 +81,26 @@ def class_shares(images: npt.NDArray[np.integer], power: float) -> list[float]:
     return shares
 
 
+def hard_nevi_first(shares: Sequence[float], nevus: int, proven_share: float) -> tuple[list[float], list[int]]:
+    """Give the nevi that histology proved a stratum of their own, with their own share of the nevi's draws.
+
+    A nevus is excised when it might be a melanoma; those that were only followed up are told from melanomas without
+    effort, and there is less to be learned from them (negatives by hardness: Shrivastava et al., "Training region-based
+    object detectors with online hard example mining", CVPR 2016).
+
+    Args:
+        shares: of each class, (classes,).
+        nevus: number of the class.
+        proven_share: of the nevi's draws.
+
+    Returns:
+        Shares of the strata, (classes + 1,), the last one the proven nevi's, and the class of each stratum.
+    """
+    strata = [*shares, shares[nevus] * proven_share]
+    strata[nevus] *= 1 - proven_share
+    return strata, [*range(len(shares)), nevus]
+
+
 class BalancedBatches(_AugmentedBatches):
     """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
 
@@ -145,8 +165,9 @@ class ClassBalancedBatches(_AugmentedBatches):
 
     Args:
         canvases: (images, height, width, 3), uint8, RGB.
-        labels: (images,), class numbers from 0; each must occur.
-        shares: of each class in an epoch, all positive, adding up to 1.
+        strata: (images,), numbers from 0 of what is drawn with a share of its own; each must occur.
+        shares: of each stratum in an epoch, all positive, adding up to 1.
+        class_of: class of each stratum; None when the strata are the classes.
         draws: images in an epoch.
         size: side of the model's input in pixels.
         batch_size: images in a batch.
@@ -155,15 +176,16 @@ class ClassBalancedBatches(_AugmentedBatches):
         mixup_alpha: see `trainer.mixup`; 0 blends no images.
 
     Raises:
-        ValueError: a class is missing, the shares are none, or there are so few draws that a class gets none.
+        ValueError: a stratum is missing, the shares are none, or there are so few draws that a stratum gets none.
     """
 
     def __init__(
         self,
         canvases: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
+        strata: npt.NDArray[np.int64],
         *,
         shares: Sequence[float],
+        class_of: Sequence[int] | None = None,
         draws: int,
         size: int,
         batch_size: int,
@@ -172,16 +194,17 @@ class ClassBalancedBatches(_AugmentedBatches):
         mixup_alpha: float = 0.0,
     ) -> None:
         super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
-        self._members = [np.flatnonzero(labels == number) for number in range(len(shares))]
+        self._members = [np.flatnonzero(strata == number) for number in range(len(shares))]
         if missing := [number for number, members in enumerate(self._members) if not len(members)]:
             raise ValueError(f"Received: no image of the classes {missing}. Expected: at least one of each.")
         if min(shares, default=0) <= 0 or not math.isclose(sum(shares), 1):
             raise ValueError(f"Received: shares={list(shares)}. Expected: positive numbers that add up to 1.")
-        self._labels, self._batch_size = labels, batch_size
+        classes = np.arange(len(shares)) if class_of is None else np.array(class_of)
+        self._labels, self._batch_size = classes[strata], batch_size
         # Ends of running sums, rounded: whatever the shares, the draws of all classes are as many as asked for.
         ends = np.rint(np.cumsum(shares) * draws).astype(int)
         self._draws = np.diff(ends, prepend=0)
-        self._one_hot = np.eye(len(shares), dtype=np.float32)
+        self._one_hot = np.eye(classes.max() + 1, dtype=np.float32)
         if self._draws.min() < 1 or batch_size < 1:
             raise ValueError(
                 f"Received: draws={draws}, batch_size={batch_size}. Expected: enough draws for one of each class, at "

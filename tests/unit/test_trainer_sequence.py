@@ -164,7 +164,7 @@ class TestSevenClasses:
         reds = np.zeros((len(self.LABELS), 12, 16, 3), np.uint8)
         reds[..., 0] = (3 * np.arange(len(self.LABELS)) + 1)[:, None, None]
         defaults = {"shares": [1 / 3] * 3, "draws": 30, "size": 8, "batch_size": 7, "seed": 1, "augmentation": PLAIN}
-        return lambda labels=self.LABELS, **changes: ClassBalancedBatches(reds, labels, **(defaults | changes))
+        return lambda strata=self.LABELS, **changes: ClassBalancedBatches(reds, strata, **(defaults | changes))
 
     def test_every_class_is_shown_equally_often_and_with_its_label(self, seven: Make) -> None:
         batches = seven()
@@ -194,6 +194,20 @@ class TestSevenClasses:
 
         assert class_shares(np.array([9, 0, 9]), power) == [0.5, 0, 0.5]
 
+    def test_a_class_may_be_drawn_in_two_strata(self, seven: Make) -> None:
+        from trainer.sequence import hard_nevi_first
+
+        shares, class_of = hard_nevi_first([0.5, 0.3, 0.2], 1, 0.75)
+        assert shares == pytest.approx([0.5, 0.075, 0.2, 0.225])
+        assert class_of == [0, 1, 2, 1]
+        strata = self.LABELS.copy()
+        strata[20:40] = 3
+        batches = seven(strata, shares=shares, class_of=class_of, draws=200)
+        images, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
+        drawn = np.array([image for part in images for image in shown(part)])
+        assert np.concatenate(labels).argmax(axis=1).tolist() == self.LABELS[drawn].tolist()
+        assert np.bincount(strata[drawn]).tolist() == [100, 15, 40, 45]
+
     def test_classes_get_their_shares_and_none_is_lost_by_rounding(self, seven: Make) -> None:
         batches = seven(shares=[0.25, 0.6, 0.15], draws=31)
         given = np.concatenate([batches[index][1] for index in range(len(batches))])
@@ -217,7 +231,7 @@ class TestSevenClasses:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"labels": np.zeros(53, int)}, r"classes \[1, 2\]"),
+            ({"strata": np.zeros(53, int)}, r"classes \[1, 2\]"),
             ({"draws": 2}, "at least 3"),
             ({"shares": [0.5, 0.5, 0.5]}, "add up to 1"),
             ({"shares": [1.5, -0.5, 0.0]}, "positive numbers"),
