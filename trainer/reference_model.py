@@ -1,7 +1,7 @@
-"""The Keras model of a bundle: kernels with the precision of the engine's file, in little more than half the space.
+"""The Keras model of a bundle, in two thirds of the space: kernels of 24 bits, deflated.
 
-The engine's file holds its weights as 16-bit floats (`trainer.conversion`). A reference with more digits than that is
-larger and compared with what is not its own; with the same ones, a network of six million weights fits beside it.
+The engine's file holds its weights as 16-bit floats (`trainer.conversion`), which moves a probability by some
+thousandths. What is rounded to 24 bits is 256 times closer, and leaves every fourth byte zero.
 """
 
 import tempfile
@@ -10,17 +10,25 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 
 def round_kernels(model: keras.Model) -> None:
-    """Round every kernel to the nearest 16-bit float; what has one axis, as biases and statistics have, stays as it is.
+    """Round every kernel to 16 binary digits; what has one axis, as biases and statistics have, stays as it is.
 
     Args:
         model: changed in place; its variables stay 32-bit floats.
     """
     for variable in model.weights:
         if len(variable.shape) > 1:
-            variable.assign(keras.ops.convert_to_numpy(variable).astype(np.float16).astype(np.float32))
+            variable.assign(_rounded(keras.ops.convert_to_numpy(variable)))
+
+
+def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """To the nearest number whose last eight bits are zero."""
+    bits = values.view(np.uint32)
+    # Half of the last place that stays; what carries over into the exponent is the next power of two, as it should be.
+    return ((bits + np.uint32(0x80)) & np.uint32(0xFFFFFF00)).view(np.float32)
 
 
 def write_compressed(model: keras.Model, path: Path) -> None:
