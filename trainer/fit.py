@@ -335,7 +335,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
             seed=config.seed,
             augmentation=Augmentation(),
         )
-    strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64), None
+    strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
     shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
     if config.proven_nevi:
         shares, class_of = hard_nevi_first(shares, DIAGNOSES.index("nv"), config.proven_nevi)

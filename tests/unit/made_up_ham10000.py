@@ -34,7 +34,9 @@ def write_dataset(
             picture = draw_lesion(10 * lesion + image, width=width, height=height, atypical=melanoma)
             target = root / IMAGE_FOLDERS[(lesion + image) % 2] / f"{name}.jpg"
             assert cv2.imwrite(str(target), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            known = {"lesion_id": f"HAM_{lesion:04}", "image_id": name, "dx": dx}
+            # As in HAM10000: many nevi were never excised.
+            proof = "follow_up" if dx == "nv" and lesion % 2 else "histo"
+            known = {"lesion_id": f"HAM_{lesion:04}", "image_id": name, "dx": dx, "dx_type": proof}
             rows.append(dict.fromkeys(COLUMNS, "") | known)
     pd.DataFrame(rows).to_csv(root / METADATA_NAME, index=False)
     return root

@@ -145,6 +145,24 @@ def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: P
         fit(dataset, tmp_path / "fourth", tmp_path / "cache", replace(still, weights=str(tmp_path)))
 
 
+def test_proven_nevi_are_drawn_as_often_as_asked_for(dataset: Path, tmp_path: Path) -> None:
+    from trainer.fit import training_batches
+    from trainer.ham10000 import DIAGNOSES, read_ham10000
+
+    two = read_ham10000(dataset)
+    # Images of the other diagnoses, whatever they show: each must occur.
+    others = two.head(5).assign(dx=[dx for dx in DIAGNOSES if dx not in ("mel", "nv")])
+    train = pd.concat((two, others), ignore_index=True)
+    nevi, proven = train["dx"] == "nv", train["dx_type"] == "histo"
+    assert 0 < (nevi & proven).sum() < nevi.sum()
+    config = FitConfig(classes="seven", size=32, draws=400, sampling_power=1, proven_nevi=0.75)
+    batches = training_batches(train, tmp_path / "cache", config)
+    counts = dict(zip(*np.unique(np.array(train["dx"])[batches._order], return_counts=True), strict=True))
+    assert counts["nv"] == pytest.approx(400 * nevi.sum() / len(train), abs=1)
+    drawn = np.array(nevi & proven)[batches._order].sum()
+    assert drawn == pytest.approx(0.75 * counts["nv"], abs=1)
+
+
 def test_the_test_split_is_not_opened(
     dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
