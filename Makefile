@@ -1,7 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; each does all of its set-up, and is quick afterwards.
 # Needs Python 3.11 to 3.13 with pip, and make. No root, no Docker, no server installed.
 
-PYTHON ?= python3
+# The one behind an environment that is active, for that has no pip.
+PYTHON ?= $(shell python3 -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))')
 VENV ?= .venv
 IMAGES ?=
 PYTEST ?=

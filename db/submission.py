@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from db.audit import append_entry
 from db.clock import db_now
-from db.models import Chunk, Image, Job, ModelBundle
+from db.models import AuditEntry, Chunk, Image, Job, ModelBundle
 from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus
 
 #: Key of the advisory lock under which one submission at a time begins on PostgreSQL. SQLite has one writer anyway.
@@ -101,6 +101,7 @@ def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_
     return connection.execute(
         insert(Job)
         .values(
+            **_unused_number(connection),
             status=JobStatus.SUBMITTING,
             root=job.root,
             manifest=job.manifest,
@@ -116,6 +117,17 @@ def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_
         )
         .returning(Job.id)
     ).scalar_one()
+
+
+def _unused_number(connection: Connection) -> dict[str, int]:
+    """The next job's id, where the database would give a deleted job's to another, under which the audit log has it.
+
+    PostgreSQL counts on. SQLite takes the greatest id that is there, and this transaction is its only writer.
+    """
+    if connection.dialect.name != "sqlite":
+        return {}
+    known = [connection.execute(select(func.max(column))).scalar_one() or 0 for column in (Job.id, AuditEntry.job_id)]
+    return {"id": max(known) + 1}
 
 
 def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission]:

@@ -191,6 +191,8 @@ def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None)
             if (part := report["flow"]["splits"].get(side)) is not None
         ]
         lines += ["", table(("Split", "Melanoma lesions / images", "Nevus lesions / images"), rows)]
+        if limit := report["run"]["config"].get("limit"):
+            lines += ["", f"**A trial: of each diagnosis and side only the first {limit} lesions were used.**"]
         if report["run"]["config"]["classes"] == "seven":
             others = ", ".join(
                 f"{part['images']:,} `{dx}` of {counted(part['lesions'], 'lesion')}"

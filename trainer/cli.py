@@ -29,6 +29,14 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and error.name is not None:
+                # In an environment for workers alone, as `make demo` sets it up.
+                click.echo(
+                    f"dermq-train: the package {error.name} is not installed. Training needs the extra 'trainer': "
+                    "make dev-environment, or pip install 'dermq[trainer]'.",
+                    err=True,
+                )
+                raise SystemExit(2) from None
             if type(error).__name__ in _EXPECTED:
                 click.echo(f"dermq-train: {error}", err=True)
                 raise SystemExit(2) from None
@@ -140,9 +148,12 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     from trainer.average import average, validation_auc
 
     auc = average(dataset, run, members, cache)
-    for member in members:
-        click.echo(f"{member}: validation AUC {validation_auc(member):.4f}")
-    click.echo(f"{run}: validation AUC {auc:.4f}. Next: dermq-train evaluate {run}")
+    of_members = {member: validation_auc(member) for member in members}
+    for member, found in of_members.items():
+        click.echo(f"{member}: validation AUC {found:.4f}")
+    best = max(of_members, key=lambda member: of_members[member])
+    click.echo(f"{run}: validation AUC {auc:.4f}" + (", less than the best of them" if auc < of_members[best] else ""))
+    click.echo(f"Next: dermq-train evaluate {run if auc >= of_members[best] else best}")
 
 
 @main.command()

@@ -34,7 +34,11 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
     Args:
         report: of the evaluation, or None when there is none.
     """
-    seeds = max(1, len(report["seeds"]["runs"]) if report else 1)
+    seeds = max(1, len(report["seeds"]["runs"])) if report else 1
+    averaged = len(report["run"].get("averaged", [])) if report else 0
+    shown = (
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds > 1 or not averaged else f"{averaged} seeds averaged"
+    )
     strata = "Groups" if report else "Not done: no report of an evaluation was at hand"
     return _items(
         (
@@ -102,7 +106,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             (
                 "23b",
                 "Heterogeneity in performance",
-                f"{strata}, by source; {seeds} {'seed' if seeds == 1 else 'seeds'}",
+                f"{strata}, by source; {shown}",
             ),
             ("24", "Results of updating", "Not applicable: one version, calibrated once; see Calibration"),
             ("25", "Interpretation", "Limits"),

@@ -168,7 +168,7 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
                 submission,
                 database=database,
                 app=make_app(settings),
-                bundle=load_bundle(settings.bundle),
+                bundle=load_bundle(settings.resolved_bundle()),
                 on_progress=lambda images: status.update(f"taking in … {images:,} images"),
                 # Before the job is ended: killed in between, it is told and still there to be gone on with.
                 on_recorded=tell,

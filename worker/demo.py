@@ -74,7 +74,7 @@ def _score(source: Path, system: LocalSystem, console: Console) -> None:
         ),
         database=database,
         app=make_app(settings),
-        bundle=load_bundle(settings.bundle),
+        bundle=load_bundle(settings.resolved_bundle()),
     )
     for note in intake.notes():
         console.print(note, markup=False)

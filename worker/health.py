@@ -131,7 +131,7 @@ def require_database(settings: Settings) -> None:
 
 
 def _check_bundle(settings: Settings) -> str:
-    bundle = load_bundle(settings.bundle)
+    bundle = load_bundle(settings.resolved_bundle())
     engine = load_engine(settings.engine, bundle)
     worst, replayed = replay_reference(bundle, engine)
     if worst > REPLAY_TOLERANCE:

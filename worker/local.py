@@ -29,7 +29,7 @@ from worker.health import workers_answering
 from worker.hints import queue_length
 from worker.log import get_logger
 from worker.monitor.flower import USER
-from worker.settings import RUN_FILE, Settings
+from worker.settings import RUN_FILE, Settings, shipped_bundle
 
 log = get_logger(__name__)
 
@@ -191,7 +191,9 @@ class LocalSystem:
         note = home / RUN_FILE
         note.unlink(missing_ok=True)
         with os.fdopen(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump({"pid": os.getpid(), "broker_url": self.settings.resolved_broker_url()}, file)
+            bundle = (self.settings.bundle or shipped_bundle()).absolute()
+            broker = self.settings.resolved_broker_url()
+            json.dump({"pid": os.getpid(), "broker_url": broker, "bundle": str(bundle)}, file)
         self._noted = True
 
     def _add(

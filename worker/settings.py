@@ -19,7 +19,7 @@ RUN_FILE = "run.json"
 _MERCY_SECONDS = 30.0
 
 
-def _shipped_bundle() -> Path:
+def shipped_bundle() -> Path:
     """The bundle beside the packages in a checkout, or inside the package after an installation."""
     package = Path(__file__).parent
     for models in (package.parent / "models", package / "models"):
@@ -46,8 +46,9 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = None
     """``redis://:password@host:port/0``; default: the broker of a running `dermq up`, else the local port 6379."""
 
-    bundle: Path = Field(default_factory=_shipped_bundle)
-    """Folder of the bundle that jobs are submitted under and that workers score with."""
+    bundle: Path | None = None
+    """Folder of the bundle that jobs are submitted under and workers score with; default: that of a running `dermq up`,
+    else the shipped one."""
 
     engine: Literal["openvino", "tensorflow"] = "openvino"
     """Inference engine; ``tensorflow`` is the reference and needs the extra of that name."""
@@ -98,11 +99,19 @@ class Settings(BaseSettings):
         """The broker's address, that of a running `dermq up` included."""
         if self.broker_url is not None:
             return self.broker_url.get_secret_value()
+        return self._noted("broker_url") or "redis://127.0.0.1:6379/0"
+
+    def resolved_bundle(self) -> Path:
+        """The bundle's folder, that of a running `dermq up` included: its workers refuse jobs under any other."""
+        noted = self._noted("bundle")
+        return self.bundle or (Path(noted) if noted else shipped_bundle())
+
+    def _noted(self, name: str) -> str | None:
+        """What a running `dermq up` left word of."""
         try:
-            noted = json.loads((self.home / RUN_FILE).read_text())["broker_url"]
+            return str(json.loads((self.home / RUN_FILE).read_text())[name])
         except (OSError, ValueError, KeyError):
-            return "redis://127.0.0.1:6379/0"
-        return str(noted)
+            return None
 
 
 def hard_time_limit(time_limit: float) -> float:

@@ -25,7 +25,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     """
     # Neither connects nor loads before its first use, which is in a child process.
     database = cache(lambda: open_database(settings.resolved_database_url()))
-    scorers = ScorerCache(settings.bundle, settings.engine)
+    scorers = ScorerCache(settings.resolved_bundle(), settings.engine)
     # Both are shared with the processes that are forked from here.
     stopping, complaint = StopFlag(), Complaint()
     worker_shutting_down.connect(stopping.set, weak=False)

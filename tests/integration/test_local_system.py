@@ -1,5 +1,6 @@
 """`dermq up` beside other programs on the machine."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,7 @@ import pytest
 
 import worker.local
 from worker.local import LocalSystem
-from worker.settings import Settings
+from worker.settings import Settings, shipped_bundle
 
 
 class _AnotherFlower(BaseHTTPRequestHandler):
@@ -47,3 +48,15 @@ def test_the_flower_of_another_system_is_not_taken_for_our_own(
         (flower,) = (part for part in system.parts if part.name == "flower")
         assert flower.process is not None
         assert flower.process.poll() is None
+
+
+def test_other_terminals_submit_under_the_bundle_that_it_was_started_with(tmp_path: Path) -> None:
+    """Else a job would wait for ever: workers refuse one that was submitted under another bundle."""
+    home, mine = tmp_path / "home", tmp_path / "mine"
+    shutil.copytree(shipped_bundle(), mine)
+    in_another_terminal = Settings(home=home)
+    assert in_another_terminal.resolved_bundle() == shipped_bundle()
+    with LocalSystem(settings=Settings(home=home, bundle=mine, concurrency=1)):
+        assert in_another_terminal.resolved_bundle() == mine
+        assert Settings(home=home, bundle=tmp_path).resolved_bundle() == tmp_path, "what is said by name counts"
+    assert in_another_terminal.resolved_bundle() == shipped_bundle()

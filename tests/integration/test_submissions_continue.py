@@ -18,7 +18,7 @@ from db.audit import entries_of
 from db.books import faults_of
 from db.claims import claim_chunk, close_chunk
 from db.clock import db_now
-from db.control import cancel_job
+from db.control import cancel_job, delete_job
 from db.jobs import count_images, view_jobs
 from db.models import Chunk, Image, Job
 from db.predictions import Failed, write_outcomes
@@ -51,6 +51,19 @@ def as_if_dead(database: Engine) -> None:
     transact(
         database, lambda c: c.execute(update(Job).values(submitter="elsewhere:1:a", submitter_expires_at=db_now(-1)))
     )
+
+
+def test_a_deleted_jobs_number_is_not_given_again(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The audit log keeps what was done to it under that number."""
+    source = put(tmp_path / "in", "1.jpg")
+    numbers = []
+    for _ in range(3):
+        numbers.append(submit(submission(source), database=database, app=app, bundle=bundle).job_id)
+        transact(database, lambda c: cancel_job(c, numbers[-1], actor="test"))
+        assert transact(database, lambda c: delete_job(c, numbers[-1], actor="test"))
+    assert numbers == sorted(set(numbers))
 
 
 def test_a_killed_submission_is_gone_on_with(database: Engine, app: Celery, bundle: Bundle, tmp_path: Path) -> None:

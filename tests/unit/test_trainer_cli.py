@@ -23,6 +23,15 @@ def test_help_shows_the_commands_and_how_to_use_them() -> None:
         assert expected in result.output
 
 
+def test_without_the_packages_for_training_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make demo` sets up an environment in which `dermq-train` is there and TensorFlow is not."""
+    monkeypatch.setitem(sys.modules, "trainer.fit", None)
+    result = CliRunner().invoke(main, ["fit", "run", "--dataset", "/data"])
+    assert result.exit_code == 2
+    assert "the package trainer.fit is not installed" in result.stderr
+    assert "make dev-environment" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["fit", "average", "evaluate", "export"])
 def test_each_commands_help_names_where_the_data_set_comes_from(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])

@@ -336,6 +336,12 @@ def test_the_checklists_are_whole(report: dict[str, Any]) -> None:
     assert "Not done" in str(clear_derm({**report, "robustness": None}))
 
 
+def test_a_trial_on_a_few_lesions_is_called_one(report: dict[str, Any], tmp_path: Path) -> None:
+    run = {**report["run"], "config": {**report["run"]["config"], "limit": 40}}
+    assert "only the first 40 lesions were used" in card({**report, "run": run}, tmp_path)
+    assert "A trial" not in card(report, tmp_path)
+
+
 def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[str, Any], tmp_path: Path) -> None:
     members = [{"run": f"branch{seed}", "seed": seed, "weights_sha256": "0"} for seed in (2, 3, 4)]
     run = {**report["run"], "averaged": members, "goes_on_from": {"run": "trunk", "config": report["run"]["config"]}}
@@ -344,6 +350,7 @@ def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[s
     assert "average of the seeds 2, 3, 4" in page
     assert "An average of runs with other seeds" in page
     assert "One seed only" not in page
+    assert "by source; 3 seeds averaged" in card(alone, tmp_path)
     figures = [{"run": f"branch{seed}", "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed in (2, 3, 4)]
     beside = {
         "runs": figures,

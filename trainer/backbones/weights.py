@@ -197,8 +197,8 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
             return hashlib.file_digest(file, algorithm).hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise WeightsError(
-            f"Received: --weights {path}, and there is no such file. Expected: imagenet, none, or the path of a "
-            "weights file."
+            f"Received: --weights {path}, and there is no such file. Expected: imagenet, none, the folder of a run, "
+            "or the path of a weights file."
         ) from None
 
 
