@@ -344,7 +344,11 @@ def test_a_trial_on_a_few_lesions_is_called_one(report: dict[str, Any], tmp_path
 
 def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[str, Any], tmp_path: Path) -> None:
     members = [{"run": f"branch{seed}", "seed": seed, "weights_sha256": "0"} for seed in (2, 3, 4)]
-    run = {**report["run"], "averaged": members, "goes_on_from": {"run": "trunk", "config": report["run"]["config"]}}
+    run = {
+        **report["run"],
+        "averaged": members,
+        "goes_on_from": {"run": "trunk", "config": report["run"]["config"], "weights_from": "x"},
+    }
     alone = {**report, "run": run, "seeds": {"runs": [], "figures": {}, "average": {"run": "mean", "figures": {}}}}
     page = write(alone, tmp_path)
     assert "average of the seeds 2, 3, 4" in page
