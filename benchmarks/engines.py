@@ -49,7 +49,7 @@ def batched(bundle: Bundle, batch: int, precision: str) -> Infer:
 
 def main() -> None:
     """Measure and print."""
-    bundle = load_bundle(Path(sys.argv[1]) if len(sys.argv) > 1 else Settings().bundle)
+    bundle = load_bundle(Path(sys.argv[1]) if len(sys.argv) > 1 else Settings().resolved_bundle())
     size = bundle.manifest.input.size
     images = np.stack([bundle.preprocessing(draw_lesion(seed, width=size, height=size)) for seed in range(IMAGES)])
     contenders: dict[str, Infer] = {

@@ -27,7 +27,7 @@ def test_the_auc_of_an_export_equals_the_trainers(tmp_path: Path) -> None:
     root = Path(str(DATASET)).absolute()
     images = read_ham10000(root)
     images["split"] = split_by_lesion(images, FitConfig().split_seed)
-    bundle = load_bundle(Settings().bundle)
+    bundle = load_bundle(Settings().resolved_bundle())
     assert manifest_sha256(images) == bundle.manifest.split_manifest_sha256, "the bundle was trained on another split"
     test = melanoma_or_nevus(images[images["split"] == TEST])
 
