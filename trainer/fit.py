@@ -29,7 +29,7 @@ from trainer.near_duplicates import linked_groups
 from trainer.parts import in_parts
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder, lineage
-from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares, hard_nevi_first
+from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
 from trainer.splits import (
     RANDOM_IMAGES,
     TRAIN,
@@ -338,7 +338,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
     strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
     shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
     if config.proven_nevi:
-        shares, class_of = hard_nevi_first(shares, DIAGNOSES.index("nv"), config.proven_nevi)
+        shares, class_of = proven_nevi_apart(shares, DIAGNOSES.index("nv"), config.proven_nevi)
         strata[((train["dx"] == "nv") & (train["dx_type"] == "histo")).to_numpy()] = len(DIAGNOSES)
     return ClassBalancedBatches(
         canvases,

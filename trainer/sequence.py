@@ -81,7 +81,7 @@ def class_shares(images: npt.NDArray[np.integer], power: float) -> list[float]:
     return shares
 
 
-def hard_nevi_first(shares: Sequence[float], nevus: int, proven_share: float) -> tuple[list[float], list[int]]:
+def proven_nevi_apart(shares: Sequence[float], nevus: int, proven_share: float) -> tuple[list[float], list[int]]:
     """Give the nevi that histology proved a stratum of their own, with their own share of the nevi's draws.
 
     A nevus is excised when it might be a melanoma; those that were only followed up are told from melanomas without
@@ -196,7 +196,7 @@ class ClassBalancedBatches(_AugmentedBatches):
         super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         self._members = [np.flatnonzero(strata == number) for number in range(len(shares))]
         if missing := [number for number, members in enumerate(self._members) if not len(members)]:
-            raise ValueError(f"Received: no image of the classes {missing}. Expected: at least one of each.")
+            raise ValueError(f"Received: no image of the strata {missing}. Expected: at least one of each.")
         if min(shares, default=0) <= 0 or not math.isclose(sum(shares), 1):
             raise ValueError(f"Received: shares={list(shares)}. Expected: positive numbers that add up to 1.")
         classes = np.arange(len(shares)) if class_of is None else np.array(class_of)

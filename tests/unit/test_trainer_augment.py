@@ -155,17 +155,7 @@ def test_bright_and_dark_images_are_clipped_and_do_not_wrap_around() -> None:
 
 
 def test_cut_out_blanks_one_rectangle_no_larger_than_asked_for(canvas: RGBImage) -> None:
-    always = Augmentation(
-        scale=(1, 1),
-        stretch=1,
-        shift=0,
-        brightness=0,
-        contrast=0,
-        saturation=0,
-        white_balance=0,
-        cutout=1,
-        cutout_side=0.3,
-    )
+    always = replace(GEOMETRY_ONLY, cutout=1, cutout_side=0.3)
     for seed in SEEDS:
         # Chance is used in the same order, so the two differ in the rectangle alone.
         whole, cut = GEOMETRY_ONLY(canvas, 100, rng(seed)), always(canvas, 100, rng(seed))

@@ -195,9 +195,9 @@ class TestSevenClasses:
         assert class_shares(np.array([9, 0, 9]), power) == [0.5, 0, 0.5]
 
     def test_a_class_may_be_drawn_in_two_strata(self, seven: Make) -> None:
-        from trainer.sequence import hard_nevi_first
+        from trainer.sequence import proven_nevi_apart
 
-        shares, class_of = hard_nevi_first([0.5, 0.3, 0.2], 1, 0.75)
+        shares, class_of = proven_nevi_apart([0.5, 0.3, 0.2], 1, 0.75)
         assert shares == pytest.approx([0.5, 0.075, 0.2, 0.225])
         assert class_of == [0, 1, 2, 1]
         strata = self.LABELS.copy()
@@ -231,7 +231,7 @@ class TestSevenClasses:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"strata": np.zeros(53, int)}, r"classes \[1, 2\]"),
+            ({"strata": np.zeros(53, int)}, r"strata \[1, 2\]"),
             ({"draws": 2}, "at least 3"),
             ({"shares": [0.5, 0.5, 0.5]}, "add up to 1"),
             ({"shares": [1.5, -0.5, 0.0]}, "positive numbers"),
