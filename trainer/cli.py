@@ -79,7 +79,11 @@ def _config_options(command: Any) -> Any:
     described = _arguments(FitConfig.__doc__ or "")
     for field in reversed(fields(FitConfig)):
         flag = f"--{field.name.replace('_', '-')}"
-        kind: dict[str, Any] = {"is_flag": True} if isinstance(field.default, bool) else {"type": type(field.default)}
+        kind: dict[str, Any] = {"type": type(field.default)}
+        if isinstance(field.default, bool):
+            kind = {"is_flag": True}
+        elif isinstance(field.default, tuple):
+            kind = {"type": str, "multiple": True}
         # `trainer.presets.configure` takes the backbone's own size unless one is given.
         shown: bool | str = "that of the backbone" if field.name == "size" else True
         command = click.option(flag, default=field.default, show_default=shown, help=described.get(field.name), **kind)(

@@ -25,6 +25,8 @@ class FitConfig:
             the folder of another run of the same split, whose best epoch so far is taken with its head.
         weights_sha256: SHA-256 of that file, or of the run's ``best.weights.h5``; needed for a file that is not the
             official one, recorded always.
+        teachers: a finished run of the same split that teaches this one, with seven classes: in place of the diagnoses
+            of an image this run learns what its teachers say of it together (Hinton et al., 2015); may be repeated.
         size: side of the model's square input in pixels.
         head_epochs: epochs of the first stage, in which the head alone is trained; 0 leaves it out.
         head_learning_rate: constant rate of the first stage.
@@ -45,7 +47,8 @@ class FitConfig:
         gamma: focusing parameter of the focal loss (Lin et al., 2017), with two classes.
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's.
         mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes; 0 for none.
-        label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes.
+        label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
+            teachers.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
         split_seed: of the split.
         near_duplicates: bits of the perceptual hash that near-duplicates may differ by; -1 does not look for any.
@@ -61,6 +64,7 @@ class FitConfig:
     backbone: str = "efficientnet-lite0"
     weights: str = "imagenet"
     weights_sha256: str = ""
+    teachers: tuple[str, ...] = ()
     size: int = 224
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
@@ -118,6 +122,11 @@ class FitConfig:
             raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if not 0 <= self.proven_nevi < 1:
             raise ValueError(f"Received: proven_nevi={self.proven_nevi}. Expected: from 0 up to, not including, 1.")
+        if self.teachers and self.classes == "two":
+            raise ValueError(
+                f"Received: teachers={list(self.teachers)} with classes='two'. Expected: classes='seven', for the "
+                "focal loss does not have its least value at what the teachers say."
+            )
         if self.mixup and self.classes == "two":
             raise ValueError(
                 f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven', for the focal loss does "
@@ -159,7 +168,8 @@ class FitConfig:
                 f"Received: run {run}, which drew its diagnoses by {_SHARE_OF_TWO}={share}, a setting that is no "
                 "more. Expected: a run of this version; use that run with the version that made it."
             )
-        return cls(**settings)
+        # JSON has no tuples.
+        return cls(**{**settings, "teachers": tuple(settings.get("teachers", ()))})
 
     def differences(self, other: "FitConfig") -> dict[str, tuple[Any, Any]]:
         """Settings that differ, each with this value and the other's."""

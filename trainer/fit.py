@@ -29,7 +29,7 @@ from trainer.near_duplicates import linked_groups
 from trainer.parts import in_parts
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder, lineage
-from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
+from trainer.sequence import AugmentedBatches, BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
 from trainer.splits import (
     RANDOM_IMAGES,
     TRAIN,
@@ -46,6 +46,7 @@ from trainer.splits import (
 )
 from trainer.stages import make_loss, prepare, stages_of
 from trainer.survey import Survey, data_sha256, refuse_faults, survey
+from trainer.teachers import TaughtBatches, describe_teacher, load_teachers, teacher_name
 from trainer.training_progress import TrainingProgress
 from trainer.watch import ValidationWatch
 from worker.images.preprocess import Preprocessing
@@ -127,11 +128,13 @@ def read_surveyed(dataset: Path, cache: Path, config: FitConfig) -> tuple[pd.Dat
 
 
 def as_recorded(config: FitConfig) -> FitConfig:
-    """The settings as a run folder keeps them: of a weights file its name and hash, for paths are this machine's own.
+    """The settings as a run folder keeps them: of files their names and hashes, for paths are this machine's own.
 
     Raises:
+        RunError: a teacher has no model.
         WeightsError: there is no such file.
     """
+    config = replace(config, teachers=tuple(teacher_name(Path(run)) for run in config.teachers))
     if config.weights in (IMAGENET, NONE):
         return config
     path = Path(config.weights)
@@ -208,6 +211,12 @@ def _begin(
             f"Received: --weights {earlier}, a run of another split: it may have been trained on images that this one "
             "is tested on. Expected: a run of the same data, split, split seed, near-duplicates and source left out."
         )
+    for teacher in map(Path, config.teachers):
+        if manifest_sha256(read_manifest(teacher)) != manifest_sha256(everything):
+            raise RunError(
+                f"Received: --teachers {teacher}, a run of another split: it may have been trained on images that this "
+                "one is tested on. Expected: a run of the same data, split, split seed and near-duplicates."
+            )
     digest = write_manifest(
         everything, folder.path, recorded.split_seed, kind=recorded.split, near_duplicates=recorded.near_duplicates
     )
@@ -223,6 +232,7 @@ def _begin(
                 f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
             ),
             "goes_on_from": origin,
+            "teachers": [describe_teacher(Path(run)) for run in config.teachers],
         },
     )
     folder.log("begun")
@@ -261,7 +271,9 @@ def _train(
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
-    batches = training_batches(train, cache, config)
+    batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
+    if config.teachers:
+        batches = TaughtBatches(batches, load_teachers([Path(run) for run in config.teachers]))
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()
     loss = make_loss(config)

@@ -64,4 +64,8 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
                 f"Received: {', '.join(idle)} with classes={config.classes!r}, which does not look at it. Expected: "
                 f"classes={classes!r}, or leave it out."
             )
+    if config.teachers and "label_smoothing" in given:
+        raise ValueError(
+            "Received: label_smoothing with teachers, whose labels are not smoothed. Expected: one of the two."
+        )
     return config

@@ -12,7 +12,7 @@ from trainer.augment import Augmentation
 from trainer.mixup import Floats, mixup
 
 
-class _AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
+class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
     """Augmented images in an order that is drawn afresh each epoch.
 
     What an image looks like depends only on the seed, the epoch and its place, so a run repeats whatever the number of
@@ -101,7 +101,7 @@ def proven_nevi_apart(shares: Sequence[float], nevus: int, proven_share: float) 
     return strata, [*range(len(shares)), nevus]
 
 
-class BalancedBatches(_AugmentedBatches):
+class BalancedBatches(AugmentedBatches):
     """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
 
     An epoch shows each image of the rarer class once, in practice the melanomas, and as many of the other class, drawn
@@ -157,7 +157,7 @@ class BalancedBatches(_AugmentedBatches):
         return chosen, np.repeat(np.array([1, 0], np.float32), len(chosen) // 2)[:, None]
 
 
-class ClassBalancedBatches(_AugmentedBatches):
+class ClassBalancedBatches(AugmentedBatches):
     """Every class with its share of an epoch of a given length, however rare it is.
 
     A class is walked through in random order, again and again, so that a rare one repeats itself evenly and a common

@@ -89,7 +89,8 @@ def make_loss(config: FitConfig) -> keras.losses.Loss:
         return keras.losses.BinaryFocalCrossentropy(
             apply_class_balancing=True, alpha=config.alpha, gamma=config.gamma, name="focal_loss"
         )
-    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
+    # What teachers say is smooth already.
+    return keras.losses.CategoricalCrossentropy(label_smoothing=0.0 if config.teachers else config.label_smoothing)
 
 
 def _optimizer(stage: Stage, config: FitConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
