@@ -33,6 +33,11 @@ def _step(run: dict[str, Any], begin: str) -> str:
     config = FitConfig.from_settings(run["config"], run=str(run.get("run", "")))
     if config.classes == "seven":
         loss = f"cross-entropy, label smoothing {config.label_smoothing:g}"
+        if config.teachers:
+            loss = (
+                "cross-entropy with what other runs say together of the image, in place of its diagnosis (knowledge "
+                f"distillation; teachers: {', '.join(config.teachers)})"
+            )
         if config.mixup:
             loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"
         draws = (

@@ -109,7 +109,8 @@ def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
 def require_same_recipe(run: Path, other: Path) -> None:
     """Refuse a run that differs in more than the source that it was trained without and its seed.
 
-    What a run goes on from, or is an average of, is compared too: its weights must differ, its recipe must not.
+    What a run goes on from, or is an average of, is compared too: its weights must differ, its recipe must not. Of the
+    teachers the number is compared: without a source they are others, of whose making a run knows no more.
 
     Raises:
         ValueError: names the settings that differ.
@@ -133,6 +134,8 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     differ = set(settings[0].differences(settings[1])) - {"seed", "without_source"}
     if one.get("goes_on_from") and other.get("goes_on_from"):
         differ -= {"weights", "weights_sha256"}
+    if len(settings[0].teachers) == len(settings[1].teachers):
+        differ -= {"teachers"}
     if len(one.get("averaged", [])) != len(other.get("averaged", [])):
         differ.add("how many runs were averaged")
     return differ

@@ -54,8 +54,13 @@ def load_teachers(runs: Sequence[Path]) -> list[tuple[int, Says]]:
         Of each teacher the side of its input in pixels, and what it says of (n, side, side, 3), uint8, RGB.
 
     Raises:
-        RunError: a run has no model.
+        RunError: a run has no model, or Keras' backend is not TensorFlow.
     """
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise RunError(
+            f"Received: --teachers with KERAS_BACKEND={backend}. Expected: KERAS_BACKEND=tensorflow, which converts the "
+            "teachers' networks for OpenVINO."
+        )
     return [_load(run) for run in runs]
 
 

@@ -127,6 +127,15 @@ def test_a_run_without_a_source_must_be_of_the_same_recipe(tmp_path: Path) -> No
         require_same_recipe(main, other)
 
 
+def test_of_teachers_the_number_is_compared(tmp_path: Path) -> None:
+    taught = [run(tmp_path / name, seed=1) for name in ("main", "without", "fewer")]
+    for folder, teachers in zip(taught, (["a (1)", "b (2)"], ["a (3)", "b (4)"], ["a (1)"]), strict=True):
+        (folder / "config.json").write_text(json.dumps({"classes": "seven", "teachers": teachers}))
+    require_same_recipe(taught[0], taught[1])
+    with pytest.raises(ValueError, match="in: teachers"):
+        require_same_recipe(taught[0], taught[2])
+
+
 def test_runs_in_steps_are_compared_step_by_step(tmp_path: Path) -> None:
     """A run that goes on from another has other weights than its counterpart without a source, and the same recipe."""
 

@@ -147,8 +147,9 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     import pandas as pd
 
     from trainer.canvas import load_inputs
+    from trainer.card_training import how_trained
     from trainer.fit import fit, predict
-    from trainer.run_folder import RunError
+    from trainer.run_folder import RunError, RunFolder
     from trainer.teachers import load_teachers
     from worker.images.preprocess import Preprocessing
 
@@ -180,6 +181,10 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     assert [each["run"] for each in described] == ["teacher"]
     assert recorded.teachers == (f"teacher (SHA-256 {described[0]['model_sha256']})",)
     assert described[0]["config"]["draws"] == CONFIG.draws
+
+    told = how_trained(RunFolder(student).origin())
+    assert f"(knowledge distillation; teachers: {recorded.teachers[0]}), images blended" in told
+    assert "smoothing" not in told
 
     with pytest.raises(RunError, match="a run of another split"):
         fit(dataset, tmp_path / "other", cache, replace(taught, split_seed=7))
