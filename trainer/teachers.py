@@ -58,8 +58,8 @@ def load_teachers(runs: Sequence[Path]) -> list[tuple[int, Says]]:
     """
     if (backend := keras.config.backend()) != "tensorflow":
         raise RunError(
-            f"Received: --teachers with KERAS_BACKEND={backend}. Expected: KERAS_BACKEND=tensorflow, which converts the "
-            "teachers' networks for OpenVINO."
+            f"Received: --teachers with KERAS_BACKEND={backend}. Expected: KERAS_BACKEND=tensorflow, which converts "
+            "the teachers' networks for OpenVINO."
         )
     return [_load(run) for run in runs]
 
