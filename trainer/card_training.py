@@ -33,13 +33,6 @@ def _step(run: dict[str, Any], begin: str) -> str:
     config = FitConfig.from_settings(run["config"], run=str(run.get("run", "")))
     if config.classes == "seven":
         loss = f"cross-entropy, label smoothing {config.label_smoothing:g}"
-        if config.teachers:
-            loss = (
-                "cross-entropy with what other runs say together of the image, in place of its diagnosis (knowledge "
-                f"distillation; teachers: {', '.join(config.teachers)})"
-            )
-        if config.mixup:
-            loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"
         draws = (
             f"{config.epochs} rounds of {config.draws:,} draws, a diagnosis in proportion to its images to the "
             f"power {config.sampling_power:g}"
@@ -49,6 +42,13 @@ def _step(run: dict[str, Any], begin: str) -> str:
     else:
         loss = f"binary focal loss (gamma {config.gamma:g}, alpha {config.alpha:g})"
         draws = f"{config.epochs} passes over the melanomas with as many nevi"
+    if config.teachers:
+        loss = (
+            "cross-entropy with what other runs say together of the image, in place of its diagnosis (knowledge "
+            f"distillation; teachers: {', '.join(config.teachers)})"
+        )
+    if config.mixup:
+        loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"
     head = f"{config.head_epochs} epochs of the head alone, then " if config.head_epochs else ""
     layers = "all layers" if config.unfreeze_last < 0 else f"the last {config.unfreeze_last} layers"
     text = (

@@ -25,8 +25,8 @@ class FitConfig:
             the folder of another run of the same split, whose best epoch so far is taken with its head.
         weights_sha256: SHA-256 of that file, or of the run's ``best.weights.h5``; needed for a file that is not the
             official one, recorded always.
-        teachers: a finished run of the same split that teaches this one, with seven classes: in place of the diagnoses
-            of an image this run learns what its teachers say of it together (Hinton et al., 2015); may be repeated.
+        teachers: a finished run of the same split that teaches this one: in place of an image's diagnosis this run
+            learns what its teachers say of it together (Hinton et al., 2015); may be repeated.
         size: side of the model's square input in pixels.
         head_epochs: epochs of the first stage, in which the head alone is trained; 0 leaves it out.
         head_learning_rate: constant rate of the first stage.
@@ -44,9 +44,10 @@ class FitConfig:
         warmup_epochs: epochs in which the rate rises from zero to its peak.
         weight_decay: of AdamW, decoupled (Loshchilov & Hutter, 2019).
         ema_momentum: of the moving average of the weights, which is what is kept; 0 keeps the weights themselves.
-        gamma: focusing parameter of the focal loss (Lin et al., 2017), with two classes.
+        gamma: focusing parameter of the focal loss (Lin et al., 2017), with two classes and no teachers.
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's.
-        mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes; 0 for none.
+        mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes or with
+            teachers; 0 for none.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
             teachers.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
@@ -122,15 +123,10 @@ class FitConfig:
             raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if not 0 <= self.proven_nevi < 1:
             raise ValueError(f"Received: proven_nevi={self.proven_nevi}. Expected: from 0 up to, not including, 1.")
-        if self.teachers and self.classes == "two":
+        if self.mixup and self.classes == "two" and not self.teachers:
             raise ValueError(
-                f"Received: teachers={list(self.teachers)} with classes='two'. Expected: classes='seven', for the "
-                "focal loss does not have its least value at what the teachers say."
-            )
-        if self.mixup and self.classes == "two":
-            raise ValueError(
-                f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven', for the focal loss does "
-                "not have its least value at the share of a blended label."
+                f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven' or teachers, for the "
+                "focal loss does not have its least value at the share of a blended label."
             )
         if not 0 <= self.mixup < float("inf"):
             raise ValueError(f"Received: mixup={self.mixup}. Expected: 0 or a positive number, say 0.3.")

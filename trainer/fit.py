@@ -273,7 +273,8 @@ def _train(
         return progress.best_auc
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if config.teachers:
-        batches = TaughtBatches(batches, load_teachers([Path(run) for run in config.teachers]))
+        teachers = load_teachers([Path(run) for run in config.teachers])
+        batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()
     loss = make_loss(config)
@@ -346,6 +347,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
             batch_size=config.batch_size,
             seed=config.seed,
             augmentation=Augmentation(),
+            mixup_alpha=config.mixup,
         )
     strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
     shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)

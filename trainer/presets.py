@@ -34,8 +34,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 #: Settings that only the training of so many classes looks at.
 _ONLY_WITH = {
     "two": ("gamma", "alpha"),
-    "seven": ("draws", "sampling_power", "proven_nevi", "mixup", "label_smoothing"),
+    "seven": ("draws", "sampling_power", "proven_nevi", "label_smoothing"),
 }
+
+#: Settings of the losses by the diagnoses.
+_NOT_WITH_TEACHERS = ("gamma", "alpha", "label_smoothing")
 
 
 def configure(preset: str, given: dict[str, Any]) -> FitConfig:
@@ -64,8 +67,9 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
                 f"Received: {', '.join(idle)} with classes={config.classes!r}, which does not look at it. Expected: "
                 f"classes={classes!r}, or leave it out."
             )
-    if config.teachers and "label_smoothing" in given:
+    if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
         raise ValueError(
-            "Received: label_smoothing with teachers, whose labels are not smoothed. Expected: one of the two."
+            f"Received: {', '.join(idle)} with teachers, by whose labels the loss is plain cross-entropy. Expected: "
+            "one of the two."
         )
     return config

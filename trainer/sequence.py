@@ -114,6 +114,7 @@ class BalancedBatches(AugmentedBatches):
         batch_size: images in a batch, even.
         seed: of the draws.
         augmentation: the random changes.
+        mixup_alpha: see `trainer.mixup`; 0 blends no images.
 
     Raises:
         ValueError: a class is missing, or the batch size is not even.
@@ -128,8 +129,9 @@ class BalancedBatches(AugmentedBatches):
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
+        mixup_alpha: float = 0.0,
     ) -> None:
-        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation)
+        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         self._melanomas, self._nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         self._count = min(len(self._melanomas), len(self._nevi))
         if not self._count:

@@ -84,13 +84,15 @@ def freeze_batch_normalisation(model: keras.Model) -> None:
 
 
 def make_loss(config: FitConfig) -> keras.losses.Loss:
-    """Binary focal loss with two classes, cross-entropy of smoothed labels with seven."""
+    """Focal loss with two classes, cross-entropy of smoothed labels with seven, plain cross-entropy with teachers."""
+    if config.teachers:
+        two = config.classes == "two"
+        return keras.losses.BinaryCrossentropy() if two else keras.losses.CategoricalCrossentropy()
     if config.classes == "two":
         return keras.losses.BinaryFocalCrossentropy(
             apply_class_balancing=True, alpha=config.alpha, gamma=config.gamma, name="focal_loss"
         )
-    # What teachers say is smooth already.
-    return keras.losses.CategoricalCrossentropy(label_smoothing=0.0 if config.teachers else config.label_smoothing)
+    return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
 
 
 def _optimizer(stage: Stage, config: FitConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:

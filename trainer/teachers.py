@@ -64,8 +64,23 @@ def load_teachers(runs: Sequence[Path]) -> list[tuple[int, Says]]:
     return [_load(run) for run in runs]
 
 
-def consensus(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
-    """What the teachers say together.
+def melanoma_against_nevus(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
+    """Probability of melanoma against nevus by the mean of the teachers' log-odds.
+
+    Args:
+        said: outputs of each teacher, of which ``probability``, (n, 1), is looked at.
+
+    Returns:
+        (n, 1).
+    """
+    probabilities = np.stack([np.clip(each["probability"], _LEAST, 1 - _LEAST) for each in said])
+    log_odds = np.log(probabilities / (1 - probabilities)).mean(axis=0)
+    together: Floats = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
+    return together
+
+
+def seven_classes(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
+    """Probabilities of the seven diagnoses.
 
     How melanoma and nevus share their part is decided by all, as the mean of their log-odds; how large that part is
     and what the other five have, by those that know seven classes, as the mean of their probabilities.
@@ -77,11 +92,9 @@ def consensus(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
     Returns:
         (n, 7), rows adding up to 1, in the order of `trainer.ham10000.DIAGNOSES`.
     """
-    probabilities = np.stack([np.clip(each["probability"][:, 0], _LEAST, 1 - _LEAST) for each in said])
-    log_odds = np.log(probabilities / (1 - probabilities)).mean(axis=0)
     classes = np.mean([each["class_probabilities"] for each in said if "class_probabilities" in each], axis=0)
     melanoma, nevus = DIAGNOSES.index("mel"), DIAGNOSES.index("nv")
-    both, share = classes[:, melanoma] + classes[:, nevus], 1 / (1 + np.exp(-log_odds))
+    both, share = classes[:, melanoma] + classes[:, nevus], melanoma_against_nevus(said)[:, 0]
     classes[:, melanoma], classes[:, nevus] = both * share, both * (1 - share)
     taught: Floats = classes.astype(np.float32)
     return taught
@@ -92,17 +105,19 @@ class TaughtBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     Args:
         batches: whose labels are replaced.
-        teachers: from `load_teachers`, at least one of seven classes.
+        teachers: from `load_teachers`; for a student of seven classes at least one that knows them.
+        seven: whether the student learns seven classes, or melanoma against nevus.
 
     Raises:
-        RunError: no teacher knows seven classes.
+        RunError: the student is to learn seven classes, which no teacher knows.
     """
 
-    def __init__(self, batches: AugmentedBatches, teachers: Sequence[tuple[int, Says]]) -> None:
+    def __init__(self, batches: AugmentedBatches, teachers: Sequence[tuple[int, Says]], *, seven: bool) -> None:
         super().__init__(workers=1, max_queue_size=4)
         self._batches, self._teachers = batches, teachers
+        self._together = seven_classes if seven else melanoma_against_nevus
         blank = [says(np.zeros((1, size, size, 3), np.uint8)) for size, says in teachers]
-        if not any("class_probabilities" in each for each in blank):
+        if seven and not any("class_probabilities" in each for each in blank):
             raise RunError(
                 "Received: --teachers that were all trained on two classes. Expected: at least one of seven classes, "
                 "for a student of seven."
@@ -112,10 +127,10 @@ class TaughtBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return len(self._batches)
 
     def __getitem__(self, index: int) -> tuple[Floats, Floats]:
-        """Batch ``index``: images (n, size, size, 3) of whole numbers from 0 to 255, labels (n, 7); both float32."""
+        """Batch ``index``: images (n, size, size, 3), whole numbers from 0 to 255; labels (n, 7) or (n, 1); float32."""
         images, _ = self._batches[index]
         pixels = np.rint(images).astype(np.uint8)
-        labels = consensus([says(_resized(pixels, size)) for size, says in self._teachers])
+        labels = self._together([says(_resized(pixels, size)) for size, says in self._teachers])
         return pixels.astype(np.float32), labels
 
     def start(self, epoch: int) -> None:

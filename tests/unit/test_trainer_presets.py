@@ -107,7 +107,8 @@ def test_a_setting_that_is_no_more_is_dropped_where_it_meant_nothing_and_refused
         ({"classes": "seven", "gamma": 1.0}, "gamma with classes='seven'"),
         ({"draws": 100, "label_smoothing": 0.1}, "draws, label_smoothing with classes='two'"),
         ({"classes": "seven", "teachers": ("run",), "label_smoothing": 0.1}, "label_smoothing with teachers"),
-        ({"teachers": ("run",)}, "teachers=.* with classes='two'"),
+        ({"teachers": ("run",), "gamma": 1.0}, "gamma with teachers"),
+        ({"mixup": 0.3}, "mixup=0.3 with classes='two'"),
     ],
 )
 def test_a_setting_without_effect_is_refused(given: dict[str, object], words: str) -> None:

@@ -141,6 +141,17 @@ def test_an_epoch_can_be_started_anywhere(make: Make) -> None:
     assert np.array_equal(walked[1][0], make(augmentation=Augmentation())[1][0])
 
 
+def test_mixup_blends_balanced_batches_too_and_their_labels(make: Make) -> None:
+    plain, blended = make(), make(mixup_alpha=1.0)
+    assert np.array_equal(plain[0][1][:, 0], [1, 1, 1, 1, 0, 0, 0, 0])
+    images, labels = blended[0]
+    assert not np.allclose(images, plain[0][0])
+    # The larger part is an image's own, so that the first half stays the melanomas'.
+    assert (labels[:4, 0] >= 0.5).all()
+    assert (labels[4:, 0] <= 0.5).all()
+    assert ((labels > 0) & (labels < 1)).any()
+
+
 def test_an_odd_batch_is_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="batch_size=7"):
         make(batch_size=7)

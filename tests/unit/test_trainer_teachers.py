@@ -28,25 +28,25 @@ def distribution(**shares: float) -> npt.NDArray[np.float32]:
 
 
 def test_melanoma_against_nevus_is_decided_by_all_and_the_rest_by_those_that_know_it() -> None:
-    from trainer.teachers import consensus
+    from trainer.teachers import seven_classes
 
     two = {"probability": np.array([[0.9]], np.float32)}
     seven = {
         "probability": np.array([[0.5]], np.float32),
         "class_probabilities": distribution(mel=0.3, nv=0.3, bcc=0.4),
     }
-    (row,) = consensus([two, seven])
+    (row,) = seven_classes([two, seven])
     # Odds of 9 and of 1 have 3 as their mean on the scale of logarithms: 0.75 of what melanoma and nevus have together.
     assert row[[MEL, NV, BCC]] == pytest.approx([0.45, 0.15, 0.4], abs=1e-6)
     assert row.sum() == pytest.approx(1)
 
 
 def test_a_certain_teacher_does_not_outvote_the_others() -> None:
-    from trainer.teachers import consensus
+    from trainer.teachers import seven_classes
 
     certain, doubting = ({"probability": np.array([[p]], np.float32)} for p in (1.0, 0.1))
     known = {"probability": np.array([[0.1]], np.float32), "class_probabilities": distribution(mel=0.1, nv=0.9)}
-    (row,) = consensus([certain, doubting, known])
+    (row,) = seven_classes([certain, doubting, known])
     assert np.isfinite(row).all()
     # Mean of ln 9999, -ln 9 and -ln 9: 1.605.
     assert row[MEL] == pytest.approx(1 / (1 + np.exp(-1.6053)), abs=1e-4)
@@ -56,7 +56,8 @@ class Shown:
     """Teachers that note what they are shown."""
 
     def __init__(self, size: int, **outputs: Any) -> None:
-        self.size, self.outputs, self.images = size, outputs, [np.empty(0)]
+        self.size, self.outputs = size, outputs
+        self.images: list[npt.NDArray[np.uint8]] = []
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> dict[str, Any]:
         assert images.dtype == np.uint8
@@ -89,10 +90,11 @@ def test_teachers_are_asked_about_the_very_image_that_the_student_is_shown() -> 
     said = distribution(mel=0.2, nv=0.6, bcc=0.2)
     same = Shown(SIZE, probability=np.array([[0.25]]), class_probabilities=said)
     smaller = Shown(8, probability=np.array([[0.25]]))
-    taught = TaughtBatches(plain_batches(), [(SIZE, same), (8, smaller)])
+    taught = TaughtBatches(plain_batches(), [(SIZE, same), (8, smaller)], seven=True)
     assert len(taught) == 3
     images, labels = taught[1]
-    assert (images.dtype, images.shape, labels.dtype) == (np.float32, (5, SIZE, SIZE, 3), np.float32)
+    assert images.dtype == labels.dtype == np.float32
+    assert images.shape == (5, SIZE, SIZE, 3)
     assert np.array_equal(images, same.images[-1])
     assert smaller.images[-1].mean() == pytest.approx(images.mean(), abs=1)
     assert np.allclose(labels, said, atol=1e-6)
@@ -107,12 +109,21 @@ def test_teachers_are_asked_about_the_very_image_that_the_student_is_shown() -> 
     assert np.array_equal(taught[0][0], after_five)
 
 
+def test_a_student_of_two_classes_is_told_melanoma_against_nevus() -> None:
+    from trainer.teachers import TaughtBatches
+
+    teachers = [(SIZE, Shown(SIZE, probability=np.array([[p]]))) for p in (0.9, 0.5)]
+    _, labels = TaughtBatches(plain_batches(), teachers, seven=False)[0]
+    assert labels.shape == (5, 1)
+    assert np.allclose(labels, 0.75, atol=1e-6)
+
+
 def test_teachers_of_two_classes_cannot_teach_seven() -> None:
     from trainer.run_folder import RunError
     from trainer.teachers import TaughtBatches
 
     with pytest.raises(RunError, match="at least one of seven classes"):
-        TaughtBatches(plain_batches(), [(SIZE, Shown(SIZE, probability=np.array([[0.25]])))])
+        TaughtBatches(plain_batches(), [(SIZE, Shown(SIZE, probability=np.array([[0.25]])))], seven=True)
 
 
 @pytest.fixture(scope="module")
