@@ -1,7 +1,8 @@
-"""The Keras model of a bundle, in two thirds of the space: kernels of 24 bits, deflated.
+"""The Keras model of a bundle, in six tenths of the space: kernels of 22 bits, deflated.
 
 The engine's file holds its weights as 16-bit floats (`trainer.conversion`), which moves a probability by some
-thousandths. What is rounded to 24 bits is 256 times closer, and leaves every fourth byte zero.
+thousandths, for they have 11 binary digits. What is rounded to 14 is eight times closer, and of its 32 bits ten are
+zero, which deflating takes away. With it the bundle of an EfficientNet-Lite2 stays below 25 MB.
 """
 
 import tempfile
@@ -12,9 +13,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+#: Binary digits of a kernel's numbers.
+DIGITS = 14
+
 
 def round_kernels(model: keras.Model) -> None:
-    """Round every kernel to 16 binary digits; what has one axis, as biases and statistics have, stays as it is.
+    """Round every kernel to `DIGITS` binary digits; what has one axis, as biases and statistics have, stays as it is.
 
     Args:
         model: changed in place; its variables stay 32-bit floats.
@@ -25,10 +29,12 @@ def round_kernels(model: keras.Model) -> None:
 
 
 def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """To the nearest number whose last eight bits are zero."""
+    """To the nearest number of so many digits."""
+    # A 32-bit float has 24, of which the first is not written.
+    last = 1 << (24 - DIGITS)
     bits = values.view(np.uint32)
     # Half of the last place that stays; what carries over into the exponent is the next power of two, as it should be.
-    return ((bits + np.uint32(0x80)) & np.uint32(0xFFFFFF00)).view(np.float32)
+    return ((bits + np.uint32(last // 2)) & np.uint32(2**32 - last)).view(np.float32)
 
 
 def write_compressed(model: keras.Model, path: Path) -> None:
