@@ -87,7 +87,7 @@ def _average(
     classifier.scoring.set_weights(_mean_weights(classifier, members))
     for file in ("split.csv", "split.json"):
         shutil.copyfile(members[0] / file, folder.path / file)
-    kept = ("split_sha256", "data", "skipped", "weights_from", "goes_on_from")
+    kept = ("split_sha256", "data", "skipped", "weights_from", "goes_on_from", "teachers")
     averaged = [_described(member) for member in members]
     folder.begin(config, {**{name: described.get(name) for name in kept}, "averaged": averaged})
     folder.log(f"averaged {', '.join(member['run'] for member in averaged)}")

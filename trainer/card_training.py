@@ -29,6 +29,14 @@ def how_trained(run: dict[str, Any]) -> str:
     return " ".join(_step(step, "Trained" if number == 0 else "Then") for number, step in enumerate(steps))
 
 
+def _teacher(teacher: dict[str, Any]) -> str:
+    config = teacher["config"]
+    return (
+        f"{config['backbone']} at {config['size']} pixels, {config['classes']} classes ({teacher['run']}, SHA-256 "
+        f"{teacher['model_sha256'][:12]}…)"
+    )
+
+
 def _step(run: dict[str, Any], begin: str) -> str:
     config = FitConfig.from_settings(run["config"], run=str(run.get("run", "")))
     if config.classes == "seven":
@@ -45,7 +53,7 @@ def _step(run: dict[str, Any], begin: str) -> str:
     if config.teachers:
         loss = (
             "cross-entropy with what other runs say together of the image, in place of its diagnosis (knowledge "
-            f"distillation; teachers: {', '.join(config.teachers)})"
+            f"distillation; teachers: {'; '.join(_teacher(teacher) for teacher in run['teachers'])})"
         )
     if config.mixup:
         loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"

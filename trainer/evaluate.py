@@ -269,6 +269,7 @@ def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
         "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
         "goes_on_from": begun.get("goes_on_from"),
         "averaged": begun.get("averaged", []),
+        "teachers": begun.get("teachers", []),
         "calibration": frozen.calibration.model_dump(),
         "openings": openings_of(run),
     }

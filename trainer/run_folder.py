@@ -142,8 +142,8 @@ class RunFolder:
 
         Returns:
             ``run`` (name of the folder), ``config``, ``weights_from``, ``averaged`` (run, seed and ``weights_sha256``
-            of each run that it is the average of), and as ``goes_on_from`` the same of the run that it went on from
-            itself, null for none.
+            of each run that it is the average of), ``teachers`` (run, ``model_sha256`` and settings of each run that
+            taught it), and as ``goes_on_from`` the same of the run that it went on from itself, null for none.
         """
         described = self.described()
         return {
@@ -151,6 +151,7 @@ class RunFolder:
             "config": asdict(FitConfig.read(self.path)),
             "weights_from": described.get("weights_from"),
             "averaged": described.get("averaged", []),
+            "teachers": described.get("teachers", []),
             "goes_on_from": described.get("goes_on_from"),
         }
 

@@ -342,6 +342,16 @@ def test_a_trial_on_a_few_lesions_is_called_one(report: dict[str, Any], tmp_path
     assert "A trial" not in card(report, tmp_path)
 
 
+def test_a_student_is_called_one_and_its_card_names_the_teachers(report: dict[str, Any], tmp_path: Path) -> None:
+    config = {"backbone": "efficientnet-lite0", "size": 192, "classes": "seven"}
+    teachers = [{"run": name, "model_sha256": "0123456789abcdef", "config": config} for name in ("one", "two")]
+    settings = {**report["run"]["config"], "teachers": ["one (SHA-256 0)", "two (SHA-256 0)"]}
+    taught = {**report, "run": {**report["run"], "config": settings, "teachers": teachers}}
+    assert "classes, taught by 2 runs, seed" in write(taught, tmp_path)
+    assert "efficientnet-lite0 at 192 pixels, seven classes (one, SHA-256 0123456789ab…)" in card(taught, tmp_path)
+    assert "taught by" not in write(report, tmp_path)
+
+
 def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[str, Any], tmp_path: Path) -> None:
     members = [{"run": f"branch{seed}", "seed": seed, "weights_sha256": "0"} for seed in (2, 3, 4)]
     run = {

@@ -194,7 +194,8 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     assert described[0]["config"]["draws"] == CONFIG.draws
 
     told = how_trained(RunFolder(student).origin())
-    assert f"(knowledge distillation; teachers: {recorded.teachers[0]}), images blended" in told
+    digest = described[0]["model_sha256"][:12]
+    assert f"teachers: efficientnet-lite0 at 16 pixels, seven classes (teacher, SHA-256 {digest}…)), images" in told
     assert "smoothing" not in told
 
     with pytest.raises(RunError, match="a run of another split"):

@@ -48,13 +48,19 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         title=f"Run {run['name']} on {what}",
         subtitle=(
             f"Melanoma against nevus on dermoscopic images. {config['backbone']}, {config['size']} x {config['size']} "
-            f"pixels, trained on {config['classes']} classes, {_seeds_of(run)}. Made {report['created'][:10]}."
+            f"pixels, trained on {config['classes']} classes{_taught(run)}, {_seeds_of(run)}. "
+            f"Made {report['created'][:10]}."
         ),
         warning=_WARNING,
         keys=_keys(report),
         sections=[section for section in found if section is not None],
         footer=_footer(report),
     )
+
+
+def _taught(run: dict[str, Any]) -> str:
+    teachers = run.get("teachers")
+    return f", taught by {counted(len(teachers), 'run')}" if teachers else ""
 
 
 def _seeds_of(run: dict[str, Any]) -> str:
