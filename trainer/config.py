@@ -123,6 +123,8 @@ class FitConfig:
             raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if not 0 <= self.proven_nevi < 1:
             raise ValueError(f"Received: proven_nevi={self.proven_nevi}. Expected: from 0 up to, not including, 1.")
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ValueError(f"Received: teachers={list(self.teachers)}, one of them twice. Expected: each run once.")
         if self.mixup and self.classes == "two" and not self.teachers:
             raise ValueError(
                 f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven' or teachers, for the "
