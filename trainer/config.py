@@ -45,7 +45,7 @@ class FitConfig:
         weight_decay: of AdamW, decoupled (Loshchilov & Hutter, 2019).
         ema_momentum: of the moving average of the weights, which is what is kept; 0 keeps the weights themselves.
         gamma: focusing parameter of the focal loss (Lin et al., 2017), with two classes and no teachers.
-        alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's.
+        alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's. Not with teachers either.
         mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes or with
             teachers; 0 for none.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
@@ -123,8 +123,6 @@ class FitConfig:
             raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if not 0 <= self.proven_nevi < 1:
             raise ValueError(f"Received: proven_nevi={self.proven_nevi}. Expected: from 0 up to, not including, 1.")
-        if len(set(self.teachers)) < len(self.teachers):
-            raise ValueError(f"Received: teachers={list(self.teachers)}, one of them twice. Expected: each run once.")
         if self.mixup and self.classes == "two" and not self.teachers:
             raise ValueError(
                 f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven' or teachers, for the "

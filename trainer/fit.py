@@ -4,6 +4,7 @@ What lies in a run folder says `trainer.run_folder`. The test split is not predi
 whose brief chooses its threshold there (`trainer.reference`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from trainer.splits import (
 )
 from trainer.stages import make_loss, prepare, stages_of
 from trainer.survey import Survey, data_sha256, refuse_faults, survey
-from trainer.teachers import TaughtBatches, describe_teacher, load_teachers, teacher_name
+from trainer.teachers import TaughtBatches, Teacher, describe_teacher, load_teachers, teacher_name
 from trainer.training_progress import TrainingProgress
 from trainer.watch import ValidationWatch
 from worker.images.preprocess import Preprocessing
@@ -88,6 +89,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     # goes on has its weights in the checkpoint, so the file or the download is not asked for again.
     progress = read_progress(folder.checkpoint) if folder.begun else Progress()
     classifier = _build(config, first_weights=progress.epoch == 0)
+    teachers = load_teachers([Path(run) for run in config.teachers], seven=config.classes == "seven")
     origin = None if folder.begun else _origin(config)
     everything, seen = read_surveyed(dataset, cache, config)
     with folder.lock():
@@ -99,7 +101,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
             everything = _begin(folder, everything.assign(group=groups), recorded, config, origin, console)
         folder.tidy(progress.best_epoch)
         images = first_lesions(everything, config.limit) if config.limit else everything
-        best = _train(classifier, folder, images, cache, config, console)
+        best = _train(classifier, folder, images, cache, config, console, teachers)
         classifier.scoring.load_weights(folder.best)
         if config.split == RANDOM_IMAGES:
             measure_reference(
@@ -262,7 +264,13 @@ def training_images(images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
 
 
 def _train(
-    classifier: Classifier, folder: RunFolder, images: pd.DataFrame, cache: Path, config: FitConfig, console: Console
+    classifier: Classifier,
+    folder: RunFolder,
+    images: pd.DataFrame,
+    cache: Path,
+    config: FitConfig,
+    console: Console,
+    teachers: Sequence[Teacher],
 ) -> float:
     """The stages, each from where it was left."""
     two = melanoma_or_nevus(images)
@@ -272,8 +280,7 @@ def _train(
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
-    if config.teachers:
-        teachers = load_teachers([Path(run) for run in config.teachers])
+    if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()

@@ -61,15 +61,15 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
 
         settings["size"] = registered(settings["backbone"]).size
     config = FitConfig(**settings)
+    if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
+        raise ValueError(
+            f"Received: {', '.join(idle)} with teachers, by whose labels the loss is plain cross-entropy. Expected: "
+            "teachers without it, or it without teachers."
+        )
     for classes, names in _ONLY_WITH.items():
         if config.classes != classes and (idle := [name for name in names if name in given]):
             raise ValueError(
                 f"Received: {', '.join(idle)} with classes={config.classes!r}, which does not look at it. Expected: "
                 f"classes={classes!r}, or leave it out."
             )
-    if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
-        raise ValueError(
-            f"Received: {', '.join(idle)} with teachers, by whose labels the loss is plain cross-entropy. Expected: "
-            "one of the two."
-        )
     return config

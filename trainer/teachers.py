@@ -25,6 +25,8 @@ from worker.images.opencv import cv2
 
 #: What a teacher says of a batch: its outputs by name, as in `trainer.classifier.with_all_outputs`.
 Says = Callable[[npt.NDArray[np.uint8]], dict[str, npt.NDArray[np.float32]]]
+#: The side of a teacher's input in pixels, and what it says of (n, side, side, 3), uint8, RGB.
+Teacher = tuple[int, Says]
 #: Probabilities are kept this far from 0 and 1, that one teacher's certainty does not outvote the others.
 _LEAST = 1e-4
 
@@ -44,24 +46,39 @@ def describe_teacher(run: Path) -> dict[str, Any]:
     return {"run": run.resolve().name, "model_sha256": file_digest(_model_of(run)), "config": settings}
 
 
-def load_teachers(runs: Sequence[Path]) -> list[tuple[int, Says]]:
+def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
     """The teachers' networks on OpenVINO, which takes half of the time that Keras takes to ask them.
 
     Args:
         runs: finished runs, of whichever version and settings.
+        seven: whether the student learns seven classes, which then one of them must know.
 
     Returns:
-        Of each teacher the side of its input in pixels, and what it says of (n, side, side, 3), uint8, RGB.
+        One for each run, in their order.
 
     Raises:
-        RunError: a run has no model, or Keras' backend is not TensorFlow.
+        RunError: a run has no model that can be read, none knows seven classes where one must, one is given twice, or
+            Keras' backend is not TensorFlow.
     """
+    if not runs:
+        return []
+    digests = [file_digest(_model_of(run)) for run in runs]
+    if len(set(digests)) < len(digests):
+        named = ", ".join(map(str, runs))
+        raise RunError(f"Received: --teachers {named}, two of which have the same model. Expected: each model once.")
     if (backend := keras.config.backend()) != "tensorflow":
         raise RunError(
             f"Received: --teachers with KERAS_BACKEND={backend}. Expected: KERAS_BACKEND=tensorflow, which converts "
             "the teachers' networks for OpenVINO."
         )
-    return [_load(run) for run in runs]
+    teachers = [_load(run) for run in runs]
+    said = [says(np.zeros((1, size, size, 3), np.uint8)) for size, says in teachers]
+    if seven and not any("class_probabilities" in each for each in said):
+        raise RunError(
+            "Received: --teachers that were all trained on two classes. Expected: at least one of seven classes, for a "
+            "student of seven."
+        )
+    return teachers
 
 
 def melanoma_against_nevus(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
@@ -107,21 +124,12 @@ class TaughtBatches(keras.utils.PyDataset):  # type: ignore[misc]
         batches: whose labels are replaced.
         teachers: from `load_teachers`; for a student of seven classes at least one that knows them.
         seven: whether the student learns seven classes, or melanoma against nevus.
-
-    Raises:
-        RunError: the student is to learn seven classes, which no teacher knows.
     """
 
-    def __init__(self, batches: AugmentedBatches, teachers: Sequence[tuple[int, Says]], *, seven: bool) -> None:
+    def __init__(self, batches: AugmentedBatches, teachers: Sequence[Teacher], *, seven: bool) -> None:
         super().__init__(workers=1, max_queue_size=4)
         self._batches, self._teachers = batches, teachers
         self._together = seven_classes if seven else melanoma_against_nevus
-        blank = [says(np.zeros((1, size, size, 3), np.uint8)) for size, says in teachers]
-        if seven and not any("class_probabilities" in each for each in blank):
-            raise RunError(
-                "Received: --teachers that were all trained on two classes. Expected: at least one of seven classes, "
-                "for a student of seven."
-            )
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -144,17 +152,28 @@ class TaughtBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
 def _model_of(run: Path) -> Path:
     model = RunFolder(run).model
-    if not model.is_file():
-        raise RunError(f"Received: --teachers {run}, without {model.name}. Expected: the folder of a finished run.")
+    for needed in (model.name, "config.json", "split.csv"):
+        if not (run / needed).is_file():
+            raise RunError(
+                f"Received: --teachers {str(run)!r}, a folder without {needed}. Expected: the folder of a run that "
+                "`dermq-train fit` has finished; give --teachers once for each."
+            )
     return model
 
 
-def _load(run: Path) -> tuple[int, Says]:
+def _load(run: Path) -> Teacher:
     import openvino
 
     from trainer.conversion import convert
 
-    model = with_all_outputs(keras.saving.load_model(_model_of(run), compile=False))
+    file = _model_of(run)
+    try:
+        model = with_all_outputs(keras.saving.load_model(file, compile=False))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"Received: --teachers {run}, whose {file.name} cannot be read as a classifier of this trainer's "
+            f"({error}). Expected: the file that `dermq-train fit` wrote; train that run again if it is damaged."
+        ) from None
     size = int(model.input_shape[1])
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "model.xml"

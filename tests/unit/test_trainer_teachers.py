@@ -1,6 +1,7 @@
 """A run that other runs teach: what they say together, what the student is shown, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,14 +119,6 @@ def test_a_student_of_two_classes_is_told_melanoma_against_nevus() -> None:
     assert np.allclose(labels, 0.75, atol=1e-6)
 
 
-def test_teachers_of_two_classes_cannot_teach_seven() -> None:
-    from trainer.run_folder import RunError
-    from trainer.teachers import TaughtBatches
-
-    with pytest.raises(RunError, match="at least one of seven classes"):
-        TaughtBatches(plain_batches(), [(SIZE, Shown(SIZE, probability=np.array([[0.25]])))], seven=True)
-
-
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("HAM10000"), melanomas=10, nevi=10, others=8)
@@ -172,7 +165,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     model.get_layer("logits").set_weights([kernel, bias + 3 * np.eye(7)[MEL]])
     model.save(teacher / "model.keras")
 
-    ((size, says),) = load_teachers([teacher])
+    ((size, says),) = load_teachers([teacher], seven=True)
     images = np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
     assert size == SIZE
     # On processors that have them OpenVINO computes with floats of 16 bits.
@@ -200,6 +193,31 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
 
     with pytest.raises(RunError, match="a run of another split"):
         fit(dataset, tmp_path / "other", cache, replace(taught, split_seed=7))
+    # What is refused leaves the folder free for the command that is right.
+    assert not (tmp_path / "other" / "config.json").exists()
+    shutil.copytree(teacher, tmp_path / "copy")
+    with pytest.raises(RunError, match="two of which have the same model"):
+        fit(dataset, tmp_path / "other", cache, replace(taught, teachers=(str(teacher), str(tmp_path / "copy"))))
+    whole = (teacher / "model.keras").read_bytes()
+    (teacher / "model.keras").write_bytes(whole[:1000])
+    with pytest.raises(RunError, match=r"whose model\.keras cannot be read"):
+        fit(dataset, tmp_path / "other", cache, taught)
     (teacher / "model.keras").unlink()
     with pytest.raises(RunError, match=r"without model\.keras"):
-        fit(dataset, tmp_path / "none", cache, taught)
+        fit(dataset, tmp_path / "other", cache, taught)
+    (tmp_path / "copy" / "split.csv").unlink()
+    with pytest.raises(RunError, match=r"without split\.csv"):
+        fit(dataset, tmp_path / "other", cache, replace(taught, teachers=(str(tmp_path / "copy"),)))
+    assert not (tmp_path / "other" / "config.json").exists()
+
+
+def test_teachers_of_two_classes_cannot_teach_seven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainer.teachers
+    from trainer.run_folder import RunError
+
+    for needed in ("model.keras", "config.json", "split.csv"):
+        (tmp_path / needed).write_text("")
+    monkeypatch.setattr(trainer.teachers, "_load", lambda _: (SIZE, Shown(SIZE, probability=np.array([[0.25]]))))
+    with pytest.raises(RunError, match="at least one of seven classes"):
+        trainer.teachers.load_teachers([tmp_path], seven=True)
+    assert len(trainer.teachers.load_teachers([tmp_path], seven=False)) == 1
