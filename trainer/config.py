@@ -165,7 +165,8 @@ class FitConfig:
                 "more. Expected: a run of this version; use that run with the version that made it."
             )
         # JSON has no tuples.
-        return cls(**{**settings, "teachers": tuple(settings.get("teachers", ()))})
+        settings["teachers"] = tuple(settings.get("teachers", ()))
+        return cls(**settings)
 
     def differences(self, other: "FitConfig") -> dict[str, tuple[Any, Any]]:
         """Settings that differ, each with this value and the other's."""

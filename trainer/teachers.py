@@ -47,7 +47,7 @@ def describe_teacher(run: Path) -> dict[str, Any]:
 
 
 def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
-    """The teachers' networks on OpenVINO, which takes half of the time that Keras takes to ask them.
+    """The teachers' networks, on OpenVINO as in service, which is faster than Keras (benchmarks/engines.py).
 
     Args:
         runs: finished runs, of whichever version and settings.
