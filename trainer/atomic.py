@@ -1,9 +1,12 @@
-"""Files that are whole or absent, whenever the process is killed."""
+"""Files and folders that are whole or absent, whenever the process is killed."""
 
+import fcntl
+import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 #: Marks a file that is being written; whoever is killed leaves one behind, and nobody reads it.
@@ -38,6 +41,43 @@ def write_text(target: Path, text: str) -> None:
     """Replace a text file as a whole."""
     with replace_file(target) as unfinished:
         unfinished.write_text(text)
+
+
+@contextmanager
+def unfinished_folder(target: Path) -> Iterator[Path]:
+    """A folder beside a target, to make in it what is to be renamed to the target when it is whole.
+
+    What a killed process left of an earlier attempt is taken away first; one that is still at work is let be.
+
+    Args:
+        target: the folder to make or to replace; its parent is made.
+
+    Yields:
+        An empty folder on the target's file system, gone afterwards.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}{_UNFINISHED}"
+    for left in target.parent.glob(f"{glob.escape(prefix)}*"):
+        _remove_if_abandoned(left)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as name, _held(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which the kernel lets go of when this process ends, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    # Whoever holds it is at work; who took it away in the meantime did what was to be done.
+    with suppress(BlockingIOError, FileNotFoundError), _held(folder):
+        shutil.rmtree(folder)
 
 
 def sweep_unfinished(folder: Path) -> None:

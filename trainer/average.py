@@ -6,7 +6,6 @@ them learned by heart is another thing, and what all of them learned stays.
 """
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pandas as pd
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
+from trainer.atomic import unfinished_folder
 from trainer.backbones.weights import file_digest
 from trainer.classifier import Classifier
 from trainer.config import FitConfig
@@ -55,10 +55,9 @@ def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, cons
     config = _common_settings(members)
     if run.exists() and (run.is_file() or run.is_mount() or any(run.iterdir())):
         raise FileExistsError(f"Received: {run} to average runs into, which holds something. Expected: a new folder.")
-    run.parent.mkdir(parents=True, exist_ok=True)
     # Under another name until it is whole: `fit` would take what is left of it for a run to go on with.
-    with tempfile.TemporaryDirectory(dir=run.parent, prefix=".average-") as scratch:
-        folder = RunFolder(Path(scratch) / "run")
+    with unfinished_folder(run) as scratch:
+        folder = RunFolder(scratch / "run")
         folder.path.mkdir(mode=0o755)
         auc = _average(dataset, folder, config, members, cache, console)
         # Takes the place of an empty folder too.

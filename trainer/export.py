@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from trainer.atomic import unfinished_folder
 from trainer.backbones import BACKBONES
 from trainer.card import model_card
 from trainer.card_training import first_weights
@@ -118,9 +117,8 @@ def export(
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
     images = RealImages(dataset, run, config)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as scratch:
-        folder = Path(scratch) / "bundle"
+    with unfinished_folder(target) as scratch:
+        folder = scratch / "bundle"
         folder.mkdir(mode=0o755)
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
@@ -135,7 +133,9 @@ def export(
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
         (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))
-        shutil.rmtree(target, ignore_errors=True)
+        # Two renames, so that the old bundle is away for an instant only.
+        if target.exists():
+            target.rename(scratch / "replaced")
         folder.rename(target)
     return load_bundle(target)
 

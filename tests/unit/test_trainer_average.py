@@ -96,7 +96,7 @@ def test_it_is_a_run_like_any_other(members: list[Path], averaged: tuple[Path, f
         ("seed-6", 6),
     ]
     assert described["goes_on_from"]["run"] == "trunk"
-    assert not list(run.parent.glob(".average-*"))
+    assert not list(run.parent.glob(f".{run.name}*"))
 
 
 def test_the_card_tells_every_step_to_the_first_weights(averaged: tuple[Path, float]) -> None:
