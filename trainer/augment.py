@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainer.artefacts import draw_artefacts
 from worker.images.decode import RGBImage
 from worker.images.opencv import cv2
 
@@ -27,6 +28,7 @@ class Augmentation:
         white_balance: greatest relative change of one colour channel.
         cutout: probability that a rectangle is blanked.
         cutout_side: greatest side of that rectangle, as a share of the image's.
+        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on it.
     """
 
     scale: tuple[float, float] = (0.8, 1.3)
@@ -38,6 +40,7 @@ class Augmentation:
     white_balance: float = 0.06
     cutout: float = 0.5
     cutout_side: float = 0.35
+    artefacts: float = 0.0
 
     def __call__(self, canvas: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
         """Draw one training input.
@@ -51,6 +54,9 @@ class Augmentation:
             (size, size, 3), uint8, RGB.
         """
         image = self._warp(canvas, size, rng)
+        # Asked only where there are any: without them an image takes the same chances as in runs from before.
+        if self.artefacts and rng.random() < self.artefacts:
+            image = draw_artefacts(image, rng)
         return self._cut_out(self._recolour(image, rng), rng)
 
     def _warp(self, canvas: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:

@@ -48,6 +48,8 @@ class FitConfig:
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's. Not with teachers either.
         mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes or with
             teachers; 0 for none.
+        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on a training image; without,
+            a melanoma under hair is missed.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
             teachers.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
@@ -84,6 +86,7 @@ class FitConfig:
     gamma: float = 2.0
     alpha: float = 0.25
     mixup: float = 0.0
+    artefacts: float = 0.0
     label_smoothing: float = 0.05
     split: str = "lesion-disjoint"
     split_seed: int = 20181
@@ -130,6 +133,8 @@ class FitConfig:
             )
         if not 0 <= self.mixup < float("inf"):
             raise ValueError(f"Received: mixup={self.mixup}. Expected: 0 or a positive number, say 0.3.")
+        if not 0 <= self.artefacts <= 1:
+            raise ValueError(f"Received: artefacts={self.artefacts}. Expected: a probability, from 0 to 1.")
         if not 0 <= self.ema_momentum < 1:
             raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 

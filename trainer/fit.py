@@ -353,7 +353,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
             size=config.size,
             batch_size=config.batch_size,
             seed=config.seed,
-            augmentation=Augmentation(),
+            augmentation=Augmentation(artefacts=config.artefacts),
             mixup_alpha=config.mixup,
         )
     strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
@@ -370,7 +370,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
         size=config.size,
         batch_size=config.batch_size,
         seed=config.seed,
-        augmentation=Augmentation(),
+        augmentation=Augmentation(artefacts=config.artefacts),
         mixup_alpha=config.mixup,
     )
 
