@@ -70,9 +70,9 @@ def _ruler(image: RGBImage, rng: np.random.Generator) -> RGBImage:
     edge, spacing, long_tick = rng.uniform(0, 0.25), rng.uniform(0.02, 0.08), rng.uniform(0.03, 0.2)
     for number, x in enumerate(np.arange(-0.2, 1.2, spacing)):
         length = long_tick if number % 5 == 0 else 0.6 * long_tick
-        _line(coverage, np.array(((x, edge), (x, edge + length))) * size * _FINE, rng.integers(1, 4))
+        _line(coverage, np.array(((x, edge), (x, edge + length))) * size * _FINE, int(rng.integers(1, 4)))
     turned = cv2.getRotationMatrix2D((size * _FINE / 2,) * 2, rng.uniform(0, 360), 1)
-    coverage = cv2.warpAffine(coverage, turned, coverage.shape)
+    coverage = np.asarray(cv2.warpAffine(coverage, turned, coverage.shape), np.uint8)
     return _paint(image, coverage, np.full(3, rng.uniform(10, 80)), rng.uniform(0.6, 1))
 
 
@@ -128,4 +128,4 @@ def _paint(image: RGBImage, coverage: npt.NDArray[np.uint8], colour: Points, opa
     size = image.shape[0]
     share = cv2.resize(coverage, (size, size), interpolation=cv2.INTER_AREA)[..., None] * np.float32(opacity / 255)
     painted = image + share * (np.clip(colour, 0, 255).astype(np.float32) - image)
-    return np.rint(painted).astype(np.uint8)  # type: ignore[no-any-return]
+    return np.rint(painted).astype(np.uint8)
