@@ -8,7 +8,7 @@ from typing import Any
 from trainer.atomic import write_text
 
 #: What runs did that were made before there was a setting for it, where that is not today's default.
-_BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}
+_BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0, "artefacts": 0.0}
 #: A setting of older runs with seven classes, now `sampling_power`, and its value that drew all alike.
 _SHARE_OF_TWO, _ALL_ALIKE = "share_of_two", 2 / 7
 
@@ -48,8 +48,8 @@ class FitConfig:
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's. Not with teachers either.
         mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes or with
             teachers; 0 for none.
-        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on a training image; without,
-            a melanoma under hair is missed.
+        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on a training image; with 0 a
+            melanoma under hair is missed.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
             teachers.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
@@ -71,7 +71,7 @@ class FitConfig:
     size: int = 224
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
-    epochs: int = 30
+    epochs: int = 24
     patience: int = 0
     unfreeze_last: int = -1
     draws: int = 3500
@@ -86,7 +86,7 @@ class FitConfig:
     gamma: float = 2.0
     alpha: float = 0.25
     mixup: float = 0.0
-    artefacts: float = 0.0
+    artefacts: float = 0.5
     label_smoothing: float = 0.05
     split: str = "lesion-disjoint"
     split_seed: int = 20181
