@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.policies import BOUND_CAVEAT
-from trainer.report.document import interval, number, percent, percent_interval
+from trainer.report.document import NONE, interval, number, percent, percent_interval
 from worker.bundle import Quantisation
 
 
@@ -61,17 +61,23 @@ def policies(report: dict[str, Any]) -> str:
                 f"`{name}`",
                 number(policy["threshold"]),
                 number(policy["borderline_from"]),
+                _proven(policy["by_lesion"]),
                 percent_interval(at[0.02]["ppv"]),
                 percent_interval(at[0.02]["referred"]),
             )
         )
-    shown = table(("Policy", "High risk from", "Borderline from", "PPV at 2%", "Images flagged at 2%"), rows)
+    head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "PPV at 2%", "Flagged at 2%")
+    shown = table(head, rows)
     refused = "".join(f"\n\nNot offered: `{name}`. {why}" for name, why in report["refused_policies"].items())
     return (
         "## Policies\n\n`youden`: greatest sensitivity + specificity on validation. `sensitivity:X`: the highest "
         "threshold whose one-sided 95% lower bound of sensitivity on validation melanoma lesions is at least X; a "
         f"lesion is caught when all its images are flagged. {BOUND_CAVEAT}\n\n{shown}{refused}"
     )
+
+
+def _proven(found: dict[str, Any] | None) -> str:
+    return NONE if found is None else f"{found['caught']} of {found['lesions']}; {percent(found['lower_bound'])}"
 
 
 def calibration(report: dict[str, Any]) -> str:

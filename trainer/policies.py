@@ -11,6 +11,7 @@ from trainer.threshold import (
     Labels,
     Lesions,
     TooFewLesionsError,
+    lesion_sensitivity,
     operating_point,
     sensitivity_band,
     sensitivity_threshold,
@@ -81,7 +82,9 @@ def choose_policies(labels: Labels, probabilities: Floats, lesions: Lesions) -> 
     return Policies(
         thresholds={
             name: PolicyThreshold(
-                borderline_from=bands[name], **asdict(operating_point(labels, probabilities, threshold))
+                borderline_from=bands[name],
+                by_lesion=lesion_sensitivity(labels, probabilities, lesions, threshold),
+                **asdict(operating_point(labels, probabilities, threshold)),
             )
             for name, threshold in thresholds.items()
         },

@@ -15,6 +15,7 @@ from scipy.stats import beta  # type: ignore[import-untyped, unused-ignore]
 from sklearn.metrics import roc_curve
 
 from trainer.bootstrap import lesion_resamples
+from worker.bundle import LesionSensitivity
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -222,6 +223,20 @@ def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *,
         return _halfway_down(float(lowest[order][place]), probabilities[drawn > 0])
 
     return min(_band(threshold, labels, lesions, seed=seed), chosen)
+
+
+def lesion_sensitivity(labels: Labels, probabilities: Floats, lesions: Lesions, threshold: float) -> LesionSensitivity:
+    """How many melanoma lesions a threshold catches with every image, and the lower bound of that share.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus; melanomas must occur.
+        probabilities: (n,).
+        lesions: (n,), lesion of each image.
+        threshold: at or above which an image is called melanoma.
+    """
+    lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
+    caught = int((lowest >= threshold).sum())
+    return LesionSensitivity(lesions=len(lowest), caught=caught, lower_bound=lower_bound(caught, len(lowest)))
 
 
 def lowest_of_each_lesion(probabilities: Floats, lesions: Lesions) -> Floats:

@@ -37,13 +37,35 @@ class InputSpec(_Part):
     scale: Literal["in the graph, from 0 to 255"]
 
 
+class LesionSensitivity(_Part):
+    """Sensitivity on the melanoma lesions of validation, one case a lesion, and what it proves.
+
+    Args:
+        lesions: how many there are.
+        caught: those of which every image is at or above the threshold.
+        lower_bound: one-sided 95% Clopper-Pearson bound of the share that is caught.
+    """
+
+    lesions: int = Field(ge=1)
+    caught: int = Field(ge=0)
+    lower_bound: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> "LesionSensitivity":
+        if self.caught > self.lesions:
+            raise ValueError(f"caught {self.caught} of {self.lesions} lesions")
+        return self
+
+
 class PolicyThreshold(_Part):
-    """The numbers of one triage policy, on calibrated probabilities."""
+    """The numbers of one triage policy, on calibrated probabilities; sensitivity and specificity are by image."""
 
     threshold: float = Field(gt=0, lt=1)
     borderline_from: float = Field(gt=0, lt=1)
     sensitivity: float = Field(ge=0, le=1)
     specificity: float = Field(ge=0, le=1)
+    #: Bundles made before it was recorded have none.
+    by_lesion: LesionSensitivity | None = None
 
     @model_validator(mode="after")
     def _band_below(self) -> "PolicyThreshold":

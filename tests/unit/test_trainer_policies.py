@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta
 
 from trainer.policies import SENSITIVITIES, choose_on_validation, choose_policies, freeze_on_validation
+from trainer.threshold import lesion_sensitivity
 
 
 def validation(melanomas: int, nevi: int, seed: int = 3) -> pd.DataFrame:
@@ -34,6 +36,20 @@ def test_a_run_with_enough_lesions_carries_every_policy(tmp_path: Path) -> None:
     assert all(policy.borderline_from <= policy.threshold for policy in thresholds.values())
     assert promised[0].sensitivity == 1
     assert promised[1].sensitivity >= 88 / 92
+    # What each policy proves goes into the bundle: 0, 4 and 7 misses of 92, and at least the promise.
+    proven = [policy.by_lesion for policy in promised]
+    assert [(each.caught, each.lesions) for each in proven if each] == [(92, 92), (88, 92), (85, 92)]
+    for target, each in zip(SENSITIVITIES, proven, strict=True):
+        assert each is not None
+        assert each.lower_bound == pytest.approx(beta.ppf(0.05, each.caught, each.lesions - each.caught + 1))
+        assert each.lower_bound >= target
+
+
+def test_a_lesion_is_caught_by_every_image_or_not_at_all() -> None:
+    labels, lesions = np.array([1, 1, 1, 0]), np.array(["a", "a", "b", "c"], object)
+    found = lesion_sensitivity(labels, np.array([0.9, 0.3, 0.8, 0.1]), lesions, 0.5)
+    assert (found.caught, found.lesions) == (1, 2)
+    assert found.lower_bound == pytest.approx(1 - 0.95**0.5)
 
 
 def test_a_promise_that_validation_cannot_hold_is_left_out_and_said(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from trainer.policies import BOUND_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
+    NONE,
     Block,
     Paragraph,
     Plot,
@@ -29,6 +30,7 @@ def policies(report: dict[str, Any]) -> Section:
             number(policy["borderline_from"]),
             percent(policy["sensitivity"]),
             percent(policy["specificity"]),
+            *_proven(policy["by_lesion"]),
         )
         for name, policy in report["policies"].items()
     ]
@@ -48,12 +50,19 @@ def policies(report: dict[str, Any]) -> Section:
                 "Borderline from",
                 "Sensitivity (validation)",
                 "Specificity (validation)",
+                "Melanoma lesions caught (validation)",
+                "Lower bound",
             ),
             rows=rows,
+            note="Sensitivity and specificity are by image; a lesion is caught when every image of it is flagged.",
         ),
     ]
     blocks += [Paragraph(text=f"{name} is not offered. {why}") for name, why in report["refused_policies"].items()]
     return Section(name="thresholds", title="Thresholds", blocks=blocks)
+
+
+def _proven(found: dict[str, Any] | None) -> tuple[str, str]:
+    return (NONE, NONE) if found is None else (f"{found['caught']} of {found['lesions']}", percent(found["lower_bound"]))
 
 
 def discrimination(report: dict[str, Any]) -> Section:
