@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from trainer.bootstrap import RESAMPLES, Floats, Interval, LesionBootstrap
+from trainer.bootstrap import RESAMPLES, Floats, Interval, LesionBootstrap, WeightedStatistic
 from trainer.calibration import brier, calibration_intercept, calibration_slope, expected_calibration_error, reliability
 from trainer.coverage import coverage_risk
 from trainer.decision_curve import THRESHOLD_PROBABILITIES, net_benefit
@@ -23,7 +24,7 @@ from trainer.discrimination import (
     specificity_at_sensitivity,
 )
 from trainer.policies import BOOTSTRAP_SEED
-from trainer.prevalence import PREVALENCES, predictive_values
+from trainer.prevalence import PREVALENCES, predictive_values, range_of_predictive_values
 from trainer.strata import as_json, describe, share_of, stratify
 from trainer.threshold import Lesions
 from worker.bundle import PolicyThreshold
@@ -69,7 +70,9 @@ def assess(
             "before": calibration_measures(labels, images["raw_probability"].to_numpy(), bootstrap),
             "after": calibration_measures(labels, probabilities, bootstrap),
         },
-        "prevalence": {name: _prevalences(labels, probabilities, limit, bootstrap) for name, limit in limits.items()},
+        "prevalence": {
+            name: _prevalences(labels, probabilities >= limit, lesions, bootstrap) for name, limit in limits.items()
+        },
         "decision_curve": _decision_curve(labels, probabilities, bootstrap),
         "strata": stratify(images, limits, seed=BOOTSTRAP_SEED, resamples=resamples),
         "histology_only": _histology_only(images, limits, resamples=resamples),
@@ -172,9 +175,11 @@ def calibration_measures(labels: Labels, probabilities: Floats, bootstrap: Lesio
 
 
 def _prevalences(
-    labels: Labels, probabilities: Floats, limit: float, bootstrap: LesionBootstrap
+    labels: Labels, called: npt.NDArray[np.bool_], lesions: Lesions, bootstrap: LesionBootstrap
 ) -> list[dict[str, Any]]:
-    called = probabilities >= limit
+    sensitivities = share_of(bootstrap, called, labels == 1, lesions)
+    specificities = share_of(bootstrap, ~called, labels == 0, lesions)
+    exact = 0 in (of := (sensitivities["value"], specificities["value"])) or 1 in of
     rows = []
     for prevalence in PREVALENCES:
 
@@ -183,11 +188,21 @@ def _prevalences(
             return predictive_values(sensitivity, specificity, prevalence)[which]
 
         named = {
-            name: as_json(bootstrap(lambda weights, v=values, w=which: v(weights, w)))  # type: ignore[misc]
+            name: bootstrap(lambda weights, v=values, w=which: v(weights, w))  # type: ignore[misc]
             for which, name in enumerate(("ppv", "npv", "referred"))
         }
-        rows.append({"prevalence": prevalence, **named})
+        if exact and None not in (ends := [*_ends(sensitivities), *_ends(specificities)]):
+            ranges = range_of_predictive_values((ends[0], ends[1]), (ends[2], ends[3]), prevalence)
+            named = {
+                name: Interval(value=found.value, low=low, high=high)
+                for (name, found), (low, high) in zip(named.items(), ranges, strict=True)
+            }
+        rows.append({"prevalence": prevalence, **{name: as_json(found) for name, found in named.items()}})
     return rows
+
+
+def _ends(share: dict[str, float | None]) -> tuple[Any, Any]:
+    return share["low"], share["high"]
 
 
 def _decision_curve(labels: Labels, probabilities: Floats, bootstrap: LesionBootstrap) -> list[dict[str, Any]]:
@@ -196,11 +211,23 @@ def _decision_curve(labels: Labels, probabilities: Floats, bootstrap: LesionBoot
     rows = []
     for threshold in THRESHOLD_PROBABILITIES:
         flagged = probabilities >= threshold
-        model: Interval = bootstrap(
-            lambda weights, f=flagged, t=threshold: net_benefit(labels, f, t, weights)  # type: ignore[misc]
+
+        def model(weights: Floats, f: npt.NDArray[np.bool_] = flagged, t: float = threshold) -> Floats:
+            return net_benefit(labels, f, t, weights)
+
+        def gain(weights: Floats, model: WeightedStatistic = model, t: float = threshold) -> Floats:
+            # Within a resample, for both rules are judged on the same images: their separate intervals say less.
+            return model(weights) - np.maximum(net_benefit(labels, everyone, t, weights), 0)
+
+        rows.append(
+            {
+                "threshold": threshold,
+                "model": as_json(bootstrap(model)),
+                "gain": as_json(bootstrap(gain)),
+                "refer_all": float(net_benefit(labels, everyone, threshold, ones)[0]),
+                "refer_none": 0.0,
+            }
         )
-        all_referred = float(net_benefit(labels, everyone, threshold, ones)[0])
-        rows.append({"threshold": threshold, "model": as_json(model), "refer_all": all_referred, "refer_none": 0.0})
     return rows
 
 

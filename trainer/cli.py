@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainer.memory import keep_freed_memory
+
 if TYPE_CHECKING:
     from worker.bundle import Precision
 
@@ -70,6 +72,7 @@ def main() -> None:
     dermq-train evaluate runs/first
     dermq-train export runs/first models/mine --version 1
     """
+    keep_freed_memory()
 
 
 def _config_options(command: Any) -> Any:
@@ -214,8 +217,10 @@ def evaluate(
     click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE --version N")
 
 
-def _print_figures(auroc: dict[str, float], policies: dict[str, Any], name: str) -> None:
-    click.echo(f"{name} {auroc['value']:.4f} (95% interval {auroc['low']:.4f} to {auroc['high']:.4f})")
+def _print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:
+    known = auroc["low"] is not None
+    spread = f"95% interval {auroc['low']:.4f} to {auroc['high']:.4f}" if known else "no interval: perfectly separated"
+    click.echo(f"{name} {auroc['value']:.4f} ({spread})")
     for policy, figures in policies.items():
         missed = figures.get("missed_melanoma_images", figures.get("missed"))
         click.echo(

@@ -71,7 +71,7 @@ class FitConfig:
     size: int = 224
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
-    epochs: int = 24
+    epochs: int = 18
     patience: int = 0
     unfreeze_last: int = -1
     draws: int = 3500

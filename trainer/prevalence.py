@@ -9,6 +9,32 @@ Floats = npt.NDArray[np.float64]
 PREVALENCES = (0.01, 0.02, 0.05, 0.14)
 
 
+def range_of_predictive_values(
+    sensitivity: tuple[float, float], specificity: tuple[float, float], prevalence: float
+) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:
+    """Least and greatest PPV, NPV and referral fraction that two intervals allow.
+
+    For where resampling cannot give them, because a rule that flags every melanoma, or no nevus, does so in every
+    resample. Both ends together are rarer than 95%, so this is on the safe side.
+
+    Args:
+        sensitivity: least and greatest.
+        specificity: least and greatest.
+        prevalence: share of melanomas, between 0 and 1.
+
+    Returns:
+        Least and greatest of each; not a number where nothing is flagged, or everything.
+
+    Example:
+        Sensitivity 0.95 to 1 and specificity 0.7 to 0.8 at 2%: NPV from 0.686 / 0.687 = 0.9985 to 1.
+    """
+    ends = np.array(sensitivity), np.array(specificity)
+    # PPV and NPV rise with both; more images are referred when more melanomas are caught and fewer nevi spared.
+    ppv, npv, _ = predictive_values(*ends, prevalence)
+    _, _, referred = predictive_values(ends[0], ends[1][::-1], prevalence)
+    return tuple((float(values[0]), float(values[1])) for values in (ppv, npv, referred))  # type: ignore[return-value]
+
+
 def predictive_values(sensitivity: Floats, specificity: Floats, prevalence: float) -> tuple[Floats, Floats, Floats]:
     """Bayes' theorem at a prevalence; sensitivity and specificity are taken as they are.
 

@@ -17,12 +17,14 @@ Floats = npt.NDArray[np.float64]
 UNKNOWN = "unknown"
 #: Fewer lesions of a class than this, and a figure says more about chance than about the group.
 FEWEST_LESIONS = 5
-_AGE_BANDS = ((0, 30), (30, 45), (45, 60), (60, 75), (75, 200))
+#: Years; whoever is said to be older has an age that was not known, or a year of birth in its place.
+OLDEST = 120
+_AGE_BANDS = ((0, 30), (30, 45), (45, 60), (60, 75), (75, OLDEST + 1))
 
 
 def age_band(age: float) -> str:
     """Band of an age in years; HAM10000 gives ages in steps of five."""
-    if not age >= 0:
+    if not 0 <= age <= OLDEST:
         return UNKNOWN
     low, high = next(band for band in _AGE_BANDS if age < band[1])
     if low == 0:
@@ -130,9 +132,6 @@ def describe(
     bootstrap = LesionBootstrap(lesions, labels, seed=seed, resamples=resamples)
     if counts["melanoma"] and counts["nevus"]:
         found["auroc"] = as_json(bootstrap(lambda weights: auroc(labels, probabilities, weights)))
-        if found["auroc"]["low"] == found["auroc"]["high"]:
-            # Perfectly separated: resampling cannot tell how much of that is chance, so no interval is claimed.
-            found["auroc"] |= {"low": None, "high": None}
     for name, threshold in thresholds.items():
         called = probabilities >= threshold
         if counts["melanoma"]:
@@ -168,8 +167,12 @@ def share_of(
 
 
 def as_json(interval: Interval) -> dict[str, float | None]:
-    """An interval as a JSON object; what is not a number becomes null."""
-    return {
-        name: float(value) if np.isfinite(value) else None
-        for name, value in (("value", interval.value), ("low", interval.low), ("high", interval.high))
-    }
+    """An interval as a JSON object; what is not a number becomes null.
+
+    So do the ends of an interval without width: where every resample gives the same, as with classes that are perfectly
+    separated, resampling cannot tell how much of that is chance, and no certainty is claimed.
+    """
+    value, low, high = (
+        float(number) if np.isfinite(number) else None for number in (interval.value, interval.low, interval.high)
+    )
+    return {"value": value, "low": low, "high": high} if low != high else {"value": value, "low": None, "high": None}

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from trainer.assess import assess, by_lesion
 from trainer.missed import missed_melanomas
-from trainer.strata import age_band, describe, group_columns
+from trainer.strata import UNKNOWN, age_band, describe, group_columns
 from worker.bundle import PolicyThreshold
 
 POLICIES = {
@@ -79,6 +79,29 @@ def test_predictive_values_follow_from_the_operating_point(found: dict[str, Any]
     assert entry["referred"]["value"] == pytest.approx(caught + alarms)
 
 
+def test_perfectly_separated_classes_claim_no_certainty() -> None:
+    """Every resample would say an AUROC of 1, and an NPV of 1 with no melanoma missed."""
+    images = scored()
+    found = assess(images.assign(probability=np.where(images["label"] == 1, 0.9, 0.1)), POLICIES, resamples=20)
+    assert found["images"]["auroc"] == {"value": 1, "low": None, "high": None}
+    (entry,) = [each for each in found["prevalence"]["youden"] if each["prevalence"] == 0.02]
+    # 60 melanoma and 120 nevus lesions without a fault: exact lower ends of the shares, carried over by Bayes.
+    sensitivity, specificity = 0.025 ** (1 / 60), 0.025 ** (1 / 120)
+    assert entry["npv"]["low"] == pytest.approx(specificity * 0.98 / (specificity * 0.98 + (1 - sensitivity) * 0.02))
+    assert entry["ppv"]["low"] == pytest.approx(sensitivity * 0.02 / (sensitivity * 0.02 + (1 - specificity) * 0.98))
+    assert (entry["ppv"]["high"], entry["npv"]["high"]) == (1, 1)
+
+
+def test_the_decision_curve_compares_both_rules_on_the_same_images(found: dict[str, Any]) -> None:
+    for row in found["decision_curve"]:
+        assert row["gain"]["value"] == pytest.approx(row["model"]["value"] - max(row["refer_all"], 0))
+        assert row["gain"]["low"] is None or row["gain"]["low"] <= row["gain"]["value"] <= row["gain"]["high"]
+    worth = [row["threshold"] for row in found["decision_curve"] if row["gain"]["low"] and row["gain"]["low"] > 0]
+    # With an AUROC of 0.9 and half melanomas: nothing is gained where nearly everyone is referred anyway.
+    assert 0.5 in worth
+    assert 0.01 not in worth
+
+
 def test_it_is_json_without_exceptions(found: dict[str, Any]) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
@@ -126,7 +149,15 @@ def test_where_all_are_caught_the_interval_is_the_exact_one_of_the_lesions() -> 
 
 @pytest.mark.parametrize(
     ("age", "band"),
-    [(0, "under 30"), (29, "under 30"), (30, "30 to 44"), (75, "75 and over"), (90, "75 and over")],
+    [
+        (0, "under 30"),
+        (29, "under 30"),
+        (30, "30 to 44"),
+        (75, "75 and over"),
+        (120, "75 and over"),
+        (1975, UNKNOWN),
+        (-1, UNKNOWN),
+    ],
 )
 def test_age_bands(age: float, band: str) -> None:
     assert age_band(age) == band

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from trainer.coverage import certainty, coverage_risk
 from trainer.decision_curve import THRESHOLD_PROBABILITIES, net_benefit
-from trainer.prevalence import PREVALENCES, predictive_values
+from trainer.prevalence import PREVALENCES, predictive_values, range_of_predictive_values
 
 
 def test_predictive_values_by_hand() -> None:
@@ -37,6 +37,26 @@ def test_bayes_on_counted_images(sensitivity: float, specificity: float, prevale
     ppv, npv, referred = predictive_values(np.array(sensitivity), np.array(specificity), prevalence)
     assert ppv * referred == pytest.approx(sensitivity * prevalence)
     assert npv * (1 - referred) == pytest.approx(specificity * (1 - prevalence))
+
+
+def test_what_two_intervals_allow_by_hand() -> None:
+    ppv, npv, referred = range_of_predictive_values((0.95, 1.0), (0.7, 0.8), 0.02)
+    assert ppv == pytest.approx((0.019 / (0.019 + 0.294), 0.02 / (0.02 + 0.196)))
+    assert npv == pytest.approx((0.686 / 0.687, 1))
+    assert referred == pytest.approx((0.019 + 0.196, 0.02 + 0.294))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(0.01, 0.98), st.floats(0.01, 0.98), st.floats(0, 1), st.floats(0, 1), st.floats(0.005, 0.5))
+def test_nothing_between_two_ends_lies_outside_of_their_range(
+    low: float, spared: float, x: float, y: float, prevalence: float
+) -> None:
+    sensitivity, specificity = low + x * (0.99 - low), spared + y * (0.99 - spared)
+    found = predictive_values(np.array(sensitivity), np.array(specificity), prevalence)
+    for value, (least, greatest) in zip(
+        found, range_of_predictive_values((low, 0.99), (spared, 0.99), prevalence), strict=True
+    ):
+        assert least - 1e-12 <= value <= greatest + 1e-12
 
 
 def test_net_benefit_by_hand() -> None:

@@ -62,7 +62,9 @@ def policies(report: dict[str, Any]) -> Section:
 
 
 def _proven(found: dict[str, Any] | None) -> tuple[str, str]:
-    return (NONE, NONE) if found is None else (f"{found['caught']} of {found['lesions']}", percent(found["lower_bound"]))
+    return (
+        (NONE, NONE) if found is None else (f"{found['caught']} of {found['lesions']}", percent(found["lower_bound"]))
+    )
 
 
 def discrimination(report: dict[str, Any]) -> Section:
@@ -267,15 +269,16 @@ def predictive(report: dict[str, Any]) -> Section:
 def decision(report: dict[str, Any]) -> Section:
     """The decision curve."""
     rows = report["assessment"]["decision_curve"]
-    better = _stretches([row["model"]["low"] > max(row["refer_all"], 0.0) for row in rows])
+    better = _stretches([row["gain"]["low"] is not None and row["gain"]["low"] > 0 for row in rows])
     named = [
         f"from {percent(rows[first]['threshold'], 0)} to {percent(rows[last]['threshold'], 0)}"
         for first, last in better
     ]
     verdict = (
-        f"On these images the model is better than both, with its whole interval, {' and '.join(named)}."
+        "On these images the model is better than both, with the whole interval of the difference, "
+        f"{' and '.join(named)}."
         if better
-        else "On these images the model is nowhere better than both with its whole interval."
+        else "On these images the model is nowhere better than both with the whole interval of the difference."
     )
     shown = [row for row in rows if row["threshold"] in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)]
     return Section(
@@ -299,19 +302,23 @@ def decision(report: dict[str, Any]) -> Section:
             ),
             Table(
                 caption="Net benefit per 100 images",
-                head=("Refer from", "Model", "Refer everyone"),
+                head=("Refer from", "Model", "Refer everyone", "Model, less the better of everyone and no one"),
                 rows=[
                     (
                         percent(row["threshold"], 0),
-                        f"{100 * row['model']['value']:.2f} ({100 * row['model']['low']:.2f} to "
-                        f"{100 * row['model']['high']:.2f})",
+                        interval(_hundredfold(row["model"]), 2),
                         f"{100 * row['refer_all']:.2f}",
+                        interval(_hundredfold(row["gain"]), 2),
                     )
                     for row in shown
                 ],
             ),
         ),
     )
+
+
+def _hundredfold(estimate: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value is None else 100 * value for name, value in estimate.items()}
 
 
 def _stretches(holds: list[bool]) -> list[tuple[int, int]]:

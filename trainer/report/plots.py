@@ -137,8 +137,8 @@ def decision_curve(rows: Sequence[dict[str, Any]]) -> str:
         thresholds = [row["threshold"] for row in rows]
         axes.fill_between(
             thresholds,
-            [row["model"]["low"] for row in rows],
-            [row["model"]["high"] for row in rows],
+            [_end(row["model"], "low") for row in rows],
+            [_end(row["model"], "high") for row in rows],
             color=MODEL,
             alpha=0.14,
             linewidth=0,
@@ -153,7 +153,7 @@ def decision_curve(rows: Sequence[dict[str, Any]]) -> str:
             label="refer everyone",
         )
         axes.axhline(0, color=MUTED, linewidth=1.2, linestyle=(0, (2, 3)), label="refer no one")
-        top = max(row["model"]["high"] for row in rows)
+        top = max(_end(row["model"], "high") for row in rows)
         axes.set_ylim(-0.25 * top, 1.08 * top)
         axes.set_xlim(0, 0.5)
         axes.set_xlabel("Probability at which one would refer")
@@ -203,8 +203,7 @@ def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, 
                 )
                 continue
             axes.text(-0.02, y, name, transform=axes.get_yaxis_transform(), ha="right", va="center", color=INK)
-            low = estimate["value"] if estimate["low"] is None else estimate["low"]
-            high = estimate["value"] if estimate["high"] is None else estimate["high"]
+            low, high = _end(estimate, "low"), _end(estimate, "high")
             least = min(least, low)
             axes.plot([low, high], [y, y], color=MODEL, linewidth=1.5, solid_capstyle="butt")
             axes.plot(estimate["value"], y, "s", color=MODEL, markersize=5)
@@ -236,6 +235,11 @@ def robustness(changes: Sequence[dict[str, Any]], unchanged: float) -> str:
         axes.set_ylabel("AUROC")
         axes.set_ylim(top=1.0)
     return _address(figure)
+
+
+def _end(estimate: dict[str, Any], name: str) -> float:
+    """An end of an interval; of an estimate without one the estimate."""
+    return float(estimate["value"] if estimate[name] is None else estimate[name])
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,0 +1,31 @@
+"""Keep the memory that a training step frees for the next step.
+
+TensorFlow asks the C library for the buffers of every step anew. The GNU C library hands buffers of more than 32 MB back
+to the kernel when they are freed, so that each step has its pages mapped and cleared again: with EfficientNet-Lite0 at
+224 pixels, batches of 32, 300,000 page faults a step, a third of the time on a virtual machine with two cores.
+"""
+
+import ctypes
+from typing import Any
+
+#: Parameters of mallopt(3), and what is asked of each.
+_ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -8, -4, -1, -2
+_WANTED = {
+    # Only the main heap can grow without mapping; other threads' heaps fall back to it.
+    _ARENA_MAX: 1,
+    _MMAP_MAX: 0,
+    _TRIM_THRESHOLD: -1,
+    _TOP_PAD: 64 * 1024 * 1024,
+}
+
+
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep what is freed, until the process ends; before TensorFlow is imported.
+
+    Returns:
+        Whether it does. With another C library than GNU's nothing happens.
+    """
+    libc: Any = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return False
+    return all(libc.mallopt(parameter, value) == 1 for parameter, value in _WANTED.items())
