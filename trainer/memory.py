@@ -1,8 +1,8 @@
 """Keep the memory that a training step frees for the next step.
 
-TensorFlow asks the C library for the buffers of every step anew. The GNU C library hands buffers of more than 32 MB back
-to the kernel when they are freed, so that each step has its pages mapped and cleared again: with EfficientNet-Lite0 at
-224 pixels, batches of 32, 300,000 page faults a step, a third of the time on a virtual machine with two cores.
+TensorFlow asks the C library for the buffers of every step anew. The GNU C library hands buffers of more than 32 MB
+back to the kernel when they are freed, so that each step has its pages mapped and cleared again: 300,000 page faults a
+step with EfficientNet-Lite0 at 224 pixels and batches of 32. What that costs says benchmarks/freed_memory.py.
 """
 
 import ctypes
