@@ -23,6 +23,8 @@ from trainer.card_results import (
 )
 from trainer.card_training import first_weights, how_trained
 from trainer.report.document import counted, interval
+from trainer.report.robustness import greatest_fall
+from trainer.report_file import read_report
 from trainer.reporting_items import Item, clear_derm, tripod_ai
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
 from worker.bundle import BundleManifest, Quantisation
@@ -77,13 +79,13 @@ def card_of_run(run: Path) -> str:
 
     Raises:
         FileNotFoundError: the run was not evaluated.
+        ValueError: it was evaluated by a version whose report lacks figures of today's.
     """
-    for needed in ("metrics.json", "report.json"):
-        if not (run / needed).is_file():
-            raise FileNotFoundError(
-                f"Received: run {run} without {needed}. Expected: a run after `dermq-train evaluate {run}`."
-            )
-    report = json.loads((run / "report.json").read_text())
+    if not (run / "metrics.json").is_file():
+        raise FileNotFoundError(
+            f"Received: run {run} without metrics.json. Expected: a run after `dermq-train evaluate {run}`."
+        )
+    report = read_report(run)
     described = report["run"]
     facts = _Facts(
         title=f"Run {described['name']}",
@@ -145,13 +147,16 @@ _LIMITS = """## Limits
 
 
 def _limits(report: dict[str, Any] | None) -> str:
+    limits = [_LIMITS]
     proven = report["assessment"]["histology_only"] if report else None
-    if not proven or proven["auroc"] is None:
-        return _LIMITS
-    return (
-        f"{_LIMITS}\n- Most nevi of HAM10000 were never excised and are easy. Against nevi proven by histology the "
-        f"area under the ROC curve is {interval(proven['auroc'])}."
-    )
+    if proven and proven["auroc"] is not None:
+        limits.append(
+            "- Most nevi of HAM10000 were never excised and are easy. Against nevi proven by histology the area under "
+            f"the ROC curve is {interval(proven['auroc'])}."
+        )
+    if report and (fall := greatest_fall(report)):
+        limits.append(f"- {fall} An image under hair is to be looked at whatever its score.")
+    return "\n".join(limits)
 
 
 def _model(facts: _Facts, report: dict[str, Any] | None) -> str:

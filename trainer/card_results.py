@@ -5,6 +5,7 @@ from typing import Any
 
 from trainer.policies import BOUND_CAVEAT
 from trainer.report.document import NONE, interval, number, percent, percent_interval
+from trainer.report.robustness import name_of
 from worker.bundle import Quantisation
 
 
@@ -168,26 +169,33 @@ def eight_bits(cost: Quantisation) -> str:
 
 
 def robustness(report: dict[str, Any]) -> str:
-    """AUROC under the strongest form of each change."""
+    """Sensitivity and specificity under each change, weak to strong."""
     found = report["robustness"]
     if found is None:
         return ""
     policy = next(iter(report["policies"]))
-    worst: dict[str, dict[str, Any]] = {}
-    for change in found["changes"]:
-        worst[change["name"]] = change
+    unchanged = found["policies"][policy]
     rows = [
         (
-            f"{name}, {change['unit']}: {change['strength']:g}",
-            interval(change["auroc"]),
-            percent(change["policies"][policy]["changed"]),
+            "unchanged",
+            percent_interval(unchanged["sensitivity"]),
+            percent_interval(unchanged["specificity"]),
+            interval(found["auroc"]),
         )
-        for name, change in worst.items()
     ]
+    rows += [
+        (
+            name_of(change),
+            percent_interval(change["policies"][policy]["sensitivity"]),
+            percent_interval(change["policies"][policy]["specificity"]),
+            interval(change["auroc"]),
+        )
+        for change in found["changes"]
+    ]
+    head = ("Change", f"Sensitivity at `{policy}`", f"Specificity at `{policy}`", "AUROC")
     return (
-        f"## Robustness\n\n{sum(found['images'].values())} test images under changes drawn by a program, each in its "
-        f"strongest form; unchanged, their AUROC is {interval(found['auroc'])}.\n\n"
-        + table(("Change", "AUROC", f"Flags changed at `{policy}`"), rows)
+        f"## Robustness\n\n{sum(found['images'].values())} test images under changes drawn by a program, at the frozen "
+        f"threshold.\n\n{table(head, rows)}"
     )
 
 

@@ -59,6 +59,8 @@ def _step(run: dict[str, Any], begin: str) -> str:
         loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"
     if config.artefacts:
         loss += f"; hair, ruler, ink, dark rim, blur or JPEG drawn on {config.artefacts:.0%} of the training images"
+    if config.without_source:
+        loss += f"; without the images of the source `{config.without_source}`, in validation neither"
     head = f"{config.head_epochs} epochs of the head alone, then " if config.head_epochs else ""
     layers = "all layers" if config.unfreeze_last < 0 else f"the last {config.unfreeze_last} layers"
     text = (

@@ -36,6 +36,7 @@ from trainer.other_runs import check_seeds, compare_seeds, require_same_recipe, 
 from trainer.parts import in_parts
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
 from trainer.report import write_report
+from trainer.report_file import REPORT_FORMAT
 from trainer.seven_classes import describe_classes, probability_columns
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, images_with_split, split_kind
 from trainer.strata import as_json, describe, share_of
@@ -44,9 +45,6 @@ from worker.bundle import Calibration, PolicyThreshold
 from worker.images.preprocess import Preprocessing
 
 __all__ = ["EvaluationOptions", "choose_on_validation", "evaluate", "load_frozen", "measure"]
-
-#: Layout of ``report.json``.
-REPORT_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from trainer.policies import choose_on_validation
 from trainer.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
 from trainer.real_images import RealImages
 from trainer.reference_model import round_kernels, write_compressed
+from trainer.report_file import read_report
 from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
@@ -94,10 +95,12 @@ def export(
     Raises:
         ExportError: the target holds a bundle that is not to be replaced or something else, the run is not finished or
             its split leaks, the converted model differs from the Keras model, or 8 bits cost too much.
+        ValueError: the run was evaluated by a version whose report lacks figures of today's.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json"):
         if not (run / needed).is_file():
             raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
+    report = _report(run)
     if target.exists() and not (target / MANIFEST_NAME).is_file() and (target.is_file() or any(target.iterdir())):
         raise ExportError(
             f"Received: {target} to write a bundle to, which holds something else. Expected: a new or empty folder, or "
@@ -129,7 +132,7 @@ def export(
             cost = _quantise(images, run, folder, manifest)
             manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder, manifest)})
-        (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), _report(run)))
+        (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), report))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
         (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))
@@ -148,10 +151,9 @@ def _weights_from(run: Path, config: FitConfig) -> str:
 def _report(run: Path) -> dict[str, Any] | None:
     """The evaluation's figures, which the card tells in full; a run evaluated before there were any has none."""
     try:
-        report: dict[str, Any] = json.loads((run / "report.json").read_text())
+        return read_report(run)
     except FileNotFoundError:
         return None
-    return report
 
 
 def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> None:

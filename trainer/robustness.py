@@ -73,10 +73,13 @@ def ink(image: RGBImage, strength: float, rng: np.random.Generator) -> RGBImage:
 
 
 def vignette(image: RGBImage, strength: float, rng: np.random.Generator) -> RGBImage:
-    """A dark round rim that leaves ``strength`` of half the diagonal clear, as some dermatoscopes have."""
+    """A dark round rim that leaves ``strength`` of half the middle square's diagonal clear, as some dermatoscopes have.
+
+    The middle square is what the model sees; relative to the whole image a rim would lie outside of it.
+    """
     height, width = image.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    distance = np.hypot(x - width / 2, y - height / 2) / (np.hypot(width, height) / 2)
+    distance = np.hypot(x - width / 2, y - height / 2) / (min(width, height) / np.sqrt(2))
     light = 1 / (1 + np.exp((distance - strength) / 0.02))
     darkened: RGBImage = np.rint(image * light[..., None]).astype(np.uint8)
     return darkened

@@ -14,7 +14,7 @@ from trainer.canvas import decode_file
 from trainer.discrimination import auroc
 from trainer.policies import BOOTSTRAP_SEED
 from trainer.robustness import PERTURBATIONS, Perturbation, working_copy
-from trainer.strata import as_json
+from trainer.strata import as_json, share_of
 from worker.bundle import PolicyThreshold
 from worker.images.decode import RGBImage
 from worker.images.preprocess import Preprocessing
@@ -47,11 +47,22 @@ def stress(
         resamples: behind each interval.
 
     Returns:
-        ``images`` by class, ``auroc`` unchanged, and ``changes``: one entry for each perturbation and strength.
+        ``images`` by class; ``auroc`` and ``policies`` (sensitivity and specificity) unchanged; and ``changes``: one
+        entry for each perturbation and strength.
     """
     chosen = _subset(images)
-    labels = chosen["label"].to_numpy()
-    bootstrap = LesionBootstrap(chosen["lesion_id"].to_numpy(object), labels, seed=BOOTSTRAP_SEED, resamples=resamples)
+    labels, lesions = chosen["label"].to_numpy(), chosen["lesion_id"].to_numpy(object)
+    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED, resamples=resamples)
+
+    def at_thresholds(probabilities: Floats) -> dict[str, dict[str, Any]]:
+        flags = {name: probabilities >= policy.threshold for name, policy in thresholds.items()}
+        return {
+            name: {
+                "sensitivity": share_of(bootstrap, called, labels == 1, lesions),
+                "specificity": share_of(bootstrap, ~called, labels == 0, lesions),
+            }
+            for name, called in flags.items()
+        }
 
     def load(path: str) -> RGBImage:
         return working_copy(decode_file(Path(path)))
@@ -70,17 +81,20 @@ def stress(
                     return preprocessing(p.change(numbered[1], s, rng))
 
                 changed = score(np.stack(list(pool.map(change, enumerate(pictures)))))
+                moved = _moved(labels, unchanged, changed, thresholds)
                 changes.append(
                     {
                         "name": perturbation.name,
                         "strength": strength,
                         "unit": perturbation.unit,
-                        **_difference(labels, unchanged, changed, bootstrap, thresholds),
+                        "policies": {name: {**at, **moved[name]} for name, at in at_thresholds(changed).items()},
+                        **_areas(labels, unchanged, changed, bootstrap),
                     }
                 )
     return {
         "images": {"melanoma": int((labels == 1).sum()), "nevus": int((labels == 0).sum())},
         "auroc": as_json(bootstrap(lambda weights: auroc(labels, unchanged, weights))),
+        "policies": at_thresholds(unchanged),
         "changes": changes,
     }
 
@@ -93,13 +107,10 @@ def _subset(images: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).sort_index().reset_index(drop=True)
 
 
-def _difference(
-    labels: npt.NDArray[np.int64],
-    before: Floats,
-    after: Floats,
-    bootstrap: LesionBootstrap,
-    thresholds: dict[str, PolicyThreshold],
-) -> dict[str, Any]:
+def _moved(
+    labels: npt.NDArray[np.int64], before: Floats, after: Floats, thresholds: dict[str, PolicyThreshold]
+) -> dict[str, dict[str, Any]]:
+    """By policy, whose flag changed which way."""
     policies = {}
     for name, policy in thresholds.items():
         was, now = before >= policy.threshold, after >= policy.threshold
@@ -110,12 +121,17 @@ def _difference(
             "nevi_flagged": int((~was & now & (labels == 0)).sum()),
             "nevi_unflagged": int((was & ~now & (labels == 0)).sum()),
         }
+    return policies
+
+
+def _areas(
+    labels: npt.NDArray[np.int64], before: Floats, after: Floats, bootstrap: LesionBootstrap
+) -> dict[str, dict[str, float | None]]:
     return {
         "auroc": as_json(bootstrap(lambda weights: auroc(labels, after, weights))),
         "auroc_difference": as_json(
             bootstrap(lambda weights: auroc(labels, after, weights) - auroc(labels, before, weights))
         ),
-        "policies": policies,
     }
 
 

@@ -97,9 +97,11 @@ def test_the_decision_curve_compares_both_rules_on_the_same_images(found: dict[s
         assert row["gain"]["value"] == pytest.approx(row["model"]["value"] - max(row["refer_all"], 0))
         assert row["gain"]["low"] is None or row["gain"]["low"] <= row["gain"]["value"] <= row["gain"]["high"]
     worth = [row["threshold"] for row in found["decision_curve"] if row["gain"]["low"] and row["gain"]["low"] > 0]
-    # With an AUROC of 0.9 and half melanomas: nothing is gained where nearly everyone is referred anyway.
     assert 0.5 in worth
-    assert 0.01 not in worth
+    images = scored()
+    constant = assess(images.assign(probability=0.6), POLICIES, resamples=20)["decision_curve"]
+    # Who refers everyone gains nothing on referring everyone, and loses where referring no one is better.
+    assert [row["gain"]["value"] for row in constant] == [min(row["refer_all"], 0) for row in constant]
 
 
 def test_it_is_json_without_exceptions(found: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from trainer.external import recalibrate
 from trainer.ham10000 import DIAGNOSES
 from trainer.missed import missed_melanomas
 from trainer.report import write_report
+from trainer.report_file import REPORT_FORMAT
 from trainer.reporting_items import clear_derm, tripod_ai
 from trainer.robustness import PERTURBATIONS
 from trainer.seven_classes import describe_classes, probability_columns
@@ -67,7 +68,7 @@ def report(images: pd.DataFrame) -> dict[str, Any]:
     side = {"all": size(30, 40), "mel": size(10, 20), "nv": size(20, 20)}
     parity = {name: {"agreement": 0.975, "differ": 1} for name in POLICIES}
     return {
-        "format": 1,
+        "format": REPORT_FORMAT,
         "kind": "test",
         "created": "2026-11-23T10:00:00+00:00",
         "seconds": 3,
@@ -244,6 +245,21 @@ def test_what_was_left_out_is_said(report: dict[str, Any], tmp_path: Path) -> No
     assert text.count("Not done: left out by --quick") == 2
 
 
+def test_a_fall_of_sensitivity_under_a_change_is_a_warning_and_a_limit(report: dict[str, Any], tmp_path: Path) -> None:
+    """An AUROC that holds hides it: a change may push every melanoma below the threshold and keep their order."""
+    changes = json.loads(json.dumps(report["robustness"]))
+    changes["policies"]["youden"]["sensitivity"]["value"] = 0.9
+    for change, sensitivity in zip(changes["changes"], (0.89, 0.6, 0.4, 0.9, 0.88, 0.87), strict=True):
+        change["policies"]["youden"]["sensitivity"]["value"] = sensitivity
+    told = "sensitivity at youden falls from 90% to 40% (blur, pixels: 4)."
+    fallen = {**report, "robustness": changes}
+    assert told in write(fallen, tmp_path)
+    assert told in " ".join(card(fallen, tmp_path).split())
+    for change in changes["changes"]:
+        change["policies"]["youden"]["sensitivity"]["value"] = 0.9
+    assert "missed under drawn changes" not in write(fallen, tmp_path) + card(fallen, tmp_path)
+
+
 def test_three_seeds_have_a_range(report: dict[str, Any], tmp_path: Path) -> None:
     runs = [{"run": name, "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed, name in enumerate("abc")]
     seeds = {"runs": runs, "figures": {"auroc": {"mean": 0.91, "least": 0.9, "greatest": 0.92}}}
@@ -255,18 +271,28 @@ def test_a_split_that_leaks_is_a_warning(report: dict[str, Any], tmp_path: Path)
     assert "every figure below is too good" in write(leaking, tmp_path)
 
 
+def test_a_run_without_a_source_is_called_one(report: dict[str, Any], tmp_path: Path) -> None:
+    run = {**report["run"], "config": {**report["run"]["config"], "without_source": "rosendahl"}}
+    without = {**report, "run": run}
+    text = write(without, tmp_path)
+    assert "without the source rosendahl" in text
+    assert "chosen without the images of rosendahl" in text
+    assert "without the images of the source `rosendahl`" in " ".join(card(without, tmp_path).split())
+
+
 def test_a_report_of_images_from_elsewhere(report: dict[str, Any], images: pd.DataFrame, tmp_path: Path) -> None:
     external = {
         **{name: report[name] for name in ("format", "created", "seconds", "run", "policies", "refused_policies")},
         "kind": "external",
-        "external": {**report["assessment"]["counts"], "name": "clinic", "lesions_given": False},
+        "external": {**report["assessment"]["counts"], "name": "clinic", "lesion_ids_missing": 40, "ages_set_aside": 2},
         "assessment": report["assessment"],
         "missed": report["missed"],
         "recalibrated": recalibrate(images),
     }
     text = write(external, tmp_path)
     assert "After recalibration" in text
-    assert "no column lesion_id" in text
+    assert "name no lesion_id for 40 of 40 images" in text
+    assert "2 ages in the labels that no person has" in text
     assert "was not opened" in text
     assert "Leakage check" not in text
 
@@ -315,6 +341,11 @@ def test_the_card_says_what_the_report_found_and_names_no_image(report: dict[str
 def test_a_run_without_an_evaluation_has_no_card(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="dermq-train evaluate"):
         card_of_run(tmp_path)
+
+
+def test_a_report_of_an_older_layout_is_refused_with_what_to_do(report: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has the layout 1\. Expected: layout 2; `dermq-train evaluate"):
+        card({**report, "format": 1}, tmp_path)
 
 
 def test_a_bundles_card_needs_its_manifest_only_and_says_more_with_the_report(report: dict[str, Any]) -> None:

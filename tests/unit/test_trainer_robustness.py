@@ -57,6 +57,14 @@ def test_a_vignette_darkens_the_corners_and_not_the_middle() -> None:
     assert np.array_equal(dark[70:80, 95:105], IMAGE[70:80, 95:105])
 
 
+@pytest.mark.parametrize("width", [150, 400])
+def test_a_vignette_is_seen_in_the_middle_square_however_wide_the_image(width: int) -> None:
+    dark = vignette(np.full((150, width, 3), 200, np.uint8), 0.9, np.random.default_rng(0))
+    square = dark[:, (width - 150) // 2 : (width + 150) // 2]
+    assert square[0, 0].max() < 30
+    assert square[75, 0].min() > 190
+
+
 def test_blur_takes_detail_and_jpeg_nearly_none_at_high_quality() -> None:
     rng = np.random.default_rng(0)
     assert blur(IMAGE, 4, rng).std() < IMAGE.std()

@@ -1,4 +1,4 @@
-"""Where it ends: robustness, coverage, seeds, engines, and every melanoma missed."""
+"""Where it ends: coverage, seeds, engines, and every melanoma missed."""
 
 from typing import Any
 
@@ -13,69 +13,9 @@ from trainer.report.document import (
     Section,
     Table,
     counted,
-    interval,
     number,
     percent,
 )
-
-
-def robustness(report: dict[str, Any]) -> Section:
-    """What made-up hair, rulers, ink, rims, blur and compression do."""
-    found = report["robustness"]
-    title = "Robustness"
-    if found is None:
-        return Section(name="robustness", title=title, blocks=(Paragraph(text="Not done: left out by --quick."),))
-    policy = next(iter(report["policies"]))
-    rows = [
-        (
-            f"{change['name']}, {change['unit']}: {change['strength']:g}",
-            interval(change["auroc"]),
-            _signed(change["auroc_difference"]),
-            percent(change["policies"][policy]["changed"]),
-            f"{change['policies'][policy]['melanomas_lost']} / {change['policies'][policy]['melanomas_gained']}",
-            f"{change['policies'][policy]['nevi_flagged']} / {change['policies'][policy]['nevi_unflagged']}",
-        )
-        for change in found["changes"]
-    ]
-    worst = min(found["changes"], key=lambda change: change["auroc"]["value"])
-    images = found["images"]
-    return Section(
-        name="robustness",
-        title=title,
-        blocks=(
-            Paragraph(
-                text=f"{images['melanoma']} melanoma and {images['nevus']} nevus images of the test split, drawn once, "
-                "were changed before preprocessing and scored again. The changes are drawn by a program and show a "
-                "direction; real hair and ink may do more or less. Unchanged, these images give an AUROC of "
-                f"{interval(found['auroc'])}."
-            ),
-            Plots(
-                plots=(
-                    Plot(
-                        source=plots.robustness(found["changes"], found["auroc"]["value"]),
-                        alternative=f"AUROC under each change. The lowest is {number(worst['auroc']['value'])}, with "
-                        f"{worst['name']} at {worst['strength']:g}; unchanged it is {number(found['auroc']['value'])}.",
-                        caption="AUROC with 95% interval, from the weak to the strong form of each change; the "
-                        "dotted line is without any.",
-                    ),
-                )
-            ),
-            Table(
-                caption=f"Changes to AUROC and to flags at {policy}",
-                head=(
-                    "Change",
-                    "AUROC",
-                    "Difference",
-                    "Flags changed",
-                    "Melanomas lost / gained",
-                    "Nevi flagged / no longer",
-                ),
-                rows=rows,
-                note="Ruler: length of the long ticks as a share of the shorter side. Vignette: clear part of half the "
-                "diagonal. Blur: standard deviation in pixels, where the shorter side has 450.",
-            ),
-        ),
-    )
 
 
 def coverage(report: dict[str, Any]) -> Section:
@@ -234,7 +174,3 @@ def _case(entry: dict[str, Any], policy: str, pictures: dict[str, str]) -> Case:
         title=entry["image_id"],
         lines=[line for line in lines if line],
     )
-
-
-def _signed(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"

@@ -27,7 +27,7 @@ def participants(report: dict[str, Any]) -> Section:
         for side in _SIDES
         if (part := flow["splits"].get(side)) is not None
     ]
-    kind = report["run"]["split_kind"]
+    kind, source = report["run"]["split_kind"], report["run"]["config"].get("without_source")
     lead = (
         "HAM10000 names lesions and no patients, so a lesion stands for a participant; two lesions of one person may "
         "be on two sides. Whole lesions were drawn, stratified by diagnosis."
@@ -49,6 +49,14 @@ def participants(report: dict[str, Any]) -> Section:
             sides=sides,
         )
     )
+    if source:
+        blocks.append(
+            Paragraph(
+                kind="warning",
+                text=f"This run was trained and its thresholds were chosen without the images of {source}; those that "
+                "stood on these sides are in the box of images not used. They are in the test split.",
+            )
+        )
     if report["run"]["config"]["classes"] == "seven":
         blocks.append(
             Paragraph(
@@ -73,13 +81,17 @@ def external_images(report: dict[str, Any]) -> Section:
         ),
         Table(caption="Images and lesions", head=("Class", "Lesions", "Images"), rows=rows),
     ]
-    if not external["lesions_given"]:
+    if missing := external["lesion_ids_missing"]:
         blocks.append(
             Paragraph(
                 kind="warning",
-                text="The labels have no column lesion_id, so each image counts as a lesion. If some show the same "
-                "lesion, the intervals are too narrow.",
+                text=f"The labels name no lesion_id for {missing:,} of {sum(external['images'].values()):,} images, "
+                "each of which counts as a lesion. If some show the same lesion, the intervals are too narrow.",
             )
+        )
+    if aside := external["ages_set_aside"]:
+        blocks.append(
+            Paragraph(text=f"{counted(aside, 'age')} in the labels that no person has: counted as unknown below.")
         )
     return Section(name="participants", title="Images", blocks=blocks)
 

@@ -216,24 +216,34 @@ def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, 
     return _address(figure)
 
 
-def robustness(changes: Sequence[dict[str, Any]], unchanged: float) -> str:
-    """AUROC under each change, from weak to strong."""
-    figure, axes = _figure(7.2, 3.4)
+def robustness(changes: Sequence[dict[str, Any]], unchanged: dict[str, Any], policy: str) -> str:
+    """Sensitivity and specificity at a policy under each change, from weak to strong.
+
+    Args:
+        changes: as `trainer.stress.stress` gives them.
+        unchanged: ``sensitivity`` and ``specificity`` without a change.
+        policy: name of the policy.
+    """
+    figure, axes = _figure(7.2, 3.6)
     with mpl.rc_context(_STYLE):
-        axes.axhline(unchanged, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         names = list(dict.fromkeys(change["name"] for change in changes))
-        for place, name in enumerate(names):
-            of_name = [change for change in changes if change["name"] == name]
-            for step, change in enumerate(of_name):
-                x = place + 0.22 * (step - (len(of_name) - 1) / 2)
-                estimate = change["auroc"]
-                axes.plot([x, x], [estimate["low"], estimate["high"]], color=MODEL, linewidth=1.5)
-                axes.plot(x, estimate["value"], "os^Dv"[step % 5], color=MODEL, markersize=5)
+        for share, colour, marker, aside in (("sensitivity", CASE, "o", -0.04), ("specificity", MODEL, "s", 0.04)):
+            axes.axhline(unchanged[share]["value"], color=colour, linewidth=1, linestyle=(0, (2, 3)))
+            for place, name in enumerate(names):
+                of_name = [change for change in changes if change["name"] == name]
+                estimates = [change["policies"][policy][share] for change in of_name]
+                x = [place + aside + 0.26 * (step - (len(of_name) - 1) / 2) for step in range(len(of_name))]
+                axes.plot(x, [estimate["value"] for estimate in estimates], color=colour, linewidth=0.8, alpha=0.6)
+                for at, estimate in zip(x, estimates, strict=True):
+                    axes.plot([at, at], [_end(estimate, "low"), _end(estimate, "high")], color=colour, linewidth=1.4)
+                    label = share if place == 0 and at == x[0] else None
+                    axes.plot(at, estimate["value"], marker, color=colour, markersize=4.5, linestyle="", label=label)
         axes.set_xticks(range(len(names)), names)
         axes.tick_params(axis="x", length=0, labelcolor=INK)
         axes.grid(axis="x", visible=False)
-        axes.set_ylabel("AUROC")
-        axes.set_ylim(top=1.0)
+        axes.set_ylabel("Share")
+        axes.set_ylim(0, 1.02)
+        axes.legend(loc="lower right", ncols=2)
     return _address(figure)
 
 

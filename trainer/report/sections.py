@@ -4,9 +4,10 @@ from typing import Any
 
 from trainer.report.document import Document, Key, Section, counted, interval, number, percent_interval
 from trainer.report.groups import other_diagnoses, seven_classes, sources, strata
-from trainer.report.limits import coverage, missed, parity, robustness, seeds
+from trainer.report.limits import coverage, missed, parity, seeds
 from trainer.report.participants import external_images, leakage, participants
 from trainer.report.performance import calibration, decision, discrimination, policies, predictive, recalibrated
+from trainer.report.robustness import robustness
 
 _WARNING = (
     "Research only, not a medical device. A low score means a lower priority in a worklist and nothing else: it is no "
@@ -48,7 +49,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         title=f"Run {run['name']} on {what}",
         subtitle=(
             f"Melanoma against nevus on dermoscopic images. {config['backbone']}, {config['size']} x {config['size']} "
-            f"pixels, trained on {config['classes']} classes{_taught(run)}, {_seeds_of(run)}. "
+            f"pixels, trained on {config['classes']} classes{_taught(run)}{_without(run)}, {_seeds_of(run)}. "
             f"Made {report['created'][:10]}."
         ),
         warning=_WARNING,
@@ -61,6 +62,11 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
 def _taught(run: dict[str, Any]) -> str:
     teachers = run.get("teachers")
     return f", taught by {counted(len(teachers), 'run')}" if teachers else ""
+
+
+def _without(run: dict[str, Any]) -> str:
+    source = run["config"].get("without_source")
+    return f", without the source {source}" if source else ""
 
 
 def _seeds_of(run: dict[str, Any]) -> str:
