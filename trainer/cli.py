@@ -196,11 +196,11 @@ def evaluate(
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
-        from trainer.external import evaluate_external
+        from trainer.external import evaluate_external, external_folder
 
         judged = evaluate_external(run, external, labels, pictures=not without_pictures)["assessment"]["images"]
         _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
-        click.echo(f"All figures: {run / f'external-{external.resolve().name}' / 'report.html'}")
+        click.echo(f"All figures: {external_folder(run, external) / 'report.html'}")
         return
     if dataset is None:
         raise click.UsageError("Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000.")

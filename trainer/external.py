@@ -4,6 +4,7 @@ Recalibration is cross-fitted: every image is judged by a calibration and thresh
 so the figures after it are not flattered by it.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,7 +21,9 @@ from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import fit_platt
 from trainer.missed import missed_melanomas
 from trainer.policies import BOOTSTRAP_SEED, choose_thresholds
-from trainer.strata import share_of
+from trainer.report_file import REPORT_FORMAT
+from trainer.splits import read_manifest
+from trainer.strata import OLDEST, share_of
 
 #: Parts of a cross-fit; fewer when a class has fewer lesions.
 FOLDS = 5
@@ -30,6 +33,8 @@ OPTIONAL = ("lesion_id", "age", "sex", "site")
 _LABELS = {"melanoma": 1, "nevus": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 #: Names given in an error; the rest are counted.
 _NAMED = 10
+#: Holds the folder that a report is about; it stays on this machine.
+_SOURCE = "folder.txt"
 
 
 def read_external(folder: Path, labels: Path) -> pd.DataFrame:
@@ -38,11 +43,12 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     Args:
         folder: holds the images.
         labels: CSV with ``image`` (file name, relative to the folder), ``label`` (melanoma or nevus, or 1 or 0), and
-            perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. Without ``lesion_id`` each image is a lesion.
+            perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. An image without ``lesion_id`` is a lesion.
 
     Returns:
-        Rows with ``image_id``, ``lesion_id``, ``label`` (1 or 0), ``path``, and the optional columns under HAM10000's
-        names.
+        Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``label`` (1 or 0),
+        ``path``, the optional columns under HAM10000's names, and with ages ``age_set_aside``: whether one was given
+        that no person has, or that is no number.
 
     Raises:
         FileNotFoundError: the folder, the CSV or an image is missing; the first images are named.
@@ -82,17 +88,24 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"Received: {labels.name} with {len(absent)} of {len(rows)} images that are not in {folder}: "
             f"{_some(absent)}. Expected: file names relative to the folder, endings included."
         )
+    # A blank would make two lesions of one.
+    named = rows["lesion_id"].fillna("").str.strip() if "lesion_id" in rows else pd.Series("", index=rows.index)
     images = pd.DataFrame(
         {
             "image_id": rows["image"],
-            "lesion_id": rows["lesion_id"].fillna(rows["image"]) if "lesion_id" in rows else rows["image"],
+            "lesion_id": named.where(named != "", rows["image"]),
+            "lesion_given": named != "",
             "label": read.map(_LABELS).astype(int),
             "path": [str(folder / name) for name in rows["image"]],
         }
     )
-    for theirs, ours in (("age", "age"), ("sex", "sex"), ("site", "localization")):
+    if "age" in rows:
+        ages = pd.to_numeric(rows["age"], errors="coerce")
+        images["age"] = ages.where(ages.between(0, OLDEST))
+        images["age_set_aside"] = images["age"].isna() & (rows["age"].fillna("").str.strip() != "")
+    for theirs, ours in (("sex", "sex"), ("site", "localization")):
         if theirs in rows:
-            images[ours] = pd.to_numeric(rows[theirs], errors="coerce") if theirs == "age" else rows[theirs]
+            images[ours] = rows[theirs]
     found = counts(images)["images"]
     if not (found["melanoma"] and found["nevus"]):
         raise ValueError(
@@ -107,10 +120,51 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     return images
 
 
+def refuse_own(images: pd.DataFrame, run: Path) -> None:
+    """Refuse images of the run's own data set: they are no images from elsewhere.
+
+    Known by their names, without folder and ending; a copy under another name is not found.
+
+    Args:
+        images: as `read_external` gives them.
+        run: the run folder.
+
+    Raises:
+        ValueError: counts and names them, with the side of the split that they are on.
+    """
+    manifest = read_manifest(run)
+    side = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
+    if own := [(name, side[stem]) for name in images["image_id"] if (stem := Path(name).stem) in side]:
+        raise ValueError(
+            f"Received: {len(own)} of {len(images)} images with names of the run's own data set: "
+            f"{_some([f'{name} ({split})' for name, split in own])}. Expected: images that run {run.name} has never "
+            "seen; on its own it was trained, or its thresholds were chosen, or they are its sealed test split."
+        )
+
+
+def external_folder(run: Path, folder: Path) -> Path:
+    """Where the report on a folder of images goes: ``external-<its name>``, numbered when that is another folder's.
+
+    Args:
+        run: the run folder.
+        folder: holds the images.
+    """
+    source, name = str(folder.resolve()), f"external-{folder.resolve().name}"
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(run / name for name in names if _source_of(run / name) in (None, source))
+
+
+def _source_of(target: Path) -> str | None:
+    """The folder that a report is about; None where there is no report yet, empty where it is not known."""
+    if not target.exists():
+        return None
+    return (target / _SOURCE).read_text() if (target / _SOURCE).is_file() else ""
+
+
 def evaluate_external(run: Path, folder: Path, labels: Path, *, pictures: bool = True) -> dict[str, Any]:
     """Judge a run on images from elsewhere, and write ``report.json`` and ``report.html``.
 
-    The test split stays sealed. The report goes to ``external-<name of the folder>`` in the run folder.
+    The test split stays sealed. The report goes to `external_folder`, with ``scored.csv`` beside it.
 
     Args:
         run: the run folder.
@@ -123,16 +177,22 @@ def evaluate_external(run: Path, folder: Path, labels: Path, *, pictures: bool =
 
     Raises:
         FileNotFoundError: see `read_external`, or the run is not finished.
-        ValueError: see `read_external`.
+        ValueError: see `read_external` and `refuse_own`.
     """
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
-    from trainer.evaluate import REPORT_FORMAT, describe_run, load_frozen
+    refuse_own(images, run)
+    from trainer.evaluate import describe_run, load_frozen
     from trainer.report import write_report
 
     started = time.monotonic()
     frozen = load_frozen(run)
     scored, _ = frozen.score(images)
+    target = external_folder(run, folder)
+    target.mkdir(exist_ok=True)
+    (target / _SOURCE).write_text(str(folder.resolve()))
+    # Before any figure is computed: the scores took longest.
+    scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
     report: dict[str, Any] = {
         "format": REPORT_FORMAT,
         "kind": "external",
@@ -141,7 +201,8 @@ def evaluate_external(run: Path, folder: Path, labels: Path, *, pictures: bool =
         "external": {
             "name": folder.name,
             **counts(scored),
-            "lesions_given": "lesion_id" in pd.read_csv(labels, nrows=0),
+            "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
+            "ages_set_aside": int(scored["age_set_aside"].sum()) if "age_set_aside" in scored else 0,
         },
         "policies": {name: policy.model_dump() for name, policy in frozen.thresholds.items()},
         "refused_policies": frozen.policies.refused,
@@ -150,9 +211,6 @@ def evaluate_external(run: Path, folder: Path, labels: Path, *, pictures: bool =
         "missed": missed_melanomas(scored, frozen.thresholds),
     }
     report["seconds"] = round(time.monotonic() - started)
-    target = run / f"external-{folder.resolve().name}"
-    target.mkdir(exist_ok=True)
-    scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
     paths = dict(zip(scored["image_id"], scored["path"], strict=True)) if pictures else {}
     write_report(report, target, {str(name): Path(path) for name, path in paths.items()})
     return report

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.cli import main
-from trainer.external import read_external, recalibrate
+from trainer.external import external_folder, read_external, recalibrate, refuse_own
+from trainer.splits import write_manifest
 
 
 @pytest.fixture
@@ -48,6 +49,43 @@ def test_optional_columns_are_taken_under_our_names(folder: Path) -> None:
     assert rows["lesion_id"].tolist() == ["7", "8"]
     assert rows["age"].fillna(-1).tolist() == [50, -1]
     assert rows["localization"].tolist() == ["back", "face"]
+    assert rows["age_set_aside"].tolist() == [False, True]
+
+
+def test_an_age_that_no_person_has_is_not_known_and_counted(folder: Path) -> None:
+    """A year of birth in the column of ages ended the whole evaluation in a traceback."""
+    rows = read_external(folder, labels(folder, "image,label,age\na.jpg,1,1975\nb.jpg,0,-3\nsub/c.png,0,\n"))
+    assert rows["age"].isna().all()
+    assert rows["age_set_aside"].tolist() == [True, True, False]
+
+
+def test_a_blank_beside_a_lesion_id_makes_no_second_lesion(folder: Path) -> None:
+    rows = read_external(folder, labels(folder, "image,label,lesion_id\na.jpg,1,7 \nb.jpg,0,  \nsub/c.png,1, 7\n"))
+    assert rows["lesion_id"].tolist() == ["7", "b.jpg", "7"]
+    assert rows["lesion_given"].tolist() == [True, False, True]
+
+
+def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    sides = {"a": "train", "c": "test", "z": "test"}
+    rows = pd.DataFrame({"image_id": list(sides), "lesion_id": list(sides), "dx": "nv", "split": list(sides.values())})
+    write_manifest(rows, run, 1)
+    images = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\nsub/c.png,0\n"))
+    with pytest.raises(ValueError, match=r"2 of 3 images .*: a\.jpg \(train\), sub/c\.png \(test\)\. Expected: "):
+        refuse_own(images, run)
+    refuse_own(images[images["image_id"] == "b.jpg"], run)
+
+
+def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
+    first, second = tmp_path / "vienna" / "images", tmp_path / "queensland" / "images"
+    targets = []
+    for folder in (first, second, first):
+        target = external_folder(tmp_path, folder)
+        target.mkdir(exist_ok=True)
+        (target / "folder.txt").write_text(str(folder))
+        targets.append(target.name)
+    assert targets == ["external-images", "external-images-2", "external-images"]
 
 
 @pytest.mark.parametrize(
