@@ -76,11 +76,7 @@ def _average(
 ) -> float:
     everything, _ = read_surveyed(dataset, cache, config)
     described = RunFolder(members[0]).described()
-    if (found := data_sha256(everything)) != described["data"]["sha256"]:
-        raise RunError(
-            f"The runs were trained on other data: their SHA-256 was {described['data']['sha256']}, now it is {found}. "
-            "Pass the data set that they were trained on."
-        )
+    RunFolder(members[0]).check_data(data_sha256(everything))
     keras.utils.set_random_seed(config.seed)
     classifier = build_network(config)
     classifier.scoring.set_weights(_mean_weights(classifier, members))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.ham10000 import DatasetError
+from trainer.survey import digests
 from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage, decode
 from worker.images.opencv import cv2
@@ -72,9 +73,9 @@ def load_canvases(paths: Sequence[Path], cache: Path, size: int) -> npt.NDArray[
         DatasetError: a file cannot be decoded; names it.
         OSError: a file cannot be read.
     """
-    identity = [[path.name, path.stat().st_size] for path in paths]
     height, width = canvas_shape(size)
-    key = hashlib.sha256(json.dumps([identity, height, width]).encode()).hexdigest()[:16]
+    # By content: a corrected copy of an image may have the old one's name and size.
+    key = hashlib.sha256(json.dumps([digests(paths), height, width]).encode()).hexdigest()[:16]
     target = cache / f"canvases-{key}.npy"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)

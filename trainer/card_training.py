@@ -5,6 +5,8 @@ from typing import Any
 from trainer.config import FitConfig
 from trainer.run_folder import lineage
 
+_KEPT = {"best": "the epoch with the greatest validation AUC", "last": "the last epoch"}
+
 
 def first_weights(run: dict[str, Any]) -> str | None:
     """Where the backbone's weights came from before any of the runs; None for a run that did not note it.
@@ -66,8 +68,8 @@ def _step(run: dict[str, Any], begin: str) -> str:
     text = (
         f"{begin} at {config.size} pixels: {head}{layers}, {draws}; {loss}; batch normalisation "
         f"{config.batch_normalisation}; AdamW, peak rate {config.learning_rate:g}, cosine decay, weight decay "
-        f"{config.weight_decay:g}, moving average of the weights {config.ema_momentum:g}; the epoch with the "
-        "greatest validation AUC was kept; "
+        f"{config.weight_decay:g}, moving average of the weights {config.ema_momentum:g}; {_KEPT[config.keep]} "
+        "was kept; "
     )
     if members := run.get("averaged"):
         anew = ", batch normalisation's statistics taken anew" if config.batch_normalisation == "trained" else ""

@@ -28,8 +28,8 @@ class Progress:
 
     Args:
         epoch: epochs completed.
-        best_auc: greatest validation AUC so far, minus infinity before the first epoch.
-        best_epoch: number of the epoch that had it, counted from 1; 0 before the first.
+        best_auc: validation AUC of the epoch that is kept, minus infinity before the first.
+        best_epoch: its number, counted from 1; 0 before the first.
         history: a row for each completed epoch, as in ``history.csv``.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 from trainer.atomic import write_text
 
 #: What runs did that were made before there was a setting for it, where that is not today's default.
-_BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0, "artefacts": 0.0}
+_BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}
 #: A setting of older runs with seven classes, now `sampling_power`, and its value that drew all alike.
 _SHARE_OF_TWO, _ALL_ALIKE = "share_of_two", 2 / 7
 
@@ -31,6 +31,8 @@ class FitConfig:
         head_epochs: epochs of the first stage, in which the head alone is trained; 0 leaves it out.
         head_learning_rate: constant rate of the first stage.
         epochs: of the fine-tuning; with two classes passes over the training melanomas, with seven rounds of `draws`.
+        keep: the epoch that the model is taken from: ``best`` by validation AUC, or the ``last``, whose choice owes
+            nothing to the validation images; with artefacts ``best`` may be one that has learned little of them.
         patience: epochs of fine-tuning without a greater validation AUC after which it ends; 0 goes through all.
         unfreeze_last: layers at the end of the backbone that are fine-tuned; -1 means all, 0 none.
         draws: images in an epoch, with seven classes.
@@ -48,8 +50,8 @@ class FitConfig:
         alpha: weight of the melanoma class in the focal loss; 1 - alpha is the nevi's. Not with teachers either.
         mixup: alpha of the blending of training images in pairs (Zhang et al., 2018), with seven classes or with
             teachers; 0 for none.
-        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on a training image; with 0 a
-            melanoma under hair is missed.
+        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on a training image; without,
+            a melanoma under hair is missed.
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
             teachers.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
@@ -71,7 +73,8 @@ class FitConfig:
     size: int = 224
     head_epochs: int = 0
     head_learning_rate: float = 1e-3
-    epochs: int = 18
+    epochs: int = 30
+    keep: str = "best"
     patience: int = 0
     unfreeze_last: int = -1
     draws: int = 3500
@@ -86,7 +89,7 @@ class FitConfig:
     gamma: float = 2.0
     alpha: float = 0.25
     mixup: float = 0.0
-    artefacts: float = 0.5
+    artefacts: float = 0.0
     label_smoothing: float = 0.05
     split: str = "lesion-disjoint"
     split_seed: int = 20181
@@ -101,6 +104,7 @@ class FitConfig:
             ("classes", ("two", "seven")),
             ("split", ("lesion-disjoint", "random-images")),
             ("batch_normalisation", ("frozen", "trained")),
+            ("keep", ("best", "last")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -122,6 +126,11 @@ class FitConfig:
                 raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: at least {least}.")
         if self.head_epochs + self.epochs < 1:
             raise ValueError("Received: head_epochs=0 and epochs=0. Expected: at least one epoch.")
+        if self.keep == "last" and self.patience:
+            raise ValueError(
+                f"Received: patience={self.patience} with keep='last'. Expected: one of them; which epoch is the last "
+                "would be chosen on validation."
+            )
         if not 0 <= self.sampling_power <= 1:
             raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if not 0 <= self.proven_nevi < 1:

@@ -37,10 +37,12 @@ from trainer.parts import in_parts
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
 from trainer.report import write_report
 from trainer.report_file import REPORT_FORMAT
+from trainer.run_folder import RunFolder
 from trainer.seven_classes import describe_classes, probability_columns
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, images_with_split, split_kind
 from trainer.strata import as_json, describe, share_of
 from trainer.stress import other_diagnoses, stress
+from trainer.survey import data_sha256, digests
 from worker.bundle import Calibration, PolicyThreshold
 from worker.images.preprocess import Preprocessing
 
@@ -142,6 +144,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
 
     Raises:
         SplitError: the manifest was changed since the run began.
+        RunError: the run was begun with other data.
         FileNotFoundError: the run, or one to compare with, is not finished.
         ValueError: a run or bundle to compare with does not fit this run.
     """
@@ -149,6 +152,8 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     started = time.monotonic()
     frozen = load_frozen(run)
     everything = read_ham10000(dataset)
+    everything = everything.assign(sha256=digests([Path(path) for path in everything["path"]]))
+    RunFolder(run).check_data(data_sha256(everything))
     with_split = images_with_split(everything, run)
     split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
     # What does not fit is refused before the test split is opened.
@@ -162,7 +167,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split
     options.say("Scoring the test images")
     test, inputs = frozen.score(melanoma_or_nevus(used[used["split"] == TEST]))
-    test.drop(columns="path").to_csv(run / "test.csv", index=False)
+    test.drop(columns=["path", "sha256"]).to_csv(run / "test.csv", index=False)
     metrics = measure(test, frozen.thresholds, kind=split_kind(run))
     (run / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
 

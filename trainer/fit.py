@@ -243,14 +243,8 @@ def _begin(
 
 def _go_on(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Console) -> pd.DataFrame:
     """Take the split of the interrupted run, if the data are still the same."""
-    described = folder.described()
-    recorded, found = described["data"]["sha256"], data_sha256(everything)
-    if found != recorded:
-        raise RunError(
-            f"The run in {folder.path} was begun with other data: their SHA-256 was {recorded}, now it is {found}. "
-            "Pass the data set that it was begun with, or choose another folder."
-        )
-    if (digest := manifest_sha256(read_manifest(folder.path))) != described["split_sha256"]:
+    folder.check_data(data_sha256(everything))
+    if (digest := manifest_sha256(read_manifest(folder.path))) != folder.described()["split_sha256"]:
         raise RunError(f"The split of {folder.path} was exchanged since the run began: it has SHA-256 {digest}.")
     folder.log(f"gone on after epoch {epoch}")
     console.print(f"Going on after epoch {epoch}.")
@@ -308,6 +302,7 @@ def _train(
                 predict=lambda scoring: predict(scoring, inputs),
                 loss=validation_loss,
                 labels=labels,
+                keep_last=config.keep == "last",
                 patience=config.patience if stage is stages[-1] else 0,
             )
             with fused_batch_normalisation(classifier.trained):

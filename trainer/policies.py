@@ -26,8 +26,8 @@ YOUDEN = "youden"
 SENSITIVITIES = (0.95, 0.90, 0.85)
 #: What the bound of a proven sensitivity does not cover, for report and card.
 BOUND_CAVEAT = (
-    "The bound takes the model as given, but the same lesions chose which epoch was kept: it is somewhat too good, and "
-    "the test results say what came of it."
+    "The bound takes the model as given, but the same lesions chose which epoch or which run was kept: it is somewhat "
+    "too good, and the test results say what came of it."
 )
 #: Seed of every resampling; fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260

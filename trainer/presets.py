@@ -26,7 +26,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_momentum": 0.0,
         "gamma": 2.0,
         "alpha": 0.25,
-        "artefacts": 0.0,
         "split": "random-images",
         "near_duplicates": -1,
     },

@@ -10,7 +10,9 @@ import pandas as pd
 from trainer.canvas import load_inputs
 from trainer.config import FitConfig
 from trainer.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
+from trainer.run_folder import RunFolder
 from trainer.splits import images_with_split
+from trainer.survey import data_sha256, digests
 from worker.images.preprocess import Preprocessing
 
 Inputs = npt.NDArray[np.uint8]
@@ -34,7 +36,8 @@ class RealImages:
 
         Raises:
             DatasetError: an image cannot be decoded; names it.
-            SplitError: the data set is not the run's, or its manifest was changed.
+            RunError: the data set is not the run's.
+            SplitError: the run's manifest was changed.
         """
         if side not in self._loaded:
             paths = [Path(path) for path in self._rows(side)["path"]]
@@ -57,5 +60,8 @@ class RealImages:
 
     @cached_property
     def _everything(self) -> pd.DataFrame:
-        images = images_with_split(read_ham10000(self._dataset), self._run)
+        everything = read_ham10000(self._dataset)
+        everything = everything.assign(sha256=digests([Path(path) for path in everything["path"]]))
+        RunFolder(self._run).check_data(data_sha256(everything))
+        images = images_with_split(everything, self._run)
         return images if self._config.classes == "seven" else melanoma_or_nevus(images)

@@ -106,6 +106,12 @@ class RunFolder:
                 f"The run in {self.path} was begun by code that trains otherwise (recipe {found}, this is {RECIPE}). "
                 "Go on with that version, or choose another folder."
             )
+        begun, here = self.described().get("versions", {}).get("backend"), keras.config.backend()
+        if begun not in (None, here):
+            raise RunError(
+                f"The run in {self.path} was begun on Keras' backend {begun}, this is {here}: its dropout draws other "
+                f"numbers. Go on with KERAS_BACKEND={begun}, or choose another folder."
+            )
         recorded = FitConfig.read(self.path)
         if different := recorded.differences(config):
             listed = "\n".join(
@@ -115,6 +121,22 @@ class RunFolder:
             raise RunError(
                 f"The run in {self.path} was begun with other settings:\n{listed}\n"
                 "Go on with its settings, or choose another folder."
+            )
+
+    def check_data(self, found: str) -> None:
+        """Refuse another data set than the run's; runs from before it was recorded take any.
+
+        Args:
+            found: `trainer.survey.data_sha256` of the data set at hand.
+
+        Raises:
+            RunError: it is another.
+        """
+        recorded = self.described().get("data", {}).get("sha256", found)
+        if found != recorded:
+            raise RunError(
+                f"The run in {self.path} was begun with other data: their SHA-256 was {recorded}, now it is {found}. "
+                "Pass the data set that it was begun with, or choose another run."
             )
 
     def begin(self, config: FitConfig, described: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from trainer.atomic import replace_file
 from trainer.ham10000 import DatasetError
+from worker.bundle import sha256_of
 from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage, decode
 from worker.images.opencv import cv2
@@ -78,6 +79,16 @@ def survey(paths: Sequence[Path], cache: Path) -> Survey:
         thumbnails=np.stack([thumbnail for _, thumbnail, _ in seen]),
         faults=[fault for _, _, fault in seen],
     )
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file, in hexadecimal.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(sha256_of, paths))
 
 
 def refuse_faults(images: pd.DataFrame) -> None:

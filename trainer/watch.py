@@ -30,7 +30,7 @@ Loss = Callable[[npt.NDArray[np.float64]], float | None]
 
 
 class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the epoch with the greatest validation AUC, of the averaged weights where the optimizer averages.
+    """Keeps the best epoch by validation AUC, or the last, with the averaged weights where the optimizer averages.
 
     The order of the writes makes a kill harmless at any moment: the weights of a new best epoch go into a file of
     their own; then the checkpoint says that they are the best; only then they replace ``best.weights.h5``. Whatever is
@@ -44,6 +44,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         predict: the validation images' probabilities.
         loss: of them.
         labels: of the validation images, (n,), 1 for melanoma.
+        keep_last: whether every epoch takes the place of the one before, in place of a better one.
         patience: epochs without a better one after which the stage ends; 0 for never.
     """
 
@@ -57,11 +58,13 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         predict: Predict,
         loss: Loss,
         labels: npt.NDArray[np.int64],
+        keep_last: bool = False,
         patience: int = 0,
     ) -> None:
         super().__init__()
         self._classifier, self._stage, self._folder = classifier, stage, folder
         self._predict, self._loss, self._labels, self._patience = predict, loss, labels, patience
+        self._keep_last = keep_last
         self._drawn = time.monotonic()
         self.progress = progress
 
@@ -73,7 +76,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         trained.optimizer.finalize_variable_values(trained.trainable_variables)
         probabilities = self._predict(self._classifier.scoring)
         auc = float(roc_auc_score(self._labels, probabilities))
-        better = auc > progress.best_auc
+        better = self._keep_last or auc > progress.best_auc
         progress.epoch = epoch + 1
         if better:
             progress.best_auc, progress.best_epoch = auc, epoch + 1
@@ -112,7 +115,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         write_text(self._folder.history, table.getvalue())
         self._folder.log(
             f"epoch {epoch + 1} ({self._stage.name}): loss {loss:.4f}, validation AUC {auc:.4f}"
-            + (", the best so far" if better else "")
+            + (", the best so far" if better and not self._keep_last else "")
         )
         if time.monotonic() - self._drawn > _DRAW_EVERY:
             draw_curves(self.progress.history, self._folder.curves)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,9 @@ def test_the_test_split_is_measured_and_its_opening_logged(run: Path) -> None:
     test = pd.read_csv(run / "test.csv")
     assert set(test["split"]) == {"test"}
     assert metrics["images"] == {"melanoma": int(test["label"].sum()), "nevus": int((1 - test["label"]).sum())}
-    assert 0 <= metrics["auroc"]["low"] <= metrics["auroc"]["value"] <= metrics["auroc"]["high"] <= 1
+    auroc = metrics["auroc"]
+    # Classes that are perfectly separated have no interval.
+    assert auroc["value"] == 1 if auroc["low"] is None else 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
     # Typical and atypical lesions look so different that a network which learns at all tells them apart.
     assert metrics["auroc"]["value"] > 0.8
     assert (run / "test-openings.log").read_text().count("evaluate") == 1
@@ -93,6 +96,24 @@ def test_the_report_of_the_run_is_complete_and_loads_nothing(run: Path) -> None:
     assert "Every missed melanoma" in page
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
     assert str(run.parent) not in page
+
+
+def test_other_data_than_the_runs_are_refused_before_the_test_split_is_opened(
+    dataset: Path, run: Path, tmp_path: Path
+) -> None:
+    from trainer.cli import main
+
+    changed = tmp_path / "changed"
+    shutil.copytree(dataset, changed)
+    one, other = sorted(changed.rglob("*.jpg"))[:2]
+    one.write_bytes(other.read_bytes())
+    openings = (run / "test-openings.log").read_text()
+    for command in (["evaluate", str(run)], ["export", str(run), str(tmp_path / "bundle"), "--version", "9"]):
+        done = CliRunner().invoke(main, [*command, "--dataset", str(changed)])
+        assert done.exit_code == 2
+        assert "was begun with other data" in done.stderr
+    assert (run / "test-openings.log").read_text() == openings
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, tmp_path: Path) -> None:

@@ -30,3 +30,12 @@ def test_each_size_of_input_has_a_map_of_its_own(tmp_path: Path) -> None:
     for size in (32, 64, 32):
         assert load_canvases(paths, tmp_path / "cache", size).shape == (2, *canvas_shape(size), 3)
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_another_picture_under_the_old_name_is_decoded_anew(tmp_path: Path) -> None:
+    path = tmp_path / "ISIC_1.bmp"
+    path.write_bytes(encode(draw_lesion(1, width=120, height=90), ".bmp"))
+    first, size = np.array(load_canvases([path], tmp_path / "cache", 32)), path.stat().st_size
+    path.write_bytes(encode(draw_lesion(2, width=120, height=90), ".bmp"))
+    assert path.stat().st_size == size
+    assert not np.array_equal(load_canvases([path], tmp_path / "cache", 32), first)

@@ -211,6 +211,20 @@ def test_other_data_are_refused(dataset: Path, tmp_path: Path, interrupted: Path
         fit(changed, interrupted, tmp_path / "cache", CONFIG)
 
 
+def test_another_backend_of_keras_is_refused(
+    dataset: Path, tmp_path: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dropout draws other numbers: the run would end with weights that neither backend gives by itself."""
+    import keras
+
+    from trainer.fit import fit
+    from trainer.run_folder import RunError
+
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(RunError, match=r"begun on Keras' backend tensorflow, this is jax.*KERAS_BACKEND=tensorflow"):
+        fit(dataset, interrupted, tmp_path / "cache", CONFIG)
+
+
 def test_a_folder_in_use_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
     from trainer.fit import fit
     from trainer.run_folder import RunError, RunFolder
