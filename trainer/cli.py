@@ -231,6 +231,33 @@ def _print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -
 
 @main.command()
 @click.argument("run", type=_FOLDER)
+@_DATASET
+def stress(run: Path, dataset: Path) -> None:
+    """Draw hair, rulers, ink, rims, blur and compression on validation images, and say what RUN makes of them.
+
+    The test split stays sealed, so runs may be chosen by this. Everything goes into robustness.json.
+
+    \b
+    dermq-train stress runs/first
+    """
+    from trainer.stress_validation import stress_validation
+
+    found = stress_validation(dataset, run)
+    policy = next(iter(found["policies"]))
+    click.echo(f"At {policy}, {found['images']['melanoma']} melanoma and {found['images']['nevus']} nevus images:")
+    click.echo(f"{'':24}  sensitivity  specificity  AUC")
+    unchanged = {"name": "unchanged", "policies": found["policies"], "auroc": found["auroc"]}
+    for change in (unchanged, *found["changes"]):
+        name = change["name"] + (f", {change['unit']}: {change['strength']:g}" if "unit" in change else "")
+        at = change["policies"][policy]
+        click.echo(
+            f"{name:24}  {at['sensitivity']['value']:11.3f}  {at['specificity']['value']:11.3f}  "
+            f"{change['auroc']['value']:.3f}"
+        )
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
 @click.option("--out", type=_FOLDER, help="File to write; without it the card goes to standard output.")
 def card(run: Path, out: Path | None) -> None:
     """Write the model card of RUN, from the figures that its evaluation left.

@@ -27,7 +27,7 @@ from trainer.config import FitConfig
 from trainer.discrimination import auroc, average_precision
 from trainer.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
 from trainer.fit import PREDICT_BATCH, first_lesions
-from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus, read_ham10000
+from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
 from trainer.leakage import check_leakage
 from trainer.look import look_at
 from trainer.missed import missed_melanomas
@@ -35,14 +35,13 @@ from trainer.openings import log_opening, openings_of
 from trainer.other_runs import check_seeds, compare_seeds, require_same_recipe, sources_left_out
 from trainer.parts import in_parts
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
+from trainer.real_images import read_images_of
 from trainer.report import write_report
 from trainer.report_file import REPORT_FORMAT
-from trainer.run_folder import RunFolder
 from trainer.seven_classes import describe_classes, probability_columns
-from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, images_with_split, split_kind
+from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, split_kind
 from trainer.strata import as_json, describe, share_of
 from trainer.stress import other_diagnoses, stress
-from trainer.survey import data_sha256, digests
 from worker.bundle import Calibration, PolicyThreshold
 from worker.images.preprocess import Preprocessing
 
@@ -151,17 +150,14 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     options = options or EvaluationOptions()
     started = time.monotonic()
     frozen = load_frozen(run)
-    everything = read_ham10000(dataset)
-    everything = everything.assign(sha256=digests([Path(path) for path in everything["path"]]))
-    RunFolder(run).check_data(data_sha256(everything))
-    with_split = images_with_split(everything, run)
+    with_split = read_images_of(run, dataset)
     split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
     # What does not fit is refused before the test split is opened.
     other_engine = _other_engine(frozen, options, split_sha256)
     for folder in options.also:
         require_same_recipe(run, folder)
     check_seeds(run, options.seeds)
-    left_out = {folder: sources_left_out(everything, folder) for folder in options.also}
+    left_out = {folder: sources_left_out(with_split, folder) for folder in options.also}
     log_opening(run, "evaluate")
 
     used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split

@@ -18,6 +18,24 @@ from worker.images.preprocess import Preprocessing
 Inputs = npt.NDArray[np.uint8]
 
 
+def read_images_of(run: Path, dataset: Path) -> pd.DataFrame:
+    """The data set with each image's SHA-256 and its side of a run's split.
+
+    Args:
+        run: the run folder.
+        dataset: the HAM10000 folder.
+
+    Raises:
+        DatasetError: the data set is not as published.
+        RunError: it is not the run's.
+        SplitError: the run's manifest was changed.
+    """
+    everything = read_ham10000(dataset)
+    everything = everything.assign(sha256=digests([Path(path) for path in everything["path"]]))
+    RunFolder(run).check_data(data_sha256(everything))
+    return images_with_split(everything, run)
+
+
 class RealImages:
     """Model inputs of a run's sides: of all diagnoses that the run was trained on.
 
@@ -60,8 +78,5 @@ class RealImages:
 
     @cached_property
     def _everything(self) -> pd.DataFrame:
-        everything = read_ham10000(self._dataset)
-        everything = everything.assign(sha256=digests([Path(path) for path in everything["path"]]))
-        RunFolder(self._run).check_data(data_sha256(everything))
-        images = images_with_split(everything, self._run)
+        images = read_images_of(self._run, self._dataset)
         return images if self._config.classes == "seven" else melanoma_or_nevus(images)

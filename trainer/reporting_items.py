@@ -8,6 +8,8 @@ given as topics in our own words, without its text. Neither is a score: an answe
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.run_folder import lineage
+
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
@@ -127,6 +129,8 @@ def clear_derm(report: dict[str, Any] | None) -> list[Item]:
     robustness = "Robustness, with made-up artefacts; real ones are not marked in HAM10000"
     if report is None or report["robustness"] is None:
         robustness = "Not done in this evaluation"
+    drawn = report is not None and any(step["config"].get("artefacts") for step in lineage(report["run"]))
+    synthetic = "Artefacts drawn on training images, see Model" if drawn else "None in training"
     others = "Other diagnoses" if report and report["other_diagnoses"] else "Not done in this evaluation"
     groups = "Groups" if report else "Not done: no report of an evaluation was at hand"
     data, technique, assessment, application = "Data", "Technique", "Technical assessment", "Application"
@@ -136,7 +140,7 @@ def clear_derm(report: dict[str, Any] | None) -> list[Item]:
             (data, "Artefacts in images", robustness),
             (data, "Technical details of acquisition", "Data: by source only; cameras are not recorded by image"),
             (data, "Preprocessing", "Model"),
-            (data, "Synthetic images", "None in training; made-up artefacts in Robustness; made-up reference images"),
+            (data, "Synthetic images", f"{synthetic}; made-up artefacts in Robustness; made-up reference images"),
             (data, "Public images referenced", "Data"),
             (
                 data,

@@ -116,6 +116,22 @@ def test_other_data_than_the_runs_are_refused_before_the_test_split_is_opened(
     assert not (tmp_path / "bundle").exists()
 
 
+def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed(dataset: Path, run: Path) -> None:
+    openings = (run / "test-openings.log").read_text()
+    done = _train(dataset, "stress", str(run))
+    found = json.loads((run / "robustness.json").read_text())
+    validation = pd.read_csv(run / "validation.csv")
+    assert found["images"] == {
+        "melanoma": int(validation["label"].sum()),
+        "nevus": int((1 - validation["label"]).sum()),
+    }
+    # Unchanged, the converted model gives what the thresholds were chosen on.
+    assert found["policies"]["youden"]["sensitivity"]["value"] > 0.8
+    assert re.search(r"^hair, number: 40 +\d\.\d{3} +\d\.\d{3} +\d\.\d{3}$", done.stdout, re.MULTILINE)
+    assert len(found["changes"]) == 18
+    assert (run / "test-openings.log").read_text() == openings
+
+
 def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, tmp_path: Path) -> None:
     clinic = tmp_path / "clinic"
     clinic.mkdir()

@@ -87,8 +87,15 @@ def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_pat
     assert np.allclose(predict(saved, load_inputs(paths, Preprocessing(size=32))), validation["probability"], atol=1e-6)
 
 
-def test_the_best_epoch_is_kept_and_not_the_last(
-    dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("keep", "kept", "auc_of_it"), [("best", 1, 0.9), ("last", 2, 0.8)])
+def test_the_best_epoch_is_kept_or_the_last(
+    dataset: Path,
+    tmp_path: Path,
+    networks: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    keep: str,
+    kept: int,
+    auc_of_it: float,
 ) -> None:
     import trainer.fit
     import trainer.watch
@@ -100,10 +107,17 @@ def test_the_best_epoch_is_kept_and_not_the_last(
         return next(aucs)
 
     monkeypatch.setattr(trainer.watch, "roc_auc_score", auc)
-    assert trainer.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG) == 0.9
-    kept = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
-    assert np.allclose(kept, predicted[1], atol=1e-6)
-    assert not np.allclose(kept, predicted[2], atol=1e-6)
+    config = replace(CONFIG, keep=keep)
+    assert trainer.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", config) == auc_of_it
+    found = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
+    assert [np.allclose(found, each, atol=1e-6) for each in predicted[:3]] == [epoch == kept for epoch in range(3)]
+
+
+def test_which_epoch_is_the_last_is_not_chosen_on_validation() -> None:
+    with pytest.raises(ValueError, match=r"patience=3 with keep='last'"):
+        replace(CONFIG, keep="last", patience=3)
+    with pytest.raises(ValueError, match=r"keep='first'. Expected: 'best' or 'last'"):
+        replace(CONFIG, keep="first")
 
 
 def test_a_training_that_gets_no_better_ends_early_and_stays_ended(

@@ -408,6 +408,19 @@ def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[s
     assert "the range is that of the last step alone" in page
 
 
+def test_artefacts_drawn_in_an_earlier_step_of_the_training_are_told(report: dict[str, Any], tmp_path: Path) -> None:
+    trunk = {
+        "run": "trunk",
+        "config": {**report["run"]["config"], "artefacts": 0.5, "keep": "last"},
+        "weights_from": "x",
+    }
+    told = " ".join(card({**report, "run": {**report["run"], "goes_on_from": trunk}}, tmp_path).split())
+    assert "drawn on 50% of the training images" in told
+    assert "the last epoch was kept" in told
+    assert "Artefacts drawn on training images, see Model" in told
+    assert "None in training" in card(report, tmp_path)
+
+
 @pytest.fixture
 def seven(report: dict[str, Any], images: pd.DataFrame) -> dict[str, Any]:
     """The same evaluation, of a run on all seven diagnoses."""
