@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
+from worker.images.jpeg import jpeg_damage
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 
 RGBImage = npt.NDArray[np.uint8]
@@ -53,9 +54,10 @@ def decode(data: bytes) -> RGBImage:
         Array of shape (height, width, 3), uint8, RGB.
 
     Raises:
-        ImageFaultError: ``truncated`` for an empty, short or damaged file (as far as its decoder can tell: a JPEG that
-            loses its last rows but not its end marker is a picture to it), ``unsupported_format``, or ``too_large`` for
-            more than `MAX_IMAGE_PIXELS` pixels (refused before the pixels are allocated).
+        ImageFaultError: ``truncated`` for an empty, short or damaged file (as far as its format shows it: PNG has
+            checksums and JPEG its grammar, but other bytes in a BMP, TIFF or WebP are mostly just another picture),
+            ``unsupported_format``, or ``too_large`` for more than `MAX_IMAGE_PIXELS` pixels (refused before the pixels
+            are allocated).
         MemoryError: there is not enough memory for the pixels.
     """
     if not data:
@@ -89,6 +91,9 @@ def decode(data: bytes) -> RGBImage:
             FailureCode.UNSUPPORTED_FORMAT,
             f"the {name.upper()} decodes to {image.dtype} of shape {image.shape}, expected 8-bit colour",
         )
+    # After OpenCV, which refuses what is too large.
+    if name == "jpeg" and (damage := jpeg_damage(data)) is not None:
+        raise ImageFaultError(FailureCode.TRUNCATED, f"the JPEG is damaged or cut, its decoder says: {damage}")
     return cast("RGBImage", image)
 
 
