@@ -9,6 +9,7 @@ from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.jpeg import jpeg_damage
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
+from worker.images.pages import refuse_several
 
 RGBImage = npt.NDArray[np.uint8]
 
@@ -44,8 +45,8 @@ def sniff_format(data: bytes) -> str | None:
 def decode(data: bytes) -> RGBImage:
     """Decode an image file.
 
-    JPEG, PNG, TIFF, BMP and WebP, found by content. EXIF orientation is applied; grey becomes RGB, transparency is
-    dropped, 16-bit samples are scaled to 8. Only formats on this list reach a decoder.
+    JPEG, PNG, TIFF, BMP and WebP of one picture, found by content. EXIF orientation is applied; grey becomes RGB,
+    transparency is dropped, 16-bit samples are scaled to 8. Only formats on this list reach a decoder.
 
     Args:
         data: the whole file.
@@ -91,6 +92,7 @@ def decode(data: bytes) -> RGBImage:
             FailureCode.UNSUPPORTED_FORMAT,
             f"the {name.upper()} decodes to {image.dtype} of shape {image.shape}, expected 8-bit colour",
         )
+    refuse_several(name, data)
     # After OpenCV, which refuses what is too large.
     if name == "jpeg" and (damage := jpeg_damage(data)) is not None:
         raise ImageFaultError(FailureCode.TRUNCATED, f"the JPEG is damaged or cut, its decoder says: {damage}")
