@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.session import DatabaseUrlError
 from worker import __version__
 from worker.errors import DermqError
+from worker.export_command import export
 from worker.job_commands import COMMANDS, current_actor, open_checked_database
 from worker.log import configure_logging
 from worker.settings import Settings, load_settings
 from worker.terminal import make_console
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from db.jobs import JobView
 
@@ -64,7 +63,7 @@ def main() -> None:
     """
 
 
-for command in COMMANDS:
+for command in (export, *COMMANDS):
     main.add_command(command)
 
 
@@ -240,51 +239,6 @@ def watch(job: int | None) -> None:
     rested = _watch_or_leave(database, find_job(database, job).id)
     print_summary(database, rested, make_console())
     sys.exit(0 if rested.status is JobStatus.FINISHED else 1)
-
-
-@main.command()
-@click.argument("job", type=int)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
-def export(job: int, output: Path | None) -> None:
-    """Write the outcome of every image of JOB as CSV.
-
-    \b
-    dermq export 7 > outcomes.csv
-    """
-    from db.audit import append_entry
-    from db.predictions import outcomes_by_image
-    from db.session import read, transact
-    from db.status import AuditAction
-    from worker.output.csv_export import write_csv
-    from worker.progress import AT_REST, find_job
-
-    database = open_checked_database()
-    found = find_job(database, job)
-    # Drafted first: a read that is tried again begins anew, and an older export is replaced by a whole one only.
-    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as draft:
-
-        def write(connection: "Connection") -> int:
-            draft.seek(0)
-            draft.truncate()
-            return write_csv(outcomes_by_image(connection, job), draft)
-
-        lines = read(database, write)
-        draft.seek(0)
-        # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
-        transact(
-            database,
-            lambda connection: append_entry(
-                connection, actor=current_actor(), action=AuditAction.EXPORTED, job_id=job, detail={"images": lines}
-            ),
-        )
-        with output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout) as file:
-            shutil.copyfileobj(draft, file)
-    click.echo(f"{lines:,} images of job {job}.", err=True)
-    if found.status not in AT_REST:
-        missing = (
-            "images that were not taken in yet are missing, and those" if found.status == "submitting" else "images"
-        )
-        click.echo(f"WARNING: job {job} is {found.status}; {missing} that wait have no outcome yet.", err=True)
 
 
 @main.command()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.predictions import OutcomeRow
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
-from worker.output.csv_export import COLUMNS, write_csv
+from worker.output.csv_export import COLUMNS, Written, write_csv
 
 ROW = OutcomeRow(
     image_id=1,
@@ -52,7 +52,8 @@ NOT_SCORED = replace(
 def exported(*rows: OutcomeRow) -> list[dict[str, str]]:
     """Write and read back, as a file would be."""
     file = io.StringIO(newline="")
-    assert write_csv(rows, file) == len(rows)
+    waiting = sum(row.status is ImageStatus.WAITING for row in rows)
+    assert write_csv(rows, file) == Written(images=len(rows), waiting=waiting)
     file.seek(0)
     read = list(csv.reader(file))
     assert read[0] == list(COLUMNS)
@@ -102,7 +103,7 @@ def test_an_ungradable_image_goes_to_a_human_with_its_reason() -> None:
 
 
 def test_an_image_that_waits_has_no_flag_yet() -> None:
-    (line,) = exported(replace(NOT_SCORED, status=ImageStatus.WAITING))
+    line, _ = exported(replace(NOT_SCORED, status=ImageStatus.WAITING), ROW)
     assert (line["status"], line["flag"], line["reason_code"]) == ("waiting", "", "")
 
 

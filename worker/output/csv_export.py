@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TextIO
 
 from db.predictions import OutcomeRow
@@ -30,7 +31,15 @@ COLUMNS = (
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_csv(rows: Iterable[OutcomeRow], file: TextIO) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What an export holds: a line for each image, and how many of those have no outcome yet."""
+
+    images: int
+    waiting: int
+
+
+def write_csv(rows: Iterable[OutcomeRow], file: TextIO) -> Written:
     """Write outcomes as CSV with a header.
 
     Args:
@@ -38,15 +47,16 @@ def write_csv(rows: Iterable[OutcomeRow], file: TextIO) -> int:
         file: opened for text with ``newline=""``.
 
     Returns:
-        Lines written, without the header.
+        Lines written, without the header, and how many of them are of images that wait.
     """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    count = 0
+    images = waiting = 0
     for row in rows:
         writer.writerow(_cells(row))
-        count += 1
-    return count
+        images += 1
+        waiting += row.status is ImageStatus.WAITING
+    return Written(images=images, waiting=waiting)
 
 
 def _cells(row: OutcomeRow) -> tuple[object, ...]:

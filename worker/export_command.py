@@ -1,0 +1,86 @@
+"""``dermq export``: the outcomes of a job as a file or a stream, and a word about what is not in them."""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from db.status import AuditAction, JobStatus
+from worker.job_commands import current_actor, open_checked_database
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from worker.output.csv_export import Written
+
+#: What becomes of the images that wait, and what to do, by the status of their job; else they are worked on.
+_WHAT_TO_DO = {
+    JobStatus.PAUSED: "wait, and have no outcome until `dermq resume {job}` lets it go on",
+    JobStatus.CANCELLED: "were never looked at and have no outcome: a human must look, or submit them again",
+}
+_WORKED_ON = "wait and have no outcome yet; `dermq watch {job}` says when it is finished"
+
+
+@click.command()
+@click.argument("job", type=int)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
+def export(job: int, output: Path | None) -> None:
+    """Write the outcome of every image of JOB as CSV.
+
+    \b
+    dermq export 7 > outcomes.csv
+
+    Standard error says how many images have no outcome, of a job that is not finished.
+    """
+    from db.audit import append_entry
+    from db.jobs import JobView, view_jobs
+    from db.predictions import outcomes_by_image
+    from db.session import read, transact
+    from worker.output.csv_export import write_csv
+    from worker.progress import find_job
+
+    database = open_checked_database()
+    find_job(database, job)
+    # Drafted first: a read that is tried again begins anew, and an older export is replaced by a whole one only.
+    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as draft:
+
+        def write(connection: "Connection") -> "tuple[Written, list[JobView]]":
+            draft.seek(0)
+            draft.truncate()
+            return write_csv(outcomes_by_image(connection, job), draft), view_jobs(connection, job_id=job)
+
+        # One view of the database: the status is that of these very rows.
+        written, found = read(database, write)
+        draft.seek(0)
+        # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
+        transact(
+            database,
+            lambda connection: append_entry(
+                connection,
+                actor=current_actor(),
+                action=AuditAction.EXPORTED,
+                job_id=job,
+                detail={"images": written.images},
+            ),
+        )
+        with output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout) as file:
+            shutil.copyfileobj(draft, file)
+    click.echo(f"{written.images:,} images of job {job}.", err=True)
+    for view in found:
+        for warning in _warnings(job, view.status, written):
+            click.echo(f"WARNING: {warning}", err=True)
+
+
+def _warnings(job: int, status: JobStatus, written: "Written") -> list[str]:
+    """What an export does not hold."""
+    warnings = []
+    if status is JobStatus.SUBMITTING:
+        warnings.append(f"job {job} is still being taken in: images that were not taken in yet are missing.")
+    if written.waiting:
+        what = _WHAT_TO_DO.get(status, _WORKED_ON).format(job=job)
+        warnings.append(f"job {job} is {status}: {written.waiting:,} of these {written.images:,} images {what}.")
+    return warnings
