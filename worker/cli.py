@@ -18,7 +18,7 @@ from worker.export_command import export
 from worker.job_commands import COMMANDS, current_actor, open_checked_database
 from worker.log import configure_logging
 from worker.settings import Settings, load_settings
-from worker.terminal import make_console
+from worker.terminal import make_console, printable
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -37,7 +37,7 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except (DermqError, DatabaseUrlError) as error:
-            click.echo(f"dermq: {error}", err=True)
+            click.echo(f"dermq: {printable(str(error), lines=True)}", err=True)
             raise SystemExit(2) from None
         except SQLAlchemyError as error:
             click.echo(
@@ -119,8 +119,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
 
-    The job's number goes to standard output, everything else to standard error. With --watch the exit status is 1 for a
-    job that rests unfinished.
+    The job's number goes to standard output, everything else to standard error. The exit status is 1 when a folder
+    could not be read, and with --watch for a job that rests unfinished.
     """
     from db.status import JobStatus
     from worker.app import make_app
@@ -184,7 +184,9 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             signal.signal(number, handler)
     for note in intake.notes():
         console.print(note, highlight=False, markup=False)
-    if then_watch and _watch_or_leave(database, intake.job_id).status is not JobStatus.FINISHED:
+    unfinished = then_watch and _watch_or_leave(database, intake.job_id).status is not JobStatus.FINISHED
+    # What lies in folders that nobody could read is in no job: a script must not take that for success.
+    if unfinished or intake.folder.unreadable:
         sys.exit(1)
 
 
@@ -220,7 +222,7 @@ def status(job: int | None) -> None:
         standing = "broken off" if view.abandoned else view.status
         click.echo(
             f"{view.id:>5}  {standing:<10}  {counts.ended:,} of {counts.submitted:,}  {outcome_counts(counts)}  "
-            f"{job_rate(view, counts)}  {view.manifest or view.root}"
+            f"{job_rate(view, counts)}  {printable(view.manifest or view.root)}"
         )
 
 

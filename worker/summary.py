@@ -9,6 +9,7 @@ from db.predictions import OutcomeRow, not_judged, worst_first
 from db.session import read
 from db.status import FailureCode, ImageStatus, TriageFlag
 from worker.progress import job_rate, why_it_stands
+from worker.terminal import printable
 
 _MEANING = {
     TriageFlag.HIGH_RISK: "at or above the threshold: first on the worklist",
@@ -85,4 +86,4 @@ def _reasons(rows: list[OutcomeRow]) -> Table:
 
 def _shown(path: str) -> str:
     """A path without the brackets that the terminal library takes for markup, nor control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in path).replace("[", "\\[")
+    return printable(path).replace("[", "\\[")
