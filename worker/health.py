@@ -12,6 +12,7 @@ from celery import Celery
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.jobs import BundleWork, open_work
 from db.schema import current_revision, newest_revision
 from db.session import DatabaseUrlError, ReadOnlyError, open_database, read, refuse_read_only, transact
 from worker.app import make_app
@@ -19,10 +20,11 @@ from worker.bundle import Bundle, load_bundle
 from worker.complaint import Complaint
 from worker.engine import Engine, load_engine
 from worker.errors import BrokerError, DermqError, EngineError
-from worker.hints import BROKER_FAULTS, last_sweeper, queue_length
+from worker.hints import last_sweeper, queue_length
 from worker.images.decode import decode
 from worker.log import get_logger
 from worker.settings import Settings
+from worker.workers import bundles_of_workers
 
 log = get_logger(__name__)
 
@@ -30,8 +32,6 @@ log = get_logger(__name__)
 REPLAY_TOLERANCE = 0.01
 #: Bytes on the disk of an SQLite database below which it is about to be full.
 _LEAST_FREE = 50_000_000
-#: Seconds that workers get to answer.
-_PING_SECONDS = 3.0
 #: Seconds between two looks at a database that is waited for.
 _ASK_EVERY = 1.0
 
@@ -56,7 +56,7 @@ def check_all(settings: Settings) -> Iterator[Finding]:
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: _check_writes(settings)),
         ("broker", lambda: _check_broker(app)),
-        ("workers", lambda: _check_workers(app)),
+        ("workers", lambda: _check_workers(app, settings)),
         ("sweeper", lambda: _check_sweeper(app)),
     )
     for part, check in parts:
@@ -185,20 +185,44 @@ def _describe_broker(app: Celery) -> str:
     return f"{shown}, waiting messages: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
 
 
-def workers_answering(app: Celery, seconds: float = _PING_SECONDS) -> list[str]:
-    """Names of the workers that answer within so many seconds; none when the broker is away."""
-    try:
-        replies = app.control.ping(timeout=seconds)
-    except BROKER_FAULTS:
-        return []
-    return sorted(name for reply in replies for name in reply)
-
-
-def _check_workers(app: Celery) -> str:
-    names = workers_answering(app)
-    if not names:
+def _check_workers(app: Celery, settings: Settings) -> str:
+    bundles = bundles_of_workers(app)
+    if not bundles:
         raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
-    return f"{len(names)} answering: {', '.join(names)}"
+    said = f"{len(bundles)} answering: {', '.join(bundles)}"
+    known = {bundle for bundle in bundles.values() if bundle is not None}
+    if len(known) < len(bundles):
+        # One cannot tell: that no worker has a bundle would be a guess.
+        return said
+    stuck = [work for work in _open_work(settings) if work.sha256 not in {bundle.sha256 for bundle in known}]
+    if stuck:
+        raise _UnwellError(f"{said}, with the bundle {', '.join(sorted(map(str, known)))}. " + _stuck(stuck))
+    return said
+
+
+def _open_work(settings: Settings) -> list[BundleWork]:
+    """What waits, or nothing when the database does not say: its own line tells why."""
+    url = settings.resolved_database_url()
+    try:
+        # Not a file that is made by being opened.
+        check_database(settings)
+        engine = open_database(url)
+        try:
+            return read(engine, open_work)
+        finally:
+            engine.dispose()
+    except (_UnwellError, DatabaseUrlError, SQLAlchemyError):
+        return []
+
+
+def _stuck(works: list[BundleWork]) -> str:
+    waiting = "; ".join(
+        f"{work.name} {work.version} ({work.sha256[:12]}): job {', '.join(map(str, work.jobs))}" for work in works
+    )
+    return (
+        f"No worker has what these wait for: {waiting}. Start a worker with that bundle (DERMQ_BUNDLE), or `dermq "
+        "cancel` them and submit again."
+    )
 
 
 def _check_sweeper(app: Celery) -> str:

@@ -13,6 +13,7 @@ from db.jobs import JobCounts, JobView, count_statuses, has_live_lease, view_job
 from db.session import read
 from db.status import ImageStatus, JobStatus
 from worker.errors import DermqError
+from worker.settings import load_settings
 from worker.terminal import printable
 
 #: Statuses in which a job changes no more by itself.
@@ -56,6 +57,16 @@ def why_it_stands(database: Engine, job: JobView) -> str | None:
         return "It is still being taken in."
     if job.status in AT_REST or read(database, lambda connection: has_live_lease(connection, job.id)):
         return None
+    # Here, because it loads what decodes images, and most jobs go on.
+    from worker.bundle_name import bundle_here
+
+    here = bundle_here(load_settings())
+    if here is not None and here.sha256 != job.bundle_sha256:
+        return (
+            f"No worker has it in hand. It waits for the bundle {job.bundle_name} {job.bundle_version} "
+            f"({job.bundle_sha256[:12]}), the one here is {here}, and a worker scores under its own alone: start a "
+            f"worker with the job's (DERMQ_BUNDLE), or `dermq cancel {job.id}` and submit again."
+        )
     return _NOBODY_WORKS
 
 

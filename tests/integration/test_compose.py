@@ -33,8 +33,8 @@ from worker.app import make_app
 from worker.broker import free_port, new_local_broker
 from worker.cli import main
 from worker.errors import BrokerError
-from worker.health import workers_answering
 from worker.settings import Settings
+from worker.workers import workers_answering
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
