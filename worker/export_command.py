@@ -1,15 +1,12 @@
 """``dermq export``: the outcomes of a job as a file or a stream, and a word about what is not in them."""
 
-import contextlib
-import shutil
-import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from db.status import AuditAction, JobStatus
+from worker.errors import OutputError
 from worker.job_commands import current_actor, open_checked_database
 
 if TYPE_CHECKING:
@@ -33,6 +30,7 @@ def export(job: int, output: Path | None) -> None:
 
     \b
     dermq export 7 > outcomes.csv
+    dermq export 7 -o outcomes.csv       replaces an older file only by a whole one
 
     Standard error says how many images have no outcome, of a job that is not finished.
     """
@@ -41,34 +39,46 @@ def export(job: int, output: Path | None) -> None:
     from db.predictions import outcomes_by_image
     from db.session import read, transact
     from worker.output.csv_export import write_csv
+    from worker.output.draft import draft_for
     from worker.progress import find_job
 
     database = open_checked_database()
     find_job(database, job)
-    # Drafted first: a read that is tried again begins anew, and an older export is replaced by a whole one only.
-    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as draft:
 
-        def write(connection: "Connection") -> "tuple[Written, list[JobView]]":
-            draft.seek(0)
-            draft.truncate()
-            return write_csv(outcomes_by_image(connection, job), draft), view_jobs(connection, job_id=job)
-
-        # One view of the database: the status is that of these very rows.
-        written, found = read(database, write)
-        draft.seek(0)
-        # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
+    def note(**detail: object) -> None:
         transact(
             database,
             lambda connection: append_entry(
-                connection,
-                actor=current_actor(),
-                action=AuditAction.EXPORTED,
-                job_id=job,
-                detail={"images": written.images},
+                connection, actor=current_actor(), action=AuditAction.EXPORTED, job_id=job, detail=detail
             ),
         )
-        with output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout) as file:
-            shutil.copyfileobj(draft, file)
+
+    try:
+        with draft_for(output) as draft:
+
+            def write(connection: "Connection") -> "tuple[Written, list[JobView]]":
+                # A read that is tried again begins anew.
+                draft.text.seek(0)
+                draft.text.truncate()
+                return write_csv(outcomes_by_image(connection, job), draft.text), view_jobs(connection, job_id=job)
+
+            # One view of the database: the status is that of these very rows.
+            written, found = read(database, write)
+            draft.complete()
+            # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
+            note(images=written.images)
+            try:
+                draft.publish()
+            except OSError as error:
+                note(images=written.images, failed=error.strerror)
+                raise
+    except OSError as error:
+        where = output or "standard output"
+        kept = " What stood there before stands there still." if output is not None and output.is_file() else ""
+        raise OutputError(
+            f"The export of job {job} could not be written to {where}: {error.strerror}.{kept} Make room or name "
+            "another file with -o, then export again."
+        ) from None
     click.echo(f"{written.images:,} images of job {job}.", err=True)
     for view in found:
         for warning in _warnings(job, view.status, written):

@@ -1,18 +1,25 @@
 """`dermq export` as its user meets it: what is written, what is said about what is not in it, what the log keeps."""
 
 import csv
+import errno
 import io
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
+from db.audit import entries_of
 from db.claims import claim_chunk
 from db.control import cancel_job, pause_job
 from db.predictions import Failed, Outcome, Scored, Ungradable, write_outcomes
-from db.session import transact
-from db.status import FailureCode, TriageFlag, UngradableReason
+from db.session import read, transact
+from db.status import AuditAction, FailureCode, TriageFlag, UngradableReason
 from tests.integration.databases import MadeJob, add_job
 from worker.cli import main
 from worker.settings import load_settings
@@ -96,3 +103,88 @@ def test_nothing_is_warned_of_when_nothing_waits(sqlite_database: Engine, export
     write(sqlite_database, made, scored(made.image_ids[0], 0.9), failed(made.image_ids[1]))
     result = export(made.job_id)
     assert result.stderr == f"2 images of job {made.job_id}.\n"
+
+
+def entries(database: Engine, made: MadeJob) -> list[dict[str, object]]:
+    """What the audit log tells of exports."""
+    found = read(database, lambda c: entries_of(c, made.job_id))
+    return [json.loads(entry.detail) for entry in found if entry.action == AuditAction.EXPORTED]
+
+
+def test_a_file_is_the_same_as_the_stream_and_is_logged(
+    sqlite_database: Engine, export: Export, tmp_path: Path
+) -> None:
+    made = add_job(sqlite_database, 3)
+    file, link = tmp_path / "outcomes.csv", tmp_path / "link.csv"
+    file.write_text("an older one")
+    file.chmod(0o640)
+    link.symlink_to(file.name)
+    assert export(made.job_id, "-o", link).exit_code == 0
+    assert file.read_bytes() == export(made.job_id).stdout_bytes
+    assert (link.is_symlink(), file.stat().st_mode & 0o777) == (True, 0o640)
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["link.csv", "outcomes.csv"]
+    assert not list(tmp_path.glob(".*.part"))
+    assert entries(sqlite_database, made) == [{"images": 3}, {"images": 3}]
+
+
+def test_an_older_file_is_replaced_by_a_whole_one_only(
+    sqlite_database: Engine, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_job(sqlite_database, 3)
+    file = tmp_path / "outcomes.csv"
+    file.write_text("an older one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = export(made.job_id, "-o", file)
+    assert result.exit_code == 2
+    assert f"could not be written to {file}: No space left on device. What stood there before stands" in result.stderr
+    assert file.read_text() == "an older one"
+    assert not list(tmp_path.glob(".*.part"))
+    assert entries(sqlite_database, made) == []
+
+
+def test_a_folder_that_is_not_there_is_an_error_in_words(
+    sqlite_database: Engine, export: Export, tmp_path: Path
+) -> None:
+    made = add_job(sqlite_database, 1)
+    result = export(made.job_id, "-o", tmp_path / "nowhere" / "outcomes.csv")
+    assert (result.exit_code, "No such file or directory" in result.stderr) == (2, True)
+    assert entries(sqlite_database, made) == []
+
+
+def test_a_file_that_cannot_take_its_place_is_logged_as_failed(
+    sqlite_database: Engine, export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_job(sqlite_database, 1)
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert export(made.job_id, "-o", tmp_path / "outcomes.csv").exit_code == 2
+    assert entries(sqlite_database, made) == [
+        {"images": 1},
+        {"images": 1, "failed": "Operation not permitted"},
+    ]
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "/dev/full"]])
+def test_a_stream_that_fails_is_an_error_in_words_and_logged(sqlite_database: Engine, output: list[str]) -> None:
+    made = add_job(sqlite_database, 1)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "export", str(made.job_id), *output],
+            env={**os.environ, "DERMQ_DATABASE_URL": str(sqlite_database.url)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert entries(sqlite_database, made)[-1] == {"images": 1, "failed": "No space left on device"}
