@@ -1,6 +1,7 @@
 """A job's outcomes as CSV, one line per image."""
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
@@ -27,8 +28,9 @@ COLUMNS = (
     "reason_code",
     "reason",
 )
-#: A cell that begins with one of these is a formula to a spreadsheet program; file names come from outside.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+#: Where a spreadsheet program would see a formula (OWASP, "CSV Injection"): at the beginning of a cell, or behind what
+#: another program or another country's settings take for the end of one. The wide ones are of East Asian keyboards.
+_FORMULA = re.compile(r"(^|[,;\t|\n])(?=[ \"]*[=+\-@\t＝＋－＠])")  # noqa: RUF001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ def write_csv(rows: Iterable[OutcomeRow], file: TextIO) -> Written:
     writer.writerow(COLUMNS)
     images = waiting = 0
     for row in rows:
-        writer.writerow(_cells(row))
+        writer.writerow(map(_safe, _cells(row)))
         images += 1
         waiting += row.status is ImageStatus.WAITING
     return Written(images=images, waiting=waiting)
@@ -64,7 +66,7 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
     not_judged = row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
     flag = TriageFlag.UNGRADABLE if not_judged else row.flag
     return (
-        _text(row.path),
+        row.path,
         row.status,
         flag,
         row.probability,
@@ -78,7 +80,7 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
         row.engine,
         None if row.reused is None else ("yes" if row.reused else "no"),
         row.image_sha256,
-        _text(row.lesion_id),
+        row.lesion_id,
         row.failure_code or row.ungradable_reason,
         row.reason,
     )
@@ -89,8 +91,9 @@ def _by_class(probabilities: Mapping[str, float]) -> str:
     return " ".join(f"{name}={probability:.4f}" for name, probability in probabilities.items())
 
 
-def _text(value: str | None) -> str | None:
-    """Text from outside, with a quote before what a spreadsheet would run."""
+def _safe(cell: object) -> object:
+    """A cell with a quote before whatever a spreadsheet would run; numbers stay numbers."""
+    if not isinstance(cell, str):
+        return cell
     # A bare carriage return ends a line for some readers, and Python's writer does not quote it before 3.13.
-    value = value.replace("\r", "\\r") if value is not None else None
-    return f"'{value}" if value is not None and value.startswith(_FORMULA_STARTS) else value
+    return _FORMULA.sub(r"\1'", cell.replace("\r", "\\r"))
