@@ -14,12 +14,13 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from db import claims
 from db.claims import LeaseLostError, claim_chunk
 from db.models import Chunk, Image, Job
 from db.schema import migrate
 from db.session import open_database, transact
 from db.status import ChunkStatus, ImageStatus
-from tests.integration.databases import MadeJob, expire_lease, row
+from tests.integration.databases import MadeJob, change, expire_lease, row
 from tests.integration.fake_scoring import FakeEngine, Images, job_of, outcomes, score
 from worker.bundle import Bundle
 from worker.chunk import ChunkLimits
@@ -104,16 +105,58 @@ def test_an_outage_in_careful_mode_is_no_death(
     assert all_scored(sqlite_database, made)
 
 
-class _Outage:
-    """The worker's writing transactions fail, from one on, for so many times."""
+@pytest.mark.parametrize("deaths", [0, 1])
+@pytest.mark.parametrize("committed", [False, True], ids=["not left", "left, the answer lost"])
+def test_a_breadcrumb_that_could_not_be_left_changes_no_count_of_deaths(
+    sqlite_database: Engine,
+    bundle: Bundle,
+    archive: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deaths: int,
+    committed: bool,
+) -> None:
+    made = job_of(sqlite_database, archive)
+    transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
+    expire_lease(sqlite_database, made.chunk_ids[0])
+    for image in made.image_ids:
+        change(sqlite_database, Image, image, careful_starts=deaths)
+    # The claim comes first, the announcement of the first image second; then taking it back fails once.
+    _Outage(monkeypatch, after=1, failures=2, committed=committed)
+    assert score(sqlite_database, made, bundle, FakeEngine()) is None
+    assert {row(sqlite_database, Image, image).careful_starts for image in made.image_ids} == {deaths}
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int, failures: int) -> None:
+
+def test_a_breadcrumb_of_whoever_has_the_chunk_now_is_left_alone(
+    sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job_of(sqlite_database, archive)
+    transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
+    expire_lease(sqlite_database, made.chunk_ids[0])
+
+    def lose_it_meanwhile(connection: Any, chunk_id: int) -> list[claims.WaitingImage]:
+        found = claims.waiting_images(connection, chunk_id)
+        expire_lease(sqlite_database, chunk_id)
+        assert transact(sqlite_database, lambda c: claim_chunk(c, chunk_id, "other", 60))
+        change(sqlite_database, Image, found[0].id, careful_starts=1)
+        return found
+
+    monkeypatch.setattr("worker.chunk.waiting_images", lose_it_meanwhile)
+    assert score(sqlite_database, made, bundle, FakeEngine()) is None
+    assert row(sqlite_database, Image, made.image_ids[0]).careful_starts == 1
+
+
+class _Outage:
+    """The worker's writing transactions fail, from one on, for so many times; or only their answer is lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int, failures: int, committed: bool = False) -> None:
         self.seen = self.met = 0
 
         def fail(database: Engine, work: Any) -> Any:
             self.seen += 1
             if after < self.seen <= after + failures:
                 self.met += 1
+                if committed:
+                    transact(database, work)
                 raise away()
             return transact(database, work)
 
