@@ -56,7 +56,7 @@ def open_database(url: str) -> Engine:
     """
     try:
         address = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # Its own text repeats the URL, which may hold a password.
         raise DatabaseUrlError(f"Received: a database URL that cannot be parsed. Expected: {_URL_FORMS}.") from None
     backend = address.get_backend_name()

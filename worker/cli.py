@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import DatabaseUrlError
 from worker import __version__
+from worker.addresses import without_password
 from worker.errors import DermqError
 from worker.export_command import export
 from worker.job_commands import COMMANDS, current_actor, open_checked_database
@@ -40,9 +41,8 @@ class _Group(click.Group):
             click.echo(f"dermq: {printable(str(error), lines=True)}", err=True)
             raise SystemExit(2) from None
         except SQLAlchemyError as error:
-            click.echo(
-                f"dermq: the database failed: {str(error).splitlines()[0]}. `dermq check` says what is wrong.", err=True
-            )
+            said = without_password(str(error).splitlines()[0], load_settings().resolved_database_url())
+            click.echo(f"dermq: the database failed: {said}. `dermq check` says what is wrong.", err=True)
             raise SystemExit(3) from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
@@ -90,9 +90,9 @@ def up() -> None:
 
 
 def _print_running(settings: Settings, flower_url: str, logs: Path) -> None:
-    from sqlalchemy import make_url
+    from worker.addresses import shown_database
 
-    database = make_url(settings.resolved_database_url()).render_as_string(hide_password=True)
+    database = shown_database(settings.resolved_database_url())
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     click.echo(
         f"dermq is up. Stop it with Ctrl-C.\n"

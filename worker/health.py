@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.jobs import BundleWork, open_work
 from db.schema import current_revision, newest_revision
 from db.session import DatabaseUrlError, ReadOnlyError, open_database, read, refuse_read_only, transact
+from worker.addresses import shown_database, without_password
 from worker.app import make_app
 from worker.bundle import Bundle, load_bundle
 from worker.complaint import Complaint
@@ -77,7 +78,7 @@ def check_database(settings: Settings) -> str:
     """
     url = settings.resolved_database_url()
     engine = open_database(url)
-    shown = make_url(url).render_as_string(hide_password=True)
+    shown = shown_database(url)
     database = make_url(url).database
     if url.startswith("sqlite") and not (database and Path(database).exists()):
         raise _UnwellError(f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`.")
@@ -85,7 +86,7 @@ def check_database(settings: Settings) -> str:
         found = read(engine, current_revision)
     except SQLAlchemyError as error:
         raise _UnwellError(
-            f"{shown} cannot be used: {type(error).__name__}: {str(error).splitlines()[0]}. Check DERMQ_DATABASE_URL "
+            f"{shown} cannot be used: {type(error).__name__}: {_first_line(error, url)}. Check DERMQ_DATABASE_URL "
             "and that the server runs; for PostgreSQL install dermq[postgres]."
         ) from None
     finally:
@@ -104,7 +105,7 @@ def _check_writes(settings: Settings) -> str:
         transact(engine, refuse_read_only)
     except SQLAlchemyError as error:
         raise _UnwellError(
-            f"it can be read and not written: {str(error).splitlines()[0]}. Whoever holds a lock must let it go, and "
+            f"it can be read and not written: {_first_line(error, url)}. Whoever holds a lock must let it go, and "
             "the file and its folder must be writable."
         ) from None
     except ReadOnlyError:
@@ -116,6 +117,10 @@ def _check_writes(settings: Settings) -> str:
         if free < _LEAST_FREE:
             raise _UnwellError(f"its disk has {free // 1_000_000} MB left. Make room; what waits then goes on.")
     return well
+
+
+def _first_line(error: Exception, url: str) -> str:
+    return without_password(str(error).splitlines()[0], url)
 
 
 def require_database(settings: Settings) -> None:
