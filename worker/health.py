@@ -14,7 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import BundleWork, open_work
 from db.schema import current_revision, newest_revision
-from db.session import DatabaseUrlError, ReadOnlyError, open_database, read, refuse_read_only, transact
+from db.session import (
+    CONNECTIONS,
+    DatabaseUrlError,
+    ReadOnlyError,
+    is_out_of_connections,
+    open_database,
+    read,
+    refuse_read_only,
+    transact,
+)
 from worker.addresses import shown_database, without_password
 from worker.app import make_app
 from worker.bundle import Bundle, load_bundle
@@ -85,6 +94,11 @@ def check_database(settings: Settings) -> str:
     try:
         found = read(engine, current_revision)
     except SQLAlchemyError as error:
+        if is_out_of_connections(error):
+            raise _UnwellError(
+                f"{shown} runs and has no connection left. Each worker process takes {CONNECTIONS}: raise its "
+                "max_connections (docker-compose.yml), or run fewer (DERMQ_CONCURRENCY)."
+            ) from None
         raise _UnwellError(
             f"{shown} cannot be used: {type(error).__name__}: {_first_line(error, url)}. Check DERMQ_DATABASE_URL "
             "and that the server runs; for PostgreSQL install dermq[postgres]."

@@ -20,12 +20,13 @@ from db.models import Chunk, Image, Job
 from db.schema import migrate
 from db.session import open_database, transact
 from db.status import ChunkStatus, ImageStatus
-from tests.integration.databases import MadeJob, change, expire_lease, row
+from tests.integration.databases import MadeJob, PostgresServer, change, expire_lease, row
 from tests.integration.fake_scoring import FakeEngine, Images, job_of, outcomes, score
 from worker.bundle import Bundle
 from worker.chunk import ChunkLimits
 from worker.complaint import COMPLAIN_EVERY, Complaint
-from worker.health import Finding, check_all
+from worker.errors import DermqError
+from worker.health import Finding, check_all, require_database
 from worker.lease import renewed
 from worker.outage import wait_out
 from worker.settings import Settings
@@ -226,6 +227,29 @@ def test_a_stop_that_hangs_is_cut_short_with_its_children() -> None:
         while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
             assert time.monotonic() < deadline, "the child outlives its worker"
             time.sleep(0.05)
+
+
+def test_check_says_that_a_server_has_no_connection_left(
+    postgres_server: PostgresServer, migrated_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role without a privilege and a limit of one connection meets what everybody meets when all are taken."""
+    admin = open_database(migrated_postgres)
+    transact(admin, lambda c: c.exec_driver_sql("CREATE ROLE visitor LOGIN CONNECTION LIMIT 1"))
+    transact(admin, lambda c: c.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor"))
+    monkeypatch.setattr("db.session.BACKOFF_SECONDS", 0.01)
+    url = migrated_postgres.replace("//dermq@", "//visitor@")
+    settings = Settings(database_url=url, broker_url="memory://")  # type: ignore[arg-type]
+    first = open_database(url)
+    try:
+        with first.connect(), pytest.raises(DermqError) as caught:
+            require_database(settings)
+        assert "has no connection left. Each worker process takes 2: raise its max_connections" in str(caught.value)
+        assert "Check DERMQ_DATABASE_URL" not in str(caught.value)
+    finally:
+        first.dispose()
+        transact(admin, lambda c: c.exec_driver_sql("DROP OWNED BY visitor"))
+        transact(admin, lambda c: c.exec_driver_sql("DROP ROLE visitor"))
+        admin.dispose()
 
 
 def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
