@@ -25,18 +25,23 @@ _WORKED_ON = "wait and have no outcome yet; `dermq watch {job}` says when it is 
 @click.command()
 @click.argument("job", type=int)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
-def export(job: int, output: Path | None) -> None:
-    """Write the outcome of every image of JOB as CSV.
+@click.option("--ranked", is_flag=True, help="As a worklist: what was not judged first, then the highest probability.")
+def export(job: int, output: Path | None, ranked: bool) -> None:
+    """Write the outcome of every image of JOB as CSV, in the order of submission or as a ranked worklist.
 
     \b
     dermq export 7 > outcomes.csv
+    dermq export 7 --ranked > worklist.csv
     dermq export 7 -o outcomes.csv       replaces an older file only by a whole one
+
+    With --ranked the images come first that nobody has judged, so that a human must look (failed, ungradable, waiting),
+    then those with a probability, the highest first; the column rank counts these from 1.
 
     Standard error says how many images have no outcome, of a job that is not finished.
     """
     from db.audit import append_entry
     from db.jobs import JobView, view_jobs
-    from db.predictions import outcomes_by_image
+    from db.predictions import outcomes_by_image, outcomes_ranked
     from db.session import read, transact
     from worker.output.csv_export import write_csv
     from worker.output.draft import draft_for
@@ -60,7 +65,8 @@ def export(job: int, output: Path | None) -> None:
                 # A read that is tried again begins anew.
                 draft.text.seek(0)
                 draft.text.truncate()
-                return write_csv(outcomes_by_image(connection, job), draft.text), view_jobs(connection, job_id=job)
+                rows = (outcomes_ranked if ranked else outcomes_by_image)(connection, job)
+                return write_csv(rows, draft.text, ranked=ranked), view_jobs(connection, job_id=job)
 
             # One view of the database: the status is that of these very rows.
             written, found = read(database, write)
@@ -79,7 +85,12 @@ def export(job: int, output: Path | None) -> None:
             f"The export of job {job} could not be written to {where}: {error.strerror}.{kept} Make room or name "
             "another file with -o, then export again."
         ) from None
-    click.echo(f"{written.images:,} images of job {job}.", err=True)
+    first = (
+        f", the {written.not_judged:,} first ones not judged: a human must look"
+        if ranked and written.not_judged
+        else ""
+    )
+    click.echo(f"{written.images:,} images of job {job}{first}.", err=True)
     for view in found:
         for warning in _warnings(job, view.status, written):
             click.echo(f"WARNING: {warning}", err=True)

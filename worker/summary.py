@@ -12,7 +12,7 @@ from worker.progress import job_rate, why_it_stands
 from worker.terminal import printable
 
 _MEANING = {
-    TriageFlag.HIGH_RISK: "at or above the threshold: first on the worklist",
+    TriageFlag.HIGH_RISK: "at or above the threshold: look at these first",
     TriageFlag.BORDERLINE: "just below the threshold",
     TriageFlag.LOW_RISK: 'lower priority, never "benign"',
 }
@@ -67,7 +67,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
 
 def _print_rest(console: Console, job: JobView, rest: int) -> None:
     if rest > 0:
-        console.print(f"… and {rest:,} more: dermq export {job.id}", style="dim", highlight=False)
+        console.print(f"… and {rest:,} more: dermq export {job.id} --ranked", style="dim", highlight=False)
 
 
 def _cases(rows: list[OutcomeRow]) -> Table:

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from db.audit import entries_of
 from db.claims import claim_chunk
 from db.control import cancel_job, pause_job
-from db.predictions import Failed, Outcome, Scored, Ungradable, write_outcomes
+from db.predictions import Failed, Outcome, Scored, Ungradable, outcomes_ranked, write_outcomes
 from db.session import read, transact
 from db.status import AuditAction, FailureCode, TriageFlag, UngradableReason
 from tests.integration.databases import MadeJob, add_job
@@ -103,6 +103,56 @@ def test_nothing_is_warned_of_when_nothing_waits(sqlite_database: Engine, export
     write(sqlite_database, made, scored(made.image_ids[0], 0.9), failed(made.image_ids[1]))
     result = export(made.job_id)
     assert result.stderr == f"2 images of job {made.job_id}.\n"
+
+
+def test_a_ranked_export_begins_with_what_nobody_judged_and_then_the_highest_probability(
+    sqlite_database: Engine, export: Export
+) -> None:
+    made = add_job(sqlite_database, 7)
+    low, fail, high, blurred, tied, _, middle = made.image_ids
+    write(
+        sqlite_database,
+        made,
+        scored(low, 0.1),
+        failed(fail),
+        scored(high, 0.9),
+        ungradable(blurred),
+        scored(tied, 0.9),
+        scored(middle, 0.4),
+    )
+    result = export(made.job_id, "--ranked")
+    order = [(line["rank"], line["path"], line["status"]) for line in lines(result.stdout)]
+    assert order == [
+        ("", "0/1.jpg", "failed"),
+        ("", "0/3.jpg", "ungradable"),
+        ("", "0/5.jpg", "waiting"),
+        ("1", "0/2.jpg", "scored"),
+        ("2", "0/4.jpg", "scored"),
+        ("3", "0/6.jpg", "scored"),
+        ("4", "0/0.jpg", "scored"),
+    ]
+    assert f"7 images of job {made.job_id}, the 2 first ones not judged: a human must look." in result.stderr
+    plain = lines(export(made.job_id).stdout)
+    assert [line["path"] for line in plain] == [f"0/{index}.jpg" for index in range(7)]
+    assert "rank" not in plain[0]
+
+
+def test_a_ranked_export_of_many_comes_page_by_page_in_order_and_whole(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.predictions._PAGE", 10)
+    made, other = add_job(database, 35), add_job(database, 3)
+    outcomes = [scored(image, (index * 7 % 35) / 35) for index, image in enumerate(made.image_ids)]
+    write(database, made, *outcomes)
+    write(database, other, scored(other.image_ids[0], 0.99))
+
+    def ranked(connection) -> list[float | None]:
+        rows = outcomes_ranked(connection, made.job_id)
+        first = next(rows)
+        return [first.probability, *(row.probability for row in rows)]
+
+    expected = sorted((outcome.probability for outcome in outcomes), reverse=True)
+    assert read(database, ranked) == expected
 
 
 def entries(database: Engine, made: MadeJob) -> list[dict[str, object]]:

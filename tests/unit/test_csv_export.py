@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -52,8 +53,10 @@ NOT_SCORED = replace(
 def exported(*rows: OutcomeRow) -> list[dict[str, str]]:
     """Write and read back, as a file would be."""
     file = io.StringIO(newline="")
-    waiting = sum(row.status is ImageStatus.WAITING for row in rows)
-    assert write_csv(rows, file) == Written(images=len(rows), waiting=waiting)
+    statuses = Counter(row.status for row in rows)
+    not_judged = statuses[ImageStatus.UNGRADABLE] + statuses[ImageStatus.FAILED]
+    written = Written(images=len(rows), waiting=statuses[ImageStatus.WAITING], not_judged=not_judged)
+    assert write_csv(rows, file) == written
     file.seek(0)
     read = list(csv.reader(file))
     assert read[0] == list(COLUMNS)

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
@@ -9,6 +10,8 @@ from typing import TextIO
 from db.predictions import OutcomeRow
 from db.status import ImageStatus, TriageFlag
 
+#: First column of a ranked export.
+RANK = "rank"
 COLUMNS = (
     "path",
     "status",
@@ -39,26 +42,33 @@ class Written:
 
     images: int
     waiting: int
+    #: Images that are ungradable or failed.
+    not_judged: int
 
 
-def write_csv(rows: Iterable[OutcomeRow], file: TextIO) -> Written:
+def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False) -> Written:
     """Write outcomes as CSV with a header.
 
     Args:
         rows: in the order wanted.
         file: opened for text with ``newline=""``.
+        ranked: whether a first column counts the scored ones from 1.
 
     Returns:
         Lines written, without the header, and how many of them are of images that wait.
     """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    images = waiting = 0
+    writer.writerow([RANK, *COLUMNS] if ranked else COLUMNS)
+    counts = Counter[ImageStatus]()
     for row in rows:
-        writer.writerow(map(_safe, _cells(row)))
-        images += 1
-        waiting += row.status is ImageStatus.WAITING
-    return Written(images=images, waiting=waiting)
+        counts[row.status] += 1
+        rank = [counts[ImageStatus.SCORED] if row.status is ImageStatus.SCORED else None] if ranked else []
+        writer.writerow(map(_safe, [*rank, *_cells(row)]))
+    return Written(
+        images=counts.total(),
+        waiting=counts[ImageStatus.WAITING],
+        not_judged=counts[ImageStatus.UNGRADABLE] + counts[ImageStatus.FAILED],
+    )
 
 
 def _cells(row: OutcomeRow) -> tuple[object, ...]:
