@@ -92,11 +92,22 @@ def decode(data: bytes) -> RGBImage:
             FailureCode.UNSUPPORTED_FORMAT,
             f"the {name.upper()} decodes to {image.dtype} of shape {image.shape}, expected 8-bit colour",
         )
-    refuse_several(name, data)
     # After OpenCV, which refuses what is too large.
+    refuse_half_read(data)
+    return cast("RGBImage", image)
+
+
+def refuse_half_read(data: bytes) -> None:
+    """Pass if the picture that OpenCV makes of a file is all that is in it, and whole; takes a fraction of decoding it.
+
+    Raises:
+        ImageFaultError: ``unsupported_format`` for several pictures, ``truncated`` for damage that OpenCV passes over.
+    """
+    name = sniff_format(data)
+    if name is not None:
+        refuse_several(name, data)
     if name == "jpeg" and (damage := jpeg_damage(data)) is not None:
         raise ImageFaultError(FailureCode.TRUNCATED, f"the JPEG is damaged or cut, its decoder says: {damage}")
-    return cast("RGBImage", image)
 
 
 def _decodes_small(data: bytes) -> bool:
