@@ -180,6 +180,20 @@ def withdraw_careful_start(connection: Connection, image_id: int) -> None:
     )
 
 
+def withdraw_unsure_start(connection: Connection, claim: Claim, image: WaitingImage) -> None:
+    """Take up a breadcrumb of which nobody knows whether it was left: the answer to its commit may have been lost.
+
+    Only one more than there were before is this claim's, and only while the chunk is: an older one stands for a death,
+    and one of another claim may yet.
+    """
+    owned = exists().where(_owned(claim))
+    connection.execute(
+        update(Image)
+        .where(Image.id == image.id, Image.careful_starts == image.careful_starts + 1, owned)
+        .values(careful_starts=image.careful_starts)
+    )
+
+
 def take_forgotten(
     connection: Connection, *, urgent: bool, hint_after: float, queue_is_empty: bool, limit: int
 ) -> list[int]:

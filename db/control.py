@@ -10,6 +10,9 @@ from db.clock import db_now
 from db.models import Chunk, Image, Job, Prediction
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
 
+#: Chunks in one query: PostgreSQL takes 65,535 bound values, SQLite 32,766.
+_CHUNKS_PER_QUERY = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retried:
@@ -76,19 +79,23 @@ def retry_failed(
     reopened = list(
         connection.scalars(idle.values(status=ChunkStatus.WAITING, attempt=0, hinted_at=None).returning(Chunk.id))
     )
-    retried = connection.execute(
-        update(Image)
-        .where(*wanted, Image.chunk_id.in_(reopened))
-        .values(
-            status=ImageStatus.WAITING,
-            failure_code=None,
-            reason=None,
-            careful_starts=0,
-            ended_at=None,
-            size_bytes=None,
-            modified_ns=None,
-        )
-    ).rowcount
+    retried = 0
+    # By their ids, and not by a query that could find one which was handed back a moment ago: nobody holds that for us.
+    for start in range(0, len(reopened), _CHUNKS_PER_QUERY):
+        part = reopened[start : start + _CHUNKS_PER_QUERY]
+        retried += connection.execute(
+            update(Image)
+            .where(*wanted, Image.chunk_id.in_(part))
+            .values(
+                status=ImageStatus.WAITING,
+                failure_code=None,
+                reason=None,
+                careful_starts=0,
+                ended_at=None,
+                size_bytes=None,
+                modified_ns=None,
+            )
+        ).rowcount
     left = connection.execute(select(func.count()).select_from(Image).where(*wanted)).scalar_one()
     if not retried:
         return Retried(images=0, left=left)

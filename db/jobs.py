@@ -89,6 +89,32 @@ def unfinished_jobs(connection: Connection) -> list[int]:
     return list(connection.scalars(select(Job.id).where(Job.status.in_(FINISHABLE)).order_by(Job.id)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class BundleWork:
+    """A bundle that work is open under, and the jobs, oldest first."""
+
+    sha256: str
+    name: str
+    version: str
+    jobs: list[int]
+
+
+def open_work(connection: Connection) -> list[BundleWork]:
+    """The bundles of the jobs that have a chunk which a worker may claim and has not done."""
+    undone = exists().where(Chunk.job_id == Job.id, Chunk.status != ChunkStatus.DONE)
+    rows = connection.execute(
+        select(ModelBundle.sha256, ModelBundle.name, ModelBundle.version, Job.id)
+        .join(Job, Job.bundle_id == ModelBundle.id)
+        .where(Job.status.in_(CLAIMABLE), undone)
+        .order_by(ModelBundle.id, Job.id)
+    )
+    found: dict[str, BundleWork] = {}
+    for sha256, name, version, job_id in rows:
+        work = found.setdefault(sha256, BundleWork(sha256=sha256, name=name, version=version, jobs=[]))
+        work.jobs.append(job_id)
+    return list(found.values())
+
+
 def view_jobs(connection: Connection, *, job_id: int | None = None, limit: int = 20) -> list[JobView]:
     """Jobs, newest first; or the one asked for."""
     query = (

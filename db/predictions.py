@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, case, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -199,6 +199,26 @@ def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRo
     ):
         yield from (OutcomeRow(**row) for row in page)
         last = page[-1]["image_id"]
+
+
+def outcomes_ranked(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
+    """Every image of a job: first what nobody has judged, then by calibrated probability, the highest first.
+
+    The database sorts once and hands the rows out page by page, so a job of any size takes the memory of a page.
+    """
+    rows = connection.execute(
+        _outcomes()
+        .where(Image.job_id == job_id)
+        .order_by(
+            case((Image.status == ImageStatus.SCORED, 1), else_=0),
+            Image.status,
+            Prediction.probability.desc(),
+            Image.id,
+        )
+        .execution_options(yield_per=_PAGE)
+    ).mappings()
+    for row in rows:
+        yield OutcomeRow(**row)
 
 
 def worst_first(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:

@@ -14,6 +14,8 @@ ATTEMPTS = 5
 #: Seconds before the second attempt; doubled for each further one.
 BACKOFF_SECONDS = 0.2
 
+#: Connections to PostgreSQL that a process holds at work: one for what it does, one for its lease.
+CONNECTIONS = 2
 #: How long a PostgreSQL that says nothing is waited for: seconds to connect, seconds of silence before the network is
 #: asked, seconds between questions, questions; and milliseconds that sent data may go unacknowledged. Without them a
 #: server that lost its power is waited for as long as the kernel likes, two hours.
@@ -56,7 +58,7 @@ def open_database(url: str) -> Engine:
     """
     try:
         address = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         # Its own text repeats the URL, which may hold a password.
         raise DatabaseUrlError(f"Received: a database URL that cannot be parsed. Expected: {_URL_FORMS}.") from None
     backend = address.get_backend_name()
@@ -72,7 +74,7 @@ def open_database(url: str) -> Engine:
             return create_engine(
                 address,
                 pool_pre_ping=True,
-                pool_size=2,
+                pool_size=CONNECTIONS,
                 max_overflow=3,
                 hide_parameters=True,
                 connect_args=_POSTGRES_PATIENCE,
@@ -121,6 +123,13 @@ def read(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     if engine.dialect.name == "postgresql":
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     return _with_retries(lambda: _in_transaction(engine.execution_options(**options), work))
+
+
+def is_out_of_connections(error: Exception) -> bool:
+    """Whether PostgreSQL refused a connection because others hold all that it gives."""
+    # No SQLSTATE reaches us of a connection that was not made; these are the server's words for 53300.
+    text = str(error)
+    return any(words in text for words in ("too many clients", "too many connections", "remaining connection slots"))
 
 
 def refuse_read_only(connection: Connection) -> None:

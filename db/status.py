@@ -55,7 +55,7 @@ class FailureCode(StrEnum):
     TRUNCATED = "truncated"
     #: More bytes or pixels than the limits allow, or than the worker's memory holds.
     TOO_LARGE = "too_large"
-    #: Not a JPEG, PNG, TIFF, BMP or WebP, whatever its name says.
+    #: Not a JPEG, PNG, TIFF, BMP or WebP, whatever its name says; or one that holds several pictures.
     UNSUPPORTED_FORMAT = "unsupported_format"
     #: The path, or the symbolic link behind it, leads out of the archive.
     OUTSIDE_ROOT = "outside_root"

@@ -2,18 +2,21 @@
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 from db.submission import NewImage
 from worker.errors import ManifestError
+from worker.folder_report import FolderReport
 from worker.images.read import path_to_text, text_to_path
 
 #: Endings of the files that a folder is searched for, in lower case. What is inside is found out by content.
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp"))
+#: Endings of DICOM files, and where their content says what they are: behind a preamble of 128 bytes.
+_DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
+_DICOM_MARK, _DICOM_MARK_AT = b"DICM", 128
 #: Columns of a manifest that are taken in.
 MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
 #: Longest text in each column, in characters; the database's limits.
@@ -22,20 +25,6 @@ _LONGEST = {"path": 800, "lesion_id": 200, "patient_ref": 200, "sex": 50, "site"
 _NAMED_FAULTS = 10
 #: Ages in years outside this range are taken for a mistake.
 _AGES = (0.0, 130.0)
-
-
-@dataclass(kw_only=True)
-class FolderReport:
-    """What a search of a folder passed over; filled while it goes on."""
-
-    #: Other files, by suffix.
-    others: Counter[str] = field(default_factory=Counter)
-    #: Hidden files and folders (their names begin with a dot).
-    hidden: int = 0
-    #: Symbolic links to folders, which are not followed.
-    linked_folders: int = 0
-    #: Folders that could not be read.
-    unreadable: list[str] = field(default_factory=list)
 
 
 class _RowError(Exception):
@@ -72,25 +61,51 @@ def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
         folders = []
         for entry in entries:
             path = os.path.join(inside, entry.name)  # noqa: PTH118
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
+            is_folder = _is_folder(entry)
             if entry.name.startswith("."):
                 report.hidden += 1
-            elif _is_folder(entry):
+            elif is_folder:
                 folders.append(path)
             elif entry.is_symlink() and os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118
                 report.linked_folders += 1
-            elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:  # noqa: PTH122
+            elif suffix in IMAGE_SUFFIXES:
                 yield _seen(root, path_to_text(path))
+            elif is_folder is None:
+                report.unreadable.append(path_to_text(path))
+            elif _is_dicom(entry, suffix):
+                report.dicom += 1
             else:
-                report.others[suffix] += 1
+                report.count_other(suffix)
         pending.extend(reversed(folders))
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """None when it cannot be told, on file systems that tell an entry's kind only when asked."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
-        # On file systems that tell an entry's kind only when asked: what cannot be told is tried as a file.
+        return None
+
+
+def _is_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
+    """By its name, or by its content where the name has no suffix or ends in a number, as a DICOM identifier does."""
+    if suffix in _DICOM_SUFFIXES:
+        return True
+    if suffix and not suffix[1:].isdecimal():
         return False
+    try:
+        # Not blocking: what was a file a moment ago may be a named pipe by now.
+        if not entry.is_file(follow_symlinks=False):
+            return False
+        with open(entry.path, "rb", opener=_open_without_blocking) as file:
+            return file.read(_DICOM_MARK_AT + len(_DICOM_MARK))[_DICOM_MARK_AT:] == _DICOM_MARK
+    except OSError:
+        return False
+
+
+def _open_without_blocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:

@@ -24,6 +24,7 @@ from db.claims import (
     renew_lease,
     waiting_images,
     withdraw_careful_start,
+    withdraw_unsure_start,
 )
 from db.jobs import finish_job_if_done
 from db.predictions import Failed, Outcome, write_outcomes
@@ -177,12 +178,18 @@ class _Attempt:
             self._renew_in(connection)
             mark_careful_start(connection, image)
 
+        announced = False
+
         def withdraw(connection: Connection) -> None:
-            withdraw_careful_start(connection, image.id)
+            if announced:
+                withdraw_careful_start(connection, image.id)
+            else:
+                withdraw_unsure_start(connection, self.claim, image)
 
         suspicious = self.limits.time_limit / 2
         try:
             transact(self.database, announce)
+            announced = True
             started = time.monotonic()
             try:
                 outcomes = self._outcomes([image])

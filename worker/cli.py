@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +13,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import DatabaseUrlError
 from worker import __version__
+from worker.addresses import without_password
 from worker.errors import DermqError
+from worker.export_command import export
 from worker.job_commands import COMMANDS, current_actor, open_checked_database
 from worker.log import configure_logging
 from worker.settings import Settings, load_settings
-from worker.terminal import make_console
+from worker.terminal import make_console, printable
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from db.jobs import JobView
 
@@ -38,12 +38,11 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except (DermqError, DatabaseUrlError) as error:
-            click.echo(f"dermq: {error}", err=True)
+            click.echo(f"dermq: {printable(str(error), lines=True)}", err=True)
             raise SystemExit(2) from None
         except SQLAlchemyError as error:
-            click.echo(
-                f"dermq: the database failed: {str(error).splitlines()[0]}. `dermq check` says what is wrong.", err=True
-            )
+            said = without_password(str(error).splitlines()[0], load_settings().resolved_database_url())
+            click.echo(f"dermq: the database failed: {said}. `dermq check` says what is wrong.", err=True)
             raise SystemExit(3) from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
@@ -64,7 +63,7 @@ def main() -> None:
     """
 
 
-for command in COMMANDS:
+for command in (export, *COMMANDS):
     main.add_command(command)
 
 
@@ -91,9 +90,9 @@ def up() -> None:
 
 
 def _print_running(settings: Settings, flower_url: str, logs: Path) -> None:
-    from sqlalchemy import make_url
+    from worker.addresses import shown_database
 
-    database = make_url(settings.resolved_database_url()).render_as_string(hide_password=True)
+    database = shown_database(settings.resolved_database_url())
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     click.echo(
         f"dermq is up. Stop it with Ctrl-C.\n"
@@ -120,8 +119,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
 
-    The job's number goes to standard output, everything else to standard error. With --watch the exit status is 1 for a
-    job that rests unfinished.
+    The job's number goes to standard output, everything else to standard error. The exit status is 1 when a folder
+    could not be read, and with --watch for a job that rests unfinished.
     """
     from db.status import JobStatus
     from worker.app import make_app
@@ -185,7 +184,9 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             signal.signal(number, handler)
     for note in intake.notes():
         console.print(note, highlight=False, markup=False)
-    if then_watch and _watch_or_leave(database, intake.job_id).status is not JobStatus.FINISHED:
+    unfinished = then_watch and _watch_or_leave(database, intake.job_id).status is not JobStatus.FINISHED
+    # What lies in folders that nobody could read is in no job: a script must not take that for success.
+    if unfinished or intake.folder.unreadable:
         sys.exit(1)
 
 
@@ -221,7 +222,7 @@ def status(job: int | None) -> None:
         standing = "broken off" if view.abandoned else view.status
         click.echo(
             f"{view.id:>5}  {standing:<10}  {counts.ended:,} of {counts.submitted:,}  {outcome_counts(counts)}  "
-            f"{job_rate(view, counts)}  {view.manifest or view.root}"
+            f"{job_rate(view, counts)}  {printable(view.manifest or view.root)}"
         )
 
 
@@ -240,51 +241,6 @@ def watch(job: int | None) -> None:
     rested = _watch_or_leave(database, find_job(database, job).id)
     print_summary(database, rested, make_console())
     sys.exit(0 if rested.status is JobStatus.FINISHED else 1)
-
-
-@main.command()
-@click.argument("job", type=int)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
-def export(job: int, output: Path | None) -> None:
-    """Write the outcome of every image of JOB as CSV.
-
-    \b
-    dermq export 7 > outcomes.csv
-    """
-    from db.audit import append_entry
-    from db.predictions import outcomes_by_image
-    from db.session import read, transact
-    from db.status import AuditAction
-    from worker.output.csv_export import write_csv
-    from worker.progress import AT_REST, find_job
-
-    database = open_checked_database()
-    found = find_job(database, job)
-    # Drafted first: a read that is tried again begins anew, and an older export is replaced by a whole one only.
-    with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as draft:
-
-        def write(connection: "Connection") -> int:
-            draft.seek(0)
-            draft.truncate()
-            return write_csv(outcomes_by_image(connection, job), draft)
-
-        lines = read(database, write)
-        draft.seek(0)
-        # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
-        transact(
-            database,
-            lambda connection: append_entry(
-                connection, actor=current_actor(), action=AuditAction.EXPORTED, job_id=job, detail={"images": lines}
-            ),
-        )
-        with output.open("w", newline="", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout) as file:
-            shutil.copyfileobj(draft, file)
-    click.echo(f"{lines:,} images of job {job}.", err=True)
-    if found.status not in AT_REST:
-        missing = (
-            "images that were not taken in yet are missing, and those" if found.status == "submitting" else "images"
-        )
-        click.echo(f"WARNING: job {job} is {found.status}; {missing} that wait have no outcome yet.", err=True)
 
 
 @main.command()

@@ -6,6 +6,7 @@ DermqError
 ├── ManifestError        a CSV manifest or a source folder cannot be taken in
 ├── SubmissionError      a submission is another process's, or was broken off and waits to be gone on with
 ├── EngineError          an inference engine cannot be loaded or gave an impossible answer
+├── OutputError          an export cannot be written where it should go
 ├── BrokerError          no Redis or Valkey to start or to reach
 └── ImageFaultError      one image cannot be scored; carries a `db.status.FailureCode`
 """
@@ -35,6 +36,10 @@ class SubmissionError(DermqError):
 
 class EngineError(DermqError):
     """An inference engine cannot be loaded, or gave an impossible answer."""
+
+
+class OutputError(DermqError):
+    """An export cannot be written where it should go."""
 
 
 class BrokerError(DermqError):

@@ -12,17 +12,29 @@ from celery import Celery
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.jobs import BundleWork, open_work
 from db.schema import current_revision, newest_revision
-from db.session import DatabaseUrlError, ReadOnlyError, open_database, read, refuse_read_only, transact
+from db.session import (
+    CONNECTIONS,
+    DatabaseUrlError,
+    ReadOnlyError,
+    is_out_of_connections,
+    open_database,
+    read,
+    refuse_read_only,
+    transact,
+)
+from worker.addresses import shown_database, without_password
 from worker.app import make_app
 from worker.bundle import Bundle, load_bundle
 from worker.complaint import Complaint
 from worker.engine import Engine, load_engine
 from worker.errors import BrokerError, DermqError, EngineError
-from worker.hints import BROKER_FAULTS, last_sweeper, queue_length
+from worker.hints import last_sweeper, queue_length
 from worker.images.decode import decode
 from worker.log import get_logger
 from worker.settings import Settings
+from worker.workers import bundles_of_workers
 
 log = get_logger(__name__)
 
@@ -30,8 +42,6 @@ log = get_logger(__name__)
 REPLAY_TOLERANCE = 0.01
 #: Bytes on the disk of an SQLite database below which it is about to be full.
 _LEAST_FREE = 50_000_000
-#: Seconds that workers get to answer.
-_PING_SECONDS = 3.0
 #: Seconds between two looks at a database that is waited for.
 _ASK_EVERY = 1.0
 
@@ -56,7 +66,7 @@ def check_all(settings: Settings) -> Iterator[Finding]:
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: _check_writes(settings)),
         ("broker", lambda: _check_broker(app)),
-        ("workers", lambda: _check_workers(app)),
+        ("workers", lambda: _check_workers(app, settings)),
         ("sweeper", lambda: _check_sweeper(app)),
     )
     for part, check in parts:
@@ -77,15 +87,20 @@ def check_database(settings: Settings) -> str:
     """
     url = settings.resolved_database_url()
     engine = open_database(url)
-    shown = make_url(url).render_as_string(hide_password=True)
+    shown = shown_database(url)
     database = make_url(url).database
     if url.startswith("sqlite") and not (database and Path(database).exists()):
         raise _UnwellError(f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`.")
     try:
         found = read(engine, current_revision)
     except SQLAlchemyError as error:
+        if is_out_of_connections(error):
+            raise _UnwellError(
+                f"{shown} runs and has no connection left. Each worker process takes {CONNECTIONS}: raise its "
+                "max_connections (docker-compose.yml), or run fewer (DERMQ_CONCURRENCY)."
+            ) from None
         raise _UnwellError(
-            f"{shown} cannot be used: {type(error).__name__}: {str(error).splitlines()[0]}. Check DERMQ_DATABASE_URL "
+            f"{shown} cannot be used: {type(error).__name__}: {_first_line(error, url)}. Check DERMQ_DATABASE_URL "
             "and that the server runs; for PostgreSQL install dermq[postgres]."
         ) from None
     finally:
@@ -104,7 +119,7 @@ def _check_writes(settings: Settings) -> str:
         transact(engine, refuse_read_only)
     except SQLAlchemyError as error:
         raise _UnwellError(
-            f"it can be read and not written: {str(error).splitlines()[0]}. Whoever holds a lock must let it go, and "
+            f"it can be read and not written: {_first_line(error, url)}. Whoever holds a lock must let it go, and "
             "the file and its folder must be writable."
         ) from None
     except ReadOnlyError:
@@ -116,6 +131,10 @@ def _check_writes(settings: Settings) -> str:
         if free < _LEAST_FREE:
             raise _UnwellError(f"its disk has {free // 1_000_000} MB left. Make room; what waits then goes on.")
     return well
+
+
+def _first_line(error: Exception, url: str) -> str:
+    return without_password(str(error).splitlines()[0], url)
 
 
 def require_database(settings: Settings) -> None:
@@ -185,20 +204,44 @@ def _describe_broker(app: Celery) -> str:
     return f"{shown}, waiting messages: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
 
 
-def workers_answering(app: Celery, seconds: float = _PING_SECONDS) -> list[str]:
-    """Names of the workers that answer within so many seconds; none when the broker is away."""
-    try:
-        replies = app.control.ping(timeout=seconds)
-    except BROKER_FAULTS:
-        return []
-    return sorted(name for reply in replies for name in reply)
-
-
-def _check_workers(app: Celery) -> str:
-    names = workers_answering(app)
-    if not names:
+def _check_workers(app: Celery, settings: Settings) -> str:
+    bundles = bundles_of_workers(app)
+    if not bundles:
         raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
-    return f"{len(names)} answering: {', '.join(names)}"
+    said = f"{len(bundles)} answering: {', '.join(bundles)}"
+    known = {bundle for bundle in bundles.values() if bundle is not None}
+    if len(known) < len(bundles):
+        # One cannot tell: that no worker has a bundle would be a guess.
+        return said
+    stuck = [work for work in _open_work(settings) if work.sha256 not in {bundle.sha256 for bundle in known}]
+    if stuck:
+        raise _UnwellError(f"{said}, with the bundle {', '.join(sorted(map(str, known)))}. " + _stuck(stuck))
+    return said
+
+
+def _open_work(settings: Settings) -> list[BundleWork]:
+    """What waits, or nothing when the database does not say: its own line tells why."""
+    url = settings.resolved_database_url()
+    try:
+        # Not a file that is made by being opened.
+        check_database(settings)
+        engine = open_database(url)
+        try:
+            return read(engine, open_work)
+        finally:
+            engine.dispose()
+    except (_UnwellError, DatabaseUrlError, SQLAlchemyError):
+        return []
+
+
+def _stuck(works: list[BundleWork]) -> str:
+    waiting = "; ".join(
+        f"{work.name} {work.version} ({work.sha256[:12]}): job {', '.join(map(str, work.jobs))}" for work in works
+    )
+    return (
+        f"No worker has what these wait for: {waiting}. Start a worker with that bundle (DERMQ_BUNDLE), or `dermq "
+        "cancel` them and submit again."
+    )
 
 
 def _check_sweeper(app: Celery) -> str:

@@ -8,6 +8,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from worker.addresses import without_password
 from worker.app import queue_name
 from worker.errors import BrokerError
 from worker.tasks import SCORE_CHUNK
@@ -41,7 +42,7 @@ def send_hints(app: Celery, chunk_ids: Sequence[int], *, urgent: bool) -> None:
                     SCORE_CHUNK, args=(chunk_id,), queue=queue_name(urgent=urgent), producer=producer, retry=False
                 )
     except BROKER_FAULTS as error:
-        raise BrokerError(f"the broker takes no messages: {_said(error)}") from error
+        raise BrokerError(f"the broker takes no messages: {_said(error, app)}") from error
 
 
 def queue_length(app: Celery, *, urgent: bool) -> int:
@@ -90,9 +91,11 @@ def _ask(app: Celery, question: Callable[[Any], Any]) -> Any:
             connection.ensure_connection(**_ONE_TRY)
             return question(connection.default_channel.client)
     except BROKER_FAULTS as error:
-        raise BrokerError(f"the broker does not answer: {_said(error)}") from error
+        raise BrokerError(f"the broker does not answer: {_said(error, app)}") from error
 
 
-def _said(error: Exception) -> str:
-    # Kombu's own words for an address of another kind are a key that it misses.
-    return f"its address is not one of Redis ({error})" if isinstance(error, (KeyError, ValueError)) else str(error)
+def _said(error: Exception, app: Celery) -> str:
+    if isinstance(error, (KeyError, ValueError)):
+        # Kombu's own words repeat a part of the address, which may be a part of a password.
+        return "its address is not one of Redis. Expected: redis://:password@host:port/0."
+    return without_password(str(error), str(app.conf.broker_url))

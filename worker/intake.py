@@ -33,9 +33,10 @@ from db.submission import (
     take_submission,
     withdraw_job,
 )
-from worker.archive import FolderReport, read_manifest, walk_folder
+from worker.archive import read_manifest, walk_folder
 from worker.bundle import Bundle
 from worker.errors import BrokerError, ManifestError, SubmissionError
+from worker.folder_report import FolderReport
 from worker.hints import send_hints
 from worker.images.read import path_to_text
 from worker.lease import renewed
@@ -92,7 +93,6 @@ class Intake:
 
     def notes(self) -> list[str]:
         """What the submitter should know, a line each."""
-        report = self.folder
         notes = [f"Job {self.job_id}: {self.images:,} image{'s' if self.images != 1 else ''} submitted."]
         if self.continued:
             notes.append("Its submission had been broken off and was gone on with; nothing was taken in twice.")
@@ -109,15 +109,7 @@ class Intake:
             )
         if self.repeated:
             notes.append(f"Rows that repeated a path and were left out, the first one counts: {self.repeated:,}.")
-        if report.unreadable:
-            shown = ", ".join(report.unreadable[:5]) + (" …" if len(report.unreadable) > 5 else "")
-            notes.append(f"WARNING: {len(report.unreadable):,} folders could not be read, NOT in the job: {shown}")
-        if report.linked_folders:
-            notes.append(f"WARNING: {report.linked_folders:,} symbolic links to folders were not followed.")
-        if report.others:
-            notes.append(f"Not taken for images: {_by_suffix(report)}.{_no_dicom(report)}")
-        if report.hidden:
-            notes.append(f"Hidden files or folders that were passed over: {report.hidden:,}.")
+        notes += self.folder.notes()
         if not self.hinted:
             notes.append("The broker cannot be reached. The job is recorded and begins by itself when it is back.")
         return notes
@@ -318,17 +310,9 @@ def _record(batch: Sequence[NewImage], intake: Intake, submission: Submission, d
 
 
 def _nothing_found(source: Path, report: FolderReport) -> str:
-    others = f" (other files: {_by_suffix(report)})" if report.others else ""
+    passed_over = " ".join(report.notes())
     return (
-        f"Received: {source}, in which no image was found{others}. Expected: a folder that holds .jpg, .png, .tif, "
-        ".bmp or .webp files at any depth, or a CSV manifest with a column 'path' and at least one row."
-        + _no_dicom(report)
+        f"Received: {source}, in which no image was found. Expected: a folder that holds .jpg, .png, .tif, .bmp or "
+        ".webp files at any depth, or a CSV manifest with a column 'path' and at least one row."
+        + (f" {passed_over}" if passed_over else "")
     )
-
-
-def _no_dicom(report: FolderReport) -> str:
-    return " DICOM is not read by this version." if report.others[".dcm"] else ""
-
-
-def _by_suffix(report: FolderReport) -> str:
-    return ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in report.others.most_common(8))

@@ -25,11 +25,11 @@ from db.session import open_database
 from worker.app import make_app
 from worker.broker import LocalBroker, free_port, new_local_broker
 from worker.errors import BrokerError, DermqError, SettingsError
-from worker.health import workers_answering
 from worker.hints import queue_length
 from worker.log import get_logger
 from worker.monitor.flower import USER
 from worker.settings import RUN_FILE, Settings, shipped_bundle
+from worker.workers import workers_answering
 
 log = get_logger(__name__)
 

@@ -8,19 +8,30 @@ from typing import Any
 import structlog
 
 from worker.complaint import Complaint
+from worker.errors import BundleError, EngineError
 from worker.settings import Settings
 
 #: Where Celery says at each attempt that the broker is away.
 _BROKER_LOGGER = "celery.worker.consumer.consumer"
 
 
-def _once_a_minute() -> Callable[[logging.LogRecord], bool]:
+#: Where Celery says of each task that it raised, with the traceback.
+_TASK_LOGGER = "celery.app.trace"
+
+
+def _once_a_minute(repeats: Callable[[logging.LogRecord], bool]) -> Callable[[logging.LogRecord], bool]:
+    """A filter that lets a line which repeats itself pass once a minute, for a worker and all its children."""
     complaint = Complaint()
+    return lambda record: not repeats(record) or complaint.due()
 
-    def passes(record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("consumer: Cannot connect") or complaint.due()
 
-    return passes
+def _broker_is_away(record: logging.LogRecord) -> bool:
+    return str(record.msg).startswith("consumer: Cannot connect")
+
+
+def _cannot_score(record: logging.LogRecord) -> bool:
+    """Whether it tells of a worker without the job's bundle or engine: every hint of the job ends so."""
+    return record.exc_info is not None and isinstance(record.exc_info[1], (BundleError, EngineError))
 
 
 def configure_logging(settings: Settings) -> None:
@@ -43,7 +54,8 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(logging.INFO)
     # Each migration in three lines is not for the operator.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger(_BROKER_LOGGER).addFilter(_once_a_minute())
+    logging.getLogger(_BROKER_LOGGER).addFilter(_once_a_minute(_broker_is_away))
+    logging.getLogger(_TASK_LOGGER).addFilter(_once_a_minute(_cannot_score))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,

@@ -13,6 +13,8 @@ from db.jobs import JobCounts, JobView, count_statuses, has_live_lease, view_job
 from db.session import read
 from db.status import ImageStatus, JobStatus
 from worker.errors import DermqError
+from worker.settings import load_settings
+from worker.terminal import printable
 
 #: Statuses in which a job changes no more by itself.
 AT_REST = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED)
@@ -46,7 +48,7 @@ def find_job(database: Engine, job_id: int | None) -> JobView:
 def why_it_stands(database: Engine, job: JobView) -> str | None:
     """Why a job does not go on, as far as its rows say, and what to do; None when it rests or a worker has it."""
     if job.abandoned:
-        source = job.manifest or job.root
+        source = printable(job.manifest or job.root)
         return (
             f"Its submission was broken off: `dermq submit {source}` with the same options goes on with it, `dermq "
             f"cancel {job.id}` gives it up."
@@ -55,6 +57,16 @@ def why_it_stands(database: Engine, job: JobView) -> str | None:
         return "It is still being taken in."
     if job.status in AT_REST or read(database, lambda connection: has_live_lease(connection, job.id)):
         return None
+    # Here, because it loads what decodes images, and most jobs go on.
+    from worker.bundle_name import bundle_here
+
+    here = bundle_here(load_settings())
+    if here is not None and here.sha256 != job.bundle_sha256:
+        return (
+            f"No worker has it in hand. It waits for the bundle {job.bundle_name} {job.bundle_version} "
+            f"({job.bundle_sha256[:12]}), the one here is {here}, and a worker scores under its own alone: start a "
+            f"worker with the job's (DERMQ_BUNDLE), or `dermq cancel {job.id}` and submit again."
+        )
     return _NOBODY_WORKS
 
 
@@ -69,7 +81,7 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
     Returns:
         The job as it came to rest.
     """
-    text_columns = [TextColumn("job {task.fields[job]}"), TextColumn("{task.fields[text]}")]
+    text_columns = [TextColumn("job {task.fields[job]}"), TextColumn("{task.fields[text]}", markup=False)]
     # What is read comes first: on a narrow terminal the bar gives way.
     bar_columns = [BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))]
     bar = Progress(
@@ -92,7 +104,7 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
                 bar.update(task, text=text)
             if not console.is_terminal and (time.monotonic() - last_line >= _LINE_EVERY or job.status in AT_REST):
                 last_line = time.monotonic()
-                console.print(f"job {job_id} {job.status}: {text}")
+                console.print(f"job {job_id} {job.status}: {text}", markup=False)
     return find_job(database, job_id)
 
 

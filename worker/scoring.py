@@ -15,7 +15,7 @@ from db.session import read
 from db.status import FailureCode
 from worker.engine import Inference
 from worker.errors import EngineError, ImageFaultError
-from worker.images.decode import RGBImage, decode
+from worker.images.decode import RGBImage, decode, refuse_half_read
 from worker.images.quality import measure_quality
 from worker.images.read import FileContent, read_file, text_to_path
 from worker.log import get_logger
@@ -67,7 +67,9 @@ def score_images(
     twins: dict[str, list[int]] = {}
     for image_id, content in contents.items():
         if (found := known.get(content.sha256)) is not None:
-            outcomes.append(_scored(image_id, content.sha256, found, job, scorer, reused=True))
+            # An earlier version of dermq may have scored what is refused today.
+            refused = _or_fault(image_id, lambda c=content: refuse_half_read(c.data))  # type: ignore[misc]
+            outcomes.append(refused or _scored(image_id, content.sha256, found, job, scorer, reused=True))
         elif content.sha256 in twins and not job.force:
             twins[content.sha256].append(image_id)
         else:

@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.addresses import broken_broker_password, broken_database_password
 from worker.errors import SettingsError
 
 #: Name of the shipped bundle's folder.
@@ -89,6 +91,17 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """Log lines for people or for machines; ``auto`` looks whether standard error is a terminal."""
 
+    @field_validator("database_url")
+    @classmethod
+    def _database_password(cls, url: SecretStr | None) -> SecretStr | None:
+        # Here and not where it is used: there a part of the password would be taken for the host and shown as that.
+        return _refuse(url, broken_database_password)
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_password(cls, url: SecretStr | None) -> SecretStr | None:
+        return _refuse(url, broken_broker_password)
+
     def resolved_database_url(self) -> str:
         """The database's address, the default included."""
         if self.database_url is not None:
@@ -112,6 +125,12 @@ class Settings(BaseSettings):
             return str(json.loads((self.home / RUN_FILE).read_text())[name])
         except (OSError, ValueError, KeyError):
             return None
+
+
+def _refuse(url: SecretStr | None, fault: Callable[[str], str | None]) -> SecretStr | None:
+    if url is not None and (why := fault(url.get_secret_value())) is not None:
+        raise ValueError(why)
+    return url
 
 
 def hard_time_limit(time_limit: float) -> float:

@@ -9,9 +9,10 @@ from db.predictions import OutcomeRow, not_judged, worst_first
 from db.session import read
 from db.status import FailureCode, ImageStatus, TriageFlag
 from worker.progress import job_rate, why_it_stands
+from worker.terminal import printable
 
 _MEANING = {
-    TriageFlag.HIGH_RISK: "at or above the threshold: first on the worklist",
+    TriageFlag.HIGH_RISK: "at or above the threshold: look at these first",
     TriageFlag.BORDERLINE: "just below the threshold",
     TriageFlag.LOW_RISK: 'lower priority, never "benign"',
 }
@@ -66,7 +67,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
 
 def _print_rest(console: Console, job: JobView, rest: int) -> None:
     if rest > 0:
-        console.print(f"… and {rest:,} more: dermq export {job.id}", style="dim", highlight=False)
+        console.print(f"… and {rest:,} more: dermq export {job.id} --ranked", style="dim", highlight=False)
 
 
 def _cases(rows: list[OutcomeRow]) -> Table:
@@ -85,4 +86,4 @@ def _reasons(rows: list[OutcomeRow]) -> Table:
 
 def _shown(path: str) -> str:
     """A path without the brackets that the terminal library takes for markup, nor control characters."""
-    return "".join(letter if letter.isprintable() else "?" for letter in path).replace("[", "\\[")
+    return printable(path).replace("[", "\\[")

@@ -1,11 +1,14 @@
 """Thin Celery tasks: load by id, call one function, return."""
 
+from dataclasses import asdict
 from functools import cache
 
 from celery import Celery
 from celery.signals import worker_shutting_down
+from celery.worker.control import inspect_command
 
 from db.session import open_database
+from worker.bundle_name import bundle_here
 from worker.chunk import ChunkLimits, score_chunk
 from worker.complaint import Complaint
 from worker.scorer import ScorerCache
@@ -14,10 +17,12 @@ from worker.stopping import StopFlag, leave_in_time
 
 #: Name of the one task.
 SCORE_CHUNK = "dermq.score_chunk"
+#: Name of the question to a worker which bundle it would score with now.
+TELL_BUNDLE = "dermq_bundle"
 
 
 def register_tasks(app: Celery, settings: Settings) -> None:
-    """Register the tasks with an application.
+    """Register the tasks with an application, and what its worker answers when it is asked for its bundle.
 
     Args:
         app: the application.
@@ -48,3 +53,9 @@ def register_tasks(app: Celery, settings: Settings) -> None:
             stopping=stopping,
             complaint=complaint,
         )
+
+    @inspect_command(name=TELL_BUNDLE)  # type: ignore[untyped-decorator]
+    def tell_bundle(_worker: object) -> dict[str, str]:
+        """Name, version and SHA-256 of this worker's bundle; empty when it cannot be read."""
+        bundle = bundle_here(settings)
+        return {} if bundle is None else asdict(bundle)

@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""Where commands print, and what may be printed."""
 
 from rich.console import Console
 
@@ -12,3 +12,16 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _WIDTH_WITHOUT_TERMINAL
     return console
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text from outside without what moves a terminal's cursor, rings its bell or turns the reading direction.
+
+    Args:
+        text: a name from an archive or a message that may hold one.
+        lines: whether line breaks stay.
+
+    Returns:
+        The text with a question mark for each letter that cannot be printed.
+    """
+    return "".join(letter if letter.isprintable() or (lines and letter == "\n") else "?" for letter in text)

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import json
 import os
+import re
+import shutil
 import signal
 import time
 import urllib.error
@@ -12,6 +15,7 @@ import pytest
 
 from tests.acceptance.conftest import RunningSystem, environment_for, processes_of, run_dermq, running_system, until
 from worker.made_up_archive import make_archive
+from worker.settings import shipped_bundle
 
 
 def test_an_archive_goes_through_the_whole_system(system: RunningSystem, tmp_path: Path) -> None:
@@ -127,6 +131,30 @@ def test_two_ups_in_one_home_are_refused(system: RunningSystem) -> None:
     assert second.returncode == 2
     assert "Another `dermq up`" in second.stderr
     # The first one is still found by the other commands.
+    assert system.dermq("check").stdout.count("ok  ") == 5
+
+
+def test_a_job_under_another_bundle_than_the_workers_is_named(system: RunningSystem, tmp_path: Path, archive) -> None:
+    other = tmp_path / "other-bundle"
+    shutil.copytree(shipped_bundle(), other)
+    manifest = json.loads((other / "bundle.json").read_text())
+    (other / "bundle.json").write_text(json.dumps({**manifest, "version": "999"}))
+    submitted = run_dermq({**system.environment, "DERMQ_BUNDLE": str(other)}, "submit", archive(40))
+    job = submitted.stdout.strip()
+    until(lambda: "BundleError" in system.log("worker"), "the worker has met the job")
+
+    checked = system.dermq("check", check=False)
+    assert checked.returncode == 1
+    (line,) = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
+    assert line.startswith("FAIL  workers")
+    assert re.search(rf"No worker has what these wait for: \S+ 999 \(\w+\): job {job}\.", line), line
+    assert "It waits for the bundle" in system.dermq("status", job).stdout
+    time.sleep(4)
+    # Its three chunks are hinted again every second.
+    refusals = [line for line in system.log("worker").splitlines() if "BundleError" in line]
+    assert len(refusals) <= 2, "one line a minute; of two processes one may just pass the other"
+
+    system.dermq("cancel", job)
     assert system.dermq("check").stdout.count("ok  ") == 5
 
 

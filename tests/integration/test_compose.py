@@ -28,13 +28,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from db.schema import current_revision, newest_revision
-from db.session import open_database, read
+from db.session import CONNECTIONS, open_database, read
 from worker.app import make_app
 from worker.broker import free_port, new_local_broker
 from worker.cli import main
 from worker.errors import BrokerError
-from worker.health import workers_answering
 from worker.settings import Settings
+from worker.workers import workers_answering
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -144,6 +144,15 @@ def test_nothing_runs_before_the_migration(service: str) -> None:
         "postgres": "service_healthy",
         "redis": "service_healthy",
     }
+
+
+def test_postgres_has_connections_for_the_largest_worker() -> None:
+    (setting,) = [word for word in SERVICES["postgres"]["command"] if word.startswith("max_connections=")]
+    (limit,) = [rule.le for rule in Settings.model_fields["concurrency"].metadata if hasattr(rule, "le")]
+    # Beside the worker: sweeper, migration, some commands, and those that PostgreSQL keeps for its superuser.
+    assert int(setting.partition("=")[2]) >= CONNECTIONS * limit + 20
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"allows {setting.partition('=')[2]}, enough" in page
 
 
 def test_workers_can_be_multiplied_and_leave_in_peace() -> None:

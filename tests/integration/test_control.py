@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, delete, event, func, select, update
+from sqlalchemy import Engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db.audit import append_entry, entries_of, verify
@@ -91,6 +91,53 @@ def test_failed_images_are_tried_again_by_code(database: Engine) -> None:
     assert (first.failure_code, first.reason, first.size_bytes) == (None, None, None)
     hints = {"urgent": False, "hint_after": 60, "queue_is_empty": False, "limit": 9}
     assert transact(database, lambda c: take_forgotten(c, **hints)) == [row(database, Chunk, first.chunk_id).id]
+
+
+def test_more_chunks_are_retried_than_a_statement_takes_values(sqlite_database: Engine) -> None:
+    """On SQLite, which takes fewer than PostgreSQL; both are given as many at a time."""
+    database = sqlite_database
+    made, count = add_job(database, 1), 33_000
+
+    def fill(connection) -> None:
+        first = made.chunk_ids[0] + 1
+        chunk = {"job_id": made.job_id, "status": ChunkStatus.DONE, "size": 1, "attempt": 1}
+        connection.execute(insert(Chunk), [{**chunk, "id": first + index} for index in range(count)])
+        image = {"job_id": made.job_id, "status": ImageStatus.FAILED, "failure_code": FailureCode.MISSING}
+        connection.execute(
+            insert(Image),
+            [
+                {**image, "chunk_id": first + index, "path": f"{index}.png", "careful_starts": 0}
+                for index in range(count)
+            ],
+        )
+
+    transact(database, fill)
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
+    assert retried == Retried(images=count, left=0)
+
+
+def test_chunks_are_retried_part_by_part(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.control._CHUNKS_PER_QUERY", 2)
+    made = add_job(database, 1, 1, 1, 1, 1)
+    score_all(database, made, dict.fromkeys(range(5), FailureCode.MISSING))
+    assert transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR)) == Retried(
+        images=5, left=0
+    )
+
+
+def test_images_in_a_chunk_that_a_worker_has_in_hand_are_left(database: Engine) -> None:
+    made = add_job(database, 2, 2)
+    outcomes = [Failed(image_id=image, code=FailureCode.MISSING, sentence="gone") for image in made.image_ids]
+    transact(database, lambda c: write_outcomes(c, outcomes, bundle_id=made.bundle_id, engine="fake"))
+    assert transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
+    assert retried == Retried(images=2, left=2)
+    assert [row(database, Image, image).status for image in made.image_ids] == [
+        ImageStatus.FAILED,
+        ImageStatus.FAILED,
+        ImageStatus.WAITING,
+        ImageStatus.WAITING,
+    ]
 
 
 def test_nothing_to_retry_leaves_the_job_finished(database: Engine) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from click.testing import CliRunner
 from kombu.exceptions import KombuError
 from sqlalchemy import Engine, select
 
@@ -18,9 +19,10 @@ from tests.integration.submissions import chunks, messages_of, paths, put, rows_
 from worker.app import make_app
 from worker.broker import free_port
 from worker.bundle import Bundle
+from worker.cli import main
 from worker.errors import BundleError, ManifestError
 from worker.intake import submit
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 
 
 def test_a_folder_becomes_a_job_with_its_chunks(
@@ -230,3 +232,31 @@ def test_a_folder_whose_own_name_is_not_utf_8(
 ) -> None:
     source = put(tmp_path / os.fsdecode(b"clinic-\xe9"), "a.jpg")
     assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).images == 1
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_no_success(
+    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = put(tmp_path / "in", "a.jpg", "locked\x1b[2J/b.jpg", "IM0001")
+    (source / "IM0001").write_bytes(bytes(128) + b"DICM")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        # Root may read every folder.
+        if "locked" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
+    monkeypatch.setenv("DERMQ_BROKER_URL", "redis://127.0.0.1:1/0")
+    load_settings.cache_clear()
+    try:
+        result = CliRunner().invoke(main, ["submit", str(source)])
+    finally:
+        load_settings.cache_clear()
+    assert result.exit_code == 1
+    # The job is recorded all the same, and its number told.
+    assert result.stdout == "1\n"
+    assert "1 folders could not be read, NOT in the job: locked?[2J" in result.stderr
+    assert "1 DICOM files, NOT in the job" in result.stderr

@@ -14,17 +14,19 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from db import claims
 from db.claims import LeaseLostError, claim_chunk
 from db.models import Chunk, Image, Job
 from db.schema import migrate
 from db.session import open_database, transact
 from db.status import ChunkStatus, ImageStatus
-from tests.integration.databases import MadeJob, expire_lease, row
+from tests.integration.databases import MadeJob, PostgresServer, change, expire_lease, row
 from tests.integration.fake_scoring import FakeEngine, Images, job_of, outcomes, score
 from worker.bundle import Bundle
 from worker.chunk import ChunkLimits
 from worker.complaint import COMPLAIN_EVERY, Complaint
-from worker.health import Finding, check_all
+from worker.errors import DermqError
+from worker.health import Finding, check_all, require_database
 from worker.lease import renewed
 from worker.outage import wait_out
 from worker.settings import Settings
@@ -104,16 +106,58 @@ def test_an_outage_in_careful_mode_is_no_death(
     assert all_scored(sqlite_database, made)
 
 
-class _Outage:
-    """The worker's writing transactions fail, from one on, for so many times."""
+@pytest.mark.parametrize("deaths", [0, 1])
+@pytest.mark.parametrize("committed", [False, True], ids=["not left", "left, the answer lost"])
+def test_a_breadcrumb_that_could_not_be_left_changes_no_count_of_deaths(
+    sqlite_database: Engine,
+    bundle: Bundle,
+    archive: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deaths: int,
+    committed: bool,
+) -> None:
+    made = job_of(sqlite_database, archive)
+    transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
+    expire_lease(sqlite_database, made.chunk_ids[0])
+    for image in made.image_ids:
+        change(sqlite_database, Image, image, careful_starts=deaths)
+    # The claim comes first, the announcement of the first image second; then taking it back fails once.
+    _Outage(monkeypatch, after=1, failures=2, committed=committed)
+    assert score(sqlite_database, made, bundle, FakeEngine()) is None
+    assert {row(sqlite_database, Image, image).careful_starts for image in made.image_ids} == {deaths}
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int, failures: int) -> None:
+
+def test_a_breadcrumb_of_whoever_has_the_chunk_now_is_left_alone(
+    sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = job_of(sqlite_database, archive)
+    transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
+    expire_lease(sqlite_database, made.chunk_ids[0])
+
+    def lose_it_meanwhile(connection: Any, chunk_id: int) -> list[claims.WaitingImage]:
+        found = claims.waiting_images(connection, chunk_id)
+        expire_lease(sqlite_database, chunk_id)
+        assert transact(sqlite_database, lambda c: claim_chunk(c, chunk_id, "other", 60))
+        change(sqlite_database, Image, found[0].id, careful_starts=1)
+        return found
+
+    monkeypatch.setattr("worker.chunk.waiting_images", lose_it_meanwhile)
+    assert score(sqlite_database, made, bundle, FakeEngine()) is None
+    assert row(sqlite_database, Image, made.image_ids[0]).careful_starts == 1
+
+
+class _Outage:
+    """The worker's writing transactions fail, from one on, for so many times; or only their answer is lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: int, failures: int, committed: bool = False) -> None:
         self.seen = self.met = 0
 
         def fail(database: Engine, work: Any) -> Any:
             self.seen += 1
             if after < self.seen <= after + failures:
                 self.met += 1
+                if committed:
+                    transact(database, work)
                 raise away()
             return transact(database, work)
 
@@ -183,6 +227,29 @@ def test_a_stop_that_hangs_is_cut_short_with_its_children() -> None:
         while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
             assert time.monotonic() < deadline, "the child outlives its worker"
             time.sleep(0.05)
+
+
+def test_check_says_that_a_server_has_no_connection_left(
+    postgres_server: PostgresServer, migrated_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role without a privilege and a limit of one connection meets what everybody meets when all are taken."""
+    admin = open_database(migrated_postgres)
+    transact(admin, lambda c: c.exec_driver_sql("CREATE ROLE visitor LOGIN CONNECTION LIMIT 1"))
+    transact(admin, lambda c: c.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor"))
+    monkeypatch.setattr("db.session.BACKOFF_SECONDS", 0.01)
+    url = migrated_postgres.replace("//dermq@", "//visitor@")
+    settings = Settings(database_url=url, broker_url="memory://")  # type: ignore[arg-type]
+    first = open_database(url)
+    try:
+        with first.connect(), pytest.raises(DermqError) as caught:
+            require_database(settings)
+        assert "has no connection left. Each worker process takes 2: raise its max_connections" in str(caught.value)
+        assert "Check DERMQ_DATABASE_URL" not in str(caught.value)
+    finally:
+        first.dispose()
+        transact(admin, lambda c: c.exec_driver_sql("DROP OWNED BY visitor"))
+        transact(admin, lambda c: c.exec_driver_sql("DROP ROLE visitor"))
+        admin.dispose()
 
 
 def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(

@@ -154,7 +154,7 @@ def test_every_image_of_a_job_is_a_line_of_the_csv(database: Engine) -> None:
     made = add_job(database, 7)
     write(database, made, mixed(made))
     file = io.StringIO(newline="")
-    assert read(database, lambda c: write_csv(outcomes_by_image(c, made.job_id), file)) == 7
+    assert read(database, lambda c: write_csv(outcomes_by_image(c, made.job_id), file)).images == 7
     file.seek(0)
     flags = [line["flag"] for line in csv.DictReader(file)]
     assert flags == ["high_risk", "ungradable", "borderline", "ungradable", "ungradable", "low_risk", ""]

@@ -58,6 +58,21 @@ class TestReuse:
         assert sorted(row.reused for row in same) == [False, True, True]
         assert read(sqlite_database, lambda c: faults_of(c, made.job_id)) == []
 
+    def test_what_an_earlier_version_scored_though_it_is_damaged_is_not_taken_over(
+        self, sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = (archive / "0.jpg").read_bytes()
+        (archive / "0.jpg").write_bytes(whole[: len(whole) // 2] + whole[len(whole) // 2 + 512 :])
+        with monkeypatch.context() as earlier:
+            earlier.setattr("worker.images.decode.jpeg_damage", lambda data: None)
+            score(sqlite_database, job_of(sqlite_database, archive), bundle, FakeEngine())
+        second, engine = job_of(sqlite_database, archive), FakeEngine()
+        assert score(sqlite_database, second, bundle, engine) == 5
+        assert engine.batches == []
+        found = self.rows(sqlite_database, second)
+        assert found.pop("0.jpg").failure_code == FailureCode.TRUNCATED
+        assert {(row.status, row.reused) for row in found.values()} == {(ImageStatus.SCORED, True)}
+
     def test_across_jobs_nothing_is_inferred_but_each_job_has_its_own_threshold(
         self, sqlite_database: Engine, bundle: Bundle, archive: Path
     ) -> None:

@@ -44,6 +44,27 @@ class TestWalkFolder:
         assert sorted(paths) == sorted([*names, "UPPER.JPG"])
         assert report.others == {".docx": 2, "": 2}
 
+    def test_dicom_is_told_by_name_and_by_content(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.jpg", "b.dcm", "c.DICOM", "README", "notes.5", "dicom.txt")
+        for name in ("IM0001", "1.2.840.113619.2.5", "letter.txt"):
+            (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
+        os.mkfifo(tmp_path / "pipe")
+        paths, report = walked(tmp_path)
+        assert paths == ["a.jpg"]
+        assert report.dicom == 4
+        # A name that says what the file is is believed: nobody opens a million letters.
+        assert report.others == {".txt": 2, "": 2, ".5": 1}
+
+    def test_an_entry_of_which_nobody_can_tell_what_it_is_is_reported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(tmp_path, "a.jpg", "2019/b.jpg")
+        monkeypatch.setattr("worker.archive._is_folder", lambda entry: None)
+        paths, report = walked(tmp_path)
+        # What is called an image is for a worker to judge.
+        assert paths == ["a.jpg"]
+        assert report.unreadable == ["2019"]
+
     def test_hidden_files_and_folders_are_passed_over_and_counted(self, tmp_path: Path) -> None:
         put(tmp_path, ".hidden.jpg", ".thumbnails/a.jpg", "._a.jpg", "a.jpg")
         paths, report = walked(tmp_path)

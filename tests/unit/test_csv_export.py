@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from db.predictions import OutcomeRow
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
-from worker.output.csv_export import COLUMNS, write_csv
+from worker.output.csv_export import COLUMNS, Written, write_csv
 
 ROW = OutcomeRow(
     image_id=1,
@@ -52,7 +53,10 @@ NOT_SCORED = replace(
 def exported(*rows: OutcomeRow) -> list[dict[str, str]]:
     """Write and read back, as a file would be."""
     file = io.StringIO(newline="")
-    assert write_csv(rows, file) == len(rows)
+    statuses = Counter(row.status for row in rows)
+    not_judged = statuses[ImageStatus.UNGRADABLE] + statuses[ImageStatus.FAILED]
+    written = Written(images=len(rows), waiting=statuses[ImageStatus.WAITING], not_judged=not_judged)
+    assert write_csv(rows, file) == written
     file.seek(0)
     read = list(csv.reader(file))
     assert read[0] == list(COLUMNS)
@@ -102,21 +106,39 @@ def test_an_ungradable_image_goes_to_a_human_with_its_reason() -> None:
 
 
 def test_an_image_that_waits_has_no_flag_yet() -> None:
-    (line,) = exported(replace(NOT_SCORED, status=ImageStatus.WAITING))
+    line, _ = exported(replace(NOT_SCORED, status=ImageStatus.WAITING), ROW)
     assert (line["status"], line["flag"], line["reason_code"]) == ("waiting", "", "")
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", " =", '"=', "＝"])  # noqa: RUF001
 def test_what_a_spreadsheet_would_run_is_quoted(start: str) -> None:
     (line,) = exported(replace(ROW, path=f"{start}HYPERLINK(1)/a.jpg", lesion_id=f"{start}1+1"))
     assert line["path"] == f"'{start}HYPERLINK(1)/a.jpg"
     assert line["lesion_id"] == f"'{start}1+1"
 
 
-def test_no_cell_from_outside_begins_a_formula_whatever_it_holds() -> None:
-    paths = [f"{letter}cmd.jpg" for letter in map(chr, range(1, 128)) if letter not in "\r\n"]
-    for line in exported(*(replace(ROW, path=path) for path in paths)):
-        assert not line["path"].startswith(("=", "+", "-", "@", "\t"))
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "\n"])
+def test_a_formula_behind_what_another_program_takes_for_a_separator_is_quoted(separator: str) -> None:
+    (line,) = exported(replace(ROW, path=f"a{separator}=1+1.jpg", lesion_id=f"L{separator} @x{separator}b"))
+    assert line["path"] == f"a{separator}'=1+1.jpg"
+    assert line["lesion_id"] == f"L{separator}' @x{separator}b"
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@settings(deadline=None)
+@given(path=st.text("a=+-@ \"';,\t\r\n|", min_size=1))
+def test_no_cell_is_a_formula_whatever_separator_a_program_splits_at(separator: str, path: str) -> None:
+    file = io.StringIO(newline="")
+    write_csv([replace(ROW, path=path, lesion_id=path, reason=path, policy=path)], file)
+    for line in file.getvalue().splitlines():
+        for cell in line.split(separator):
+            assert not cell.lstrip(' "').startswith(("=", "+", "-", "@")), (path, cell)
+
+
+def test_every_text_of_a_line_is_made_safe_and_numbers_are_left() -> None:
+    texts = ("path", "policy", "bundle_name", "engine", "lesion_id", "reason")
+    (line,) = exported(replace(ROW, **dict.fromkeys(texts, "=x"), raw_probability=-1.5, class_probabilities={"=": 1.0}))
+    assert [name for name, cell in line.items() if cell.startswith(("=", "+", "-", "@"))] == ["raw_probability"]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +160,11 @@ def test_paths_come_back_as_they_were(path: str) -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1))
-def test_any_path_comes_back_with_at_most_the_quote_before_it(path: str) -> None:
+def test_any_path_comes_back_with_at_most_quotes_put_into_it(path: str) -> None:
     before, line, after = exported(ROW, replace(ROW, path=path), ROW)
-    assert line["path"] in (path, f"'{path}")
+    assert line["path"].replace("'", "") == path.replace("'", "")
+    if not set(path) & set("=+-@\t＝＋－＠"):  # noqa: RUF001
+        assert line["path"] == path
     assert before == after
 
 

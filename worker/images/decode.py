@@ -7,7 +7,9 @@ import numpy.typing as npt
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
+from worker.images.jpeg import jpeg_damage
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
+from worker.images.pages import refuse_several
 
 RGBImage = npt.NDArray[np.uint8]
 
@@ -43,8 +45,8 @@ def sniff_format(data: bytes) -> str | None:
 def decode(data: bytes) -> RGBImage:
     """Decode an image file.
 
-    JPEG, PNG, TIFF, BMP and WebP, found by content. EXIF orientation is applied; grey becomes RGB, transparency is
-    dropped, 16-bit samples are scaled to 8. Only formats on this list reach a decoder.
+    JPEG, PNG, TIFF, BMP and WebP of one picture, found by content. EXIF orientation is applied; grey becomes RGB,
+    transparency is dropped, 16-bit samples are scaled to 8. Only formats on this list reach a decoder.
 
     Args:
         data: the whole file.
@@ -53,9 +55,10 @@ def decode(data: bytes) -> RGBImage:
         Array of shape (height, width, 3), uint8, RGB.
 
     Raises:
-        ImageFaultError: ``truncated`` for an empty, short or damaged file (as far as its decoder can tell: a JPEG that
-            loses its last rows but not its end marker is a picture to it), ``unsupported_format``, or ``too_large`` for
-            more than `MAX_IMAGE_PIXELS` pixels (refused before the pixels are allocated).
+        ImageFaultError: ``truncated`` for an empty, short or damaged file (as far as its format shows it: PNG has
+            checksums and JPEG its grammar, but other bytes in a BMP, TIFF or WebP are mostly just another picture),
+            ``unsupported_format``, or ``too_large`` for more than `MAX_IMAGE_PIXELS` pixels (refused before the pixels
+            are allocated).
         MemoryError: there is not enough memory for the pixels.
     """
     if not data:
@@ -89,7 +92,22 @@ def decode(data: bytes) -> RGBImage:
             FailureCode.UNSUPPORTED_FORMAT,
             f"the {name.upper()} decodes to {image.dtype} of shape {image.shape}, expected 8-bit colour",
         )
+    # After OpenCV, which refuses what is too large.
+    refuse_half_read(data)
     return cast("RGBImage", image)
+
+
+def refuse_half_read(data: bytes) -> None:
+    """Pass if the picture that OpenCV makes of a file is all that is in it, and whole; takes a fraction of decoding it.
+
+    Raises:
+        ImageFaultError: ``unsupported_format`` for several pictures, ``truncated`` for damage that OpenCV passes over.
+    """
+    name = sniff_format(data)
+    if name is not None:
+        refuse_several(name, data)
+    if name == "jpeg" and (damage := jpeg_damage(data)) is not None:
+        raise ImageFaultError(FailureCode.TRUNCATED, f"the JPEG is damaged or cut, its decoder says: {damage}")
 
 
 def _decodes_small(data: bytes) -> bool:

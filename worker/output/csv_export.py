@@ -1,12 +1,17 @@
 """A job's outcomes as CSV, one line per image."""
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TextIO
 
 from db.predictions import OutcomeRow
 from db.status import ImageStatus, TriageFlag
 
+#: First column of a ranked export.
+RANK = "rank"
 COLUMNS = (
     "path",
     "status",
@@ -26,27 +31,44 @@ COLUMNS = (
     "reason_code",
     "reason",
 )
-#: A cell that begins with one of these is a formula to a spreadsheet program; file names come from outside.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+#: Where a spreadsheet program would see a formula (OWASP, "CSV Injection"): at the beginning of a cell, or behind what
+#: another program or another country's settings take for the end of one. The wide ones are of East Asian keyboards.
+_FORMULA = re.compile(r"(^|[,;\t|\n])(?=[ \"]*[=+\-@\t＝＋－＠])")  # noqa: RUF001
 
 
-def write_csv(rows: Iterable[OutcomeRow], file: TextIO) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What an export holds: a line for each image, and how many of those have no outcome yet."""
+
+    images: int
+    waiting: int
+    #: Images that are ungradable or failed.
+    not_judged: int
+
+
+def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False) -> Written:
     """Write outcomes as CSV with a header.
 
     Args:
         rows: in the order wanted.
         file: opened for text with ``newline=""``.
+        ranked: whether a first column counts the scored ones from 1.
 
     Returns:
-        Lines written, without the header.
+        Lines written, without the header, and how many of them are of images that wait.
     """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    count = 0
+    writer.writerow([RANK, *COLUMNS] if ranked else COLUMNS)
+    counts = Counter[ImageStatus]()
     for row in rows:
-        writer.writerow(_cells(row))
-        count += 1
-    return count
+        counts[row.status] += 1
+        rank = [counts[ImageStatus.SCORED] if row.status is ImageStatus.SCORED else None] if ranked else []
+        writer.writerow(map(_safe, [*rank, *_cells(row)]))
+    return Written(
+        images=counts.total(),
+        waiting=counts[ImageStatus.WAITING],
+        not_judged=counts[ImageStatus.UNGRADABLE] + counts[ImageStatus.FAILED],
+    )
 
 
 def _cells(row: OutcomeRow) -> tuple[object, ...]:
@@ -54,7 +76,7 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
     not_judged = row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
     flag = TriageFlag.UNGRADABLE if not_judged else row.flag
     return (
-        _text(row.path),
+        row.path,
         row.status,
         flag,
         row.probability,
@@ -68,7 +90,7 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
         row.engine,
         None if row.reused is None else ("yes" if row.reused else "no"),
         row.image_sha256,
-        _text(row.lesion_id),
+        row.lesion_id,
         row.failure_code or row.ungradable_reason,
         row.reason,
     )
@@ -79,8 +101,9 @@ def _by_class(probabilities: Mapping[str, float]) -> str:
     return " ".join(f"{name}={probability:.4f}" for name, probability in probabilities.items())
 
 
-def _text(value: str | None) -> str | None:
-    """Text from outside, with a quote before what a spreadsheet would run."""
+def _safe(cell: object) -> object:
+    """A cell with a quote before whatever a spreadsheet would run; numbers stay numbers."""
+    if not isinstance(cell, str):
+        return cell
     # A bare carriage return ends a line for some readers, and Python's writer does not quote it before 3.13.
-    value = value.replace("\r", "\\r") if value is not None else None
-    return f"'{value}" if value is not None and value.startswith(_FORMULA_STARTS) else value
+    return _FORMULA.sub(r"\1'", cell.replace("\r", "\\r"))

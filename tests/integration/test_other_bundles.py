@@ -1,0 +1,118 @@
+"""Jobs under another bundle than the workers' wait, and check, status, watch and the log say so."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from sqlalchemy import Engine
+
+from db.claims import claim_chunk
+from db.control import cancel_job, pause_job
+from db.jobs import BundleWork, open_work
+from db.session import read, transact
+from tests.integration.databases import add_job
+from worker.bundle_name import BundleName, bundle_here
+from worker.complaint import COMPLAIN_EVERY
+from worker.errors import BundleError
+from worker.health import check_all
+from worker.log import configure_logging
+from worker.progress import find_job, why_it_stands
+from worker.settings import Settings, load_settings
+from worker.workers import bundles_of_workers
+
+JOBS = BundleName(sha256="b" * 64, name="made-up", version="1")
+OTHER = BundleName(sha256="c" * 64, name="other", version="2")
+
+
+def test_open_work_is_what_a_worker_could_claim(database: Engine) -> None:
+    jobs = [add_job(database, 1).job_id for _ in range(4)]
+    assert transact(database, lambda c: pause_job(c, jobs[0], actor="test"))
+    assert transact(database, lambda c: cancel_job(c, jobs[1], actor="test"))
+    assert read(database, open_work) == [BundleWork(sha256="b" * 64, name="made-up", version="1", jobs=jobs[2:])]
+
+
+@pytest.mark.parametrize(
+    ("workers", "well", "words"),
+    [
+        ({"dermq@a": JOBS}, True, "1 answering: dermq@a"),
+        ({"dermq@a": OTHER, "dermq@b": JOBS}, True, "2 answering"),
+        (
+            {"dermq@a": OTHER},
+            False,
+            "with the bundle other 2 (cccccccccccc). No worker has what these wait for: made-up 1",
+        ),
+        # Of an older version: it does not say.
+        ({"dermq@a": OTHER, "dermq@b": None}, True, "2 answering"),
+        ({}, False, "none answered"),
+    ],
+)
+def test_check_names_the_jobs_that_wait_for_another_bundle(
+    sqlite_database: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: dict[str, BundleName | None],
+    well: bool,
+    words: str,
+) -> None:
+    made = add_job(sqlite_database, 2)
+    monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
+    monkeypatch.setattr("worker.health._check_bundle", lambda settings: "not asked here")
+    settings = Settings(home=tmp_path, database_url=str(sqlite_database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
+    assert (finding.well, words in finding.text) == (well, True), finding.text
+    if not well and workers:
+        assert f"job {made.job_id}. Start a worker with that bundle (DERMQ_BUNDLE)" in finding.text
+
+
+def test_a_job_says_which_bundle_it_waits_for_until_a_worker_has_it(
+    sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = add_job(sqlite_database, 1)
+    load_settings.cache_clear()
+    why = why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id))
+    assert why is not None
+    assert f"It waits for the bundle made-up 1 (bbbbbbbbbbbb), the one here is {bundle_here(load_settings())}" in why
+    monkeypatch.setattr("worker.bundle_name.bundle_here", lambda settings: JOBS)
+    why = why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id))
+    assert why is not None
+    assert "is `dermq up` running" in why
+    assert transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
+    assert why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id)) is None
+
+
+def test_a_broker_that_is_away_has_no_workers(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(app.control, "broadcast", away)
+    assert bundles_of_workers(app) == {}
+
+
+def test_a_worker_without_the_bundle_says_so_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr("worker.complaint.time.monotonic", lambda: now[0])
+    root, trace = logging.getLogger(), logging.getLogger("celery.app.trace")
+    before = root.handlers[:], root.level, trace.filters[:]
+    try:
+        configure_logging(Settings(log_format="json"))
+
+        def fail(error: Exception) -> None:
+            try:
+                raise error
+            except Exception:
+                trace.error("Task %s raised unexpected", "dermq.score_chunk", exc_info=sys.exc_info())
+
+        for _ in range(5):
+            fail(BundleError("this worker has another bundle"))
+        fail(ArithmeticError("something else"))
+        now[0] += COMPLAIN_EVERY
+        fail(BundleError("this worker has another bundle"))
+    finally:
+        root.handlers[:], trace.filters[:] = before[0], before[2]
+        root.setLevel(before[1])
+    said = capsys.readouterr().err.splitlines()
+    assert ["BundleError" in line for line in said] == [True, False, True]
