@@ -57,16 +57,7 @@ def roc(assessment: Assessment) -> str:
             label=f"images, AUROC {assessment['images']['auroc']['value']:.3f}",
         )
         for number, (name, policy) in enumerate(assessment["images"]["policies"].items()):
-            axes.plot(
-                1 - policy["specificity"]["value"],
-                policy["sensitivity"]["value"],
-                _POLICY_MARKERS[number % len(_POLICY_MARKERS)],
-                color=CASE,
-                markersize=6.5,
-                markeredgecolor="white",
-                label=name,
-                zorder=5,
-            )
+            _mark(axes, 1 - policy["specificity"]["value"], policy["sensitivity"]["value"], number, name)
         _square(axes, "1 - specificity", "Sensitivity")
         axes.legend(loc="lower right")
     return _address(figure)
@@ -91,16 +82,7 @@ def precision_recall(assessment: Assessment) -> str:
             if not policy["flagged"]:
                 continue
             precision = (images["melanoma"] - policy["missed"]) / policy["flagged"]
-            axes.plot(
-                policy["sensitivity"]["value"],
-                precision,
-                _POLICY_MARKERS[number % len(_POLICY_MARKERS)],
-                color=CASE,
-                markersize=6.5,
-                markeredgecolor="white",
-                label=name,
-                zorder=5,
-            )
+            _mark(axes, policy["sensitivity"]["value"], precision, number, name)
         _square(axes, "Sensitivity (recall)", "PPV (precision) at the test share")
         axes.legend(loc="lower left")
     return _address(figure)
@@ -256,6 +238,20 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.add_subplot()
+
+
+def _mark(axes: Axes, x: float, y: float, number: int, name: str) -> None:
+    """The operating point of a policy, by its number in their order."""
+    axes.plot(
+        x,
+        y,
+        _POLICY_MARKERS[number % len(_POLICY_MARKERS)],
+        color=CASE,
+        markersize=6.5,
+        markeredgecolor="white",
+        label=name,
+        zorder=5,
+    )
 
 
 def _square(axes: Axes, horizontal: str, vertical: str) -> None:
