@@ -170,7 +170,7 @@ class Page(HTMLParser):
 def write(report: dict[str, Any], folder: Path, images: pd.DataFrame | None = None) -> str:
     paths = {} if images is None else {row.image_id: Path(row.path) for row in images.itertuples()}
     write_report(report, folder, paths)  # type: ignore[arg-type]
-    return (folder / "report.html").read_text()
+    return (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_page_loads_nothing_and_every_picture_has_words(

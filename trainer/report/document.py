@@ -151,15 +151,6 @@ def percent_interval(estimate: dict[str, Any] | None, digits: int = 1) -> str:
     return f"{percent(estimate['value'], digits)} ({low} to {high})"
 
 
-def signed_interval(estimate: dict[str, Any]) -> str:
-    """A difference with its 95% interval: ``-0.012 (-0.020 to -0.004)``."""
-    if estimate["value"] is None:
-        return NONE
-    if estimate["low"] is None:
-        return f"{estimate['value']:+.3f}"
-    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"
-
-
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """``1 lesion``, ``1,204 lesions``."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

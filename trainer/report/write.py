@@ -27,9 +27,17 @@ def write_report(report: dict[str, Any], folder: Path, images: dict[str, Path]) 
     (folder / "report.html").write_text(render(document(report, pictures)), encoding="utf-8")
 
 
+def _together(cell: str) -> str:
+    """A cell that is broken, where it is too long, between a figure and its interval and nowhere inside of either."""
+    for joint in (" to ", " / ", " of ", " †"):
+        cell = cell.replace(joint, joint.replace(" ", "\N{NO-BREAK SPACE}"))
+    return cell
+
+
 def render(page: Document) -> str:
     """One HTML page with its style and images inside; it loads nothing."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["together"] = _together
     return environment.get_template("report.html.j2").render(page=page)
