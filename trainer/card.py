@@ -23,6 +23,7 @@ from trainer.card_results import (
 )
 from trainer.card_training import first_weights, how_trained
 from trainer.report.document import counted, interval
+from trainer.report.groups import weakest_groups, within_sources
 from trainer.report.robustness import greatest_fall
 from trainer.report_file import read_report
 from trainer.reporting_items import Item, clear_derm, tripod_ai
@@ -154,6 +155,10 @@ def _limits(report: dict[str, Any] | None) -> str:
             "- Most nevi of HAM10000 were never excised and are easy. Against nevi proven by histology the area under "
             f"the ROC curve is {interval(proven['auroc'])}."
         )
+    if report and (within := within_sources(report)):
+        limits.append(f"- {within}")
+    if report and (weak := weakest_groups(report)):
+        limits.append(f"- {weak}")
     if report and (fall := greatest_fall(report)):
         limits.append(f"- {fall} An image under hair is to be looked at whatever its score.")
     return "\n".join(limits)

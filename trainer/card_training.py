@@ -52,6 +52,8 @@ def _step(run: dict[str, Any], begin: str) -> str:
     else:
         loss = f"binary focal loss (gamma {config.gamma:g}, alpha {config.alpha:g})"
         draws = f"{config.epochs} passes over the melanomas with as many nevi"
+        if config.source_balanced:
+            draws += ", from each source as many as it has melanomas"
     if config.teachers:
         loss = (
             "cross-entropy with what other runs say together of the image, in place of its diagnosis (knowledge "

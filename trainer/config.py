@@ -40,6 +40,8 @@ class FitConfig:
             classes: 1 draws them as they occur, 0 all alike, 0.5 is square-root sampling (Mahajan et al., 2018).
         proven_nevi: share of the nevi drawn that histology proved, with seven classes; 0 draws them as they occur, 37%
             in HAM10000. The others are told from melanomas without effort.
+        source_balanced: draw the nevi of an epoch from HAM10000's sources in the proportion of the melanomas, with two
+            classes: the source then tells nothing of the diagnosis.
         batch_normalisation: ``frozen`` keeps ImageNet's statistics; ``trained`` learns those of dermoscopy.
         batch_size: images in a batch; with two classes half of them melanomas.
         learning_rate: peak of the fine-tuning's cosine schedule, for AdamW.
@@ -80,6 +82,7 @@ class FitConfig:
     draws: int = 3500
     sampling_power: float = 0.5
     proven_nevi: float = 0.0
+    source_balanced: bool = False
     batch_normalisation: str = "frozen"
     batch_size: int = 32
     learning_rate: float = 5e-4

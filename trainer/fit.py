@@ -350,6 +350,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
             seed=config.seed,
             augmentation=Augmentation(artefacts=config.artefacts),
             mixup_alpha=config.mixup,
+            sources=train["dataset"].astype(str).to_numpy(object) if config.source_balanced else None,
         )
     strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
     shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)

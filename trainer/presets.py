@@ -33,7 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: Settings that only the training of so many classes looks at.
 _ONLY_WITH = {
-    "two": ("gamma", "alpha"),
+    "two": ("gamma", "alpha", "source_balanced"),
     "seven": ("draws", "sampling_power", "proven_nevi", "label_smoothing"),
 }
 

@@ -105,7 +105,7 @@ class BalancedBatches(AugmentedBatches):
     """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
 
     An epoch shows each image of the rarer class once, in practice the melanomas, and as many of the other class, drawn
-    without replacement.
+    without replacement: from all, or from each source as many as it has melanomas.
 
     Args:
         canvases: (images, height, width, 3), uint8, RGB.
@@ -115,6 +115,7 @@ class BalancedBatches(AugmentedBatches):
         seed: of the draws.
         augmentation: the random changes.
         mixup_alpha: see `trainer.mixup`; 0 blends no images.
+        sources: (images,), source of each image, to draw by them.
 
     Raises:
         ValueError: a class is missing, or the batch size is not even.
@@ -130,8 +131,10 @@ class BalancedBatches(AugmentedBatches):
         seed: int,
         augmentation: Augmentation,
         mixup_alpha: float = 0.0,
+        sources: npt.NDArray[np.object_] | None = None,
     ) -> None:
         super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
+        self._sources = sources
         self._melanomas, self._nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         self._count = min(len(self._melanomas), len(self._nevi))
         if not self._count:
@@ -148,7 +151,17 @@ class BalancedBatches(AugmentedBatches):
 
     def _draw(self, rng: np.random.Generator) -> None:
         self._positives = rng.permutation(self._melanomas)[: self._count]
-        self._negatives = rng.choice(self._nevi, self._count, replace=False)
+        if self._sources is None:
+            self._negatives = rng.choice(self._nevi, self._count, replace=False)
+            return
+        drawn = [
+            rng.permutation(self._nevi[self._sources[self._nevi] == source])[:wanted]
+            for source, wanted in zip(*np.unique(self._sources[self._positives], return_counts=True), strict=True)
+        ]
+        # Where a source has fewer nevi than melanomas, the others make up for it.
+        rest = np.setdiff1d(self._nevi, np.concatenate(drawn))
+        drawn.append(rng.choice(rest, self._count - sum(map(len, drawn)), replace=False))
+        self._negatives = rng.permutation(np.concatenate(drawn))
 
     def __len__(self) -> int:
         return -(-self._count // self._half)

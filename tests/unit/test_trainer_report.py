@@ -260,6 +260,32 @@ def test_a_fall_of_sensitivity_under_a_change_is_a_warning_and_a_limit(report: d
     assert "missed under drawn changes" not in write(fallen, tmp_path) + card(fallen, tmp_path)
 
 
+def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dict[str, Any], tmp_path: Path) -> None:
+    """HAM10000's MoleMax images are nearly all nevi: a model may know the camera and miss its few melanomas."""
+    changed = json.loads(json.dumps(report))
+    source = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]
+    told = "in: Source, rosendahl: 0.0% (0.0 to 30.0) of 10 melanoma lesions."
+    assert told not in write(changed, tmp_path) + card(changed, tmp_path)
+    source["policies"]["youden"]["sensitivity"] = {"value": 0.0, "low": 0.0, "high": 0.3}
+    assert told in write(changed, tmp_path)
+    assert told in " ".join(card(changed, tmp_path).split())
+    # Of fewer lesions than five nothing is said.
+    source["few"] = ["melanoma"]
+    assert told not in write(changed, tmp_path) + card(changed, tmp_path)
+
+
+def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_path: Path) -> None:
+    """Melanomas of one clinic beside nevi of another: an AUROC of all images owes much to telling clinics apart."""
+    assert "within each source" not in write(report, tmp_path) + card(report, tmp_path)
+    changed = json.loads(json.dumps(report))
+    groups = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"]
+    for name, auroc in (("clinic", 0.612), ("practice", 0.701)):
+        groups.append({**groups[0], "group": name, "auroc": {"value": auroc, "low": None, "high": None}})
+    for text in (write(changed, tmp_path), " ".join(card(changed, tmp_path).split())):
+        assert "clinic 0.612" in text
+        assert "practice 0.701" in text
+
+
 def test_three_seeds_have_a_range(report: dict[str, Any], tmp_path: Path) -> None:
     runs = [{"run": name, "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed, name in enumerate("abc")]
     seeds = {"runs": runs, "figures": {"auroc": {"mean": 0.91, "least": 0.9, "greatest": 0.92}}}

@@ -52,6 +52,41 @@ def shown(images: npt.NDArray[np.float32]) -> list[int]:
     return [round(float(red) / 3) for red in images[..., 0].mean(axis=(1, 2))]
 
 
+def drawn_from(batches: Any, sources: npt.NDArray[np.object_]) -> tuple[list[str], list[str]]:
+    """Sources of an epoch's melanomas and of its nevi."""
+    images = [shown(batches[index][0]) for index in range(len(batches))]
+    labels = [batches[index][1][:, 0] for index in range(len(batches))]
+    numbers, of_class = np.concatenate(images), np.concatenate(labels)
+    assert len(set(numbers.tolist())) == len(numbers), "without replacement"
+    return sorted(sources[numbers[of_class == 1]]), sorted(sources[numbers[of_class == 0]])
+
+
+def test_each_source_gives_as_many_nevi_as_melanomas(make: Make, labels: npt.NDArray[np.int64]) -> None:
+    """Else the source tells the diagnosis: half of HAM10000's nevi come from one that has hardly a melanoma."""
+    sources = np.full(len(labels), "follow-up", object)
+    melanomas, nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    sources[melanomas[:9]] = "clinic"
+    sources[nevi[:12]] = "clinic"
+    batches = make(sources=sources)
+    first = shown(batches[0][0])
+    of_melanomas, of_nevi = drawn_from(batches, sources)
+    assert of_nevi == of_melanomas == ["clinic"] * 9 + ["follow-up"]
+    batches.start(1)
+    assert drawn_from(batches, sources)[1] == of_melanomas
+    assert shown(batches[0][0]) != first
+    # As they occur, the melanomas' source would be rare among the nevi.
+    assert drawn_from(make(), sources)[1].count("clinic") < 9
+
+
+def test_a_source_with_too_few_nevi_gives_all_and_the_others_the_rest(
+    make: Make, labels: npt.NDArray[np.int64]
+) -> None:
+    sources = np.full(len(labels), "follow-up", object)
+    sources[labels == 1] = "clinic"
+    sources[np.flatnonzero(labels == 0)[:4]] = "clinic"
+    assert drawn_from(make(sources=sources), sources)[1] == ["clinic"] * 4 + ["follow-up"] * 6
+
+
 def test_every_batch_holds_as_many_melanomas_as_nevi(make: Make, labels: npt.NDArray[np.int64]) -> None:
     batches = make()
     # Ten melanomas, four a batch: two full batches and one of two melanomas and two nevi.

@@ -13,7 +13,9 @@ from trainer.report.document import (
     Plots,
     Section,
     Table,
+    counted,
     interval,
+    number,
     percent,
     percent_interval,
 )
@@ -38,6 +40,8 @@ def strata(report: dict[str, Any]) -> Section:
             "(melanomas of one clinic with nevi of another), and none of these comparisons was planned."
         )
     ]
+    if weak := weakest_groups(report):
+        blocks.insert(0, Paragraph(kind="warning", text=weak))
     if lines := list(_forest_lines(assessment)):
         blocks.append(
             Plots(
@@ -76,13 +80,69 @@ def strata(report: dict[str, Any]) -> Section:
     return Section(name="groups", title="Groups", blocks=blocks)
 
 
+def weakest_groups(report: dict[str, Any]) -> str:
+    """One sentence on groups whose whole interval of sensitivity lies below that of all images; empty without any.
+
+    At the first policy, of groups with at least `trainer.strata.FEWEST_LESIONS` melanoma lesions.
+
+    Args:
+        report: as in ``report.json``.
+    """
+    policy = _first_policy(report)
+    overall = report["assessment"]["images"]["policies"][policy]["sensitivity"]
+    named = []
+    for stratum in report["assessment"]["strata"]:
+        for group in stratum["groups"]:
+            found = group["policies"][policy]["sensitivity"]
+            if found is None or None in (found["high"], overall["low"]) or "melanoma" in group["few"]:
+                continue
+            if found["high"] < overall["low"]:
+                lesions = counted(group["lesions"]["melanoma"], "melanoma lesion")
+                named.append(f"{stratum['variable']}, {group['group']}: {percent_interval(found)} of {lesions}")
+    if not named:
+        return ""
+    return (
+        f"At {policy} the sensitivity is lower than {percent_interval(overall)}, with its whole interval, in: "
+        f"{'; '.join(named)}. Where a group holds hardly any melanomas, a model may have learned the group in place of "
+        "the lesion."
+    )
+
+
+def within_sources(report: dict[str, Any]) -> str:
+    """One sentence on what is left of the AUROC within each source; empty where fewer than two can be judged.
+
+    Args:
+        report: as in ``report.json``.
+    """
+    policy = _first_policy(report)
+    strata_of = {stratum["variable"]: stratum["groups"] for stratum in report["assessment"]["strata"]}
+    judged = [group for group in strata_of.get("Source", []) if group["auroc"] is not None and not group["few"]]
+    if len(judged) < 2:
+        return ""
+    named = "; ".join(
+        f"{group['group']} {number(group['auroc']['value'])}, "
+        f"{percent(group['policies'][policy]['sensitivity']['value'], 0)} and "
+        f"{percent(group['policies'][policy]['specificity']['value'], 0)}"
+        for group in judged
+    )
+    overall = number(report["assessment"]["images"]["auroc"]["value"])
+    return (
+        f"AUROC, and sensitivity and specificity at {policy}, within each source: {named}. What the AUROC of all "
+        f"images, {overall}, has above these is owed to telling sources apart, which an archive of one clinic does not "
+        "repay."
+    )
+
+
 def sources(report: dict[str, Any]) -> Section:
     """Leave one source out."""
     found = report["sources_left_out"]
-    lead = (
-        "Images of one source share camera, light and case mix, and a model may learn the source instead of the "
-        "lesion. The table of sources above shows this model, which has seen all of them."
-    )
+    lead = " ".join(
+        (
+            "Images of one source share camera, light and case mix, and a model may learn the source instead of the "
+            "lesion. The table of sources above shows this model, which has seen all of them.",
+            within_sources(report),
+        )
+    ).strip()
     if not found:
         return Section(
             name="left-out-sources",
