@@ -22,10 +22,10 @@ help: ## List the commands
 demo: $(VENV)/run.done ## Score an archive with the whole system: made-up pictures, or IMAGES=folder
 	@DERMQ_HOME=$(CURDIR)/.demo $(VENV)/bin/dermq demo $(if $(IMAGES),"$(IMAGES)")
 
-# The drills apart from the others, because they mostly wait and so run side by side.
+# Two files at a time, for some compute while others wait. The drills apart, for they mostly wait and go three at a time.
 test: $(VENV)/dev.done ## Run every test (PYTEST="-k name" for some)
 ifeq ($(PYTEST),)
-	@$(VENV)/bin/python -m pytest -q --ignore=tests/acceptance/drills
+	@$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/acceptance/drills
 	@DERMQ_DRILL_STORM_SECONDS=$${DERMQ_DRILL_STORM_SECONDS:-30} $(DRILLS)
 else
 	@$(VENV)/bin/python -m pytest -q $(PYTEST)

@@ -7,13 +7,14 @@ import keras
 import openvino
 
 
-def convert(model: keras.Model, target: Path, size: int) -> None:
-    """Write a model with weights as 16-bit floats, 8-bit RGB in, the named outputs out.
+def convert(model: keras.Model, target: Path, size: int, *, half: bool = True) -> None:
+    """Write a model with 8-bit RGB in and the named outputs out.
 
     Args:
         model: from `trainer.classifier.with_all_outputs`.
         target: ``model.xml``; ``model.bin`` is written beside it.
         size: side of the square input in pixels.
+        half: store the weights as 16-bit floats, in half of the room; either way they are computed with as 32-bit.
     """
     with tempfile.TemporaryDirectory() as saved:
         model.export(saved, format="tf_saved_model", verbose=False)
@@ -27,4 +28,4 @@ def convert(model: keras.Model, target: Path, size: int) -> None:
     converted = steps.build()
     for output, name in zip(converted.outputs, names, strict=True):
         output.get_tensor().set_names({name})
-    openvino.save_model(converted, target, compress_to_fp16=True)
+    openvino.save_model(converted, target, compress_to_fp16=half)

@@ -213,6 +213,18 @@ def test_a_conversion_that_changes_the_model_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_are_stored_whole_where_half_of_their_bits_are_too_few(
+    dataset: Path, run: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trainer.export
+
+    measured, differences = trainer.export.parity, iter((0.2,))
+    monkeypatch.setattr(trainer.export, "parity", lambda *given: next(differences, None) or measured(*given))
+    whole = trainer.export.export(dataset, run, tmp_path / "bundle", name="made-up", version="1")
+    sizes = [(each.folder / "model.bin").stat().st_size for each in (whole, bundle)]
+    assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.02)
+
+
 def test_eight_bits_are_written_or_refused_by_what_they_cost(
     dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
