@@ -4,5 +4,5 @@ from trainer.memory import keep_freed_memory
 
 
 def pytest_configure() -> None:
-    """As `dermq-train` does: tests that train in this process take half of the time."""
+    """As `dermq-train` does, for the tests that train in this process."""
     keep_freed_memory()
