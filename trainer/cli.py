@@ -129,8 +129,9 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
 
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
-    auc = fit(dataset, run, cache, configure(preset, given))
-    click.echo(f"Best validation AUC {auc:.4f}. Next: dermq-train evaluate {run}")
+    config = configure(preset, given)
+    auc = fit(dataset, run, cache, config)
+    click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
 
 
 _FOLDER = click.Path(path_type=Path)
@@ -235,7 +236,8 @@ def _print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -
 def stress(run: Path, dataset: Path) -> None:
     """Draw hair, rulers, ink, rims, blur and compression on validation images, and say what RUN makes of them.
 
-    The test split stays sealed, so runs may be chosen by this. Everything goes into robustness.json.
+    And how well it tells melanomas from nevi of the same source, where the source gives nothing away. The test split
+    stays sealed, so runs may be chosen by this. Everything goes into robustness.json.
 
     \b
     dermq-train stress runs/first
@@ -254,6 +256,12 @@ def stress(run: Path, dataset: Path) -> None:
             f"{name:24}  {at['sensitivity']['value']:11.3f}  {at['specificity']['value']:11.3f}  "
             f"{change['auroc']['value']:.3f}"
         )
+    for stratum in found["strata"]:
+        click.echo(f"{stratum['variable']}, all validation images:")
+        for group in stratum["groups"]:
+            auc = f"AUC {group['auroc']['value']:.3f}" if group["auroc"] else "no AUC"
+            counts = " and ".join(f"{group['images'][name]} {name}" for name in ("melanoma", "nevus"))
+            click.echo(f"{group['group']:24}  {auc}, {counts} images")
 
 
 @main.command()

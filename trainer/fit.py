@@ -284,7 +284,8 @@ def _train(
         # With seven classes the loss is that of all diagnoses, and validation holds two of them.
         return None if config.classes == "seven" else float(loss(labels[:, None], probabilities[:, None]))
 
-    with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches)) as shown:
+    keep_last = config.keep == "last"
+    with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches), keep_last=keep_last) as shown:
         for stage in stages:
             if progress.epoch >= stage.end:
                 continue
@@ -302,7 +303,7 @@ def _train(
                 predict=lambda scoring: predict(scoring, inputs),
                 loss=validation_loss,
                 labels=labels,
-                keep_last=config.keep == "last",
+                keep_last=keep_last,
                 patience=config.patience if stage is stages[-1] else 0,
             )
             with fused_batch_normalisation(classifier.trained):

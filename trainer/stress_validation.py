@@ -1,17 +1,24 @@
-"""What hair, rulers, ink, rims, blur and compression do to a run on its validation images; test stays sealed."""
+"""What a run is worth beyond its validation AUC: within sources, and under hair, ink and blur; test stays sealed."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from trainer.atomic import write_text
 from trainer.engine_parity import converted_scorer
 from trainer.evaluate import load_frozen
 from trainer.fit import first_lesions
 from trainer.ham10000 import melanoma_or_nevus
+from trainer.policies import BOOTSTRAP_SEED
 from trainer.real_images import read_images_of
 from trainer.splits import VALIDATION
+from trainer.strata import stratify
 from trainer.stress import stress
+
+#: Columns of `trainer.strata.group_columns`: where an image is from, and whether histology proved its diagnosis.
+_GROUPED_BY = ("dataset", "dx_type")
 
 
 def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
@@ -22,7 +29,8 @@ def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
         run: a run folder after `trainer.fit.fit`.
 
     Returns:
-        As `trainer.stress.stress`, at the run's own thresholds, which were chosen on the unchanged images.
+        As `trainer.stress.stress`, at the run's own thresholds, which were chosen on the unchanged images; and
+        ``strata``, as `trainer.strata.stratify`, of all validation images by source and by proof of diagnosis.
 
     Raises:
         FileNotFoundError: the run is not finished.
@@ -38,6 +46,12 @@ def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
         lambda changed: frozen.calibration.apply(score(changed)),
         frozen.preprocessing,
         frozen.thresholds,
+    )
+    scored = pd.read_csv(run / "validation.csv")[["label", "lesion_id", "probability", *_GROUPED_BY]]
+    found["strata"] = stratify(
+        scored.assign(probability=frozen.calibration.apply(scored["probability"].to_numpy())),
+        {name: policy.threshold for name, policy in frozen.thresholds.items()},
+        seed=BOOTSTRAP_SEED,
     )
     write_text(run / "robustness.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found

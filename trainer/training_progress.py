@@ -26,11 +26,13 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         console: where to.
         epochs: of the whole training.
         batches: of an epoch.
+        keep_last: whether the last epoch is kept, in place of the best, which then is not pointed out.
     """
 
-    def __init__(self, console: Console, *, epochs: int, batches: int) -> None:
+    def __init__(self, console: Console, *, epochs: int, batches: int, keep_last: bool = False) -> None:
         super().__init__()
         self._console, self._epochs, self._batches = console, epochs, batches
+        self._keep_last = keep_last
         self._bar = Progress(
             *([BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))] if console.width > 105 else []),
             TextColumn("{task.description}"),
@@ -98,7 +100,7 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._console.print(
             f"epoch {epoch + 1} of {self._epochs} ({self._stage}): loss {float(row['train_loss']):.4f}, "
             f"validation AUC {auc:.4f}"
-            + (", the best so far" if better else "")
+            + (", the best so far" if better and not self._keep_last else "")
             + f"; {seconds:.0f} s"
             + (f", {_clock(self._seconds * left)} left" if left else "")
         )

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
+from sklearn.metrics import roc_auc_score
 
 from trainer.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
 from worker.bundle import Bundle, load_bundle
@@ -129,6 +130,10 @@ def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed
     assert found["policies"]["youden"]["sensitivity"]["value"] > 0.8
     assert re.search(r"^hair, number: 40 +\d\.\d{3} +\d\.\d{3} +\d\.\d{3}$", done.stdout, re.MULTILINE)
     assert len(found["changes"]) == 18
+    for name, images in validation.groupby("dataset"):
+        melanomas, nevi = (images["label"] == 1).sum(), (images["label"] == 0).sum()
+        auc = f"AUC {roc_auc_score(images['label'], images['probability']):.3f}" if melanomas and nevi else "no AUC"
+        assert re.search(rf"^{name} +{auc}, {melanomas} melanoma and {nevi} nevus images$", done.stdout, re.MULTILINE)
     assert (run / "test-openings.log").read_text() == openings
 
 

@@ -22,11 +22,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def shown_on(console: Console, clock: list[float]) -> Any:
+def shown_on(console: Console, clock: list[float], *, keep_last: bool = False) -> Any:
     from trainer.stages import Stage
     from trainer.training_progress import TrainingProgress
 
-    progress = TrainingProgress(console, epochs=4, batches=10)
+    progress = TrainingProgress(console, epochs=4, batches=10, keep_last=keep_last)
     history: list[Row] = []
     with progress:
         progress.begin(Stage(name="fine-tuning", first=0, end=4), history, float("-inf"))
@@ -48,6 +48,13 @@ def test_without_a_terminal_each_epoch_is_a_line_with_the_time_left(clock: list[
         "epoch 2 of 4 (fine-tuning): loss 0.0412, validation AUC 0.9000, the best so far; 60 s, 0:02:00 left",
         "epoch 3 of 4 (fine-tuning): loss 0.0412, validation AUC 0.8500; 60 s, 0:01:00 left",
     ]
+
+
+def test_the_best_epoch_is_not_pointed_out_where_the_last_is_kept(clock: list[float]) -> None:
+    output = io.StringIO()
+    shown_on(Console(file=output, width=140, force_terminal=False), clock, keep_last=True)
+    assert len(output.getvalue().splitlines()) == 3
+    assert "best" not in output.getvalue()
 
 
 def test_on_a_terminal_a_bar_says_where_it_is_and_how_long_it_takes(clock: list[float]) -> None:
