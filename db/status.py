@@ -78,6 +78,8 @@ class UngradableReason(StrEnum):
     NO_CONTRAST = "no_contrast"
     #: Less detail than any image the model was trained on.
     BLURRED = "blurred"
+    #: Colours, layout and coarseness are not those of dermoscopy: a letter, a screenshot, an X-ray.
+    UNLIKE_DERMOSCOPY = "unlike_dermoscopy"
 
 
 class TriageFlag(StrEnum):

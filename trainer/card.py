@@ -143,8 +143,8 @@ _LIMITS = """## Limits
   population.
 - Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is unknown.
 - HAM10000 names no patients: two lesions of one person may be on two sides of the split.
-- The quality gate knows size, contrast and sharpness; a sharp picture of something else is scored. What is ungradable
-  goes to a human."""
+- Letters, screenshots, X-rays and most photographs are told from dermoscopy by colours and coarseness, and a human gets
+  them unjudged. A portrait or a close photograph of skin may pass and is then scored."""
 
 
 def _limits(report: dict[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from trainer.appearance import LIMIT_QUANTILE, describe_appearance, distances
 from trainer.atomic import unfinished_folder
 from trainer.backbones import BACKBONES
 from trainer.card import model_card
@@ -17,7 +18,6 @@ from trainer.card_training import first_weights
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
 from trainer.conversion import convert
-from trainer.feature_statistics import COMPONENTS, describe_features
 from trainer.fit import predict
 from trainer.ham10000 import DIAGNOSES, MALIGNANT
 from trainer.openings import log_opening
@@ -54,7 +54,9 @@ PARITY_TOLERANCE = 0.005
 #: Quantiles of a measure that the bundle states, for whoever sets a limit by it.
 _QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
 #: File of the feature statistics.
-_FEATURES_FILE = "features.npz"
+_APPEARANCE_FILE = "appearance.npz"
+#: Images of each side by which it is told what dermoscopy looks like.
+_APPEARANCE_IMAGES, _APPEARANCE_SEED = 2000, 1
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
 #: Seeds of the made-up reference images.
@@ -135,7 +137,7 @@ def export(
         if precision == "int8":
             cost = _quantise(images, run, folder, manifest)
             manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
-        manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder, manifest)})
+        manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder)})
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), report))
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
@@ -174,18 +176,14 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
     (reference / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
-def _describe(images: RealImages, folder: Path, manifest: BundleManifest) -> OutOfDistribution:
-    """Write ``features.npz``: where the training images lie, and how far from there validation images are."""
-    engine = load_engine("openvino", _unsealed(folder, manifest), threads=os.cpu_count() or 1)
-
-    def features_of(side: str) -> npt.NDArray[np.float32]:
-        return in_parts(lambda part: engine.infer(part).features, images.of(side))
-
-    training = features_of(TRAIN)
-    statistics = describe_features(training, min(COMPONENTS, len(training) // 2))
-    statistics.save(folder / _FEATURES_FILE)
-    distances = statistics.distance(features_of(VALIDATION))
-    return OutOfDistribution(file=_FEATURES_FILE, distances=_quantiles(distances))
+def _describe(images: RealImages, folder: Path) -> OutOfDistribution:
+    """Write ``appearance.npz``: what dermoscopy looks like, by training images, and a limit by validation images."""
+    appearance = describe_appearance(images.of_every_diagnosis(TRAIN, _APPEARANCE_IMAGES), seed=_APPEARANCE_SEED)
+    (folder / _APPEARANCE_FILE).write_bytes(appearance.to_bytes())
+    found = distances(appearance, images.of_every_diagnosis(VALIDATION, _APPEARANCE_IMAGES))
+    return OutOfDistribution(
+        file=_APPEARANCE_FILE, limit=float(np.quantile(found, LIMIT_QUANTILE)), distances=_quantiles(found)
+    )
 
 
 def _manifest(images: RealImages, run: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:

@@ -73,10 +73,19 @@ class RealImages:
         wanted = diagnoses.isin(LABELS).to_numpy()
         return self.of(side)[wanted], np.array(diagnoses[wanted].map(LABELS), np.int64)
 
+    def of_every_diagnosis(self, side: str, limit: int) -> Inputs:
+        """At most ``limit`` images of a side, spread over it, of those diagnoses too that the run knows nothing of."""
+        paths = self._everything.loc[self._everything["split"] == side, "path"]
+        chosen = paths.iloc[:: max(1, len(paths) // limit)][:limit]
+        return load_inputs([Path(path) for path in chosen], Preprocessing(size=self._config.size))
+
     def _rows(self, side: str) -> pd.DataFrame:
-        return self._everything[self._everything["split"] == side]
+        return self._known[self._known["split"] == side]
+
+    @cached_property
+    def _known(self) -> pd.DataFrame:
+        return self._everything if self._config.classes == "seven" else melanoma_or_nevus(self._everything)
 
     @cached_property
     def _everything(self) -> pd.DataFrame:
-        images = read_images_of(self._run, self._dataset)
-        return images if self._config.classes == "seven" else melanoma_or_nevus(images)
+        return read_images_of(self._run, self._dataset)

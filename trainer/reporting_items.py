@@ -113,7 +113,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("24", "Results of updating", "Not applicable: one version, calibrated once; see Calibration"),
             ("25", "Interpretation", "Limits"),
             ("26", "Limitations", "Limits"),
-            ("27a", "Poor or missing input", "Limits: the quality gate, and ungradable images go to a human"),
+            ("27a", "Poor or missing input", "Limits: the gates; ungradable images go to a human"),
             ("27b", "User interaction and expertise", "Intended use: dermatologists read the worklist"),
             ("27c", "Next steps", "Limits: images from elsewhere, with `dermq-train evaluate --external`"),
         )

@@ -113,12 +113,16 @@ class ImageQuality(_Part):
 
 
 class OutOfDistribution(_Part):
-    """Statistics of the training images' features, and the distances of validation images, which shaped none of them.
+    """What the training images look like, and how far from that validation images are, which shaped none of it.
 
-    The file holds a `worker.engine.feature_statistics.FeatureStatistics`; the distances are at some quantiles.
+    Args:
+        file: holds a `worker.images.appearance.Appearance`.
+        limit: distance beyond which an image is ungradable; a bundle from before this gate has none.
+        distances: of validation images, at some quantiles.
     """
 
     file: str
+    limit: float | None = Field(default=None, gt=0)
     distances: dict[str, float]
 
 

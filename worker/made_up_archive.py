@@ -30,7 +30,7 @@ def make_archive(folder: Path, count: int) -> None:
 
     Args:
         folder: to make; only a folder that this function made before is replaced.
-        count: of readable pictures; ten more files are broken, too small, of one tone or blurred.
+        count: of readable pictures; eleven more files are broken, too small, of one tone, blurred or no dermoscopy.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -82,6 +82,16 @@ def _add_broken(folder: Path, elsewhere: Path) -> None:
     (ungradable / "lens-cap.jpg").write_bytes(encode(np.full((450, 600, 3), 12, np.uint8), ".jpg"))
     blurred = cv2.GaussianBlur(draw_lesion(7_004), (0, 0), 25)
     (ungradable / "out-of-focus.jpg").write_bytes(encode(blurred, ".jpg"))  # type: ignore[arg-type]
+    (ungradable / "scanned-letter.png").write_bytes(encode(draw_letter(), ".png"))
+
+
+def draw_letter() -> RGBImage:
+    """A page of text, (1100, 800, 3), uint8, RGB."""
+    page = np.full((1100, 800, 3), 250, np.uint8)
+    for line in range(24):
+        text = "Dear colleague, thank you for referring this patient."[: 53 if line % 6 != 5 else 17]
+        cv2.putText(page, text, (50, 90 + 40 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.75, (25, 25, 35), 2, cv2.LINE_AA)
+    return page
 
 
 def decompression_bomb() -> bytes:

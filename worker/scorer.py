@@ -3,20 +3,66 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from db.status import UngradableReason
 from worker.bundle import Bundle, load_bundle
 from worker.engine import Engine, EngineName, load_engine
 from worker.errors import BundleError
+from worker.images.appearance import Appearance
+from worker.images.decode import RGBImage
+from worker.images.quality import measure_quality
 from worker.log import get_logger
+from worker.triage import why_ungradable, why_unlike_dermoscopy
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A bundle and the engine that runs its model."""
+    """A bundle and the engine that runs its model.
+
+    Args:
+        bundle: verified.
+        engine: runs its model.
+        appearance: what its training images look like; None where the bundle has no gate for what is no dermoscopy.
+    """
 
     bundle: Bundle
     engine: Engine
+    appearance: Appearance | None = None
+
+    @classmethod
+    def load(cls, bundle: Bundle, engine: EngineName) -> "Scorer":
+        """Load what a verified bundle holds.
+
+        Raises:
+            BundleError: a file of it was changed since, or is not understood.
+            EngineError: the engine cannot load it.
+        """
+        described = bundle.manifest.out_of_distribution
+        gated = described is not None and described.limit is not None
+        return cls(
+            bundle=bundle,
+            engine=load_engine(engine, bundle),
+            appearance=Appearance.from_bytes(bundle.read(described.file)) if described and gated else None,
+        )
+
+    def why_ungradable(self, decoded: RGBImage, model_input: RGBImage) -> tuple[UngradableReason, str] | None:
+        """Why an image goes to a human unjudged: the quality gate, and the one for what is no dermoscopy.
+
+        Args:
+            decoded: the image, (height, width, 3), uint8, RGB.
+            model_input: the same as preprocessed, (size, size, 3), uint8, RGB.
+
+        Returns:
+            Reason and sentence, or None when it may be judged.
+        """
+        manifest = self.bundle.manifest
+        if (poor := why_ungradable(measure_quality(decoded, model_input), manifest.quality)) is not None:
+            return poor
+        described = manifest.out_of_distribution
+        if self.appearance is None or described is None or described.limit is None:
+            return None
+        return why_unlike_dermoscopy(self.appearance.distance(model_input), described.limit)
 
 
 class ScorerCache:
@@ -51,6 +97,6 @@ class ScorerCache:
                     f"({bundle.manifest.name} {bundle.manifest.version}). Give the worker the job's bundle by "
                     "DERMQ_BUNDLE, or submit the job again under the new one."
                 )
-            self._scorer = Scorer(bundle=bundle, engine=load_engine(self._engine, bundle))
+            self._scorer = Scorer.load(bundle, self._engine)
             log.info("engine loaded", bundle=sha256[:12], engine=self._scorer.engine.label)
         return self._scorer

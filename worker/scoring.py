@@ -16,11 +16,10 @@ from db.status import FailureCode
 from worker.engine import Inference
 from worker.errors import EngineError, ImageFaultError
 from worker.images.decode import RGBImage, decode, refuse_half_read
-from worker.images.quality import measure_quality
 from worker.images.read import FileContent, read_file, text_to_path
 from worker.log import get_logger
 from worker.scorer import Scorer
-from worker.triage import triage_flag, why_too_small, why_ungradable
+from worker.triage import triage_flag, why_too_small
 
 log = get_logger(__name__)
 
@@ -29,7 +28,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, kw_only=True)
 class _Ready:
-    """An image that passed the quality gate."""
+    """An image that passed the gates."""
 
     image_id: int
     sha256: str
@@ -128,12 +127,11 @@ def _known(contents: dict[int, FileContent], job: ChunkJob, database: Engine) ->
 
 def _prepare(image_id: int, content: FileContent, scorer: Scorer) -> _Ready | Ungradable:
     decoded = decode(content.data)
-    limits = scorer.bundle.manifest.quality
     # Before preprocessing: a strip one pixel high, brought to the model's height, would be gigabytes long.
-    ungradable = why_too_small(min(decoded.shape[:2]), limits)
+    ungradable = why_too_small(min(decoded.shape[:2]), scorer.bundle.manifest.quality)
     if ungradable is None:
         model_input = scorer.bundle.preprocessing(decoded)
-        ungradable = why_ungradable(measure_quality(decoded, model_input), limits)
+        ungradable = scorer.why_ungradable(decoded, model_input)
     if ungradable is not None:
         reason, sentence = ungradable
         return Ungradable(image_id=image_id, reason=reason, sentence=sentence)

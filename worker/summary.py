@@ -45,7 +45,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     for flag, meaning in _MEANING.items():
         table.add_row(flag, f"{counts.by_flag.get(flag, 0):,}", meaning)
     ungradable = counts.by_status.get(ImageStatus.UNGRADABLE, 0)
-    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "the quality gate stopped it: a human must look")
+    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "too poor to judge, or no dermoscopy: a human must look")
     for code in FailureCode:
         if number := counts.by_failure.get(code):
             table.add_row(f"failed: {code}", f"{number:,}", "not scored: a human must look")

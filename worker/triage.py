@@ -60,3 +60,21 @@ def why_ungradable(quality: Quality, limits: QualityLimits) -> tuple[UngradableR
             f"blurred: sharpness {quality.sharpness:.2f}, the least accepted is {limits.sharpness:.2f}",
         )
     return None
+
+
+def why_unlike_dermoscopy(distance: float, limit: float) -> tuple[UngradableReason, str] | None:
+    """The gate for what is no dermoscopy.
+
+    Args:
+        distance: of the image from the training images, `worker.images.appearance.Appearance.distance`.
+        limit: of the bundle.
+
+    Returns:
+        Reason and sentence, or None when the image may be judged.
+    """
+    if distance <= limit:
+        return None
+    return (
+        UngradableReason.UNLIKE_DERMOSCOPY,
+        f"does not look like dermoscopy: {distance:.1f} from the training images, the farthest accepted is {limit:.1f}",
+    )

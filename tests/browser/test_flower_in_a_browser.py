@@ -47,7 +47,7 @@ def test_an_operator_sees_the_tasks_of_a_job(browser: Browser, tmp_path: Path) -
         page.goto(f"{url}/tasks")
         rows = page.locator("#tasks-table tbody tr")
         rows.first.wait_for()
-        # 34 images in chunks of 16.
+        # 35 images in chunks of 16.
         assert rows.count() == 3
         text = rows.first.inner_text()
         assert "dermq.score_chunk" in text

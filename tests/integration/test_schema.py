@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from db.models import Base, Chunk, Image, Job, ModelBundle, Prediction
 from db.schema import _config, current_revision, migrate, newest_revision
 from db.session import open_database, read, transact
+from db.status import UngradableReason
 from tests.integration.databases import add_job, add_row, change, row
 
 
@@ -84,10 +85,36 @@ def test_a_status_that_no_enum_has_is_refused_by_the_database(database: Engine) 
         with database.begin() as connection:
             connection.exec_driver_sql(f"UPDATE {table.name} SET {column} = 'benign'")
 
-    for table, column in ((job, "status"), (chunk, "status"), (image, "status"), (image, "failure_code")):
+    of_image = ("status", "failure_code", "ungradable_reason")
+    for table, column in ((job, "status"), (chunk, "status"), *((image, column) for column in of_image)):
         with pytest.raises(IntegrityError, match=r"(?i)check"):
             write(table, column)
     assert row(database, Image, made.image_ids[0]).status == "waiting"
+
+
+@pytest.mark.parametrize("reason", UngradableReason)
+def test_every_reason_is_taken(database: Engine, reason: UngradableReason) -> None:
+    image = add_job(database, 1).image_ids[0]
+    change(database, Image, image, ungradable_reason=reason)
+    assert row(database, Image, image).ungradable_reason == reason
+
+
+def test_the_newest_reason_can_be_taken_back_and_nothing_is_lost(empty_url: str) -> None:
+    engine = open_database(empty_url)
+    migrate(engine)
+    made = add_job(engine, 2)
+    change(engine, Image, made.image_ids[0], ungradable_reason=UngradableReason.UNLIKE_DERMOSCOPY)
+    with engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0005")
+    with pytest.raises(IntegrityError, match=r"(?i)check"):
+        change(engine, Image, made.image_ids[1], ungradable_reason=UngradableReason.UNLIKE_DERMOSCOPY)
+    migrate(engine)
+    change(engine, Image, made.image_ids[1], ungradable_reason=UngradableReason.UNLIKE_DERMOSCOPY)
+    reasons = [row(engine, Image, image).ungradable_reason for image in made.image_ids]
+    assert reasons == [UngradableReason.NO_CONTRAST, UngradableReason.UNLIKE_DERMOSCOPY]
+    engine.dispose()
 
 
 def test_a_path_stands_once_in_a_job(database: Engine) -> None:

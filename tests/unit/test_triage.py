@@ -1,4 +1,4 @@
-"""Flags and the quality gate: the threshold belongs to the high risk, and no word reassures."""
+"""Flags and gates: the threshold belongs to the high risk, and no word reassures."""
 
 import math
 
@@ -11,7 +11,7 @@ from db.status import TriageFlag, UngradableReason
 from worker.bundle import QualityLimits
 from worker.images.made_up import draw_lesion
 from worker.images.quality import Quality, measure_quality
-from worker.triage import triage_flag, why_ungradable
+from worker.triage import triage_flag, why_ungradable, why_unlike_dermoscopy
 
 LIMITS = QualityLimits(short_side=200, contrast=4.0, sharpness=10.0)
 GOOD = {"short_side": 450, "contrast": 30.0, "sharpness": 200.0}
@@ -68,6 +68,14 @@ def test_below_a_limit_the_reason_gives_the_measure_and_the_limit(
     assert stopped is not None
     assert stopped[0] is reason
     assert said in stopped[1]
+
+
+def test_what_is_too_far_from_dermoscopy_is_stopped_and_the_limit_itself_passes() -> None:
+    assert why_unlike_dermoscopy(9.5, 9.5) is None
+    assert why_unlike_dermoscopy(12.34, 9.5) == (
+        UngradableReason.UNLIKE_DERMOSCOPY,
+        "does not look like dermoscopy: 12.3 from the training images, the farthest accepted is 9.5",
+    )
 
 
 def test_measures_tell_a_lesion_from_a_lens_cap_and_a_blur() -> None:

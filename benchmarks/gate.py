@@ -1,0 +1,47 @@
+"""What the shipped bundle's gates stop: of folders of dermoscopic images hardly any, of other pictures most.
+
+    python benchmarks/gate.py FOLDER [FOLDER ...]
+
+Each folder is searched with its folders below; files that do not decode are left out.
+"""
+
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from worker.bundle import load_bundle
+from worker.errors import ImageFaultError
+from worker.images.decode import decode
+from worker.scorer import Scorer
+from worker.triage import why_too_small
+
+BUNDLE = Path(__file__).parents[1] / "models" / "ham10000-mel-nv"
+
+
+def main() -> None:
+    """Judge every image and print a line for each folder."""
+    scorer = Scorer.load(load_bundle(BUNDLE), "openvino")
+
+    def outcome(path: Path) -> str:
+        try:
+            image = decode(path.read_bytes())
+        except (ImageFaultError, OSError):
+            return "not decoded"
+        if why_too_small(min(image.shape[:2]), scorer.bundle.manifest.quality):
+            return "too_small"
+        stopped = scorer.why_ungradable(image, scorer.bundle.preprocessing(image))
+        return stopped[0] if stopped else "judged"
+
+    for folder in sys.argv[1:]:
+        with ThreadPoolExecutor() as pool:
+            counts = Counter(pool.map(outcome, (path for path in sorted(Path(folder).rglob("*")) if path.is_file())))
+        left_out = counts.pop("not decoded", 0)
+        total = counts.total()
+        print(f"{folder}: {total:,} images, {left_out:,} other files")
+        for name, count in counts.most_common():
+            print(f"  {name:20} {count:7,}  {count / total:.2%}")
+
+
+if __name__ == "__main__":
+    main()
