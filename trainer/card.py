@@ -23,7 +23,7 @@ from trainer.card_results import (
 )
 from trainer.card_training import first_weights, how_trained
 from trainer.report.document import counted, interval
-from trainer.report.groups import weakest_groups, within_sources
+from trainer.report.groups import unseen_sources, weakest_groups, within_sources
 from trainer.report.robustness import greatest_fall
 from trainer.report_file import read_report
 from trainer.reporting_items import Item, clear_derm, tripod_ai
@@ -157,6 +157,8 @@ def _limits(report: dict[str, Any] | None) -> str:
         )
     if report and (within := within_sources(report)):
         limits.append(f"- {within}")
+    if report and (unseen := unseen_sources(report)):
+        limits.append(f"- {unseen}")
     if report and (weak := weakest_groups(report)):
         limits.append(f"- {weak}")
     if report and (fall := greatest_fall(report)):

@@ -286,6 +286,28 @@ def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_pat
         assert "practice 0.701" in text
 
 
+def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str, Any], tmp_path: Path) -> None:
+    assert "that the training has not seen" not in write(report, tmp_path) + card(report, tmp_path)
+    changed = json.loads(json.dumps(report))
+    source = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]
+    source["auroc"] = {"value": 0.856, "low": 0.8, "high": 0.9}
+    figures = json.loads(json.dumps(source))
+    figures["auroc"] = {"value": 0.714, "low": 0.618, "high": 0.803}
+    figures["policies"]["youden"] = {
+        "sensitivity": {"value": 0.98, "low": 0.9, "high": 1.0},
+        "specificity": {"value": 0.05, "low": 0.02, "high": 0.08},
+    }
+    unseen = {"run": "without-it", "source": source["group"], "figures": figures}
+    changed["sources_left_out"] = [unseen, {"run": "without-others", "source": "nowhere", "figures": {}}]
+    for text in (write(changed, tmp_path), " ".join(card(changed, tmp_path).split())):
+        assert f"Trained without {source['group']}, the same recipe has an AUROC of 0.714 (0.618 to 0.803)" in text
+        assert "where with it the AUROC is 0.856" in text
+        assert "98% sensitivity and 5% specificity there" in text
+    # Of a run whose source the test split does not hold, nothing can be said.
+    changed["sources_left_out"] = [{"run": "without-others", "source": "nowhere", "figures": {}}]
+    assert "that the training has not seen" not in write(changed, tmp_path) + card(changed, tmp_path)
+
+
 def test_three_seeds_have_a_range(report: dict[str, Any], tmp_path: Path) -> None:
     runs = [{"run": name, "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed, name in enumerate("abc")]
     seeds = {"runs": runs, "figures": {"auroc": {"mean": 0.91, "least": 0.9, "greatest": 0.92}}}

@@ -133,6 +133,36 @@ def within_sources(report: dict[str, Any]) -> str:
     )
 
 
+def unseen_sources(report: dict[str, Any]) -> str:
+    """One sentence for each source that runs of the same recipe never saw; empty where none was left out.
+
+    Args:
+        report: as in ``report.json``.
+    """
+    policy = _first_policy(report)
+    seen = {
+        group["group"]: group["auroc"]
+        for stratum in report["assessment"]["strata"]
+        if stratum["variable"] == "Source"
+        for group in stratum["groups"]
+    }
+    sentences = []
+    for entry in report["sources_left_out"]:
+        figures, with_it = entry["figures"], seen.get(entry["source"])
+        if not figures or figures["auroc"] is None or with_it is None or policy not in figures["policies"]:
+            continue
+        at = figures["policies"][policy]
+        sentences.append(
+            f"Trained without {entry['source']}, the same recipe has an AUROC of {interval(figures['auroc'])} on its "
+            f"images, where with it the AUROC is {number(with_it['value'])}; its threshold of {policy} gives "
+            f"{percent(at['sensitivity']['value'], 0)} sensitivity and {percent(at['specificity']['value'], 0)} "
+            "specificity there."
+        )
+    if not sentences:
+        return ""
+    return " ".join((*sentences, "Expect a clinic that the training has not seen to be nearer to this."))
+
+
 def sources(report: dict[str, Any]) -> Section:
     """Leave one source out."""
     found = report["sources_left_out"]
@@ -178,6 +208,7 @@ def sources(report: dict[str, Any]) -> Section:
                 head=("Source left out", "Melanoma / nevus images", "AUROC", "Sensitivity", "Specificity"),
                 rows=rows,
             ),
+            *([Paragraph(kind="warning", text=unseen)] if (unseen := unseen_sources(report)) else []),
         ),
     )
 
