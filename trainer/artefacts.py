@@ -87,7 +87,13 @@ def _ink(image: RGBImage, rng: np.random.Generator) -> RGBImage:
     return _paint(image, coverage, _INK[rng.integers(len(_INK))] * rng.uniform(0.7, 1.2), rng.uniform(0.5, 0.95))
 
 
-def _rim(image: RGBImage, rng: np.random.Generator) -> RGBImage:
+def draw_rim(image: RGBImage, rng: np.random.Generator) -> RGBImage:
+    """A dark round rim, as of a dermatoscope with a round field, of chance width and softness.
+
+    Args:
+        image: (size, size, 3), uint8, RGB.
+        rng: source of chance.
+    """
     size = image.shape[0]
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     middle = rng.normal(0, 0.04, 2)
@@ -110,7 +116,7 @@ _KINDS: tuple[tuple[Callable[[RGBImage, np.random.Generator], RGBImage], float],
     (_hair, 0.45),
     (_ruler, 0.08),
     (_ink, 0.12),
-    (_rim, 0.1),
+    (draw_rim, 0.1),
     (_blur, 0.15),
     (_jpeg, 0.1),
 )

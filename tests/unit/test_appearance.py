@@ -37,6 +37,11 @@ def radiograph() -> RGBImage:
     return np.repeat(grey[..., None].astype(np.uint8), 3, axis=2)
 
 
+def no_dermoscopy() -> np.ndarray:
+    pictures = (draw_letter(), radiograph(), *load_sample_images().images, portrait())
+    return np.stack([PREPROCESSING(picture) for picture in pictures])
+
+
 def test_measures_of_a_flat_image_are_its_colour() -> None:
     grey = measure_appearance(np.full((224, 224, 3), 119, np.uint8))
     # CIELAB of the mid grey: L is 50, a and b are 0.
@@ -63,23 +68,33 @@ def test_fine_detail_is_in_the_first_level_and_coarse_detail_in_later_ones() -> 
     assert np.argmax(measure_appearance(stripes(8))[9:14]) == 2
 
 
-def test_the_distance_is_mahalanobis() -> None:
+def test_the_distance_is_mahalanobis_from_the_nearest_look() -> None:
     images = lesions(range(40))
     measures = np.stack([measure_appearance(image) for image in images])
     scale = measures.std(axis=0)
-    appearance = Appearance(mean=measures.mean(axis=0), precision=np.diag(1 / scale**2))
-    expected = np.sqrt((((measures - measures.mean(axis=0)) / scale) ** 2).sum(axis=1))
-    np.testing.assert_allclose(distances(appearance, images), expected)
+    looks = np.stack((measures.mean(axis=0), measures[7]))
+    appearance = Appearance(mean=looks, precision=np.stack([np.diag(1 / scale**2)] * 2))
+    each = np.sqrt((((measures[:, None] - looks) / scale) ** 2).sum(axis=2))
+    np.testing.assert_allclose(distances(appearance, images), each.min(axis=1), atol=1e-6)
+    assert np.argmin(each[7]) == 1
 
 
 def test_letters_photographs_and_radiographs_are_told_from_what_it_was_shown() -> None:
     appearance = describe_appearance(lesions(range(150)), seed=1)
     alike = distances(appearance, lesions(range(150, 250)))
-    photographs = [*load_sample_images().images, portrait()]
-    others = np.stack([PREPROCESSING(image) for image in (draw_letter(), radiograph(), *photographs)])
     # Half of what it was shown is alike by the root of the number of measures, more or less.
     assert 0.5 * MEASURES**0.5 < np.median(alike) < 2 * MEASURES**0.5
-    assert distances(appearance, others).min() > alike.max()
+    assert distances(appearance, no_dermoscopy()).min() > alike.max()
+
+
+def test_a_dermatoscope_with_a_round_field_is_no_other_world() -> None:
+    appearance = describe_appearance(lesions(range(150)), seed=1)
+    x, y = np.meshgrid(*[np.linspace(-1, 1, 224)] * 2)
+    rimmed = lesions(range(150, 200)) * (np.hypot(x, y) < 0.9)[..., None].astype(np.uint8)
+    assert distances(appearance, rimmed).max() < distances(appearance, no_dermoscopy()).min()
+    # The look without a rim would send them all farther away.
+    unrimmed = Appearance(mean=appearance.mean[:1], precision=appearance.precision[:1])
+    assert distances(unrimmed, rimmed).min() > distances(appearance, rimmed).max()
 
 
 def test_two_images_are_enough_for_a_description() -> None:
@@ -99,8 +114,11 @@ def test_it_is_read_back_as_written() -> None:
     [
         b"",
         b"no archive",
-        Appearance(mean=np.zeros(3), precision=np.eye(3)).to_bytes(),
-        Appearance(mean=np.full(MEASURES, np.nan), precision=np.eye(MEASURES)).to_bytes(),
+        Appearance(mean=np.zeros(MEASURES), precision=np.eye(MEASURES)).to_bytes(),
+        Appearance(mean=np.zeros((1, 3)), precision=np.eye(3)[None]).to_bytes(),
+        Appearance(mean=np.zeros((0, MEASURES)), precision=np.zeros((0, MEASURES, MEASURES))).to_bytes(),
+        Appearance(mean=np.array(1.0), precision=np.array(1.0)).to_bytes(),
+        Appearance(mean=np.full((1, MEASURES), np.nan), precision=np.eye(MEASURES)[None]).to_bytes(),
     ],
 )
 def test_what_is_not_understood_is_named(data: bytes) -> None:

@@ -81,24 +81,25 @@ def _detail(lightness: npt.NDArray[np.float32]) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """What the training images look like.
+    """What the training images look like, in a few looks: a dark rim, for one, makes another picture of the same skin.
 
     Args:
-        mean: of their measures, (`MEASURES`,).
-        precision: inverse of the measures' covariance, (`MEASURES`, `MEASURES`).
+        mean: of the measures of each look, (looks, `MEASURES`).
+        precision: inverse of the measures' covariance, (looks, `MEASURES`, `MEASURES`).
     """
 
     mean: Floats
     precision: Floats
 
     def distance(self, model_input: RGBImage) -> float:
-        """Mahalanobis' distance of an image from the training images; about the root of `MEASURES` for one like them.
+        """Mahalanobis' distance of an image from the nearest look; about the root of `MEASURES` for one like it.
 
         Args:
             model_input: as preprocessed, (size, size, 3), uint8, RGB.
         """
-        offset = measure_appearance(model_input) - self.mean
-        return math.sqrt(max(float(offset @ self.precision @ offset), 0.0))
+        offsets = measure_appearance(model_input) - self.mean
+        squares = np.einsum("li,lij,lj->l", offsets, self.precision, offsets)
+        return math.sqrt(max(float(squares.min()), 0.0))
 
     def to_bytes(self) -> bytes:
         """An ``.npz`` of plain arrays."""
@@ -118,7 +119,8 @@ class Appearance:
                 mean, precision = (np.asarray(arrays[name], np.float64) for name in ("mean", "precision"))
         except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise _not_understood(type(error).__name__) from None
-        if mean.shape != (MEASURES,) or precision.shape != (MEASURES, MEASURES):
+        looks = len(mean) if mean.ndim else 0
+        if not looks or mean.shape != (looks, MEASURES) or precision.shape != (looks, MEASURES, MEASURES):
             raise _not_understood(f"shapes {mean.shape} and {precision.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(precision).all()):
             raise _not_understood("values that are no numbers")
