@@ -107,7 +107,8 @@ def _card(
         f"# {facts.title}\n\nCalibrated probability of melanoma against nevus for one dermoscopic image. "
         f"Made {facts.made}.",
         _INTENDED_USE,
-        _model(facts, report),
+        # Before the figures: whoever reads one number only shall have read what it is worth.
+        _limits(report),
         _data(facts, metrics, report),
         test_results(metrics, report),
     ]
@@ -115,7 +116,8 @@ def _card(
         parts += [policies(report), calibration(report), groups(report), others(report), classes(report)]
         parts += [robustness(report), parity(report) if quantisation is None else eight_bits(quantisation)]
     parts += [
-        _limits(report),
+        _model(facts, report),
+        _TERMS,
         _checklist("TRIPOD+AI", "Collins et al., BMJ 385:e078378 (2024), item by item.", "Item", tripod_ai(report)),
         _checklist(
             "CLEAR Derm",
@@ -133,6 +135,21 @@ _INTENDED_USE = """## Intended use
 Research on ordering archives of dermoscopic images for review by dermatologists. **Not a medical device.** Not for
 diagnosis, not for deciding that a lesion needs no examination, not for clinical photographs, and not for lesions that
 are neither melanoma nor nevus. A low probability means a lower priority in a worklist, never "benign"."""
+
+
+_TERMS = """## Terms
+
+- Area under the ROC curve (AUROC): chance that a melanoma is ranked before a nevus; 0.5 is chance, 1 perfect order.
+- Sensitivity: share of the melanomas that are flagged `high_risk`. Specificity: share of the nevi that are not.
+- PPV: share of the flagged that are melanomas, at a given share of melanomas among all.
+- Brier score: mean squared error of the probability, 0 at best. Expected calibration error: by how much the stated
+  probability is off, on average. Slope and in the large: 1 and 0 when it is neither too sure nor too high.
+- Platt scaling: the curve, fitted on validation images, that makes a network's output a probability.
+- `mel` melanoma, `nv` nevus, `bcc` basal cell carcinoma, `akiec` actinic keratosis or Bowen's disease,
+  `bkl` benign keratosis-like lesion, `df` dermatofibroma, `vasc` vascular lesion.
+- ITA: individual typology angle, an estimate of skin tone from colour. Clear, of a vignette: how much of the picture a
+  dark round rim leaves.
+- Engine parity: how far the program that a worker runs is from the one that was trained."""
 
 
 _LIMITS = """## Limits

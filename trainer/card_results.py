@@ -27,7 +27,10 @@ def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
         ]
     for name, policy in metrics["policies"].items():
         rows += [
-            (f"Sensitivity at `{name}` (probability {policy['threshold']:.3f})", interval(policy["sensitivity"])),
+            (
+                f"Sensitivity at `{name}` (probability {_threshold(policy['threshold'])})",
+                interval(policy["sensitivity"]),
+            ),
             (f"Specificity at `{name}`", interval(policy["specificity"])),
             (
                 f"Melanoma images missed at `{name}`",
@@ -60,8 +63,8 @@ def policies(report: dict[str, Any]) -> str:
         rows.append(
             (
                 f"`{name}`",
-                number(policy["threshold"]),
-                number(policy["borderline_from"]),
+                _threshold(policy["threshold"]),
+                _threshold(policy["borderline_from"]),
                 _proven(policy["by_lesion"]),
                 percent_interval(at[0.02]["ppv"]),
                 percent_interval(at[0.02]["referred"]),
@@ -75,6 +78,11 @@ def policies(report: dict[str, Any]) -> str:
         "threshold whose one-sided 95% lower bound of sensitivity on validation melanoma lesions is at least X; a "
         f"lesion is caught when all its images are flagged. {BOUND_CAVEAT}\n\n{shown}{refused}"
     )
+
+
+def _threshold(probability: float) -> str:
+    """Three decimals, or two digits where those would be noughts."""
+    return number(probability) if probability >= 0.01 else f"{probability:.2g}"
 
 
 def _proven(found: dict[str, Any] | None) -> str:
@@ -107,7 +115,8 @@ def groups(report: dict[str, Any]) -> str:
     head = ("Group", "Melanoma / nevus lesions", "AUROC", f"Sensitivity at `{policy}`", f"Specificity at `{policy}`")
     return (
         "## Groups\n\nNot planned beforehand. † marks groups with fewer than five lesions of a class, where chance "
-        f"rules. Skin tone is exploratory.\n\n{table(head, rows)}"
+        "rules. A lesion whose images fall into two groups counts in both. Skin tone is exploratory.\n\n"
+        f"{table(head, rows)}"
     )
 
 

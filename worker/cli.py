@@ -126,6 +126,7 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     from worker.app import make_app
     from worker.bundle import load_bundle
     from worker.intake import Submission, submit
+    from worker.summary import print_summary
 
     settings = load_settings()
     database = open_checked_database()
@@ -184,7 +185,12 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             signal.signal(number, handler)
     for note in intake.notes():
         console.print(note, highlight=False, markup=False)
-    unfinished = then_watch and _watch_or_leave(database, intake.job_id).status is not JobStatus.FINISHED
+    unfinished = False
+    if then_watch:
+        rested = _watch_or_leave(database, intake.job_id)
+        # Standard output has the job's number alone, for scripts.
+        print_summary(database, rested, console)
+        unfinished = rested.status is not JobStatus.FINISHED
     # What lies in folders that nobody could read is in no job: a script must not take that for success.
     if unfinished or intake.folder.unreadable:
         sys.exit(1)

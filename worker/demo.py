@@ -80,7 +80,7 @@ def _score(source: Path, system: LocalSystem, console: Console) -> None:
         console.print(note, markup=False)
     job = watch(database, intake.job_id, console)
     console.print()
-    print_summary(database, job, console)
-    command = f"DERMQ_HOME={_short(settings.home)} {_short(Path(sys.argv[0]))} export {job.id}"
-    console.print(f"\nEverything as CSV:  {command}", soft_wrap=True)
+    command = f"DERMQ_HOME={_short(settings.home)} {_short(Path(sys.argv[0]))}"
+    print_summary(database, job, console, command=command)
+    console.print(f"\nEverything as CSV:  {command} export {job.id}", soft_wrap=True)
     console.print(f"Logs:  {_short(system.logs)}", soft_wrap=True)

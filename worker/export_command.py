@@ -1,5 +1,6 @@
 """``dermq export``: the outcomes of a job as a file or a stream, and a word about what is not in them."""
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,12 +79,15 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
             except OSError as error:
                 note(images=written.images, failed=error.strerror)
                 raise
+    except BrokenPipeError:
+        # Whoever reads has had enough, as `head` has: no fault of theirs, and nothing to say.
+        return
     except OSError as error:
         where = output or "standard output"
         kept = " What stood there before stands there still." if output is not None and output.is_file() else ""
         raise OutputError(
-            f"The export of job {job} could not be written to {where}: {error.strerror}.{kept} Make room or name "
-            "another file with -o, then export again."
+            f"The export of job {job} could not be written to {where}: {error.strerror}.{kept} {_advice(error.errno)}, "
+            "then export again."
         ) from None
     first = (
         f", the {written.not_judged:,} first ones not judged: a human must look"
@@ -94,6 +98,15 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
     for view in found:
         for warning in _warnings(job, view.status, written):
             click.echo(f"WARNING: {warning}", err=True)
+
+
+def _advice(number: int | None) -> str:
+    """What helps against an error of writing."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room or name another file with -o"
+    if number == errno.ENOENT:
+        return "Make its folder or name another file with -o"
+    return "Name another file with -o"
 
 
 def _warnings(job: int, status: JobStatus, written: "Written") -> list[str]:

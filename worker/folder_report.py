@@ -55,13 +55,19 @@ class FolderReport:
         if self.unreadable:
             shown = ", ".join(map(printable, self.unreadable[:_FOLDERS_NAMED]))
             rest = " …" if len(self.unreadable) > _FOLDERS_NAMED else ""
-            notes.append(f"WARNING: {len(self.unreadable):,} folders could not be read, NOT in the job: {shown}{rest}")
+            notes.append(
+                f"WARNING: {_counted(len(self.unreadable), 'folder')} could not be read, NOT in the job: {shown}{rest}"
+            )
         if self.dicom:
-            notes.append(f"WARNING: {self.dicom:,} DICOM files, NOT in the job. {NO_DICOM}")
+            notes.append(f"WARNING: {_counted(self.dicom, 'DICOM file')}, NOT in the job. {NO_DICOM}")
         if self.linked_folders:
-            notes.append(f"WARNING: {self.linked_folders:,} symbolic links to folders were not followed.")
+            notes.append(f"WARNING: not followed: {_counted(self.linked_folders, 'symbolic link')} to folders.")
         if others := self.not_taken():
             notes.append(f"Not taken for images: {others}.")
         if self.hidden:
             notes.append(f"Hidden files or folders that were passed over: {self.hidden:,}.")
         return notes
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"

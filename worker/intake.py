@@ -40,6 +40,7 @@ from worker.folder_report import FolderReport
 from worker.hints import send_hints
 from worker.images.read import path_to_text
 from worker.lease import renewed
+from worker.terminal import printable
 
 #: Chunks recorded in one transaction.
 _CHUNKS_PER_TRANSACTION = 8
@@ -85,6 +86,8 @@ class Intake:
     repeated: int = 0
     #: Images of a manifest whose file could not be found.
     not_found: int = 0
+    #: Folder that a manifest's paths are relative to; None for a folder.
+    paths_from: Path | None = None
     #: Earlier jobs of the same source that have not been cancelled.
     same_source: list[int] = field(default_factory=list)
     #: False when the broker could not be reached, so that the sweeper will send the hints.
@@ -103,9 +106,12 @@ class Intake:
                 f"{self.job_id}` stops it, and `dermq delete {self.job_id}` then removes it."
             )
         if self.not_found:
+            of = f"{self.not_found:,} of {self.images:,} files"
             notes.append(
-                f"WARNING: {self.not_found:,} files do not exist; paths are relative to the manifest's folder, or to "
-                "--root."
+                f"WARNING: {of} do not exist under {printable(str(self.paths_from))}, from where paths are read; name "
+                f"another folder with --root, after `dermq cancel {self.job_id}`."
+                if self.paths_from
+                else f"WARNING: {of} are links to nothing."
             )
         if self.repeated:
             notes.append(f"Rows that repeated a path and were left out, the first one counts: {self.repeated:,}.")
@@ -181,7 +187,7 @@ def submit(
         )
 
     intake = _begin_or_continue(transact(database, describe), submission, database)
-    intake.folder = report
+    intake.folder, intake.paths_from = report, None if is_folder else root
     lease = submission.lease_seconds
 
     def renew() -> None:

@@ -106,7 +106,10 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
     retried = transact(database, lambda c: retry_failed(c, job, codes=wanted, actor=current_actor()))
     if retried is None:
         raise DermqError(f"Job {job} is {found.status}. Expected: a job that is finished, queued or running.")
-    click.echo(f"{retried.images:,} images of job {job} are tried again.")
+    if not retried.images and not retried.left:
+        click.echo(f"Job {job} has no failed images{' with these codes' if codes else ''}; nothing is tried again.")
+        return
+    click.echo(f"{retried.images:,} image{'s' if retried.images != 1 else ''} of job {job} tried again.")
     if retried.left:
         click.echo(
             f"WARNING: {retried.left:,} failed images are in chunks that a worker has in hand. Retry again when "

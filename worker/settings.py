@@ -5,13 +5,16 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from worker.addresses import broken_broker_password, broken_database_password
 from worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 #: Name of the shipped bundle's folder.
 SHIPPED_BUNDLE = "ham10000-mel-nv"
@@ -138,6 +141,10 @@ def hard_time_limit(time_limit: float) -> float:
     return time_limit + min(_MERCY_SECONDS, time_limit)
 
 
+def _expected(fault: "ErrorDetails") -> str:
+    return "it is empty; leave it out or give it a value" if fault["input"] == "" else fault["msg"]
+
+
 @cache
 def load_settings() -> Settings:
     """Read the environment once.
@@ -150,7 +157,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"DERMQ_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
-            for fault in error.errors(include_input=False)
+            f"DERMQ_{'_'.join(str(part) for part in fault['loc']).upper()}: {_expected(fault)}"
+            for fault in error.errors()
         ]
         raise SettingsError("Settings are wrong. " + "; ".join(lines) + ". See docs/settings.md.") from None

@@ -18,7 +18,7 @@ _MEANING = {
 }
 
 
-def print_summary(database: Engine, job: JobView, console: Console, *, cases: int = 10) -> None:
+def print_summary(database: Engine, job: JobView, console: Console, *, cases: int = 10, command: str = "dermq") -> None:
     """Print what became of a job.
 
     Args:
@@ -58,16 +58,17 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     if worst:
         console.print("\n[bold]Worst cases first[/bold]")
         console.print(_cases(worst))
-        _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(worst))
+        _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(worst), command)
     if stopped := read(database, lambda connection: not_judged(connection, job.id, cases)):
         console.print("\n[bold]Not judged, for a human[/bold]")
         console.print(_reasons(stopped))
-        _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(stopped))
+        _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(stopped), command)
 
 
-def _print_rest(console: Console, job: JobView, rest: int) -> None:
+def _print_rest(console: Console, job: JobView, rest: int, command: str) -> None:
     if rest > 0:
-        console.print(f"… and {rest:,} more: dermq export {job.id} --ranked", style="dim", highlight=False)
+        text = f"… and {rest:,} more: {command} export {job.id} --ranked"
+        console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
 def _cases(rows: list[OutcomeRow]) -> Table:

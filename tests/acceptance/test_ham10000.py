@@ -38,11 +38,14 @@ def test_the_auc_of_an_export_equals_the_trainers(tmp_path: Path) -> None:
         job = system.dermq("submit", manifest, "--root", root, "--watch").stdout.strip()
         rows = list(csv.DictReader(io.StringIO(system.dermq("export", job).stdout)))
 
-    assert {row["status"] for row in rows} == {"scored"}
+    assert len(rows) == len(test)
+    # Dermoscopic images all of them; the gate's limit lets 99.9% of those of validation through.
+    scored = [row for row in rows if row["status"] == "scored"]
+    assert len(scored) >= 0.99 * len(rows)
+    assert {row["reason_code"] for row in rows if row["status"] != "scored"} <= {"unlike_dermoscopy"}
     label_of = {Path(path).name: label for path, label in zip(test["path"], test["label"], strict=True)}
-    labels = [label_of[Path(row["path"]).name] for row in rows]
-    assert len(labels) == len(test)
-    auc = roc_auc_score(labels, [float(row["probability"]) for row in rows])
+    labels = [label_of[Path(row["path"]).name] for row in scored]
+    auc = roc_auc_score(labels, [float(row["probability"]) for row in scored])
     assert auc == pytest.approx(bundle.manifest.metrics["auroc"]["value"], abs=_TOLERANCE)
     # The floor that the first bundle was accepted with.
     assert auc >= 0.92

@@ -27,7 +27,10 @@ def test_an_archive_goes_through_the_whole_system(system: RunningSystem, tmp_pat
 
     submitted = system.dermq("submit", folder, "--watch")
     job = submitted.stdout.strip()
+    # The number alone, for scripts; what became of it stands beside.
+    assert job.isdecimal()
     assert "35 images submitted" in submitted.stderr
+    assert "Not judged, for a human" in submitted.stderr
 
     rows = list(csv.DictReader(io.StringIO(system.dermq("export", job).stdout)))
     assert len(rows) == 35

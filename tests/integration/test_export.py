@@ -201,8 +201,26 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(
 ) -> None:
     made = add_job(sqlite_database, 1)
     result = export(made.job_id, "-o", tmp_path / "nowhere" / "outcomes.csv")
-    assert (result.exit_code, "No such file or directory" in result.stderr) == (2, True)
+    assert (result.exit_code, "No such file or directory. Make its folder" in result.stderr) == (2, True)
     assert entries(sqlite_database, made) == []
+
+
+def test_a_reader_that_has_had_enough_is_no_error(sqlite_database: Engine) -> None:
+    made = add_job(sqlite_database, 5_000)
+    with subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", "export", str(made.job_id)],
+        env={**os.environ, "DERMQ_DATABASE_URL": str(sqlite_database.url)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("path,")
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, "")
+    assert entries(sqlite_database, made)[-1] == {"images": 5_000, "failed": "Broken pipe"}
 
 
 def test_a_file_that_cannot_take_its_place_is_logged_as_failed(

@@ -258,5 +258,5 @@ def test_a_folder_that_cannot_be_read_is_told_and_no_success(
     assert result.exit_code == 1
     # The job is recorded all the same, and its number told.
     assert result.stdout == "1\n"
-    assert "1 folders could not be read, NOT in the job: locked?[2J" in result.stderr
-    assert "1 DICOM files, NOT in the job" in result.stderr
+    assert "1 folder could not be read, NOT in the job: locked?[2J" in result.stderr
+    assert "1 DICOM file, NOT in the job" in result.stderr

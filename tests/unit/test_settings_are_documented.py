@@ -111,6 +111,12 @@ def test_a_wrong_setting_is_named(fresh_settings: pytest.MonkeyPatch, variable: 
         load_settings()
 
 
+def test_an_empty_setting_is_called_empty(fresh_settings: pytest.MonkeyPatch) -> None:
+    fresh_settings.setenv("DERMQ_CONCURRENCY", "")
+    with pytest.raises(SettingsError, match="DERMQ_CONCURRENCY: it is empty; leave it out or give it a value"):
+        load_settings()
+
+
 def test_every_wrong_setting_is_named_and_no_secret_repeated(fresh_settings: pytest.MonkeyPatch) -> None:
     secret = "correct-horse"
     fresh_settings.setenv("DERMQ_DATABASE_URL", f"postgresql://dermq:{secret}@localhost/dermq")

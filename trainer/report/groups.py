@@ -98,13 +98,14 @@ def weakest_groups(report: dict[str, Any]) -> str:
                 continue
             if found["high"] < overall["low"]:
                 lesions = counted(group["lesions"]["melanoma"], "melanoma lesion")
-                named.append(f"{stratum['variable']}, {group['group']}: {percent_interval(found)} of {lesions}")
+                name = f"{group['group']} ({stratum['variable'].lower()})"
+                named.append(f"{name}, {percent_interval(found)} of {lesions}")
     if not named:
         return ""
     return (
-        f"At {policy} the sensitivity is lower than {percent_interval(overall)}, with its whole interval, in: "
-        f"{'; '.join(named)}. Where a group holds hardly any melanomas, a model may have learned the group in place of "
-        "the lesion."
+        f"More melanomas are missed than among all images, where the sensitivity at {policy} is "
+        f"{percent_interval(overall)}, in these groups: {'; '.join(named)}. Where a group holds hardly any melanomas, "
+        "a model may have learned the group in place of the lesion."
     )
 
 

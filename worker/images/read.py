@@ -59,7 +59,10 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
     real_root = os.path.realpath(root)
     real = os.path.realpath(os.path.join(real_root, text_to_path(path)))  # noqa: PTH118 - bytes-safe, and realpath
     if os.path.commonpath((real_root, real)) != real_root:
-        raise ImageFaultError(FailureCode.OUTSIDE_ROOT, "the path, or a symbolic link on it, leads out of the archive")
+        raise ImageFaultError(
+            FailureCode.OUTSIDE_ROOT,
+            "the path, or a symbolic link on it, leads out of the folder that was submitted, or of --root",
+        )
     try:
         # Not blocking, or opening a named pipe would wait for a writer for ever; no link may have appeared since.
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)

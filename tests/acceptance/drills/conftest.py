@@ -18,6 +18,8 @@ from worker.made_up_archive import encode
 
 IMAGES = 240
 DATABASES = ("sqlite", "postgresql")
+#: The seed before it draws skin so pale that the gate sends it to a human.
+_FIRST_SEED = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Made once; every picture is another one, so that none is recognised by its digest."""
     folder = tmp_path_factory.mktemp("archive")
     for index in range(IMAGES):
-        (folder / f"{index:04d}.jpg").write_bytes(encode(draw_lesion(index, width=360, height=270), ".jpg"))
+        picture = draw_lesion(_FIRST_SEED + index, width=360, height=270)
+        (folder / f"{index:04d}.jpg").write_bytes(encode(picture, ".jpg"))
     with drilled_system(tmp_path_factory.mktemp("undisturbed"), DRILL_SECONDS_PER_IMAGE="0") as system:
         system.worker()
         job = system.submit(folder)
