@@ -47,7 +47,7 @@ class FolderReport:
         kinds = [f"{count:,} {printable(suffix) or 'without suffix'}" for suffix, count in named]
         if rest := total - sum(count for _, count in named):
             kinds.append(f"{rest:,} of other kinds")
-        return f"{total:,} file{'s' if total != 1 else ''} ({', '.join(kinds)})"
+        return f"{_counted(total, 'file')} ({', '.join(kinds)})"
 
     def notes(self) -> list[str]:
         """What the submitter should know, a line each."""
