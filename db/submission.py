@@ -66,9 +66,10 @@ class OpenSubmission:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What a job holds: its images, and those of them whose file could not be found."""
+    """What a job holds: its images; those whose path leads out of its root; others whose file could not be found."""
 
     images: int
+    outside_root: int
     not_found: int
 
 
@@ -248,10 +249,14 @@ def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -
 
 def count_recorded(connection: Connection, job_id: int) -> Recorded:
     """Count what a job holds."""
-    images, found = connection.execute(
-        select(func.count(), func.count(Image.size_bytes)).where(Image.job_id == job_id)
+    # As the intake writes them: paths inside are relative and without "..".
+    outside = or_(Image.path.startswith("/"), Image.path.startswith("../"))
+    images, outside_root, not_found = connection.execute(
+        select(
+            func.count(), func.count().filter(outside), func.count().filter(~outside, Image.size_bytes.is_(None))
+        ).where(Image.job_id == job_id)
     ).one()
-    return Recorded(images=images, not_found=images - found)
+    return Recorded(images=images, outside_root=outside_root, not_found=not_found)
 
 
 def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:

@@ -18,6 +18,12 @@ from worker.images.preprocess import Preprocessing
 Inputs = npt.NDArray[np.uint8]
 
 
+def _spread(count: int, limit: int) -> slice:
+    """At most ``limit`` out of a list of ``count``, equally far apart."""
+    step = max(1, count // limit)
+    return slice(0, step * limit, step)
+
+
 def read_images_of(run: Path, dataset: Path) -> pd.DataFrame:
     """The data set with each image's SHA-256 and its side of a run's split.
 
@@ -65,7 +71,7 @@ class RealImages:
     def some_of(self, side: str, limit: int) -> Inputs:
         """At most ``limit`` images, spread over the side: neighbours in the list are often siblings."""
         images = self.of(side)
-        return images[:: max(1, len(images) // limit)][:limit]
+        return images[_spread(len(images), limit)]
 
     def melanomas_and_nevi(self, side: str) -> tuple[Inputs, npt.NDArray[np.int64]]:
         """The images of the two-class task, and their labels, (n,): 1 for melanoma and 0 for nevus."""
@@ -76,7 +82,7 @@ class RealImages:
     def of_every_diagnosis(self, side: str, limit: int) -> Inputs:
         """At most ``limit`` images of a side, spread over it, of those diagnoses too that the run knows nothing of."""
         paths = self._everything.loc[self._everything["split"] == side, "path"]
-        chosen = paths.iloc[:: max(1, len(paths) // limit)][:limit]
+        chosen = paths.iloc[_spread(len(paths), limit)]
         return load_inputs([Path(path) for path in chosen], Preprocessing(size=self._config.size))
 
     def _rows(self, side: str) -> pd.DataFrame:

@@ -55,7 +55,9 @@ def broken_database_password(url: str) -> str | None:
 
 
 def broken_broker_password(url: str) -> str | None:
-    """The same of a broker's address."""
+    """The same of a broker's address, and why it is none."""
+    if "://" not in url:
+        return "it has no ://, expected redis://:password@host:port/0"
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -19,6 +19,10 @@ _DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
 _DICOM_MARK, _DICOM_MARK_AT = b"DICM", 128
 #: Columns of a manifest that are taken in.
 MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
+#: What may stand between the cells of a manifest; the first where the header has a single column.
+_DELIMITERS = (",", ";", "\t")
+#: How workbooks begin: .xlsx and .ods, and .xls.
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 #: Longest text in each column, in characters; the database's limits.
 _LONGEST = {"path": 800, "lesion_id": 200, "patient_ref": 200, "sex": 50, "site": 200}
 #: Wrong lines named in one message.
@@ -112,7 +116,7 @@ def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
     """Check a CSV manifest from beginning to end, then stream its rows.
 
     Columns: ``path`` (relative to the root, or absolute), and optionally ``lesion_id``, ``patient_ref``, ``age`` in
-    years, ``sex`` and ``site``. Separated by commas or semicolons, UTF-8 with or without byte order mark.
+    years, ``sex`` and ``site``. Separated by commas, semicolons or tabs, UTF-8 with or without byte order mark.
 
     Args:
         manifest: the CSV file.
@@ -154,14 +158,16 @@ def _rows(manifest: Path, root: Path, faults: list[str]) -> Iterator[NewImage]:
             "manifest."
         ) from None
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{manifest} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
+        what = "a workbook" if _is_workbook(manifest) else f"not UTF-8 (byte {error.start})"
+        raise ManifestError(f"{manifest} is {what}. Save it as CSV UTF-8.") from None
     except csv.Error as error:
         raise ManifestError(f"{manifest} is not CSV: {error}.") from None
 
 
 def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
     header = file.readline()
-    delimiter = ";" if ";" in header else ","
+    # No column that is taken in has one of them in its name.
+    delimiter = max(_DELIMITERS, key=header.count)
     names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
     unknown = [name for name in names if name not in MANIFEST_COLUMNS]
     if "path" not in names or unknown or len(set(names)) < len(names):
@@ -171,6 +177,12 @@ def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
             f"{', '.join(unknown) or 'the wrong ones'}."
         )
     return csv.DictReader(file, fieldnames=names, delimiter=delimiter, strict=True)
+
+
+def _is_workbook(manifest: Path) -> bool:
+    """Whether it is a file of a spreadsheet program, which keeps its tables in a ZIP or a compound file."""
+    with manifest.open("rb") as file:
+        return file.read(max(map(len, _WORKBOOKS))).startswith(_WORKBOOKS)
 
 
 def _row(row: dict[str | None, str | list[str] | None], root: Path) -> NewImage:

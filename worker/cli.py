@@ -115,7 +115,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     """Submit SOURCE, a folder of images or a CSV manifest, as a job.
 
     \b
-    A manifest has the column path and optionally lesion_id, patient_ref, age, sex, site:
+    A manifest has the column path and optionally lesion_id, patient_ref, age, sex, site, between commas,
+    semicolons or tabs:
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
 
@@ -265,11 +266,14 @@ def check() -> None:
 @click.argument("images", type=click.Path(path_type=Path, exists=True), required=False)
 @click.option("--count", default=200, show_default=True, help="Made-up pictures to draw when no IMAGES are given.")
 def demo(images: Path | None, count: int) -> None:
-    """Score IMAGES, or an archive of made-up pictures, with the whole system, and show what came out."""
+    """Score IMAGES, or an archive of made-up pictures, with the whole system, and show what came out.
+
+    The exit status is 1 when a folder could not be read, or when the job rests unfinished.
+    """
     from worker.demo import run_demo
 
-    settings = load_settings()
-    run_demo(images, count, settings)
+    if not run_demo(images, count, load_settings()):
+        sys.exit(1)
 
 
 @main.command()

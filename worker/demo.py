@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from db.session import open_database
+from db.status import JobStatus
 from worker.app import make_app
 from worker.bundle import load_bundle
 from worker.intake import Submission, submit
@@ -19,13 +20,16 @@ from worker.summary import print_summary
 from worker.terminal import make_console
 
 
-def run_demo(images: Path | None, count: int, settings: Settings) -> None:
+def run_demo(images: Path | None, count: int, settings: Settings) -> bool:
     """Start everything, score, print what came out, stop.
 
     Args:
         images: a folder or manifest of your own, or None for made-up pictures.
         count: of made-up pictures.
         settings: the home folder in them keeps archive, database and logs.
+
+    Returns:
+        Whether every image is in the job and the job finished.
     """
     console = make_console()
     made_up = images is None
@@ -40,7 +44,7 @@ def run_demo(images: Path | None, count: int, settings: Settings) -> None:
         supervisor = threading.Thread(target=system.supervise, args=(stop,), daemon=True)
         supervisor.start()
         try:
-            _score(source, system, console)
+            complete = _score(source, system, console)
         finally:
             stop.set()
             supervisor.join()
@@ -49,6 +53,7 @@ def run_demo(images: Path | None, count: int, settings: Settings) -> None:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             console.print("You are root, whom no file permission stops: the unreadable picture was read and scored.")
     console.print("Score your own:  make demo IMAGES=folder")
+    return complete
 
 
 def _short(path: Path) -> Path:
@@ -57,7 +62,7 @@ def _short(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
-def _score(source: Path, system: LocalSystem, console: Console) -> None:
+def _score(source: Path, system: LocalSystem, console: Console) -> bool:
     settings = system.settings
     password = settings.flower_password.get_secret_value() if settings.flower_password else ""
     console.print(f"Flower:  {system.flower_url}  user dermq  password {password}  (while this runs)", soft_wrap=True)
@@ -84,3 +89,4 @@ def _score(source: Path, system: LocalSystem, console: Console) -> None:
     print_summary(database, job, console, command=command)
     console.print(f"\nEverything as CSV:  {command} export {job.id}", soft_wrap=True)
     console.print(f"Logs:  {_short(system.logs)}", soft_wrap=True)
+    return job.status is JobStatus.FINISHED and not intake.folder.unreadable

@@ -52,7 +52,7 @@ class Submission:
 
     Args:
         source: a folder, or a CSV manifest.
-        root: folder that the manifest's paths are relative to; default: the manifest's own. Not used for a folder.
+        root: folder that the manifest's paths are relative to; default: the manifest's own. None for a folder.
         policy: triage policy, one of the bundle's.
         urgent: whether it goes before bulk work.
         force: whether images are scored that were scored before under this bundle.
@@ -86,6 +86,8 @@ class Intake:
     repeated: int = 0
     #: Images of a manifest whose file could not be found.
     not_found: int = 0
+    #: Images of a manifest whose path leads out of that folder.
+    outside_root: int = 0
     #: Folder that a manifest's paths are relative to; None for a folder.
     paths_from: Path | None = None
     #: Earlier jobs of the same source that have not been cancelled.
@@ -112,6 +114,12 @@ class Intake:
                 f"another folder with --root, after `dermq cancel {self.job_id}`."
                 if self.paths_from
                 else f"WARNING: {of} are links to nothing."
+            )
+        if self.outside_root:
+            notes.append(
+                f"WARNING: {self.outside_root:,} of {self.images:,} paths lead out of "
+                f"{printable(str(self.paths_from))}, and a worker reads nothing outside; name a folder that holds them "
+                f"all with --root, after `dermq cancel {self.job_id}`."
             )
         if self.repeated:
             notes.append(f"Rows that repeated a path and were left out, the first one counts: {self.repeated:,}.")
@@ -160,6 +168,11 @@ def submit(
     source = Path(os.path.abspath(submission.source))  # noqa: PTH100 - `absolute` keeps the dots
     is_folder = source.is_dir()
     if is_folder:
+        if submission.root is not None:
+            raise ManifestError(
+                f"Received: --root {submission.root} with the folder {source}. Expected: --root with a CSV manifest "
+                "alone; the paths of a folder are relative to that folder."
+            )
         images: Iterator[NewImage] = walk_folder(source, report)
         root = source
     else:
@@ -196,6 +209,7 @@ def submit(
     def end(connection: Connection) -> None:
         recorded = count_recorded(connection, intake.job_id)
         intake.images, intake.not_found = recorded.images, recorded.not_found
+        intake.outside_root = recorded.outside_root
         if not end_submission(connection, intake.job_id, intake.submitter):
             return
         detail = {

@@ -39,12 +39,10 @@ class Scorer:
             EngineError: the engine cannot load it.
         """
         described = bundle.manifest.out_of_distribution
-        gated = described is not None and described.limit is not None
-        return cls(
-            bundle=bundle,
-            engine=load_engine(engine, bundle),
-            appearance=Appearance.from_bytes(bundle.read(described.file)) if described and gated else None,
-        )
+        appearance = None
+        if described is not None and described.limit is not None:
+            appearance = Appearance.from_bytes(bundle.read(described.file))
+        return cls(bundle=bundle, engine=load_engine(engine, bundle), appearance=appearance)
 
     def why_ungradable(self, decoded: RGBImage, model_input: RGBImage) -> tuple[UngradableReason, str] | None:
         """Why an image goes to a human unjudged: the quality gate, and the one for what is no dermoscopy.

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SHIPPED_BUNDLE = "ham10000-mel-nv"
 #: File in the home folder by which other commands find a running `dermq up`.
 RUN_FILE = "run.json"
+#: How alike a variable that is none is to a setting whose misspelling it is taken for; 1 is the same.
+_ALIKE = 0.85
 #: Seconds at most between a chunk's time limit, at which it is handed back, and the death of a process that hangs.
 _MERCY_SECONDS = 30.0
 
@@ -141,6 +144,17 @@ def hard_time_limit(time_limit: float) -> float:
     return time_limit + min(_MERCY_SECONDS, time_limit)
 
 
+def _misspelt() -> list[str]:
+    """Variables that look like a setting and are none: what an operator set would otherwise silently not hold."""
+    settings = [f"DERMQ_{name.upper()}" for name in Settings.model_fields]
+    unknown = sorted(name for name in os.environ if name.startswith("DERMQ_") and name not in settings)
+    return [
+        f"{name}: there is no such setting; expected {alike[0]}"
+        for name in unknown
+        if (alike := get_close_matches(name, settings, n=1, cutoff=_ALIKE))
+    ]
+
+
 def _expected(fault: "ErrorDetails") -> str:
     return "it is empty; leave it out or give it a value" if fault["input"] == "" else fault["msg"]
 
@@ -150,14 +164,17 @@ def load_settings() -> Settings:
     """Read the environment once.
 
     Raises:
-        SettingsError: names each variable that is wrong and what was expected; what it held is not repeated, for it may
-            be a secret.
+        SettingsError: names each variable that is wrong or misspelt and what was expected; what it held is not
+            repeated, for it may be a secret.
     """
+    lines = _misspelt()
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        lines = [
+        lines += [
             f"DERMQ_{'_'.join(str(part) for part in fault['loc']).upper()}: {_expected(fault)}"
             for fault in error.errors()
         ]
-        raise SettingsError("Settings are wrong. " + "; ".join(lines) + ". See docs/settings.md.") from None
+    if lines:
+        raise SettingsError("Settings are wrong. " + "; ".join(lines) + ". See docs/settings.md.")
+    return settings

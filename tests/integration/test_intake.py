@@ -138,6 +138,31 @@ def test_repeated_paths_count_once_the_first(
     assert read(sqlite_database, lambda c: c.scalar(query)) == "first"
 
 
+def test_paths_that_lead_out_are_told_apart_from_missing_files(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    root = put(tmp_path / "in", "a.jpg")
+    outside = put(tmp_path, "outside.jpg") / "outside.jpg"
+    manifest = tmp_path / "list.csv"
+    rows = ("a.jpg", "missing.jpg", str(outside), "../outside.jpg", "../nowhere.jpg", "..a.jpg")
+    manifest.write_text("\n".join(("path", *rows)) + "\n")
+    intake = submit(submission(manifest, root=root), database=database, app=app, bundle=bundle)
+    assert (intake.images, intake.outside_root, intake.not_found) == (6, 3, 2)
+    said = "\n".join(intake.notes())
+    assert f"3 of 6 paths lead out of {root}, and a worker reads nothing outside" in said
+    assert f"2 of 6 files do not exist under {root}" in said
+
+
+def test_a_root_beside_a_folder_is_refused(
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    source = put(tmp_path, "a.jpg")
+    with pytest.raises(ManifestError, match="Expected: --root with a CSV manifest alone"):
+        submit(submission(source, root=tmp_path), database=sqlite_database, app=app, bundle=bundle)
+    assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
+
+
 @pytest.mark.parametrize("names", [(), ("README.txt", "b/letter.docx")])
 def test_a_folder_without_images_leaves_no_job(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, names: tuple[str, ...]

@@ -135,7 +135,7 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
 
 def write_page(report: dict[str, Any], folder: Path, images: pd.DataFrame | None = None) -> str:
     """Write the report page into the folder and read it, with plain spaces; with the images' pictures if given."""
-    paths = {} if images is None else {row.image_id: Path(row.path) for row in images.itertuples()}
+    paths = {} if images is None else {row.image_id: Path(str(row.path)) for row in images.itertuples()}
     write_report(report, folder, paths)  # type: ignore[arg-type]
     return (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
 

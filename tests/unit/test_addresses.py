@@ -46,6 +46,18 @@ def test_a_password_that_falls_apart_is_refused_and_no_part_of_it_said(
     assert not any(part in result.output for part in ("correct", "horse"))
 
 
+@pytest.mark.parametrize("url", ["", "localhost:6379", "redis:correct-horse@host:6379/0"])
+def test_a_broker_without_a_scheme_is_refused_with_the_form_of_an_address(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DERMQ_BROKER_URL", url)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 2
+    assert "DERMQ_BROKER_URL" in result.stderr
+    assert "redis://:password@host:port/0" in result.stderr or "it is empty" in result.stderr
+    assert "correct" not in result.output
+
+
 @pytest.mark.parametrize(
     ("name", "url"),
     [

@@ -117,6 +117,29 @@ def test_an_empty_setting_is_called_empty(fresh_settings: pytest.MonkeyPatch) ->
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("DERMQ_CONCURENCY", "DERMQ_CONCURRENCY"),
+        ("DERMQ_DATABSE_URL", "DERMQ_DATABASE_URL"),
+        ("DERMQ_BATCHSIZE", "DERMQ_BATCH_SIZE"),
+    ],
+)
+def test_a_misspelt_setting_is_not_ignored(fresh_settings: pytest.MonkeyPatch, misspelt: str, meant: str) -> None:
+    fresh_settings.setenv(misspelt, "correct-horse")
+    with pytest.raises(SettingsError, match=f"{misspelt}: there is no such setting; expected {meant}") as caught:
+        load_settings()
+    assert "correct-horse" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", [name for name in DOCUMENTED if name[6:].lower() not in Settings.model_fields])
+def test_no_other_variable_of_ours_is_taken_for_a_misspelling(
+    fresh_settings: pytest.MonkeyPatch, variable: str
+) -> None:
+    fresh_settings.setenv(variable, "something")
+    load_settings()
+
+
 def test_every_wrong_setting_is_named_and_no_secret_repeated(fresh_settings: pytest.MonkeyPatch) -> None:
     secret = "correct-horse"
     fresh_settings.setenv("DERMQ_DATABASE_URL", f"postgresql://dermq:{secret}@localhost/dermq")

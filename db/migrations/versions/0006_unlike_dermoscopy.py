@@ -32,15 +32,17 @@ def _change(before: str, after: str) -> None:
     # SQLite changes a CHECK by writing its schema, the way its manual gives for it (ALTER TABLE, section 7). Alembic's
     # copy of the table would take the predictions along: dropping the old copy cascades into the rows that refer to it.
     connection.exec_driver_sql("PRAGMA writable_schema=ON")
-    changed = connection.execute(
-        sa.text(
-            "UPDATE sqlite_master SET sql = replace(sql, :before, :after) "
-            "WHERE type = 'table' AND name = 'image' AND instr(sql, :before) > 0"
-        ),
-        {"before": before, "after": after},
-    ).rowcount
-    if changed != 1:
-        raise RuntimeError(f"The table image has no constraint {_NAME} as dermq made it: {before}")
-    version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
-    connection.exec_driver_sql(f"PRAGMA schema_version={version + 1}")
-    connection.exec_driver_sql("PRAGMA writable_schema=OFF")
+    try:
+        changed = connection.execute(
+            sa.text(
+                "UPDATE sqlite_master SET sql = replace(sql, :before, :after) "
+                "WHERE type = 'table' AND name = 'image' AND instr(sql, :before) > 0"
+            ),
+            {"before": before, "after": after},
+        ).rowcount
+        if changed != 1:
+            raise RuntimeError(f"The table image has no constraint {_NAME} as dermq made it: {before}")
+        version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA schema_version={version + 1}")
+    finally:
+        connection.exec_driver_sql("PRAGMA writable_schema=OFF")
