@@ -166,6 +166,7 @@ _LIMITS = """## Limits
 
 def _limits(report: dict[str, Any] | None) -> str:
     limits = [_LIMITS]
+    limits += [f"- {remark}" for remark in report.get("remarks", ())] if report else []
     proven = report["assessment"]["histology_only"] if report else None
     if proven and proven["auroc"] is not None:
         limits.append(

@@ -179,6 +179,13 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
 @click.option("--seeds", type=_FOLDER, multiple=True, help="An evaluated run with another seed; may be repeated.")
 @click.option("--also", type=_FOLDER, multiple=True, help="A run trained without a source; may be repeated.")
 @click.option("--bundle", type=_FOLDER, help="Bundle of RUN, to compare its engine with the Keras model.")
+@click.option(
+    "--remark",
+    "remarks",
+    multiple=True,
+    help="Sentence that stands beside the figures in report and card; may be repeated. For what RUN does not tell, "
+    "such as other recipes that were judged on the same test split.",
+)
 @click.option("--external", type=_FOLDER, help="Judge RUN on this folder of images; the test split stays sealed.")
 @click.option("--labels", type=_FOLDER, help="CSV for --external: image, label; optional lesion_id, age, sex, site.")
 def evaluate(
@@ -199,6 +206,8 @@ def evaluate(
     if external is not None and labels is not None:
         from trainer.external import evaluate_external, external_folder
 
+        if options["remarks"]:
+            raise click.UsageError("--remark belongs to the report of the test split; --external writes another one.")
         judged = evaluate_external(run, external, labels, pictures=not without_pictures)["assessment"]["images"]
         _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
         click.echo(f"All figures: {external_folder(run, external) / 'report.html'}")

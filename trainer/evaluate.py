@@ -58,6 +58,7 @@ class EvaluationOptions:
         pictures: put the missed melanomas' pictures into ``report.html``.
         seeds: runs of the same recipe with other seeds, evaluated already.
         also: runs that were trained without a source.
+        remarks: sentences that shall stand beside the figures, of what the run folder does not tell.
         bundle: the run's bundle, to compare with; without one the model is converted here.
         say: takes a line about what is being done, for the person who waits.
     """
@@ -67,6 +68,7 @@ class EvaluationOptions:
     pictures: bool = True
     seeds: Sequence[Path] = ()
     also: Sequence[Path] = ()
+    remarks: Sequence[str] = ()
     bundle: Path | None = None
     say: Callable[[str], None] = lambda line: None
 
@@ -174,6 +176,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         "kind": "test",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": describe_run(run, frozen),
+        "remarks": [" ".join(remark.split()) for remark in options.remarks],
         "policies": {name: policy.model_dump() for name, policy in frozen.thresholds.items()},
         "refused_policies": frozen.policies.refused,
         "flow": _flow(with_split, used),

@@ -51,7 +51,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = folder.parent / "cache"
     quick = ["--size", str(SIZE), "--epochs", "6", "--batch-size", "8", "--warmup-epochs", "1", "--ema-momentum", "0.8"]
     _train(dataset, "fit", str(folder), "--cache", str(cache), *quick)
-    _train(dataset, "evaluate", str(folder))
+    _train(dataset, "evaluate", str(folder), "--remark", "The pictures are\nmade up.")
     return folder
 
 
@@ -95,6 +95,8 @@ def test_the_report_of_the_run_is_complete_and_loads_nothing(run: Path) -> None:
     assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
     page = (run / "report.html").read_text()
     assert "Every missed melanoma" in page
+    assert "The pictures are made up." in page
+    assert report["remarks"] == ["The pictures are made up."]
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
     assert str(run.parent) not in page
 

@@ -78,6 +78,14 @@ def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str
     assert "that the training has not seen" not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
 
 
+def test_what_the_run_cannot_tell_stands_beside_its_figures(report: dict[str, Any], tmp_path: Path) -> None:
+    told = "Three earlier recipes were judged on this test split <before> this one."
+    remarked = {**report, "remarks": [told]}
+    assert told.replace("<before>", "&lt;before&gt;") in write_page(remarked, tmp_path)
+    assert f"\n- {told}\n" in write_card(remarked, tmp_path)
+    assert "Three earlier recipes" not in write_page(report, tmp_path) + write_card(report, tmp_path)
+
+
 def test_three_seeds_have_a_range(report: dict[str, Any], tmp_path: Path) -> None:
     runs = [{"run": name, "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed, name in enumerate("abc")]
     seeds = {"runs": runs, "figures": {"auroc": {"mean": 0.91, "least": 0.9, "greatest": 0.92}}}

@@ -129,7 +129,8 @@ def discrimination(report: dict[str, Any]) -> Section:
             ),
         )
     )
-    return Section(name="discrimination", title="Discrimination", blocks=(overall, curves, at))
+    remarks = [Paragraph(kind="warning", text=remark) for remark in report.get("remarks", ())]
+    return Section(name="discrimination", title="Discrimination", blocks=(overall, *remarks, curves, at))
 
 
 def calibration(measures: dict[str, Any], first: str, second: str) -> Section:
