@@ -178,6 +178,9 @@ def _is_passing(error: DBAPIError) -> bool:
     if not isinstance(error, OperationalError):
         return False
     text = str(error.orig)
+    if "timeout expired" in text:
+        # A server that says nothing was waited for once, for ten seconds. Workers go on waiting, and say so.
+        return False
     # "no such table" and "unable to open database file" are operational errors of SQLite too, and do not pass.
     return (
         "locked" in text or "busy" in text or getattr(error.orig, "sqlstate", None) is not None or "connection" in text

@@ -60,8 +60,12 @@ class _UnwellError(Exception):
 
 
 def check_all(settings: Settings) -> Iterator[Finding]:
-    """Check bundle, database, broker, workers and sweeper, each whatever the others say."""
+    """Check bundle, database, broker, workers and sweeper, each whatever the others say.
+
+    Workers and sweeper are asked through the broker: when that does not answer, they are not waited for.
+    """
     app = make_app(settings)
+    away: set[str] = set()
     parts: tuple[tuple[str, Callable[[], str]], ...] = (
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: _check_writes(settings)),
@@ -70,9 +74,13 @@ def check_all(settings: Settings) -> Iterator[Finding]:
         ("sweeper", lambda: _check_sweeper(app)),
     )
     for part, check in parts:
+        if "broker" in away:
+            yield Finding(part=part, well=False, text="not asked: the broker, through which it answers, is away.")
+            continue
         try:
             yield Finding(part=part, well=True, text=check())
         except (_UnwellError, DermqError, DatabaseUrlError) as error:
+            away.add(part)
             yield Finding(part=part, well=False, text=str(error))
 
 

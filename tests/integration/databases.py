@@ -1,5 +1,6 @@
 """Real databases for tests: a PostgreSQL server of our own, and rows to begin with."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -89,6 +90,22 @@ class PostgresServer:
         """End the server at once: what was not committed is gone, every connection breaks."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(30)
+
+    def freeze(self) -> None:
+        """SIGSTOP to the server and every session: connections stay open, new ones are taken, and nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        # The server first: frozen, it starts no further session.
+        self._process.send_signal(number)
+        pid = self._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def start_again(self) -> None:
         """Start the server that crashed; it recovers from its log."""

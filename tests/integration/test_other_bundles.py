@@ -58,7 +58,8 @@ def test_check_names_the_jobs_that_wait_for_another_bundle(
 ) -> None:
     made = add_job(sqlite_database, 2)
     monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
-    monkeypatch.setattr("worker.health._check_bundle", lambda settings: "not asked here")
+    for part in ("bundle", "broker"):
+        monkeypatch.setattr(f"worker.health._check_{part}", lambda _: "not asked here")
     settings = Settings(home=tmp_path, database_url=str(sqlite_database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
     assert (finding.well, words in finding.text) == (well, True), finding.text

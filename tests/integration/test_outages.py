@@ -252,6 +252,17 @@ def test_check_says_that_a_server_has_no_connection_left(
         admin.dispose()
 
 
+def test_check_does_not_wait_for_those_whom_it_asks_through_a_broker_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: pytest.fail("it was asked"))
+    settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    found = {finding.part: finding for finding in check_all(settings)}
+    assert "does not answer" in found["broker"].text
+    for part in ("workers", "sweeper"):
+        assert (found[part].well, found[part].text[:21]) == (False, "not asked: the broker")
+
+
 def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

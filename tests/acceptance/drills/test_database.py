@@ -24,6 +24,8 @@ from tests.integration.databases import PostgresServer
 LOCKED = 12.0
 #: Longer than a transaction is tried again, which is 3 s.
 AWAY = 5.0
+#: Longer than a lease of the drills, so that the chunks in hand are anybody's when the server answers again.
+SILENCE = 14.0
 #: What SQLite calls a disk without room, by which of its files hits the limit first.
 REFUSED = re.compile("does not serve.*(disk I/O error|disk is full)|(disk I/O error|disk is full).*does not serve")
 
@@ -44,6 +46,34 @@ def test_postgresql_crashes_and_starts_again(
         time.sleep(AWAY)
     finally:
         postgres.start_again()
+    still_under_way(system, job)
+    close_the_books(system, job, undisturbed.expected)
+    stored = {row.id: row for row in predictions(system, job)}
+    assert [stored.get(row.id) for row in acknowledged] == acknowledged
+    assert worker.process.poll() is None
+    assert sweeper.process.poll() is None
+
+
+@pytest.mark.drill(22)
+@pytest.mark.databases("postgresql", no_other=True)
+def test_postgresql_is_frozen_and_thawed(
+    system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
+) -> None:
+    """Guards that silence of the database ends no image, and that whoever asks is told within seconds."""
+    worker = system.worker()
+    sweeper = system.sweeper()
+    job = system.submit(undisturbed.folder)
+    under_way(system, job)
+    acknowledged = predictions(system, job)
+    postgres.freeze()
+    try:
+        thaw_at = time.monotonic() + SILENCE
+        asked = system.dermq("status", check=False)
+        assert asked.returncode == 2, asked.stdout + asked.stderr
+        assert "timeout expired" in asked.stderr
+        time.sleep(max(0.0, thaw_at - time.monotonic()))
+    finally:
+        postgres.thaw()
     still_under_way(system, job)
     close_the_books(system, job, undisturbed.expected)
     stored = {row.id: row for row in predictions(system, job)}
