@@ -186,7 +186,9 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     help="Sentence that stands beside the figures in report and card; may be repeated. For what RUN does not tell, "
     "such as other recipes that were judged on the same test split.",
 )
-@click.option("--external", type=_FOLDER, help="Judge RUN on this folder of images; the test split stays sealed.")
+@click.option(
+    "--external", type=_FOLDER, help="Judge RUN, or a bundle, on this folder of images; the test split stays sealed."
+)
 @click.option("--labels", type=_FOLDER, help="CSV for --external: image, label; optional lesion_id, age, sex, site.")
 def evaluate(
     run: Path, dataset: Path | None, external: Path | None, labels: Path | None, without_pictures: bool, **options: Any
@@ -194,23 +196,25 @@ def evaluate(
     """Open the sealed test split for RUN, and write metrics.json, report.json and report.html into it.
 
     Each opening is logged in the run folder. With --external nothing is opened: images from elsewhere are judged, with
-    the run's own threshold and after recalibration.
+    the run's own threshold and after recalibration. RUN may then be a bundle, whose report goes into the current
+    folder.
 
     \b
     dermq-train evaluate runs/first
     dermq-train evaluate runs/first --seeds runs/second --seeds runs/third
     dermq-train evaluate runs/first --external /data/clinic --labels /data/clinic.csv
+    dermq-train evaluate models/ham10000-mel-nv --external /data/clinic --labels /data/clinic.csv
     """
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
-        from trainer.external import evaluate_external, external_folder
+        from trainer.external import evaluate_external, external_folder, reports_folder
 
         if options["remarks"]:
             raise click.UsageError("--remark belongs to the report of the test split; --external writes another one.")
         judged = evaluate_external(run, external, labels, pictures=not without_pictures)["assessment"]["images"]
         _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
-        click.echo(f"All figures: {external_folder(run, external) / 'report.html'}")
+        click.echo(f"All figures: {external_folder(reports_folder(run), external) / 'report.html'}")
         return
     if dataset is None:
         raise click.UsageError("Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000.")

@@ -139,24 +139,50 @@ def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed
     assert (run / "test-openings.log").read_text() == openings
 
 
-def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, tmp_path: Path) -> None:
-    clinic = tmp_path / "clinic"
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Images from elsewhere, and the CSV of what they show."""
+    clinic = tmp_path_factory.mktemp("elsewhere") / "clinic"
     clinic.mkdir()
     lines = ["image,label"]
     for number in range(40):
         picture = draw_lesion(1_000 + number, width=96, height=72, atypical=number % 2 == 0)
         (clinic / f"{number}.png").write_bytes(encode(picture, ".png"))
         lines.append(f"{number}.png,{'melanoma' if number % 2 == 0 else 'nevus'}")
-    labels = tmp_path / "labels.csv"
+    labels = clinic.parent / "labels.csv"
     labels.write_text("\n".join(lines))
+    return clinic, labels
+
+
+def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, clinic: tuple[Path, Path]) -> None:
     openings = (run / "test-openings.log").read_text()
-    done = _train(dataset, "evaluate", str(run), "--external", str(clinic), "--labels", str(labels))
+    folder, labels = clinic
+    done = _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
     assert "AUC on these images" in done.stdout
     report = json.loads((run / "external-clinic" / "report.json").read_text())
     assert report["external"]["images"] == {"melanoma": 20, "nevus": 20}
     assert report["assessment"]["images"]["auroc"]["value"] > 0.8
     assert report["recalibrated"]["folds"] == 5
     assert (run / "test-openings.log").read_text() == openings
+
+
+def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
+    dataset: Path, run: Path, bundle: Bundle, clinic: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the bundle alone must be able to measure it before relying on it."""
+    folder, labels = clinic
+    monkeypatch.chdir(tmp_path)
+    held = sorted(bundle.folder.rglob("*"))
+    _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
+    _train(dataset, "evaluate", str(bundle.folder), "--external", str(folder), "--labels", str(labels))
+    assert sorted(bundle.folder.rglob("*")) == held
+    ours, theirs = (pd.read_csv(where / "external-clinic" / "scored.csv") for where in (tmp_path, run))
+    assert ours["probability"].to_numpy() == pytest.approx(theirs["probability"].to_numpy(), abs=REPLAY_TOLERANCE)
+    report = json.loads((tmp_path / "external-clinic" / "report.json").read_text())
+    assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
+    page = (tmp_path / "external-clinic" / "report.html").read_text()
+    assert f"Bundle made-up 7 on images of {folder.name}" in page
+    assert f"SHA-256 {bundle.sha256[:12]}…" in page
 
 
 def test_the_card_is_written_from_the_report(run: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.cli import main
-from trainer.external import external_folder, read_external, recalibrate, refuse_own
+from trainer.external import external_folder, recalibrate
+from trainer.external_labels import read_external, refuse_own
 from trainer.splits import write_manifest
 
 
@@ -75,6 +76,15 @@ def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path
     with pytest.raises(ValueError, match=r"2 of 3 images .*: a\.jpg \(train\), sub/c\.png \(test\)\. Expected: "):
         refuse_own(images, run)
     refuse_own(images[images["image_id"] == "b.jpg"], run)
+
+
+def test_a_bundle_knows_the_names_of_ham10000(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text("{}")
+    for name in ("ISIC_0024306.jpg", "ISIC_0034321.jpg"):
+        (folder / name).write_bytes(b"x")
+    images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\n"))
+    with pytest.raises(ValueError, match=r"1 of 2 images .*: ISIC_0024306\.jpg \(HAM10000\)\. Expected: "):
+        refuse_own(images, tmp_path)
 
 
 def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:

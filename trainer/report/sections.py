@@ -46,7 +46,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
     config = run["config"]
     what = f"images of {report['external']['name']}" if external else "the sealed test split"
     return Document(
-        title=f"Run {run['name']} on {what}",
+        title=f"{'Bundle' if 'bundle_sha256' in run else 'Run'} {run['name']} on {what}",
         subtitle=(
             f"Melanoma against nevus on dermoscopic images. {config['backbone']}, {config['size']} x {config['size']} "
             f"pixels, trained on {config['classes']} classes{_taught(run)}{_without(run)}, {_seeds_of(run)}. "
@@ -70,6 +70,8 @@ def _without(run: dict[str, Any]) -> str:
 
 
 def _seeds_of(run: dict[str, Any]) -> str:
+    if bundle := run.get("bundle_sha256"):
+        return f"SHA-256 {bundle[:12]}…"
     if members := run.get("averaged"):
         return f"average of the seeds {', '.join(str(member['seed']) for member in members)}"
     return f"seed {run['config']['seed']}"
@@ -126,7 +128,7 @@ def _bounds(estimate: dict[str, Any]) -> str:
 
 def _footer(report: dict[str, Any]) -> list[str]:
     run = report["run"]
-    command = f"dermq-train evaluate {run['name']}" + (
+    command = f"dermq-train evaluate {'BUNDLE' if 'bundle_sha256' in run else run['name']}" + (
         " --external FOLDER --labels CSV" if report["kind"] == "external" else ""
     )
     lines = [
