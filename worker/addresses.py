@@ -14,6 +14,8 @@ _MASK_AMONG_PARAMETERS = "hidden"
 #: Parameters of an address that are secrets.
 _SECRET_PARAMETERS = ("password", "sslpassword")
 _SECRET_PARAMETER = re.compile(rf"[?&](?:{'|'.join(_SECRET_PARAMETERS)})=([^&#]*)")
+#: How an address of a broker may begin; the last is for tests, in one process.
+_BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "memory")
 #: Shorter ones are not looked for in messages: they would be found in every second word.
 _SHORTEST = 4
 
@@ -62,6 +64,8 @@ def broken_broker_password(url: str) -> str | None:
         parts = urlsplit(url)
     except ValueError:
         return "it is no address; write letters of a password that are not a to z or digits as % and two digits"
+    if parts.scheme not in _BROKERS:
+        return "it does not begin with redis:// or rediss://, expected redis://:password@host:port/0"
     if any(name in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query)):
         return "its password stands behind the ?, expected redis://:password@host:port/0"
     rest = url.partition("://")[2][len(parts.netloc) :]

@@ -171,10 +171,16 @@ def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
     names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
     unknown = [name for name in names if name not in MANIFEST_COLUMNS]
     if "path" not in names or unknown or len(set(names)) < len(names):
+        if not names:
+            raise ManifestError(f"Received: {manifest}, an empty file. Expected: a CSV manifest with a column 'path'.")
+        faults = [
+            *(["it lacks 'path'"] if "path" not in names else []),
+            *(f"{name!r} is none of them" for name in unknown),
+            *(f"{name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})),
+        ]
         raise ManifestError(
-            f"Received: {manifest} with the columns {', '.join(names) or '(none)'}. Expected: path, and optionally "
-            f"{', '.join(MANIFEST_COLUMNS[1:])}, each once and no others; rename or remove "
-            f"{', '.join(unknown) or 'the wrong ones'}."
+            f"Received: {manifest} with the columns {', '.join(names)}. Expected: path, and optionally "
+            f"{', '.join(MANIFEST_COLUMNS[1:])}, each once and no others; {', '.join(faults)}."
         )
     return csv.DictReader(file, fieldnames=names, delimiter=delimiter, strict=True)
 

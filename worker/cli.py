@@ -18,7 +18,7 @@ from worker.errors import DermqError
 from worker.export_command import export
 from worker.job_commands import COMMANDS, current_actor, open_checked_database
 from worker.log import configure_logging
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load_settings, shipped_bundle
 from worker.terminal import make_console, printable
 
 if TYPE_CHECKING:
@@ -74,18 +74,25 @@ def up() -> None:
     Starts a broker (unless DERMQ_BROKER_URL names one), a worker, the sweeper and Flower as child processes, starts
     again what dies, and writes their logs into one folder.
     """
-    from worker.local import LocalSystem
+    from worker.bundle import load_bundle
+    from worker.local import LocalSystem, StoppedError
 
     settings = load_settings()
     configure_logging(settings)
+    # Here and now: a worker that has no bundle would only say so in its log.
+    load_bundle(settings.bundle or shipped_bundle())
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     click.echo("dermq is starting …")
-    with LocalSystem(settings=settings) as system:
-        _print_running(system.settings, system.flower_url, system.logs)
-        system.supervise(stop)
-        click.echo("dermq is stopping: work in hand is handed back …")
+    try:
+        with LocalSystem(settings=settings, asked_to_stop=stop) as system:
+            _print_running(system.settings, system.flower_url, system.logs)
+            system.supervise(stop)
+            click.echo("dermq is stopping: work in hand is handed back …")
+    except StoppedError as stopped:
+        click.echo(str(stopped))
+        return
     click.echo("dermq has stopped. Nothing is lost; `dermq up` goes on where it was.")
 
 

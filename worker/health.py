@@ -81,7 +81,8 @@ def check_all(settings: Settings) -> Iterator[Finding]:
             yield Finding(part=part, well=True, text=check())
         except (_UnwellError, DermqError, DatabaseUrlError) as error:
             away.add(part)
-            yield Finding(part=part, well=False, text=str(error))
+            hint = " It is what DERMQ_DATABASE_URL says." if isinstance(error, DatabaseUrlError) else ""
+            yield Finding(part=part, well=False, text=f"{error}{hint}")
 
 
 def check_database(settings: Settings) -> str:
@@ -98,7 +99,10 @@ def check_database(settings: Settings) -> str:
     shown = shown_database(url)
     database = make_url(url).database
     if url.startswith("sqlite") and not (database and Path(database).exists()):
-        raise _UnwellError(f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`.")
+        raise _UnwellError(
+            f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`; set DERMQ_HOME "
+            "here if it is set where the system runs."
+        )
     try:
         found = read(engine, current_revision)
     except SQLAlchemyError as error:

@@ -103,23 +103,21 @@ class Intake:
             notes.append("Its submission had been broken off and was gone on with; nothing was taken in twice.")
         if self.same_source:
             earlier = ", ".join(map(str, self.same_source))
-            notes.append(
-                f"The same source was submitted before as job {earlier}; `dermq cancel "
-                f"{self.job_id}` stops it, and `dermq delete {self.job_id}` then removes it."
-            )
+            notes.append(f"The same source was submitted before, as job {earlier}. {self._takes_back()}")
         if self.not_found:
-            of = f"{self.not_found:,} of {self.images:,} files"
+            of = f"{self.not_found:,} of {self.images:,} files {'is' if self.not_found == 1 else 'are'}"
             notes.append(
-                f"WARNING: {of} do not exist under {printable(str(self.paths_from))}, from where paths are read; name "
-                f"another folder with --root, after `dermq cancel {self.job_id}`."
+                f"WARNING: {of} not there under {printable(str(self.paths_from))}, from where paths are read; name "
+                f"another folder with --root. {self._takes_back()}"
                 if self.paths_from
-                else f"WARNING: {of} are links to nothing."
+                else f"WARNING: {of} links to nothing."
             )
         if self.outside_root:
+            lead = "leads" if self.outside_root == 1 else "lead"
             notes.append(
-                f"WARNING: {self.outside_root:,} of {self.images:,} paths lead out of "
-                f"{printable(str(self.paths_from))}, and a worker reads nothing outside; name a folder that holds them "
-                f"all with --root, after `dermq cancel {self.job_id}`."
+                f"WARNING: {self.outside_root:,} of {self.images:,} paths {lead} "
+                f"out of {printable(str(self.paths_from))}, and a worker reads nothing outside; name a folder that "
+                f"holds them all with --root. {self._takes_back()}"
             )
         if self.repeated:
             notes.append(f"Rows that repeated a path and were left out, the first one counts: {self.repeated:,}.")
@@ -127,6 +125,9 @@ class Intake:
         if not self.hinted:
             notes.append("The broker cannot be reached. The job is recorded and begins by itself when it is back.")
         return notes
+
+    def _takes_back(self) -> str:
+        return f"`dermq delete {self.job_id}` takes this job back, after `dermq cancel {self.job_id}` if it still runs."
 
 
 def submit(
@@ -182,7 +183,11 @@ def submit(
     # The first batch comes before the job, so that a source with nothing in it leaves nothing behind.
     first = list(islice(images, size))
     if not first:
-        raise ManifestError(_nothing_found(source, report))
+        raise ManifestError(
+            _nothing_found(source, report)
+            if is_folder
+            else f"Received: {source}, a header without rows. Expected: a row for each image."
+        )
 
     def describe(connection: Connection) -> NewJob:
         bundle_id = record_bundle(
@@ -333,6 +338,5 @@ def _nothing_found(source: Path, report: FolderReport) -> str:
     passed_over = " ".join(report.notes())
     return (
         f"Received: {source}, in which no image was found. Expected: a folder that holds .jpg, .png, .tif, .bmp or "
-        ".webp files at any depth, or a CSV manifest with a column 'path' and at least one row."
-        + (f" {passed_over}" if passed_over else "")
+        ".webp files at any depth, or a CSV manifest." + (f" {passed_over}" if passed_over else "")
     )

@@ -92,19 +92,26 @@ class _Part:
             self.process.wait()
 
 
+class StoppedError(Exception):
+    """Somebody stopped the system while it started; the text says what it waited for."""
+
+
 @dataclass(kw_only=True)
 class LocalSystem:
     """Starts and stops the system; a context manager.
 
     Args:
         settings: the broker's address in them is used when set; otherwise a broker is started.
+        asked_to_stop: ends the waiting for a part that does not come up.
 
     Raises:
+        StoppedError: it was asked to stop before everything was up.
         SettingsError: another `dermq up` runs in the same home folder.
         BrokerError: no broker can be started or reached.
     """
 
     settings: Settings
+    asked_to_stop: threading.Event = field(default_factory=threading.Event)
     parts: list[_Part] = field(default_factory=list)
     _lock: IO[str] | None = None
     _noted: bool = False
@@ -213,6 +220,8 @@ class LocalSystem:
     def _wait_for(self, name: str, answers: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not answers():
+            if self.asked_to_stop.is_set():
+                raise StoppedError(f"dermq has stopped before it was up, while it waited for its {name}.")
             part = next((part for part in self.parts if part.name == name), None)
             died = part is not None and part.process is not None and part.process.poll() is not None
             if died or time.monotonic() > deadline:

@@ -18,6 +18,11 @@ _MEANING = {
 }
 
 
+def _limit(probability: float) -> str:
+    """Three decimals, or two digits where those would be noughts."""
+    return f"{probability:.3f}" if probability >= 0.01 else f"{probability:.2g}"
+
+
 def print_summary(database: Engine, job: JobView, console: Console, *, cases: int = 10, command: str = "dermq") -> None:
     """Print what became of a job.
 
@@ -34,8 +39,8 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         highlight=False,
     )
     console.print(
-        f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from {job.threshold:.3f}, "
-        f"borderline from {job.borderline_from:.3f}",
+        f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from {_limit(job.threshold)}, "
+        f"borderline from {_limit(job.borderline_from)}",
         highlight=False,
     )
     if why := why_it_stands(database, job):

@@ -54,7 +54,7 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
     assert "800 scored, 0 ungradable, 0 failed" in system.dermq("reconcile", job).stdout
 
     second = system.dermq("submit", folder, "--force")
-    assert f"submitted before as job {job}" in second.stderr
+    assert f"submitted before, as job {job}" in second.stderr
     assert re.search(r"… and [\d,]+ more: dermq export", system.dermq("status", job).stdout)
     cancelled = second.stdout.strip()
     system.dermq("cancel", cancelled)

@@ -163,7 +163,9 @@ def test_a_job_under_another_bundle_than_the_workers_is_named(system: RunningSys
 
 
 def test_check_has_a_line_for_each_part_whatever_the_addresses_are(tmp_path: Path) -> None:
-    environment = environment_for(tmp_path, DERMQ_DATABASE_URL="mysql://db/x", DERMQ_BROKER_URL="carrier-pigeon://x")
+    environment = environment_for(
+        tmp_path, DERMQ_DATABASE_URL="mysql://db/x", DERMQ_BROKER_URL="redis://:correct-horse"
+    )
     checked = run_dermq(environment, "check", check=False)
     assert checked.returncode == 1
     assert [line.split()[:2] for line in checked.stdout.splitlines()] == [
@@ -175,6 +177,14 @@ def test_check_has_a_line_for_each_part_whatever_the_addresses_are(tmp_path: Pat
     ]
     assert "a database URL for 'mysql'" in checked.stdout
     assert "its address is not one of Redis" in checked.stdout
+
+
+def test_a_system_without_its_bundle_does_not_start(tmp_path: Path) -> None:
+    """Jobs would wait for ever, and only a log would say why."""
+    refused = run_dermq(environment_for(tmp_path, DERMQ_BUNDLE=str(tmp_path / "none")), "up", check=False)
+    assert refused.returncode == 2
+    assert "Set DERMQ_BUNDLE" in refused.stderr
+    assert "dermq is up" not in refused.stdout
 
 
 def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
@@ -193,4 +203,5 @@ def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     ]
     assert "DERMQ_BUNDLE" in lines[0]
     assert "dermq up" in lines[1]
-    assert "dermq worker" in lines[3]
+    assert "dermq up" in lines[2]
+    assert "not asked: the broker" in lines[3]

@@ -133,7 +133,7 @@ def test_repeated_paths_count_once_the_first(
     assert (intake.images, intake.repeated) == (15, 5)
     assert sum(chunk.size for chunk in chunks(sqlite_database)) == 15
     assert any("repeated a path" in note and "5" in note for note in intake.notes())
-    assert any("15 files do not exist" in note for note in intake.notes())
+    assert any("of 15 files are not there" in note for note in intake.notes())
     query = select(Image.lesion_id).where(Image.path == "a.jpg")
     assert read(sqlite_database, lambda c: c.scalar(query)) == "first"
 
@@ -151,7 +151,7 @@ def test_paths_that_lead_out_are_told_apart_from_missing_files(
     assert (intake.images, intake.outside_root, intake.not_found) == (6, 3, 2)
     said = "\n".join(intake.notes())
     assert f"3 of 6 paths lead out of {root}, and a worker reads nothing outside" in said
-    assert f"2 of 6 files do not exist under {root}" in said
+    assert f"2 of 6 files are not there under {root}" in said
 
 
 def test_a_root_beside_a_folder_is_refused(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import worker.local
-from worker.local import LocalSystem
+from worker.local import LocalSystem, StoppedError
 from worker.settings import Settings, shipped_bundle
 
 
@@ -48,6 +48,20 @@ def test_the_flower_of_another_system_is_not_taken_for_our_own(
         (flower,) = (part for part in system.parts if part.name == "flower")
         assert flower.process is not None
         assert flower.process.poll() is None
+
+
+def test_a_system_that_waits_for_its_broker_can_be_stopped(tmp_path: Path) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    with (
+        pytest.raises(StoppedError, match="before it was up, while it waited for its broker"),
+        LocalSystem(settings=settings, asked_to_stop=stop),
+    ):
+        pytest.fail("it is not up")
+    # Its lock is free again.
+    with pytest.raises(StoppedError), LocalSystem(settings=settings, asked_to_stop=stop):
+        pytest.fail("it is not up")
 
 
 def test_other_terminals_submit_under_the_bundle_that_it_was_started_with(tmp_path: Path) -> None:

@@ -46,8 +46,10 @@ def test_a_password_that_falls_apart_is_refused_and_no_part_of_it_said(
     assert not any(part in result.output for part in ("correct", "horse"))
 
 
-@pytest.mark.parametrize("url", ["", "localhost:6379", "redis:correct-horse@host:6379/0"])
-def test_a_broker_without_a_scheme_is_refused_with_the_form_of_an_address(
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "redis:correct-horse@host:6379/0", "http://:correct-horse@host:6379"]
+)
+def test_a_broker_of_another_scheme_or_none_is_refused_with_the_form_of_an_address(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("DERMQ_BROKER_URL", url)
@@ -69,7 +71,7 @@ def test_a_broker_without_a_scheme_is_refused_with_the_form_of_an_address(
         ("broker_url", "redis://:correct@horse@host:6379/0"),
         ("broker_url", "redis://dermq:correct%2Fhorse@host:6379/0"),
         ("broker_url", "redis://host:6379/0"),
-        ("broker_url", "carrier-pigeon://x"),
+        ("broker_url", "rediss://:correct%40horse@host:6379/0"),
         ("broker_url", "memory://"),
     ],
 )

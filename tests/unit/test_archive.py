@@ -228,9 +228,10 @@ class TestReadManifest:
         ("content", "said"),
         [
             ("file,age\na.jpg,4\n", "with the columns file, age. Expected: path"),
-            ("path,diagnosis\na.jpg,nv\n", "rename or remove diagnosis"),
-            ("path,path\na.jpg,b.jpg\n", "each once"),
-            ("", "with the columns (none)"),
+            ("file,age\na.jpg,4\n", "it lacks 'path', 'file' is none of them."),
+            ("path,diagnosis\na.jpg,nv\n", "no others; 'diagnosis' is none of them."),
+            ("path,path\na.jpg,b.jpg\n", "no others; 'path' stands there twice."),
+            ("", "an empty file. Expected: a CSV manifest"),
         ],
     )
     def test_wrong_columns_are_named(self, tmp_path: Path, content: str, said: str) -> None:
