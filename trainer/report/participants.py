@@ -77,7 +77,8 @@ def external_images(report: dict[str, Any]) -> Section:
     blocks: list[Block] = [
         Paragraph(
             text="These images come from elsewhere; none of them was used for training, calibration or thresholds, as "
-            "far as this program can know. The sealed test split was not opened."
+            "far as this program can know. Every one was scored, also what a worker's quality gates would leave to a "
+            "human unjudged. The sealed test split was not opened."
         ),
         Table(caption="Images and lesions", head=("Class", "Lesions", "Images"), rows=rows),
     ]

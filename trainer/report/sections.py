@@ -71,7 +71,7 @@ def _without(run: dict[str, Any]) -> str:
 
 def _seeds_of(run: dict[str, Any]) -> str:
     if bundle := run.get("bundle_sha256"):
-        return f"SHA-256 {bundle[:12]}…"
+        return f"SHA-256 {bundle[:12]}"
     if members := run.get("averaged"):
         return f"average of the seeds {', '.join(str(member['seed']) for member in members)}"
     return f"seed {run['config']['seed']}"
