@@ -30,28 +30,40 @@ SILENCE = 14.0
 REFUSED = re.compile("does not serve.*(disk I/O error|disk is full)|(disk I/O error|disk is full).*does not serve")
 
 
-@pytest.mark.drill(9)
-@pytest.mark.databases("postgresql", no_other=True)
-def test_postgresql_crashes_and_starts_again(
-    system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
-) -> None:
-    """Guards the pools and the retries, and that what was acknowledged is what is stored."""
+def _outlives(system: DrilledSystem, undisturbed: Undisturbed, outage: contextlib.AbstractContextManager[None]) -> None:
+    """An outage in the middle of a job ends no process and loses nothing that was acknowledged."""
     worker = system.worker()
     sweeper = system.sweeper()
     job = system.submit(undisturbed.folder)
     under_way(system, job)
     acknowledged = predictions(system, job)
-    postgres.crash()
-    try:
-        time.sleep(AWAY)
-    finally:
-        postgres.start_again()
+    with outage:
+        pass
     still_under_way(system, job)
     close_the_books(system, job, undisturbed.expected)
     stored = {row.id: row for row in predictions(system, job)}
     assert [stored.get(row.id) for row in acknowledged] == acknowledged
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None
+
+
+@pytest.mark.drill(9)
+@pytest.mark.databases("postgresql", no_other=True)
+def test_postgresql_crashes_and_starts_again(
+    system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
+) -> None:
+    """Guards the pools and the retries, and that what was acknowledged is what is stored."""
+
+    @contextlib.contextmanager
+    def crashed() -> Iterator[None]:
+        postgres.crash()
+        try:
+            time.sleep(AWAY)
+            yield
+        finally:
+            postgres.start_again()
+
+    _outlives(system, undisturbed, crashed())
 
 
 @pytest.mark.drill(22)
@@ -60,26 +72,21 @@ def test_postgresql_is_frozen_and_thawed(
     system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
 ) -> None:
     """Guards that silence of the database ends no image, and that whoever asks is told within seconds."""
-    worker = system.worker()
-    sweeper = system.sweeper()
-    job = system.submit(undisturbed.folder)
-    under_way(system, job)
-    acknowledged = predictions(system, job)
-    postgres.freeze()
-    try:
-        thaw_at = time.monotonic() + SILENCE
-        asked = system.dermq("status", check=False)
-        assert asked.returncode == 2, asked.stdout + asked.stderr
-        assert "timeout expired" in asked.stderr
-        time.sleep(max(0.0, thaw_at - time.monotonic()))
-    finally:
-        postgres.thaw()
-    still_under_way(system, job)
-    close_the_books(system, job, undisturbed.expected)
-    stored = {row.id: row for row in predictions(system, job)}
-    assert [stored.get(row.id) for row in acknowledged] == acknowledged
-    assert worker.process.poll() is None
-    assert sweeper.process.poll() is None
+
+    @contextlib.contextmanager
+    def frozen() -> Iterator[None]:
+        postgres.freeze()
+        try:
+            thaw_at = time.monotonic() + SILENCE
+            asked = system.dermq("status", check=False)
+            assert asked.returncode == 2, asked.stdout + asked.stderr
+            assert "timeout expired" in asked.stderr
+            time.sleep(max(0.0, thaw_at - time.monotonic()))
+            yield
+        finally:
+            postgres.thaw()
+
+    _outlives(system, undisturbed, frozen())
 
 
 @pytest.mark.drill(10)
