@@ -20,12 +20,11 @@ from trainer.assess import assess, calibration_measures, counts
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import fit_platt
 from trainer.external_labels import read_external, refuse_own
-from trainer.judged import bundle_as_judged, run_as_judged
+from trainer.judged import bundle_as_judged, is_bundle, run_as_judged
 from trainer.missed import missed_melanomas
 from trainer.policies import BOOTSTRAP_SEED, choose_thresholds
 from trainer.report_file import REPORT_FORMAT
 from trainer.strata import share_of
-from worker.bundle import MANIFEST_NAME
 
 #: Parts of a cross-fit; fewer when a class has fewer lesions.
 FOLDS = 5
@@ -54,7 +53,7 @@ def _source_of(target: Path) -> str | None:
 
 def reports_folder(judged: Path) -> Path:
     """Where reports go: into the run folder; for a bundle, which nobody should change, into the current folder."""
-    return Path.cwd() if (judged / MANIFEST_NAME).is_file() else judged
+    return Path.cwd() if is_bundle(judged) else judged
 
 
 def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: bool = True) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: boo
     from trainer.report import write_report
 
     started = time.monotonic()
-    model = bundle_as_judged(judged) if (judged / MANIFEST_NAME).is_file() else run_as_judged(judged)
+    model = bundle_as_judged(judged) if is_bundle(judged) else run_as_judged(judged)
     scored = model.score(images)
     target = external_folder(reports_folder(judged), folder)
     target.mkdir(exist_ok=True)

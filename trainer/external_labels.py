@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from trainer.assess import counts
+from trainer.judged import is_bundle
 from trainer.splits import read_manifest
 from trainer.strata import OLDEST
-from worker.bundle import MANIFEST_NAME
 
 #: Columns of the labels file; the others are optional.
 REQUIRED = ("image", "label")
@@ -115,7 +115,7 @@ def refuse_own(images: pd.DataFrame, judged: Path) -> None:
     Raises:
         ValueError: counts and names them, with the side of a run's split that they are on.
     """
-    if (judged / MANIFEST_NAME).is_file():
+    if is_bundle(judged):
         side = {f"ISIC_{number:07}": "HAM10000" for number in HAM10000_NUMBERS}
     else:
         manifest = read_manifest(judged)

@@ -10,7 +10,7 @@ import pandas as pd
 from trainer.look import look_at
 from trainer.parts import in_parts
 from trainer.policies import Policies
-from worker.bundle import load_bundle
+from worker.bundle import MANIFEST_NAME, load_bundle
 from worker.engine import load_engine
 
 
@@ -27,6 +27,11 @@ class Judged:
     described: dict[str, Any]
     policies: Policies
     score: Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle's, and not a run's."""
+    return (folder / MANIFEST_NAME).is_file()
 
 
 def run_as_judged(run: Path) -> Judged:

@@ -70,7 +70,7 @@ def check_all(settings: Settings) -> Iterator[Finding]:
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: _check_writes(settings)),
         ("broker", lambda: _check_broker(app)),
-        ("workers", lambda: _check_workers(app, settings)),
+        ("workers", lambda: _check_workers(app, settings if "database" not in away else None)),
         ("sweeper", lambda: _check_sweeper(app)),
     )
     for part, check in parts:
@@ -216,13 +216,14 @@ def _describe_broker(app: Celery) -> str:
     return f"{shown}, waiting messages: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
 
 
-def _check_workers(app: Celery, settings: Settings) -> str:
+def _check_workers(app: Celery, settings: Settings | None) -> str:
+    """Who answers, and whether a job waits for a bundle that none has; without settings the database is not asked."""
     bundles = bundles_of_workers(app)
     if not bundles:
         raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
     said = f"{len(bundles)} answering: {', '.join(bundles)}"
     known = {bundle for bundle in bundles.values() if bundle is not None}
-    if len(known) < len(bundles):
+    if len(known) < len(bundles) or settings is None:
         # One cannot tell: that no worker has a bundle would be a guess.
         return said
     stuck = [work for work in _open_work(settings) if work.sha256 not in {bundle.sha256 for bundle in known}]
@@ -232,18 +233,14 @@ def _check_workers(app: Celery, settings: Settings) -> str:
 
 
 def _open_work(settings: Settings) -> list[BundleWork]:
-    """What waits, or nothing when the database does not say: its own line tells why."""
-    url = settings.resolved_database_url()
+    """What waits in a database that was well a moment ago, or nothing when it has gone since."""
+    engine = open_database(settings.resolved_database_url())
     try:
-        # Not a file that is made by being opened.
-        check_database(settings)
-        engine = open_database(url)
-        try:
-            return read(engine, open_work)
-        finally:
-            engine.dispose()
-    except (_UnwellError, DatabaseUrlError, SQLAlchemyError):
+        return read(engine, open_work)
+    except SQLAlchemyError:
         return []
+    finally:
+        engine.dispose()
 
 
 def _stuck(works: list[BundleWork]) -> str:

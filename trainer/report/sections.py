@@ -49,7 +49,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         title=f"{'Bundle' if 'bundle_sha256' in run else 'Run'} {run['name']} on {what}",
         subtitle=(
             f"Melanoma against nevus on dermoscopic images. {config['backbone']}, {config['size']} x {config['size']} "
-            f"pixels, trained on {config['classes']} classes{_taught(run)}{_without(run)}, {_seeds_of(run)}. "
+            f"pixels, trained on {config['classes']} classes{_taught(run)}{_without(run)}, {_which(run)}. "
             f"Made {report['created'][:10]}."
         ),
         warning=_WARNING,
@@ -69,7 +69,7 @@ def _without(run: dict[str, Any]) -> str:
     return f", without the source {source}" if source else ""
 
 
-def _seeds_of(run: dict[str, Any]) -> str:
+def _which(run: dict[str, Any]) -> str:
     if bundle := run.get("bundle_sha256"):
         return f"SHA-256 {bundle[:12]}"
     if members := run.get("averaged"):
