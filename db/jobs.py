@@ -7,7 +7,7 @@ from sqlalchemy import Connection, exists, func, select, update
 
 from db.audit import append_entry
 from db.clock import db_now
-from db.models import Chunk, Image, Job, ModelBundle, Prediction
+from db.models import AuditEntry, Chunk, Image, Job, ModelBundle, Prediction
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
 from db.submission import submission_expired
 
@@ -15,6 +15,9 @@ from db.submission import submission_expired
 CLAIMABLE = (JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING)
 #: Statuses in which the last closed chunk finishes the job.
 FINISHABLE = (JobStatus.QUEUED, JobStatus.RUNNING)
+#: What brings a job to rest, and what lets it go on: in between nobody could work on it.
+_RESTS = (AuditAction.PAUSED, AuditAction.FINISHED)
+_GOES_ON = (AuditAction.RESUMED, AuditAction.RETRIED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class JobCounts:
     by_failure: dict[FailureCode, int] = field(default_factory=dict)
     #: When the last image ended.
     last_end: datetime | None = None
+    #: Seconds before that in which the job was paused, or finished until a retry.
+    rested: float = 0.0
 
     @property
     def submitted(self) -> int:
@@ -162,6 +167,7 @@ def count_images(connection: Connection, job_id: int) -> JobCounts:
     statuses = count_statuses(connection, job_id)
     return JobCounts(
         last_end=statuses.last_end,
+        rested=statuses.rested,
         by_status=statuses.by_status,
         by_flag=dict(connection.execute(flags).all()),
         by_failure={code: count for code, count in connection.execute(failures) if code is not None},
@@ -175,8 +181,27 @@ def count_statuses(connection: Connection, job_id: int) -> JobCounts:
         .where(Image.job_id == job_id)
         .group_by(Image.status)
     ).all()
-    ends = [ended for _, _, ended in rows if ended is not None]
-    return JobCounts(by_status={status: count for status, count, _ in rows}, last_end=max(ends, default=None))
+    last_end = max((ended for _, _, ended in rows if ended is not None), default=None)
+    return JobCounts(
+        by_status={status: count for status, count, _ in rows},
+        last_end=last_end,
+        rested=_seconds_rested(connection, job_id, last_end) if last_end is not None else 0.0,
+    )
+
+
+def _seconds_rested(connection: Connection, job_id: int, until: datetime) -> float:
+    entries = connection.execute(
+        select(AuditEntry.action, AuditEntry.at)
+        .where(AuditEntry.job_id == job_id, AuditEntry.action.in_((*_RESTS, *_GOES_ON)), AuditEntry.at <= until)
+        .order_by(AuditEntry.number)
+    )
+    seconds, since = 0.0, None
+    for action, at in entries:
+        if action in _RESTS:
+            since = since or at
+        elif since is not None:
+            seconds, since = seconds + (at - since).total_seconds(), None
+    return seconds
 
 
 def has_live_lease(connection: Connection, job_id: int) -> bool:

@@ -12,14 +12,27 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from db.session import UnknownSchemaError
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 #: Key of the advisory lock that one migration at a time holds on PostgreSQL; any number that is ours alone.
 _ADVISORY_LOCK = 0x6465726D71
 
 
 def migrate(engine: Engine) -> None:
-    """Apply every migration that is missing. Several at once wait for each other: three without a lock crash two."""
+    """Apply every migration that is missing. Several at once wait for each other: three without a lock crash two.
+
+    Raises:
+        UnknownSchemaError: the schema is none of this version's; nothing was changed.
+    """
     with _only_one(engine), engine.connect() as connection:
+        found = current_revision(connection)
+        connection.rollback()
+        if not is_known(found):
+            raise UnknownSchemaError(
+                f"The database has schema {found}, and this version of dermq knows {newest_revision()} and older ones. "
+                "Run the version that brought it there; nothing was changed."
+            )
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -31,6 +44,13 @@ def newest_revision() -> str:
     if head is None:
         raise RuntimeError(f"no migrations under {_MIGRATIONS}: the installation is incomplete, install dermq again")
     return head
+
+
+def is_known(revision: str | None) -> bool:
+    """Whether a database at this revision, None for an empty one, can be migrated by this version."""
+    return revision is None or revision in {
+        script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
+    }
 
 
 def current_revision(connection: Connection) -> str | None:

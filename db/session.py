@@ -40,6 +40,10 @@ class DatabaseUrlError(ValueError):
     """The database's address is not one that dermq can use."""
 
 
+class UnknownSchemaError(Exception):
+    """The database has a schema that this version does not know: a newer dermq made it."""
+
+
 def open_database(url: str) -> Engine:
     """Make an engine; nothing is connected yet.
 

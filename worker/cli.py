@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.session import DatabaseUrlError
+from db.session import DatabaseUrlError, UnknownSchemaError
 from worker import __version__
 from worker.addresses import without_password
 from worker.errors import DermqError
@@ -37,7 +37,7 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except (DermqError, DatabaseUrlError) as error:
+        except (DermqError, DatabaseUrlError, UnknownSchemaError) as error:
             click.echo(f"dermq: {printable(str(error), lines=True)}", err=True)
             raise SystemExit(2) from None
         except SQLAlchemyError as error:

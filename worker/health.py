@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import BundleWork, open_work
-from db.schema import current_revision, newest_revision
+from db.schema import current_revision, is_known, newest_revision
 from db.session import (
     CONNECTIONS,
     DatabaseUrlError,
@@ -118,7 +118,8 @@ def check_database(settings: Settings) -> str:
     finally:
         engine.dispose()
     if found != newest_revision():
-        raise _UnwellError(f"{shown} has schema {found}, this code needs {newest_revision()}. Run `dermq migrate`.")
+        advice = "Run `dermq migrate`." if is_known(found) else "A newer dermq brought it there: run that version."
+        raise _UnwellError(f"{shown} has schema {found}, this code needs {newest_revision()}. {advice}")
     return f"{shown}, schema {found}"
 
 

@@ -86,7 +86,7 @@ def cancel(job: int) -> None:
 
 @click.command()
 @click.argument("job", type=int)
-@click.option("--failed", is_flag=True, required=True, help="Say that it is the failed images you mean.")
+@click.option("--failed", is_flag=True, help="Nothing else is ever tried again, so this may be left out.")
 @click.option(
     "--code", "codes", multiple=True, type=click.Choice([code.value for code in FailureCode]), help="Only these."
 )
@@ -94,7 +94,7 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
     """Have the failed images of JOB tried again, for example once a share is mounted or a file repaired.
 
     \b
-    dermq retry 7 --failed --code missing --code unreadable
+    dermq retry 7 --code missing --code unreadable
     """
     from db.control import retry_failed
     from db.session import transact

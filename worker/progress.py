@@ -24,7 +24,7 @@ _LINE_EVERY = 10.0
 #: Seconds that the shown rate looks back.
 _SPEED_WINDOW = 20.0
 #: Seconds without progress after which it is asked whether anybody works.
-_IDLE_AFTER = 8.0
+_IDLE_AFTER = 4.0
 #: Columns that the words take.
 _WIDTH_OF_TEXT = 90
 _NOBODY_WORKS = "No worker has it in hand: is `dermq up` running, and what does `dermq check` say?"
@@ -160,10 +160,10 @@ def _observe(database: Engine, job_id: int) -> Iterator[tuple[JobView, JobCounts
 
 
 def _worked(job: JobView, counts: JobCounts) -> float | None:
-    """Seconds from the first claim to the last end so far."""
+    """Seconds from the first claim to the last end so far, without those in which it was paused or finished."""
     if job.started_at is None or counts.last_end is None:
         return None
-    return (counts.last_end - job.started_at).total_seconds()
+    return (counts.last_end - job.started_at).total_seconds() - counts.rested
 
 
 def _rate(job: JobView, counts: JobCounts) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def status_of(database: Engine, made: MadeJob) -> JobStatus:
     return view.status
 
 
+def break_the_lock(database: Engine) -> None:
+    """As whoever owns the database can: take away what refuses changes of the log."""
+    sqlite = ["DROP TRIGGER audit_entry_no_update", "DROP TRIGGER audit_entry_no_delete"]
+    postgresql = ["DROP TRIGGER audit_entry_append_only ON audit_entry"]
+    for statement in sqlite if database.dialect.name == "sqlite" else postgresql:
+        transact(database, lambda c, s=statement: c.exec_driver_sql(s))  # type: ignore[misc]
+
+
 def test_a_paused_job_hands_out_nothing_and_goes_on_when_resumed(database: Engine) -> None:
     made = add_job(database, 4)
     claim = transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
@@ -91,6 +100,31 @@ def test_failed_images_are_tried_again_by_code(database: Engine) -> None:
     assert (first.failure_code, first.reason, first.size_bytes) == (None, None, None)
     hints = {"urgent": False, "hint_after": 60, "queue_is_empty": False, "limit": 9}
     assert transact(database, lambda c: take_forgotten(c, **hints)) == [row(database, Chunk, first.chunk_id).id]
+
+
+def test_pauses_and_the_time_until_a_retry_are_not_time_that_the_job_took(database: Engine) -> None:
+    made = add_job(database, 4)
+    transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR))
+    transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    score_all(database, made, {0: FailureCode.MISSING})
+    transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
+    score_all(database, made)
+    start = row(database, Job, made.job_id).submitted_at
+    seconds = {AuditAction.RESUMED: 100, AuditAction.FINISHED: 150, AuditAction.RETRIED: 1150}
+
+    def spread_out(connection) -> None:
+        """Paused from 0 to 100, finished from 150 to 1,150, the last image ended at 1,160."""
+        told: set[AuditAction] = set()
+        for entry in entries_of(connection, made.job_id):
+            after = 9_000 if entry.action in told else seconds.get(entry.action, 0)
+            told.add(entry.action)
+            moved = update(AuditEntry).where(AuditEntry.number == entry.number)
+            connection.execute(moved.values(at=start + timedelta(seconds=after)))
+        connection.execute(update(Image).values(ended_at=start + timedelta(seconds=1160)))
+
+    break_the_lock(database)
+    transact(database, spread_out)
+    assert read(database, lambda c: count_statuses(c, made.job_id)).rested == 100 + 1000
 
 
 def test_more_chunks_are_retried_than_a_statement_takes_values(sqlite_database: Engine) -> None:
@@ -161,14 +195,6 @@ def test_a_deleted_job_is_gone_but_its_audit_entries(database: Engine) -> None:
     assert [entry.action for entry in entries] == [AuditAction.SUBMITTED, AuditAction.FINISHED, AuditAction.DELETED]
     assert entries[-1].actor == ACTOR
     assert read(database, lambda c: orphans(c)) == []
-
-
-def break_the_lock(database: Engine) -> None:
-    """As whoever owns the database can: take away what refuses changes of the log."""
-    sqlite = ["DROP TRIGGER audit_entry_no_update", "DROP TRIGGER audit_entry_no_delete"]
-    postgresql = ["DROP TRIGGER audit_entry_append_only ON audit_entry"]
-    for statement in sqlite if database.dialect.name == "sqlite" else postgresql:
-        transact(database, lambda c, s=statement: c.exec_driver_sql(s))  # type: ignore[misc]
 
 
 class TestAuditLog:

@@ -7,14 +7,19 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.migration import MigrationContext
+from click.testing import CliRunner
 from sqlalchemy import Engine, Table, func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from db.models import Base, Chunk, Image, Job, ModelBundle, Prediction
 from db.schema import _config, current_revision, migrate, newest_revision
-from db.session import open_database, read, transact
+from db.session import UnknownSchemaError, open_database, read, transact
 from db.status import UngradableReason
 from tests.integration.databases import add_job, add_row, change, row
+from worker.cli import main
+from worker.errors import DermqError
+from worker.health import require_database
+from worker.settings import load_settings
 
 
 def test_migrating_twice_is_fine_and_keeps_what_is_there(empty_url: str) -> None:
@@ -28,6 +33,19 @@ def test_migrating_twice_is_fine_and_keeps_what_is_there(empty_url: str) -> None
         assert row(engine, Job, made.job_id).root == "/nowhere"
     finally:
         engine.dispose()
+
+
+def test_a_schema_of_a_newer_version_is_left_alone(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    transact(database, lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(UnknownSchemaError, match=r"schema 9999, .* knows \d{4} and older"):
+        migrate(database)
+    assert read(database, current_revision) == "9999"
+    monkeypatch.setenv("DERMQ_DATABASE_URL", database.url.render_as_string(hide_password=False))
+    with pytest.raises(DermqError, match="A newer dermq brought it there") as refused:
+        require_database(load_settings())
+    assert "dermq migrate" not in str(refused.value), "which would refuse"
+    said = CliRunner().invoke(main, ["migrate"])
+    assert (said.exit_code, said.stderr.count("\n")) == (2, 1), said.stderr
 
 
 def test_models_and_migrations_agree(database: Engine) -> None:
