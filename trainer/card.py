@@ -155,7 +155,8 @@ _TERMS = """## Terms
 _LIMITS = """## Limits
 
 - The test images come from the same clinics as the training images. Expect lower figures elsewhere; measure there with
-  `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals.
+  `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals, and choose
+  thresholds for there with `dermq-train recalibrate`.
 - The middle of an image is cut out, as wide as it is high: a lesion at the edge of a wide picture is cut.
 - The calibrated probability holds at the share of melanomas in HAM10000's validation images, not in a screening
   population.

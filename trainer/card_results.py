@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.policies import BOUND_CAVEAT
-from trainer.report.document import NONE, interval, number, percent, percent_interval
+from trainer.report.document import NONE, interval, number, percent, percent_interval, shown_limit
 from trainer.report.robustness import name_of
 from worker.bundle import Quantisation
 
@@ -28,7 +28,7 @@ def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
     for name, policy in metrics["policies"].items():
         rows += [
             (
-                f"Sensitivity at `{name}` (probability {_threshold(policy['threshold'])})",
+                f"Sensitivity at `{name}` (probability {shown_limit(policy['threshold'])})",
                 interval(policy["sensitivity"]),
             ),
             (f"Specificity at `{name}`", interval(policy["specificity"])),
@@ -38,8 +38,8 @@ def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
             ),
         ]
         if report is not None and (by_lesion := report["assessment"]["lesions"]["policies"].get(name)):
-            caught = interval(by_lesion["sensitivity_every_image"])
-            rows.append((f"Melanoma lesions with every image flagged at `{name}`", caught))
+            flagged = interval(by_lesion["sensitivity_every_image"])
+            rows.append((f"Melanoma lesions with every image flagged at `{name}`", flagged))
     text = f"## Test results\n\n{metrics['split']}; {metrics['intervals']}.\n\n{table(('Figure', 'Value'), rows)}"
     if report is not None:
         seeds = report["seeds"]
@@ -63,9 +63,9 @@ def policies(report: dict[str, Any]) -> str:
         rows.append(
             (
                 f"`{name}`",
-                _threshold(policy["threshold"]),
-                _threshold(policy["borderline_from"]),
-                _proven(policy["by_lesion"]),
+                shown_limit(policy["threshold"]),
+                shown_limit(policy["borderline_from"]),
+                caught(policy["by_lesion"]),
                 percent_interval(at[0.02]["ppv"]),
                 percent_interval(at[0.02]["referred"]),
             )
@@ -80,12 +80,8 @@ def policies(report: dict[str, Any]) -> str:
     )
 
 
-def _threshold(probability: float) -> str:
-    """Three decimals, or two digits where those would be noughts."""
-    return number(probability) if probability >= 0.01 else f"{probability:.2g}"
-
-
-def _proven(found: dict[str, Any] | None) -> str:
+def caught(found: dict[str, Any] | None) -> str:
+    """How many melanoma lesions a policy catches, and the share that this proves: ``88 of 92; 90.3%``."""
     return NONE if found is None else f"{found['caught']} of {found['lesions']}; {percent(found['lower_bound'])}"
 
 

@@ -326,5 +326,37 @@ def export(
     click.echo(f"{bundle}: {exported.manifest.name} {exported.manifest.version}, SHA-256 {exported.sha256}")
 
 
+@main.command()
+@click.argument("bundle", type=_FOLDER)
+@click.argument("target", type=_FOLDER)
+@click.option("--external", type=_FOLDER, required=True, help="Folder of images, as for evaluate.")
+@click.option("--labels", type=_FOLDER, required=True, help="CSV of what they show, as for evaluate.")
+@click.option("--name", help="Name of the new bundle.  [default: that of the folder TARGET]")
+@click.option("--version", required=True, help="Version of the new bundle, for example 1.")
+@click.option("--replace", is_flag=True, help="Put the new bundle in the place of the one that TARGET holds.")
+def recalibrate(
+    bundle: Path, target: Path, external: Path, labels: Path, name: str | None, version: str, replace: bool
+) -> None:
+    """Write BUNDLE's model into TARGET with calibration and thresholds for images of your own.
+
+    For a clinic whose images the flags do not fit. The order of a worklist stays as it is. The sensitivity and
+    specificity that are printed are cross-fitted: each image judged by thresholds that were chosen on other lesions.
+
+    \b
+    dermq-train recalibrate models/ham10000-mel-nv models/clinic --external /data/clinic --labels clinic.csv --version 1
+    DERMQ_BUNDLE=models/clinic dermq up
+    """
+    from trainer.recalibrated_bundle import recalibrate_bundle
+
+    name = name or target.resolve().name
+    made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)
+    _print_figures(made.manifest.metrics["auroc"], made.manifest.metrics["policies"], "AUC on these images")
+    for policy in made.manifest.thresholds.keys() - made.manifest.metrics["policies"].keys():
+        click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
+    for policy, why in policies.refused.items():
+        click.echo(f"{policy}: not offered. {why}")
+    click.echo(f"{target}: {made.manifest.name} {made.manifest.version}, SHA-256 {made.sha256}")
+
+
 if __name__ == "__main__":
     main()

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.appearance import LIMIT_QUANTILE, describe_appearance, distances
-from trainer.atomic import unfinished_folder
 from trainer.backbones import BACKBONES
+from trainer.bundle_folder import ExportError, new_bundle, refuse_occupied, seal
 from trainer.card import model_card
 from trainer.card_training import first_weights
 from trainer.classifier import OUTPUTS, with_all_outputs
@@ -30,7 +30,6 @@ from trainer.report_file import read_report
 from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
-    MANIFEST_NAME,
     Bundle,
     BundleManifest,
     ImageQuality,
@@ -40,7 +39,6 @@ from worker.bundle import (
     QualityLimits,
     Quantisation,
     load_bundle,
-    sha256_of,
 )
 from worker.engine import load_engine
 from worker.images.decode import decode
@@ -64,10 +62,6 @@ _REFERENCE_SEEDS = (11, 23, 42, 57)
 #: The quality gate stops what is below this share of nearly every training image's measure.
 _QUALITY_SHARE, _QUALITY_QUANTILE = 0.5, 0.001
 _LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
-
-
-class ExportError(Exception):
-    """The bundle is refused; the text says what did not hold."""
 
 
 def export(
@@ -103,16 +97,7 @@ def export(
         if not (run / needed).is_file():
             raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
     report = _report(run)
-    if target.exists() and not (target / MANIFEST_NAME).is_file() and (target.is_file() or any(target.iterdir())):
-        raise ExportError(
-            f"Received: {target} to write a bundle to, which holds something else. Expected: a new or empty folder, or "
-            "a bundle that is to be replaced."
-        )
-    if (target / MANIFEST_NAME).is_file() and not replace:
-        raise ExportError(
-            f"Received: {target} to write a bundle to, which holds one. Expected: a new folder, or --replace to put "
-            "the new one in its place."
-        )
+    refuse_occupied(target, replace=replace)
     if (kind := split_kind(run)) != LESION_DISJOINT:
         raise ExportError(
             f"Received: run {run}, whose split is {kind}: it leaks, and its figures hold for no new patient. Expected: "
@@ -122,9 +107,7 @@ def export(
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
     images = RealImages(dataset, run, config)
-    with unfinished_folder(target) as scratch:
-        folder = scratch / "bundle"
-        folder.mkdir(mode=0o755)
+    with new_bundle(target) as folder:
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
         _write_references(reference, folder, config)
@@ -139,13 +122,7 @@ def export(
             manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder)})
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), report))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-        (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))
-        # Two renames, so that the old bundle is away for an instant only.
-        if target.exists():
-            target.rename(scratch / "replaced")
-        folder.rename(target)
+        seal(folder, manifest)
     return load_bundle(target)
 
 

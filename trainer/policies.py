@@ -96,6 +96,11 @@ def _name(target: float) -> str:
     return f"sensitivity:{target:.2f}"
 
 
+def sensitivity_names() -> list[str]:
+    """The policies that promise a sensitivity, from high to low."""
+    return [_name(target) for target in SENSITIVITIES]
+
+
 def choose_on_validation(run: Path) -> tuple[Calibration, dict[str, PolicyThreshold]]:
     """Fit calibration and thresholds on a run's validation predictions.
 
@@ -112,6 +117,21 @@ def choose_on_validation(run: Path) -> tuple[Calibration, dict[str, PolicyThresh
 def freeze_on_validation(run: Path) -> tuple[Calibration, Policies]:
     """As `choose_on_validation`, with the policies that validation does not support and why."""
     validation = pd.read_csv(run / "validation.csv")
-    labels, raw = validation["label"].to_numpy(), validation["probability"].to_numpy()
+    return freeze(
+        validation["label"].to_numpy(), validation["probability"].to_numpy(), validation["lesion_id"].to_numpy(object)
+    )
+
+
+def freeze(labels: Labels, raw: Floats, lesions: Lesions) -> tuple[Calibration, Policies]:
+    """Fit a calibration, and choose policies on the probabilities that it gives.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        raw: (n,), the network's outputs.
+        lesions: (n,), lesion of each image.
+
+    Raises:
+        ValueError: a class is missing, or melanomas are ranked below nevi.
+    """
     calibration = fit_platt(labels, raw)
-    return calibration, choose_policies(labels, calibration.apply(raw), validation["lesion_id"].to_numpy(object))
+    return calibration, choose_policies(labels, calibration.apply(raw), lesions)

@@ -77,7 +77,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("12c", "Model, building steps, internal validation", "Model; docs/experiments.md lists what was tried"),
             ("12d", "Heterogeneity across clusters", f"{strata}, by source"),
             ("12e", "Measures and plots", "Test results, Calibration; plots in the report of `dermq-train evaluate`"),
-            ("12f", "Model updating", "Calibration; after recalibration with `dermq-train evaluate --external`"),
+            ("12f", "Model updating", "Calibration; `dermq-train recalibrate` for images from elsewhere"),
             ("12g", "How predictions are calculated", "Model; the bundle's engines, compared in Engine parity"),
             (
                 "13",

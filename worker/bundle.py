@@ -142,6 +142,24 @@ class Quantisation(_Part):
     agreement: dict[str, float]
 
 
+class Recalibration(_Part):
+    """Which bundle the model is of, when calibration and thresholds were fitted anew on images from elsewhere.
+
+    Args:
+        name: of that bundle.
+        version: of that bundle.
+        bundle_sha256: of its ``bundle.json``.
+        images: that were fitted on, by class.
+        lesions: that they show, by class.
+    """
+
+    name: str
+    version: str
+    bundle_sha256: str
+    images: dict[str, int]
+    lesions: dict[str, int]
+
+
 class BundleManifest(_Part):
     """``bundle.json``."""
 
@@ -161,6 +179,7 @@ class BundleManifest(_Part):
     quantisation: Quantisation | None = None
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
     calibration: Calibration
+    recalibration: Recalibration | None = None
     quality: QualityLimits
     image_quality: ImageQuality | None = None
     out_of_distribution: OutOfDistribution | None = None

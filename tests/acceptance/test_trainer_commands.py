@@ -15,6 +15,7 @@ from trainer.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
 from worker.bundle import Bundle, load_bundle
 from worker.engine import load_engine
 from worker.health import REPLAY_TOLERANCE, replay_reference
+from worker.images.decode import decode
 from worker.images.made_up import draw_lesion
 from worker.images.preprocess import Preprocessing
 from worker.made_up_archive import encode
@@ -183,6 +184,31 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     page = (tmp_path / "external-clinic" / "report.html").read_text()
     assert f"Bundle made-up 7 on images of {folder.name}" in page
     assert f"SHA-256 {bundle.sha256[:12]}." in page
+
+
+def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
+    bundle: Bundle, clinic: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """What it flags then is what its thresholds were chosen to flag, on the engine that a worker runs."""
+    from trainer.cli import main
+
+    folder, labels = clinic
+    target = tmp_path / "place"
+    arguments = ["recalibrate", str(bundle.folder), str(target), "--external", str(folder), "--labels", str(labels)]
+    done = CliRunner().invoke(main, [*arguments, "--version", "1"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    made = load_bundle(target)
+    assert made.manifest.calibration != bundle.manifest.calibration
+    engine = load_engine("openvino", made)
+    worst, count = replay_reference(made, engine)
+    assert (count, worst <= REPLAY_TOLERANCE) == (4, True)
+    rows = pd.read_csv(labels)
+    inputs = np.stack([made.preprocessing(decode((folder / name).read_bytes())) for name in rows["image"]])
+    probabilities = made.manifest.calibration.apply(engine.infer(inputs).probability)
+    melanoma = (rows["label"] == "melanoma").to_numpy()
+    for policy in made.manifest.thresholds.values():
+        assert (probabilities >= policy.threshold)[melanoma].mean() == policy.sensitivity
+        assert (probabilities < policy.threshold)[~melanoma].mean() == policy.specificity
 
 
 def test_the_card_is_written_from_the_report(run: Path, tmp_path: Path) -> None:

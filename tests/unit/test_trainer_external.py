@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from trainer.cli import main
-from trainer.external import external_folder, recalibrate
+from trainer.external import external_folder
 from trainer.external_labels import read_external, refuse_own
+from trainer.recalibration import cross_fit
 from trainer.splits import write_manifest
 
 
@@ -163,7 +164,7 @@ def shifted(seed: int, informative: bool = True) -> pd.DataFrame:
 
 
 def test_recalibration_brings_the_slope_near_one_and_the_mean_to_the_share() -> None:
-    found = recalibrate(shifted(1))
+    found = cross_fit(shifted(1))
     assert found["folds"] == 5
     measures = found["calibration"]
     assert measures["mean_predicted"] == pytest.approx(0.3, abs=0.02)
@@ -179,7 +180,7 @@ def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
     """Fitted and judged on the same images, Youden's J would be above 0 on noise; cross-fitted it is about 0."""
     js = []
     for seed in range(4):
-        policies = recalibrate(shifted(seed, informative=False)).get("policies")
+        policies = cross_fit(shifted(seed, informative=False)).get("policies")
         if policies:
             youden = policies["youden"]
             js.append(youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1)
@@ -188,4 +189,4 @@ def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
 
 def test_too_few_lesions_are_not_recalibrated() -> None:
     rows = pd.DataFrame({"lesion_id": ["a", "b", "c"], "label": [1, 0, 0], "raw_probability": [0.9, 0.2, 0.3]})
-    assert list(recalibrate(rows)) == ["refused"]
+    assert list(cross_fit(rows)) == ["refused"]

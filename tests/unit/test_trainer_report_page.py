@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tests.unit.made_up_report import write_page
-from trainer.external import recalibrate
+from trainer.recalibration import cross_fit
 
 
 class Page(HTMLParser):
@@ -119,7 +119,7 @@ def test_a_report_of_images_from_elsewhere(
         "external": {**report["assessment"]["counts"], "name": "clinic", "lesion_ids_missing": 40, "ages_set_aside": 2},
         "assessment": report["assessment"],
         "missed": report["missed"],
-        "recalibrated": recalibrate(evaluated_images),
+        "recalibrated": cross_fit(evaluated_images),
     }
     text = write_page(external, tmp_path)
     assert "After recalibration" in text

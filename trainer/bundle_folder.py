@@ -1,0 +1,62 @@
+"""Where a bundle is written: what may lie there before, its hashes, and the change of the old one for the new."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.atomic import unfinished_folder
+from worker.bundle import MANIFEST_NAME, BundleManifest, sha256_of
+
+
+class ExportError(Exception):
+    """The bundle is refused; the text says what did not hold."""
+
+
+def refuse_occupied(target: Path, *, replace: bool) -> None:
+    """Refuse a folder that holds something else, or a bundle that is not to be replaced.
+
+    Args:
+        target: folder of the bundle.
+        replace: whether a bundle in it may go.
+
+    Raises:
+        ExportError: with what it holds.
+    """
+    holds_bundle = (target / MANIFEST_NAME).is_file()
+    if target.exists() and not holds_bundle and (target.is_file() or any(target.iterdir())):
+        raise ExportError(
+            f"Received: {target} to write a bundle to, which holds something else. Expected: a new or empty folder, or "
+            "a bundle that is to be replaced."
+        )
+    if holds_bundle and not replace:
+        raise ExportError(
+            f"Received: {target} to write a bundle to, which holds one. Expected: a new folder, or --replace to put "
+            "the new one in its place."
+        )
+
+
+@contextmanager
+def new_bundle(target: Path) -> Iterator[Path]:
+    """A folder to make a bundle in, which takes the target's place when the block ends without an error.
+
+    Args:
+        target: folder of the bundle, new, empty, or with the bundle that is to be replaced.
+
+    Yields:
+        An empty folder; `seal` must have been called on it in the end.
+    """
+    with unfinished_folder(target) as scratch:
+        folder = scratch / "bundle"
+        folder.mkdir(mode=0o755)
+        yield folder
+        # Two renames, so that the old bundle is away for an instant only.
+        if target.exists():
+            target.rename(scratch / "replaced")
+        folder.rename(target)
+
+
+def seal(folder: Path, manifest: BundleManifest) -> None:
+    """Write ``bundle.json`` with the SHA-256 of every other file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    (folder / MANIFEST_NAME).write_text(manifest.model_copy(update={"files": hashes}).model_dump_json(indent=2))

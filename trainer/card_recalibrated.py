@@ -1,0 +1,85 @@
+"""The model card of a recalibrated bundle: what is its own, then the card of the bundle that the model is of."""
+
+import re
+
+from trainer.card_results import caught, table
+from trainer.policies import Policies
+from trainer.report.document import NONE, counted, interval, percent, percent_interval, shown_limit
+from worker.bundle import BundleManifest, Recalibration
+
+
+def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies: Policies, before: str) -> str:
+    """Write ``MODEL_CARD.md``.
+
+    Args:
+        manifest: of the new bundle, with its cross-fitted ``metrics``.
+        origin: of the manifest.
+        policies: with those that are refused.
+        before: the card of the bundle that the model is of.
+
+    Returns:
+        Markdown. It names no image and no folder.
+    """
+    images, lesions = origin.images, origin.lesions
+    share = images["melanoma"] / (images["melanoma"] + images["nevus"])
+    figures = manifest.metrics
+    unnamed = figures["lesion_ids_missing"]
+    refused = [f"Not offered: `{name}`. {why}" for name, why in policies.refused.items()]
+    parts = [
+        f"# {manifest.name} {manifest.version}",
+        "Calibrated probability of melanoma against nevus for one dermoscopic image. Made "
+        f"{manifest.created:%Y-%m-%d}. **Not a medical device**; a low probability means a lower priority in a "
+        'worklist, never "benign".',
+        "## Recalibrated",
+        f"The model, its preprocessing and its gates are those of {origin.name} {origin.version}, SHA-256 "
+        f"`{origin.bundle_sha256}`. Its calibration and its thresholds were fitted anew on images from elsewhere: "
+        f"{images['melanoma']:,} melanoma images of {counted(lesions['melanoma'], 'lesion')} and {images['nevus']:,} "
+        f"nevus images of {counted(lesions['nevus'], 'lesion')}, with the diagnoses of whoever ran `dermq-train "
+        "recalibrate`.",
+        f"Area under the ROC curve on these images: {interval(figures['auroc'])}. Recalibration leaves it as "
+        "it is: a worklist keeps its order, and only flags and probabilities change.",
+        _policies(manifest),
+        *refused,
+        "Sensitivity and specificity are by image, with 95% intervals, and cross-fitted: each image is judged by "
+        "thresholds that were chosen on other lesions. The thresholds in the table are chosen on all of them. A lesion "
+        "is caught when all its images are flagged; the bound is the one-sided 95% lower one. A dash: the lesions are "
+        "enough to choose the threshold, and too few to do it without a part of them.",
+        "- The figures hold for images like these; other places, cameras and patients are unknown again.\n"
+        f"- The calibrated probability holds where {percent(share)} of melanomas and nevi are melanomas, as here.\n"
+        "- Every image counted, also what the gates would have kept from being scored."
+        + (
+            f"\n- {unnamed:,} images came without a lesion's name and count as a lesion each: where some show the same "
+            "lesion, bounds and intervals are too good."
+            if unnamed
+            else ""
+        ),
+        "---",
+        f"# The card of {origin.name} {origin.version}",
+        "**Its thresholds, and every figure that depends on them, are not those of this bundle.**",
+        _one_level_down(before),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _policies(manifest: BundleManifest) -> str:
+    rows = []
+    for name, policy in manifest.thresholds.items():
+        # None where the lesions are enough to choose on all of them, and too few to leave some out.
+        found = manifest.metrics["policies"].get(name)
+        rows.append(
+            (
+                f"`{name}`",
+                shown_limit(policy.threshold),
+                shown_limit(policy.borderline_from),
+                caught(policy.by_lesion.model_dump() if policy.by_lesion else None),
+                percent_interval(found["sensitivity"]) if found else NONE,
+                percent_interval(found["specificity"]) if found else NONE,
+            )
+        )
+    head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "Sensitivity", "Specificity")
+    return table(head, rows)
+
+
+def _one_level_down(card: str) -> str:
+    """A card as part of another one: its headings one level down, its title gone."""
+    return re.sub(r"^(#+ )", r"#\1", card.partition("\n\n")[2].strip(), flags=re.MULTILINE)

@@ -1,0 +1,117 @@
+"""A bundle for a place: the model of another bundle, with calibration and thresholds fitted on the place's images."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trainer.assess import counts
+from trainer.bootstrap import LesionBootstrap
+from trainer.bundle_folder import ExportError, new_bundle, refuse_occupied, seal
+from trainer.card_recalibrated import recalibrated_card
+from trainer.discrimination import auroc
+from trainer.external_labels import read_external, refuse_own
+from trainer.judged import bundle_as_judged
+from trainer.policies import BOOTSTRAP_SEED, Policies, freeze, sensitivity_names
+from trainer.recalibration import cross_fit
+from trainer.report.document import interval
+from trainer.strata import as_json
+from worker.bundle import Bundle, Calibration, Recalibration, load_bundle
+
+_CARD = "MODEL_CARD.md"
+#: Area under the ROC curve of a model that knows nothing.
+_CHANCE = 0.5
+
+
+def recalibrate_bundle(
+    source: Path, target: Path, images: Path, labels: Path, *, name: str, version: str, replace: bool = False
+) -> tuple[Bundle, Policies]:
+    """Write a bundle whose calibration and thresholds are fitted on images from elsewhere; the model stays.
+
+    Args:
+        source: folder of the bundle whose model it is.
+        target: folder of the new bundle.
+        images: holds the images.
+        labels: CSV, see `trainer.external_labels.read_external`.
+        name: of the new bundle.
+        version: of the new bundle.
+        replace: whether a bundle in the target may go.
+
+    Returns:
+        The new bundle, loaded and verified, and the policies with those that are refused.
+
+    Raises:
+        ExportError: the target is the source, or holds something else or a bundle that is not to be replaced; or the
+            images hold too few melanoma lesions to prove any sensitivity, or are ranked no better than by chance.
+        BundleError: the source was changed.
+        FileNotFoundError: see `read_external`.
+        ValueError: see `read_external` and `refuse_own`.
+    """
+    bundle = load_bundle(source)
+    if target.resolve() == source.resolve():
+        raise ExportError(
+            f"Received: {target} as source and as target. Expected: another folder, for jobs that were submitted under "
+            "the source are finished under it."
+        )
+    refuse_occupied(target, replace=replace)
+    rows = read_external(images, labels)
+    refuse_own(rows, source)
+    scored = bundle_as_judged(source).score(rows)
+    calibration, policies, figures = _fit(scored)
+    origin = Recalibration(
+        name=bundle.manifest.name, version=bundle.manifest.version, bundle_sha256=bundle.sha256, **counts(scored)
+    )
+    manifest = bundle.manifest.model_copy(
+        update={
+            "name": name,
+            "version": version,
+            "created": datetime.now(UTC).replace(microsecond=0),
+            "thresholds": policies.thresholds,
+            "calibration": calibration,
+            "recalibration": origin,
+            "metrics": figures,
+        }
+    )
+    with new_bundle(target) as folder:
+        for file in bundle.manifest.files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(bundle.read(file))
+        before = (folder / _CARD).read_text() if (folder / _CARD).exists() else ""
+        (folder / _CARD).write_text(recalibrated_card(manifest, origin, policies, before))
+        seal(folder, manifest)
+    return load_bundle(target), policies
+
+
+def _fit(scored: pd.DataFrame) -> tuple[Calibration, Policies, dict[str, Any]]:
+    """Calibration and policies fitted on all of the images, and cross-fitted figures for ``metrics``."""
+    labels, lesions = scored["label"].to_numpy(), scored["lesion_id"].to_numpy(object)
+    raw = scored["raw_probability"].to_numpy()
+    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
+    area = as_json(bootstrap(lambda weights: auroc(labels, raw, weights)))
+    if area["low"] is not None and area["low"] <= _CHANCE:
+        raise ExportError(
+            f"The area under the ROC curve on these images is {interval(area)}: perhaps no better than chance, which "
+            "no threshold mends. Nothing was written. Expected: labels that are right, more images, or another model."
+        )
+    calibration, policies = freeze(labels, raw, lesions)
+    crossed = cross_fit(scored)
+    if policies.refused.keys() >= set(sensitivity_names()) or "policies" not in crossed:
+        *_, why = {**crossed["refused"], **policies.refused}.values()
+        raise ExportError(f"No policy `sensitivity:X` can be chosen on these images. {why} Nothing was written.")
+    figures = {
+        "split": f"the images that it was recalibrated to, cross-fitted in {crossed['folds']} parts by lesion",
+        **counts(scored),
+        "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
+        "auroc": area,
+        "policies": {
+            policy: {
+                "threshold": policies.thresholds[policy].threshold,
+                "sensitivity": found["sensitivity"],
+                "specificity": found["specificity"],
+                "missed_melanoma_images": found["missed"],
+            }
+            for policy, found in crossed["policies"].items()
+        },
+    }
+    return calibration, policies, figures
