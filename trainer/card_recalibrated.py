@@ -3,7 +3,7 @@
 import re
 
 from trainer.card_results import caught, table
-from trainer.policies import Policies
+from trainer.policies import SENSITIVITIES, YOUDEN, Policies
 from trainer.report.document import NONE, counted, interval, percent, percent_interval, shown_limit
 from worker.bundle import BundleManifest, Recalibration
 
@@ -39,6 +39,7 @@ def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies:
         f"Area under the ROC curve on these images: {interval(figures['auroc'])}. Recalibration leaves it as "
         "it is: a worklist keeps its order, and only flags and probabilities change.",
         _policies(manifest),
+        *([f"**{warning}**"] if (warning := youden_warning(manifest)) else []),
         *refused,
         "Sensitivity and specificity are by image, with 95% intervals, and cross-fitted: each image is judged by "
         "thresholds that were chosen on other lesions. The thresholds in the table are chosen on all of them. A lesion "
@@ -59,6 +60,23 @@ def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies:
         _one_level_down(before),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def youden_warning(manifest: BundleManifest) -> str | None:
+    """What whoever takes the default policy must know: where the order is poor, Youden's J pays with melanomas.
+
+    Args:
+        manifest: of a recalibrated bundle.
+    """
+    found = manifest.metrics["policies"].get(YOUDEN)
+    if found is None or found["sensitivity"]["value"] >= min(SENSITIVITIES):
+        return None
+    safer = ", ".join(f"`{name}`" for name in manifest.thresholds if name != YOUDEN)
+    return (
+        f"`{YOUDEN}` misses {found['missed_melanoma_images']:,} of {manifest.metrics['images']['melanoma']:,} melanoma "
+        f"images here, for it takes a melanoma missed to be no worse than a nevus flagged. Submit with `--policy` "
+        f"and one of {safer}."
+    )
 
 
 def _policies(manifest: BundleManifest) -> str:

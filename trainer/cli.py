@@ -346,6 +346,7 @@ def recalibrate(
     dermq-train recalibrate models/ham10000-mel-nv models/clinic --external /data/clinic --labels clinic.csv --version 1
     DERMQ_BUNDLE=models/clinic dermq up
     """
+    from trainer.card_recalibrated import youden_warning
     from trainer.recalibrated_bundle import recalibrate_bundle
 
     name = name or target.resolve().name
@@ -355,6 +356,8 @@ def recalibrate(
         click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
     for policy, why in policies.refused.items():
         click.echo(f"{policy}: not offered. {why}")
+    if warning := youden_warning(made.manifest):
+        click.echo(f"WARNING: {warning}", err=True)
     click.echo(f"{target}: {made.manifest.name} {made.manifest.version}, SHA-256 {made.sha256}")
 
 

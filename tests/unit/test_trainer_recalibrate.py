@@ -31,6 +31,14 @@ def informed(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(1 / (1 + np.exp(-odds)), index=rows.index)
 
 
+def poorly_informed(rows: pd.DataFrame) -> pd.Series:
+    """Half of the melanomas stand out, the others look like nevi."""
+    chance = np.random.default_rng(7)
+    stands_out = (rows["label"] == 1) & (np.arange(len(rows)) % 2 == 0)
+    odds = np.where(stands_out, 4.0, 0.0) + chance.normal(0, 1, len(rows))
+    return pd.Series(1 / (1 + np.exp(-odds)), index=rows.index)
+
+
 def by_chance(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(np.random.default_rng(7).uniform(size=len(rows)), index=rows.index)
 
@@ -126,6 +134,16 @@ def test_the_card_tells_what_is_new_and_holds_the_old_one(make_place: Callable[.
     assert "| `sensitivity:0.95` |" in card
 
 
+def test_a_default_policy_that_misses_many_melanomas_is_warned_of(make_place: Callable[..., Place]) -> None:
+    place = make_place(poorly_informed)
+    arguments = ["recalibrate", str(place.source), str(place.target), "--version", "2"]
+    told = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])
+    missed = load_bundle(place.target).manifest.metrics["policies"]["youden"]["missed_melanoma_images"]
+    assert missed > 20
+    assert f"WARNING: `youden` misses {missed} of 70 melanoma images here" in told.stderr
+    assert f"**`youden` misses {missed} of 70" in (place.target / "MODEL_CARD.md").read_text()
+
+
 def test_images_without_a_lesion_are_told(make_place: Callable[..., Place]) -> None:
     place = make_place()
     place.labels.write_text(place.labels.read_text().replace(",L7\n", ",\n"))
@@ -182,5 +200,6 @@ def test_on_the_command_line_figures_and_refusals_are_told(make_place: Callable[
     assert "AUC on these images 0.9" in told.stdout
     assert "sensitivity:0.95: not offered. Received: 40 melanoma lesions" in told.stdout
     assert f"{place.target}: clinic 2, SHA-256 " in told.stdout
+    assert told.stderr == ""
     again = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])
     assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
