@@ -4,8 +4,9 @@ import re
 
 from trainer.card_results import caught, table
 from trainer.policies import SENSITIVITIES, YOUDEN, Policies
-from trainer.report.document import NONE, counted, interval, percent, percent_interval, shown_limit
+from trainer.report.document import NONE, counted, interval, percent, percent_interval
 from worker.bundle import BundleManifest, Recalibration
+from worker.terminal import shown_threshold
 
 
 def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies: Policies, before: str) -> str:
@@ -87,8 +88,8 @@ def _policies(manifest: BundleManifest) -> str:
         rows.append(
             (
                 f"`{name}`",
-                shown_limit(policy.threshold),
-                shown_limit(policy.borderline_from),
+                shown_threshold(policy.threshold),
+                shown_threshold(policy.borderline_from),
                 caught(policy.by_lesion.model_dump() if policy.by_lesion else None),
                 percent_interval(found["sensitivity"]) if found else NONE,
                 percent_interval(found["specificity"]) if found else NONE,

@@ -9,18 +9,13 @@ from db.predictions import OutcomeRow, not_judged, worst_first
 from db.session import read
 from db.status import FailureCode, ImageStatus, TriageFlag
 from worker.progress import job_rate, why_it_stands
-from worker.terminal import printable
+from worker.terminal import printable, shown_threshold
 
 _MEANING = {
     TriageFlag.HIGH_RISK: "at or above the threshold: look at these first",
     TriageFlag.BORDERLINE: "just below the threshold",
     TriageFlag.LOW_RISK: 'lower priority, never "benign"',
 }
-
-
-def _limit(probability: float) -> str:
-    """Three decimals, or two digits where those would be noughts."""
-    return f"{probability:.3f}" if probability >= 0.01 else f"{probability:.2g}"
 
 
 def print_summary(database: Engine, job: JobView, console: Console, *, cases: int = 10, command: str = "dermq") -> None:
@@ -39,8 +34,8 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         highlight=False,
     )
     console.print(
-        f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from {_limit(job.threshold)}, "
-        f"borderline from {_limit(job.borderline_from)}",
+        f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from "
+        f"{shown_threshold(job.threshold)}, borderline from {shown_threshold(job.borderline_from)}",
         highlight=False,
     )
     if why := why_it_stands(database, job):

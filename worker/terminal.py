@@ -1,4 +1,4 @@
-"""Where commands print, and what may be printed."""
+"""Where commands print, what may be printed, and how."""
 
 from rich.console import Console
 
@@ -25,3 +25,8 @@ def printable(text: str, *, lines: bool = False) -> str:
         The text with a question mark for each letter that cannot be printed.
     """
     return "".join(letter if letter.isprintable() or (lines and letter == "\n") else "?" for letter in text)
+
+
+def shown_threshold(probability: float) -> str:
+    """A threshold with three decimals, or with two digits where those would be noughts."""
+    return f"{probability:.3f}" if probability >= 0.01 else f"{probability:.2g}"

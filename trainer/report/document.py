@@ -125,11 +125,6 @@ def number(value: float | None, digits: int = 3) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def shown_limit(probability: float) -> str:
-    """A threshold with three decimals, or two digits where those would be noughts."""
-    return number(probability) if probability >= 0.01 else f"{probability:.2g}"
-
-
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage, or a dash where there is none."""
     return NONE if value is None else f"{100 * value:.{digits}f}%"
