@@ -13,8 +13,9 @@ from trainer.memory import keep_freed_memory
 if TYPE_CHECKING:
     from worker.bundle import Precision
 
-# TensorFlow's start-up notes about processors and CUDA are not for the person who trains.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's start-up notes about processors and CUDA are not for the person who trains; nor, without a GPU, its error
+# that there is none.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/dev/nvidiactl").exists() else "3")
 
 _DATASET = click.option(
     "--dataset",
