@@ -1,5 +1,6 @@
 """Where a bundle is written: what may lie there before, its hashes, and the change of the old one for the new."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,14 @@ class ExportError(Exception):
     """The bundle is refused; the text says what did not hold."""
 
 
-def refuse_occupied(target: Path, *, replace: bool) -> None:
+def refuse_occupied(target: Path, *, replace: bool, name: str, version: str) -> None:
     """Refuse a folder that holds something else, or a bundle that is not to be replaced.
 
     Args:
         target: folder of the bundle.
         replace: whether a bundle in it may go.
+        name: of the new bundle.
+        version: of the new bundle.
 
     Raises:
         ExportError: with what it holds.
@@ -33,6 +36,20 @@ def refuse_occupied(target: Path, *, replace: bool) -> None:
             f"Received: {target} to write a bundle to, which holds one. Expected: a new folder, or --replace to put "
             "the new one in its place."
         )
+    if holds_bundle and _name_and_version(target) == (name, version):
+        raise ExportError(
+            f"Received: --version {version} for a bundle that replaces {name} {version}. Expected: another version, for "
+            "exports and messages tell bundles apart by it, and jobs that are open under the old one wait for that."
+        )
+
+
+def _name_and_version(folder: Path) -> tuple[str, str] | None:
+    """Of a bundle that may be an older version's, or damaged: then None."""
+    try:
+        manifest = json.loads((folder / MANIFEST_NAME).read_text())
+        return manifest["name"], manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager

@@ -209,14 +209,21 @@ def evaluate(
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
-        from trainer.external import evaluate_external, external_folder, reports_folder
+        from trainer.external import evaluate_external, external_folder
 
         if options["remarks"]:
             raise click.UsageError("--remark belongs to the report of the test split; --external writes another one.")
         judged = evaluate_external(run, external, labels, pictures=not without_pictures)["assessment"]["images"]
         _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
-        click.echo(f"All figures: {external_folder(reports_folder(run), external) / 'report.html'}")
+        holds = "scores of each image" if without_pictures else "pictures of missed melanomas"
+        click.echo(
+            f"All figures: {external_folder(run, external) / 'report.html'}; the folder holds {holds} and stays here"
+        )
         return
+    if (run / "bundle.json").is_file():
+        raise click.UsageError(
+            f"{run} is a bundle, which has no test split of its own: give --external FOLDER and --labels CSV."
+        )
     if dataset is None:
         raise click.UsageError("Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000.")
     from trainer.evaluate import EvaluationOptions, evaluate
@@ -239,9 +246,14 @@ def _print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -
     for policy, figures in policies.items():
         missed = figures.get("missed_melanoma_images", figures.get("missed"))
         click.echo(
-            f"{policy}: threshold {figures['threshold']:.4f}, sensitivity {figures['sensitivity']['value']:.4f}, "
-            f"specificity {figures['specificity']['value']:.4f}, {missed} melanoma images missed"
+            f"{policy}: threshold {figures['threshold']:.4f}, sensitivity {_with_interval(figures['sensitivity'])}, "
+            f"specificity {_with_interval(figures['specificity'])}, {missed} melanoma images missed"
         )
+
+
+def _with_interval(share: dict[str, Any]) -> str:
+    known = share["low"] is not None
+    return f"{share['value']:.4f}" + (f" ({share['low']:.4f} to {share['high']:.4f})" if known else "")
 
 
 @main.command()

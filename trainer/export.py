@@ -97,7 +97,7 @@ def export(
         if not (run / needed).is_file():
             raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
     report = _report(run)
-    refuse_occupied(target, replace=replace)
+    refuse_occupied(target, replace=replace, name=name, version=version)
     if (kind := split_kind(run)) != LESION_DISJOINT:
         raise ExportError(
             f"Received: run {run}, whose split is {kind}: it leaks, and its figures hold for no new patient. Expected: "

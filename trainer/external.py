@@ -1,44 +1,53 @@
 """Evaluate a run or a bundle on images from elsewhere: with its own threshold, and after recalibration to the place."""
 
 import itertools
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trainer.assess import assess, counts
-from trainer.external_labels import read_external, refuse_own
+from trainer.external_labels import read_external, refuse_own, refuse_recalibrated_on
 from trainer.judged import bundle_as_judged, is_bundle, run_as_judged
 from trainer.missed import missed_melanomas
 from trainer.recalibration import cross_fit
 from trainer.report_file import REPORT_FORMAT
+from worker.bundle import load_bundle
 
 #: Holds the folder that a report is about; it stays on this machine.
 _SOURCE = "folder.txt"
 
 
-def external_folder(run: Path, folder: Path) -> Path:
+def external_folder(judged: Path, folder: Path) -> Path:
     """Where the report on a folder of images goes: ``external-<its name>``, numbered when that is another folder's.
 
+    Of a run into its folder. Of a bundle, which nobody should change, into the current folder, under the bundle's name
+    and version too.
+
     Args:
-        run: the run folder.
+        judged: the run folder, or the bundle's.
         folder: holds the images.
     """
-    source, name = str(folder.resolve()), f"external-{folder.resolve().name}"
+    where, name = judged, f"external-{folder.resolve().name}"
+    if is_bundle(judged):
+        manifest = load_bundle(judged).manifest
+        where, name = Path.cwd(), re.sub(r"[^\w.-]+", "-", f"{name}-{manifest.name}-{manifest.version}")
+    source = _source(judged, folder)
     names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
-    return next(run / name for name in names if _source_of(run / name) in (None, source))
+    return next(where / name for name in names if _source_of(where / name) in (None, source))
+
+
+def _source(judged: Path, folder: Path) -> str:
+    """What a report is about: the folder, and of a bundle its SHA-256, for its report lies in no folder of its own."""
+    return f"{folder.resolve()}" + (f"\n{load_bundle(judged).sha256}" if is_bundle(judged) else "")
 
 
 def _source_of(target: Path) -> str | None:
-    """The folder that a report is about; None where there is no report yet, empty where it is not known."""
+    """What the report in a folder is about; None where there is no report yet, empty where it is not known."""
     if not target.exists():
         return None
     return (target / _SOURCE).read_text() if (target / _SOURCE).is_file() else ""
-
-
-def reports_folder(judged: Path) -> Path:
-    """Where reports go: into the run folder; for a bundle, which nobody should change, into the current folder."""
-    return Path.cwd() if is_bundle(judged) else judged
 
 
 def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: bool = True) -> dict[str, Any]:
@@ -57,20 +66,23 @@ def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: boo
 
     Raises:
         FileNotFoundError: see `read_external`, or the run is not finished.
-        ValueError: see `read_external` and `refuse_own`.
+        ValueError: see `read_external`, `refuse_own` and `refuse_recalibrated_on`.
         BundleError: the bundle was changed.
     """
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
     refuse_own(images, judged)
+    if is_bundle(judged):
+        refuse_recalibrated_on(images, load_bundle(judged))
     from trainer.report import write_report
 
     started = time.monotonic()
     model = bundle_as_judged(judged) if is_bundle(judged) else run_as_judged(judged)
     scored = model.score(images)
-    target = external_folder(reports_folder(judged), folder)
-    target.mkdir(exist_ok=True)
-    (target / _SOURCE).write_text(str(folder.resolve()))
+    target = external_folder(judged, folder)
+    # Pictures of patients and names of files: for this account alone.
+    target.mkdir(exist_ok=True, mode=0o700)
+    (target / _SOURCE).write_text(_source(judged, folder))
     # Before any figure is computed: the scores took longest.
     scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
     thresholds = model.policies.thresholds

@@ -8,12 +8,14 @@ from trainer.assess import counts
 from trainer.judged import is_bundle
 from trainer.splits import read_manifest
 from trainer.strata import OLDEST
+from worker.bundle import Bundle, sha256_of
 
 #: Columns of the labels file; the others are optional.
 REQUIRED = ("image", "label")
 OPTIONAL = ("lesion_id", "age", "sex", "site")
 #: Numbers of HAM10000's images in their names, ISIC_0024306 to ISIC_0034320: 10,015, none missing.
 HAM10000_NUMBERS = range(24_306, 34_321)
+_SEPARATORS = ",;\t"
 _LABELS = {"melanoma": 1, "nevus": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 #: Names given in an error; the rest are counted.
 _NAMED = 10
@@ -44,12 +46,20 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"Received: {labels} as labels, which is no file. Expected: a CSV with the columns {', '.join(REQUIRED)}."
         )
     try:
-        rows = pd.read_csv(labels, dtype=str, skipinitialspace=True)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        with labels.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=max(_SEPARATORS, key=header.count))
+    except UnicodeDecodeError:
         raise ValueError(
-            f"Received: {labels.name}, which is not read as a table ({error}). Expected: a CSV in UTF-8, separated by "
-            "commas, with the names of its columns in the first line."
+            f"Received: {labels.name}, which is a workbook or not in UTF-8. Expected: a CSV in UTF-8; a spreadsheet "
+            'program saves one as "CSV UTF-8".'
         ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"Received: {labels.name}, which is not read as a table ({error}). Expected: a CSV in UTF-8 with "
+            "commas, semicolons or tabs, and with the names of its columns in the first line."
+        ) from None
+    rows.columns = rows.columns.str.strip().str.lower()
     if missing := [name for name in REQUIRED if name not in rows.columns]:
         raise ValueError(
             f"Received: {labels.name} with the columns {', '.join(rows.columns)}. Missing: {', '.join(missing)}. "
@@ -125,6 +135,33 @@ def refuse_own(images: pd.DataFrame, judged: Path) -> None:
             f"Received: {len(own)} of {len(images)} images with names of the model's own data set: "
             f"{_some([f'{name} ({split})' for name, split in own])}. Expected: images that {judged.name} has never "
             "seen; on its own it was trained, or its thresholds were chosen, or they are its sealed test split."
+        )
+
+
+def refuse_recalibrated_on(images: pd.DataFrame, bundle: Bundle) -> None:
+    """Refuse images that a bundle's calibration and thresholds were fitted on; known by their bytes.
+
+    Args:
+        images: as `read_external` gives them.
+        bundle: recalibrated or not.
+
+    Raises:
+        ValueError: counts and names them.
+    """
+    origin = bundle.manifest.recalibration
+    if origin is None:
+        return
+    fitted_on = set(bundle.read(origin.file).decode().split())
+    own = [
+        name
+        for name, path in zip(images["image_id"], images["path"], strict=True)
+        if sha256_of(Path(path)) in fitted_on
+    ]
+    if own:
+        raise ValueError(
+            f"Received: {len(own)} of {len(images)} images that {bundle.manifest.name} {bundle.manifest.version} was "
+            f"recalibrated to: {_some(own)}. Expected: images that had no part in it, for on these every figure is too "
+            "good. What it gives there, cross-fitted, stands in its MODEL_CARD.md."
         )
 
 

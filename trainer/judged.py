@@ -73,6 +73,7 @@ def bundle_as_judged(folder: Path) -> Judged:
         },
         "split_sha256": manifest.split_manifest_sha256,
         "calibration": manifest.calibration.model_dump(),
+        "recalibrated": manifest.recalibration is not None,
         "openings": [],
     }
     return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.canvas import decode_file
+from trainer.ham10000 import DatasetError
 from trainer.skin_tone import border_angle
 from worker.images.decode import RGBImage
 from worker.images.opencv import cv2
@@ -17,6 +18,8 @@ from worker.images.preprocess import Preprocessing, resize_shorter_side
 
 #: Shorter side of a picture in the local report, in pixels, and its JPEG quality.
 _PICTURE_SIDE, _PICTURE_QUALITY = 180, 85
+#: Files named in an error; the rest are counted.
+_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +43,22 @@ def look_at(paths: Sequence[Path], preprocessing: Preprocessing) -> Look:
         preprocessing: of the run.
 
     Raises:
-        DatasetError: a file cannot be decoded; names it.
+        DatasetError: files cannot be decoded; counts them and names the first.
     """
 
-    def look(path: Path) -> tuple[RGBImage, float]:
-        image = decode_file(path)
+    def look(path: Path) -> tuple[RGBImage, float] | DatasetError:
+        try:
+            image = decode_file(path)
+        except DatasetError as error:
+            return error
         return preprocessing(image), border_angle(image)
 
     with ThreadPoolExecutor() as pool:
-        looks = list(pool.map(look, paths))
+        found = list(pool.map(look, paths))
+    if faults := [str(one) for one in found if isinstance(one, DatasetError)]:
+        rest = f" … and {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
+        raise DatasetError(f"{len(faults)} of {len(found)} images cannot be used. {' '.join(faults[:_NAMED])}{rest}")
+    looks = [one for one in found if not isinstance(one, DatasetError)]
     return Look(inputs=np.stack([part for part, _ in looks]), ita=np.array([angle for _, angle in looks]))
 
 

@@ -96,11 +96,6 @@ def _name(target: float) -> str:
     return f"sensitivity:{target:.2f}"
 
 
-def sensitivity_names() -> list[str]:
-    """The policies that promise a sensitivity, from high to low."""
-    return [_name(target) for target in SENSITIVITIES]
-
-
 def choose_on_validation(run: Path) -> tuple[Calibration, dict[str, PolicyThreshold]]:
     """Fit calibration and thresholds on a run's validation predictions.
 

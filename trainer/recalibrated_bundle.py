@@ -13,13 +13,15 @@ from trainer.card_recalibrated import recalibrated_card
 from trainer.discrimination import auroc
 from trainer.external_labels import read_external, refuse_own
 from trainer.judged import bundle_as_judged
-from trainer.policies import BOOTSTRAP_SEED, Policies, freeze, sensitivity_names
+from trainer.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, freeze
 from trainer.recalibration import cross_fit
 from trainer.report.document import interval
 from trainer.strata import as_json
-from worker.bundle import Bundle, Calibration, Recalibration, load_bundle
+from trainer.threshold import lesions_needed
+from worker.bundle import Bundle, Calibration, Recalibration, load_bundle, sha256_of
 
 _CARD = "MODEL_CARD.md"
+_DIGESTS = "recalibrated-on.txt"
 #: Area under the ROC curve of a model that knows nothing.
 _CHANCE = 0.5
 
@@ -43,7 +45,7 @@ def recalibrate_bundle(
 
     Raises:
         ExportError: the target is the source, or holds something else or a bundle that is not to be replaced; or the
-            images hold too few melanoma lesions to prove any sensitivity, or are ranked no better than by chance.
+            images show too few lesions to prove any sensitivity, or are ranked no better than by chance.
         BundleError: the source was changed.
         FileNotFoundError: see `read_external`.
         ValueError: see `read_external` and `refuse_own`.
@@ -54,13 +56,18 @@ def recalibrate_bundle(
             f"Received: {target} as source and as target. Expected: another folder, for jobs that were submitted under "
             "the source are finished under it."
         )
-    refuse_occupied(target, replace=replace)
+    refuse_occupied(target, replace=replace, name=name, version=version)
     rows = read_external(images, labels)
     refuse_own(rows, source)
+    _refuse_too_few(rows)
     scored = bundle_as_judged(source).score(rows)
     calibration, policies, figures = _fit(scored)
     origin = Recalibration(
-        name=bundle.manifest.name, version=bundle.manifest.version, bundle_sha256=bundle.sha256, **counts(scored)
+        name=bundle.manifest.name,
+        version=bundle.manifest.version,
+        bundle_sha256=bundle.sha256,
+        file=_DIGESTS,
+        **counts(scored),
     )
     manifest = bundle.manifest.model_copy(
         update={
@@ -78,9 +85,21 @@ def recalibrate_bundle(
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(bundle.read(file))
         before = (folder / _CARD).read_text() if (folder / _CARD).exists() else ""
+        (folder / _DIGESTS).write_text("".join(f"{sha256_of(Path(path))}\n" for path in sorted(scored["path"])))
         (folder / _CARD).write_text(recalibrated_card(manifest, origin, policies, before))
         seal(folder, manifest)
     return load_bundle(target), policies
+
+
+def _refuse_too_few(rows: pd.DataFrame) -> None:
+    """Fewer melanoma lesions prove no sensitivity; of nevi at least as many, for specificity is read off them."""
+    needed, lesions = lesions_needed(min(SENSITIVITIES)), counts(rows)["lesions"]
+    if min(lesions.values()) < needed:
+        raise ExportError(
+            f"Received: {lesions['melanoma']} melanoma and {lesions['nevus']} nevus lesions. Expected: at least "
+            f"{needed} of each, for with fewer melanomas no sensitivity of {min(SENSITIVITIES):g} is proven. "
+            "Nothing was written."
+        )
 
 
 def _fit(scored: pd.DataFrame) -> tuple[Calibration, Policies, dict[str, Any]]:
@@ -96,9 +115,8 @@ def _fit(scored: pd.DataFrame) -> tuple[Calibration, Policies, dict[str, Any]]:
         )
     calibration, policies = freeze(labels, raw, lesions)
     crossed = cross_fit(scored)
-    if policies.refused.keys() >= set(sensitivity_names()) or "policies" not in crossed:
-        *_, why = {**crossed["refused"], **policies.refused}.values()
-        raise ExportError(f"No policy `sensitivity:X` can be chosen on these images. {why} Nothing was written.")
+    if "policies" not in crossed:
+        raise ExportError(f"{' '.join(crossed['refused'].values())} Nothing was written.")
     figures = {
         "split": f"the images that it was recalibrated to, cross-fitted in {crossed['folds']} parts by lesion",
         **counts(scored),

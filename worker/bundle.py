@@ -151,6 +151,7 @@ class Recalibration(_Part):
         bundle_sha256: of its ``bundle.json``.
         images: that were fitted on, by class.
         lesions: that they show, by class.
+        file: holds the SHA-256 of each of these images' files, a line each.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Recalibration(_Part):
     bundle_sha256: str
     images: dict[str, int]
     lesions: dict[str, int]
+    file: str
 
 
 class BundleManifest(_Part):

@@ -177,11 +177,13 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
     _train(dataset, "evaluate", str(bundle.folder), "--external", str(folder), "--labels", str(labels))
     assert sorted(bundle.folder.rglob("*")) == held
-    ours, theirs = (pd.read_csv(where / "external-clinic" / "scored.csv") for where in (tmp_path, run))
+    told = tmp_path / "external-clinic-made-up-7"
+    ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic"))
     assert ours["probability"].to_numpy() == pytest.approx(theirs["probability"].to_numpy(), abs=REPLAY_TOLERANCE)
-    report = json.loads((tmp_path / "external-clinic" / "report.json").read_text())
+    report = json.loads((told / "report.json").read_text())
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
-    page = (tmp_path / "external-clinic" / "report.html").read_text()
+    assert told.stat().st_mode & 0o077 == 0, "it holds pictures of patients"
+    page = (told / "report.html").read_text()
     assert f"Bundle made-up 7 on images of {folder.name}" in page
     assert f"SHA-256 {bundle.sha256[:12]}." in page
 
@@ -206,6 +208,8 @@ def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
     inputs = np.stack([made.preprocessing(decode((folder / name).read_bytes())) for name in rows["image"]])
     probabilities = made.manifest.calibration.apply(engine.infer(inputs).probability)
     melanoma = (rows["label"] == "melanoma").to_numpy()
+    refused = CliRunner().invoke(main, ["evaluate", str(target), "--external", str(folder), "--labels", str(labels)])
+    assert "40 of 40 images that place 1 was recalibrated to" in refused.stderr
     for policy in made.manifest.thresholds.values():
         assert (probabilities >= policy.threshold)[melanoma].mean() == policy.sensitivity
         assert (probabilities < policy.threshold)[~melanoma].mean() == policy.specificity

@@ -7,11 +7,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from tests.unit.test_bundle import make_bundle
 from trainer.cli import main
 from trainer.external import external_folder
 from trainer.external_labels import read_external, refuse_own
+from trainer.ham10000 import DatasetError
+from trainer.look import look_at
 from trainer.recalibration import cross_fit
 from trainer.splits import write_manifest
+from worker.bundle import load_bundle
+from worker.images.preprocess import Preprocessing
 
 
 @pytest.fixture
@@ -86,6 +91,44 @@ def test_a_bundle_knows_the_names_of_ham10000(folder: Path, tmp_path: Path) -> N
     images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\n"))
     with pytest.raises(ValueError, match=r"1 of 2 images .*: ISIC_0024306\.jpg \(HAM10000\)\. Expected: "):
         refuse_own(images, tmp_path)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_and_capitals_are_read(folder: Path, separator: str) -> None:
+    """A spreadsheet program writes what its country writes."""
+    text = "\ufeffImage,Label,Lesion_ID\na.jpg,1,7\nb.jpg,0,8\n".replace(",", separator)
+    rows = read_external(folder, labels(folder, text))
+    assert rows["lesion_id"].tolist() == ["7", "8"]
+
+
+def test_labels_in_another_encoding_say_how_to_save_them(folder: Path) -> None:
+    path = folder.parent / "labels.csv"
+    path.write_bytes("image,label\nmüller.jpg,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match='saves one as "CSV UTF-8"'):
+        read_external(folder, path)
+
+
+def test_every_image_that_cannot_be_read_is_named_at_once(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"^2 of 2 images cannot be used\. a\.jpg .* b\.jpg "):
+        look_at([folder / "a.jpg", folder / "b.jpg"], Preprocessing(size=32))
+
+
+def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "other", metrics={"auc": 0.8})
+    names = []
+    for bundle in (one, other, one):
+        target = external_folder(bundle, tmp_path / "clinic")
+        target.mkdir(exist_ok=True)
+        (target / "folder.txt").write_text(f"{tmp_path / 'clinic'}\n{load_bundle(bundle).sha256}")
+        names.append(target.relative_to(tmp_path).name)
+    assert names == ["external-clinic-made-up-1", "external-clinic-made-up-1-2", "external-clinic-made-up-1"]
+
+
+def test_a_bundle_without_images_to_judge_it_on_says_what_it_needs(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["evaluate", str(make_bundle(tmp_path)), "--dataset", "x"])
+    assert result.exit_code == 2
+    assert "give --external FOLDER and --labels CSV" in result.stderr
 
 
 def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:

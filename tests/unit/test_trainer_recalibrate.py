@@ -13,6 +13,7 @@ import trainer.recalibrated_bundle
 from tests.unit.test_bundle import FILES, make_bundle
 from trainer.bundle_folder import ExportError
 from trainer.cli import main
+from trainer.external_labels import read_external, refuse_recalibrated_on
 from trainer.judged import Judged
 from trainer.policies import Policies, freeze
 from trainer.recalibrated_bundle import recalibrate_bundle
@@ -55,10 +56,10 @@ class Place:
         self.images.mkdir()
         labels = ["melanoma"] * melanomas + ["nevus"] * nevi
         for number in range(len(labels)):
-            (self.images / f"{number}.png").write_bytes(b"not looked at")
+            (self.images / f"{number}.png").write_bytes(f"picture {number}".encode())
         rows = [f"{number}.png,{label},L{number}" for number, label in enumerate(labels)]
         self.labels.write_text("\n".join(["image,label,lesion_id", *rows]))
-        self.target = folder / "clinic"
+        self.target, self.version = folder / "clinic", "1"
         self.scores = scores
         self.scored = pd.DataFrame({"label": [int(label == "melanoma") for label in labels]})
 
@@ -71,7 +72,7 @@ class Place:
 
     def recalibrate(self, **options: bool) -> tuple[Bundle, Policies]:
         return recalibrate_bundle(
-            self.source, self.target, self.images, self.labels, name="clinic", version="1", **options
+            self.source, self.target, self.images, self.labels, name="clinic", version=self.version, **options
         )
 
 
@@ -154,7 +155,8 @@ def test_images_without_a_lesion_are_told(make_place: Callable[..., Place]) -> N
 @pytest.mark.parametrize(
     ("scores", "melanomas", "said"),
     [
-        (informed, 18, r"18 melanoma lesions to prove a sensitivity of 0\.85 on\. Expected: at least 19"),
+        (informed, 18, r"18 melanoma and 90 nevus lesions\. Expected: at least 19 of each"),
+        (by_chance, 18, r"18 melanoma and 90 nevus lesions\. Expected: at least 19 of each"),
         (by_chance, 70, "perhaps no better than chance"),
         (lambda rows: 1 - informed(rows), 70, "perhaps no better than chance"),
         (lambda rows: informed(rows) * 0 + 0.5, 70, "the same output for every image"),
@@ -169,13 +171,42 @@ def test_what_no_threshold_can_be_chosen_on_is_refused(
     assert not place.target.exists()
 
 
+def test_too_few_nevi_are_refused_however_well_they_are_told_apart(make_place: Callable[..., Place]) -> None:
+    """Two nevi below all melanomas make a perfect curve, which has no interval."""
+    place = make_place(nevi=2)
+    with pytest.raises(ExportError, match="70 melanoma and 2 nevus lesions"):
+        place.recalibrate()
+
+
+def test_a_bundle_is_not_judged_on_what_it_was_recalibrated_to(
+    make_place: Callable[..., Place], tmp_path: Path
+) -> None:
+    """The same images under other names would make every figure too good."""
+    place = make_place()
+    made, _ = place.recalibrate()
+    rows = read_external(place.images, place.labels)
+    with pytest.raises(ValueError, match=r"160 of 160 images that clinic 1 was recalibrated to: 0\.png, "):
+        refuse_recalibrated_on(rows, made)
+    refuse_recalibrated_on(rows, load_bundle(place.source))
+    (tmp_path / "renamed.png").write_bytes((place.images / "3.png").read_bytes())
+    (tmp_path / "new.png").write_bytes(b"another picture")
+    rows = pd.DataFrame({"image_id": ["renamed.png", "new.png"]})
+    rows["path"] = [str(tmp_path / name) for name in rows["image_id"]]
+    with pytest.raises(ValueError, match=r"1 of 2 images .*: renamed\.png"):
+        refuse_recalibrated_on(rows, made)
+    refuse_recalibrated_on(rows[1:], made)
+
+
 def test_a_bundle_is_replaced_only_when_asked_and_never_its_own_source(make_place: Callable[..., Place]) -> None:
     place = make_place()
     first, _ = place.recalibrate()
     with pytest.raises(ExportError, match="--replace"):
         place.recalibrate()
     assert load_bundle(place.target).sha256 == first.sha256
-    place.recalibrate(replace=True)
+    with pytest.raises(ExportError, match="--version 1 for a bundle that replaces clinic 1"):
+        place.recalibrate(replace=True)
+    place.version = "2"
+    assert place.recalibrate(replace=True)[0].manifest.version == "2"
     place.target = place.source
     with pytest.raises(ExportError, match="as source and as target"):
         place.recalibrate(replace=True)

@@ -23,6 +23,8 @@ _LEVELS = (("images", "image"), ("lesions", "lesion"))
 
 def policies(report: dict[str, Any]) -> Section:
     """The thresholds, frozen on validation, and those that validation does not support."""
+    # A recalibrated bundle has them from images of one place.
+    side = "recalibration" if report["run"].get("recalibrated") else "validation"
     rows = [
         (
             name,
@@ -36,21 +38,21 @@ def policies(report: dict[str, Any]) -> Section:
     ]
     blocks: list[Block] = [
         Paragraph(
-            text="Thresholds and calibration were fitted on validation images and not changed since. youden is the "
+            text=f"Thresholds and calibration were fitted on {side} images and not changed since. youden is the "
             "threshold with the greatest sensitivity + specificity - 1. sensitivity:X is the highest threshold whose "
-            "one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on validation melanoma lesions is "
+            f"one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on {side} melanoma lesions is "
             "at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
             f"may hold any one of them alone. {BOUND_CAVEAT}"
         ),
         Table(
-            caption="Frozen thresholds, with what they gave on the validation images they were chosen on",
+            caption=f"Frozen thresholds, with what they gave on the {side} images they were chosen on",
             head=(
                 "Policy",
                 "High risk from",
                 "Borderline from",
-                "Sensitivity (validation)",
-                "Specificity (validation)",
-                "Melanoma lesions caught (validation)",
+                f"Sensitivity ({side})",
+                f"Specificity ({side})",
+                f"Melanoma lesions caught ({side})",
                 "Lower bound",
             ),
             rows=rows,
