@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, func, select, update
+from sqlalchemy import Connection, case, exists, func, select, update
 
 from db.audit import append_entry
 from db.clock import db_now
@@ -50,6 +50,8 @@ class JobCounts:
     by_status: dict[ImageStatus, int]
     by_flag: dict[TriageFlag, int] = field(default_factory=dict)
     by_failure: dict[FailureCode, int] = field(default_factory=dict)
+    #: Scored by taking over what the same bytes had been given before; not counted by `count_statuses`.
+    reused: int = 0
     #: When the last image ended.
     last_end: datetime | None = None
     #: Seconds before that in which the job was paused, or finished until a retry.
@@ -159,17 +161,19 @@ def count_images(connection: Connection, job_id: int) -> JobCounts:
         .group_by(Image.failure_code)
     )
     flags = (
-        select(Prediction.flag, func.count())
+        select(Prediction.flag, func.count(), func.sum(case((Prediction.reused, 1), else_=0)))
         .join(Image, Image.id == Prediction.image_id)
         .where(Image.job_id == job_id)
         .group_by(Prediction.flag)
     )
     statuses = count_statuses(connection, job_id)
+    by_flag = connection.execute(flags).all()
     return JobCounts(
         last_end=statuses.last_end,
         rested=statuses.rested,
         by_status=statuses.by_status,
-        by_flag=dict(connection.execute(flags).all()),
+        by_flag={flag: count for flag, count, _ in by_flag},
+        reused=sum(int(reused) for *_, reused in by_flag),
         by_failure={code: count for code, count in connection.execute(failures) if code is not None},
     )
 

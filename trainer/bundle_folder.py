@@ -38,7 +38,7 @@ def refuse_occupied(target: Path, *, replace: bool, name: str, version: str) -> 
         )
     if holds_bundle and _name_and_version(target) == (name, version):
         raise ExportError(
-            f"Received: --version {version} for a bundle that replaces {name} {version}. Expected: another version, for "
+            f"Received: --version {version} for a bundle that replaces {name} {version}. Expected: another version: "
             "exports and messages tell bundles apart by it, and jobs that are open under the old one wait for that."
         )
 

@@ -22,6 +22,7 @@ from worker.settings import Settings, load_settings, shipped_bundle
 from worker.terminal import make_console, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from sqlalchemy import Engine
 
     from db.jobs import JobView
@@ -128,7 +129,7 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
       dermq submit cases.csv --root /archive --urgent --watch
 
     The job's number goes to standard output, everything else to standard error. The exit status is 1 when a folder
-    could not be read, and with --watch for a job that rests unfinished.
+    could not be read or every file of a manifest is missing, and with --watch for a job that rests unfinished.
     """
     from db.status import JobStatus
     from worker.app import make_app
@@ -193,15 +194,32 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
             signal.signal(number, handler)
     for note in intake.notes():
         console.print(note, highlight=False, markup=False)
+    _warn_of_other_bundle(settings, console)
     unfinished = False
     if then_watch:
         rested = _watch_or_leave(database, intake.job_id)
         # Standard output has the job's number alone, for scripts.
         print_summary(database, rested, console)
         unfinished = rested.status is not JobStatus.FINISHED
-    # What lies in folders that nobody could read is in no job: a script must not take that for success.
-    if unfinished or intake.folder.unreadable:
+    # What lies in folders that nobody could read is in no job, and where every file is missing it is the wrong folder:
+    # a script must not take that for success.
+    if unfinished or intake.folder.unreadable or 0 < intake.images == intake.not_found:
         sys.exit(1)
+
+
+def _warn_of_other_bundle(settings: Settings, console: "Console") -> None:
+    """A `dermq up` that runs here scores under its own bundle alone: a job under another one would wait for ever."""
+    from worker.bundle_name import bundle_here, bundle_running
+
+    here, running = bundle_here(settings), bundle_running(settings)
+    if here and running and here != running:
+        console.print(
+            f"WARNING: this was submitted under {here}, as DERMQ_BUNDLE says here, and `dermq up` runs with {running}. "
+            "It waits until that is started anew with this DERMQ_BUNDLE. Or cancel it, unset DERMQ_BUNDLE here, and "
+            "submit again.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _watch_or_leave(database: "Engine", job: int) -> "JobView":

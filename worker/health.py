@@ -27,6 +27,7 @@ from db.session import (
 from worker.addresses import shown_database, without_password
 from worker.app import make_app
 from worker.bundle import Bundle, load_bundle
+from worker.bundle_name import bundle_here
 from worker.complaint import Complaint
 from worker.engine import Engine, load_engine
 from worker.errors import BrokerError, DermqError, EngineError
@@ -70,7 +71,7 @@ def check_all(settings: Settings) -> Iterator[Finding]:
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: _check_writes(settings)),
         ("broker", lambda: _check_broker(app)),
-        ("workers", lambda: _check_workers(app, settings if "database" not in away else None)),
+        ("workers", lambda: _check_workers(app, settings, ask_database="database" not in away)),
         ("sweeper", lambda: _check_sweeper(app)),
     )
     for part, check in parts:
@@ -217,19 +218,26 @@ def _describe_broker(app: Celery) -> str:
     return f"{shown}, waiting messages: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
 
 
-def _check_workers(app: Celery, settings: Settings | None) -> str:
-    """Who answers, and whether a job waits for a bundle that none has; without settings the database is not asked."""
+def _check_workers(app: Celery, settings: Settings, *, ask_database: bool) -> str:
+    """Who answers, whether they have the bundle that is submitted under here, and whether a job waits for another."""
     bundles = bundles_of_workers(app)
     if not bundles:
         raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
     said = f"{len(bundles)} answering: {', '.join(bundles)}"
     known = {bundle for bundle in bundles.values() if bundle is not None}
-    if len(known) < len(bundles) or settings is None:
+    if None in bundles.values():
         # One cannot tell: that no worker has a bundle would be a guess.
         return said
-    stuck = [work for work in _open_work(settings) if work.sha256 not in {bundle.sha256 for bundle in known}]
-    if stuck:
-        raise _UnwellError(f"{said}, with the bundle {', '.join(sorted(map(str, known)))}. " + _stuck(stuck))
+    have = f"{said}, with the bundle {', '.join(sorted(map(str, known)))}"
+    works = _open_work(settings) if ask_database else []
+    if stuck := [work for work in works if work.sha256 not in {bundle.sha256 for bundle in known}]:
+        raise _UnwellError(f"{have}. {_stuck(stuck)}")
+    here = bundle_here(settings)
+    if here is not None and here not in known:
+        raise _UnwellError(
+            f"{have}, and here it is {here}: a job that is submitted here would wait for ever. Start a worker with "
+            "that bundle, or set DERMQ_BUNDLE here as it is there."
+        )
     return said
 
 

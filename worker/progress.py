@@ -58,9 +58,10 @@ def why_it_stands(database: Engine, job: JobView) -> str | None:
     if job.status in AT_REST or read(database, lambda connection: has_live_lease(connection, job.id)):
         return None
     # Here, because it loads what decodes images, and most jobs go on.
-    from worker.bundle_name import bundle_here
+    from worker.bundle_name import bundle_here, bundle_running
 
-    here = bundle_here(load_settings())
+    settings = load_settings()
+    here = bundle_running(settings) or bundle_here(settings)
     if here is not None and here.sha256 != job.bundle_sha256:
         return (
             f"No worker has it in hand. It waits for the bundle {job.bundle_name} {job.bundle_version} "

@@ -122,8 +122,12 @@ class Settings(BaseSettings):
 
     def resolved_bundle(self) -> Path:
         """The bundle's folder, that of a running `dermq up` included: its workers refuse jobs under any other."""
+        return self.bundle or self.running_bundle() or shipped_bundle()
+
+    def running_bundle(self) -> Path | None:
+        """The folder of the bundle that a `dermq up` which runs here scores with; None where none runs."""
         noted = self._noted("bundle")
-        return self.bundle or (Path(noted) if noted else shipped_bundle())
+        return Path(noted) if noted else None
 
     def _noted(self, name: str) -> str | None:
         """What a running `dermq up` left word of."""

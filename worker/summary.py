@@ -54,6 +54,14 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     table.add_section()
     table.add_row("submitted", f"{counts.submitted:,}", "")
     console.print(table)
+    if counts.reused:
+        console.print(
+            f"{counts.reused:,} of the scores were taken over from the same bytes, scored before under this bundle; "
+            "`dermq submit --force` scores anew.",
+            style="dim",
+            markup=False,
+            highlight=False,
+        )
     worst = read(database, lambda connection: worst_first(connection, job.id, cases))
     if worst:
         console.print("\n[bold]Worst cases first[/bold]")

@@ -1,11 +1,14 @@
 """Jobs under another bundle than the workers' wait, and check, status, watch and the log say so."""
 
+import io
+import json
 import logging
 import sys
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from rich.console import Console
 from sqlalchemy import Engine
 
 from db.claims import claim_chunk
@@ -13,13 +16,15 @@ from db.control import cancel_job, pause_job
 from db.jobs import BundleWork, open_work
 from db.session import read, transact
 from tests.integration.databases import add_job
+from tests.unit.test_bundle import make_bundle
 from worker.bundle_name import BundleName, bundle_here
+from worker.cli import _warn_of_other_bundle
 from worker.complaint import COMPLAIN_EVERY
 from worker.errors import BundleError
 from worker.health import check_all
 from worker.log import configure_logging
 from worker.progress import find_job, why_it_stands
-from worker.settings import Settings, load_settings
+from worker.settings import RUN_FILE, Settings, load_settings
 from worker.workers import bundles_of_workers
 
 JOBS = BundleName(sha256="b" * 64, name="made-up", version="1")
@@ -58,6 +63,7 @@ def test_check_names_the_jobs_that_wait_for_another_bundle(
 ) -> None:
     made = add_job(sqlite_database, 2)
     monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
+    monkeypatch.setattr("worker.health.bundle_here", lambda settings: JOBS)
     for part in ("bundle", "broker"):
         monkeypatch.setattr(f"worker.health._check_{part}", lambda _: "not asked here")
     settings = Settings(home=tmp_path, database_url=str(sqlite_database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
@@ -65,6 +71,51 @@ def test_check_names_the_jobs_that_wait_for_another_bundle(
     assert (finding.well, words in finding.text) == (well, True), finding.text
     if not well and workers:
         assert f"job {made.job_id}. Start a worker with that bundle (DERMQ_BUNDLE)" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("workers", "well"), [({"dermq@a": OTHER}, False), ({"dermq@a": OTHER, "dermq@b": JOBS}, True)]
+)
+def test_check_says_when_no_worker_has_what_is_submitted_under_here(
+    sqlite_database: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: dict[str, BundleName | None],
+    well: bool,
+) -> None:
+    """Before a job is submitted that would wait for ever."""
+    monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
+    monkeypatch.setattr("worker.health.bundle_here", lambda settings: JOBS)
+    for part in ("bundle", "broker"):
+        monkeypatch.setattr(f"worker.health._check_{part}", lambda _: "not asked here")
+    settings = Settings(home=tmp_path, database_url=str(sqlite_database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
+    told = "with the bundle other 2 (cccccccccccc), and here it is made-up 1 (bbbbbbbbbbbb)" in finding.text
+    assert (finding.well, told) == (well, not well), finding.text
+
+
+def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
+    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In it the job's bundle is the one that is named, and no worker of `dermq up` has it."""
+    running = make_bundle(tmp_path / "running", name="running", version="7")
+    (tmp_path / RUN_FILE).write_text(json.dumps({"bundle": str(running)}))
+    monkeypatch.setenv("DERMQ_HOME", str(tmp_path))
+    monkeypatch.setenv("DERMQ_BUNDLE", str(make_bundle(tmp_path / "mine", name="mine", version="8")))
+    load_settings.cache_clear()
+    made = add_job(sqlite_database, 1)
+    why = why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id))
+    assert why is not None
+    assert "the one here is running 7 (" in why
+    console = Console(file=io.StringIO(), width=1000)
+    _warn_of_other_bundle(load_settings(), console)
+    assert "under mine 8 (" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "runs with running 7 (" in console.file.getvalue()  # type: ignore[attr-defined]
+    monkeypatch.delenv("DERMQ_BUNDLE")
+    load_settings.cache_clear()
+    silent = Console(file=io.StringIO())
+    _warn_of_other_bundle(load_settings(), silent)
+    assert silent.file.getvalue() == ""  # type: ignore[attr-defined]
 
 
 def test_a_job_says_which_bundle_it_waits_for_until_a_worker_has_it(

@@ -3,8 +3,10 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from sqlalchemy import Connection, Engine, func, select
 
 from db.jobs import JobCounts, count_images, count_statuses
@@ -25,6 +27,8 @@ from db.session import read, transact
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
 from tests.integration.databases import MadeJob, add_job, row
 from worker.output.csv_export import write_csv
+from worker.progress import find_job
+from worker.summary import print_summary
 
 
 def scored(image_id: int, probability: float = 0.1, flag: TriageFlag = TriageFlag.LOW_RISK) -> Scored:
@@ -98,6 +102,17 @@ def test_counts_add_up(database: Engine) -> None:
     assert sum(found.by_flag.values()) == found.by_status[ImageStatus.SCORED]
     assert sum(found.by_failure.values()) == found.by_status[ImageStatus.FAILED]
     assert read(database, lambda c: count_statuses(c, made.job_id)).by_status == found.by_status
+
+
+def test_the_summary_says_how_many_scores_were_taken_over(database: Engine) -> None:
+    """Or 200 images a second look like the speed of the network."""
+    made = add_job(database, 3)
+    new, *old = (scored(image) for image in made.image_ids)
+    write(database, made, [new, *(replace(one, reused_from="fake 0") for one in old)])
+    assert counts(database, made).reused == 2
+    console = Console(file=io.StringIO(), width=120)
+    print_summary(database, find_job(database, made.job_id), console)
+    assert "\n2 of the scores were taken over from the same bytes" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_written_twice_it_is_one_prediction_the_later_one(database: Engine) -> None:
