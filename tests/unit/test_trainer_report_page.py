@@ -127,3 +127,9 @@ def test_a_report_of_images_from_elsewhere(
     assert "2 ages in the labels that no person has" in text
     assert "was not opened" in text
     assert "Leakage check" not in text
+    assert "fitted on validation images" in text
+    assert "chose which epoch" in text
+    of_a_place = write_page({**external, "run": {**external["run"], "recalibrated": True}}, tmp_path)
+    assert "fitted on recalibration images" in of_a_place
+    assert "(validation)" not in of_a_place
+    assert "chose which epoch" not in of_a_place, "its images chose no model"

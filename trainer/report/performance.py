@@ -23,8 +23,8 @@ _LEVELS = (("images", "image"), ("lesions", "lesion"))
 
 def policies(report: dict[str, Any]) -> Section:
     """The thresholds, frozen on validation, and those that validation does not support."""
-    # A recalibrated bundle has them from images of one place.
-    side = "recalibration" if report["run"].get("recalibrated") else "validation"
+    # A recalibrated bundle has them from images of one place, which chose no epoch and no run.
+    side, caveat = ("recalibration", "") if report["run"].get("recalibrated") else ("validation", f" {BOUND_CAVEAT}")
     rows = [
         (
             name,
@@ -42,7 +42,7 @@ def policies(report: dict[str, Any]) -> Section:
             "threshold with the greatest sensitivity + specificity - 1. sensitivity:X is the highest threshold whose "
             f"one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on {side} melanoma lesions is "
             "at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
-            f"may hold any one of them alone. {BOUND_CAVEAT}"
+            f"may hold any one of them alone.{caveat}"
         ),
         Table(
             caption=f"Frozen thresholds, with what they gave on the {side} images they were chosen on",
