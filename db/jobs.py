@@ -54,7 +54,7 @@ class JobCounts:
     reused: int = 0
     #: When the last image ended.
     last_end: datetime | None = None
-    #: Seconds before that in which the job was paused, or finished until a retry.
+    #: Seconds between the first claim and that in which the job was paused, or finished until a retry.
     rested: float = 0.0
 
     @property
@@ -194,6 +194,9 @@ def count_statuses(connection: Connection, job_id: int) -> JobCounts:
 
 
 def _seconds_rested(connection: Connection, job_id: int, until: datetime) -> float:
+    started = connection.execute(select(Job.started_at).where(Job.id == job_id)).scalar_one_or_none()
+    if started is None:
+        return 0.0
     entries = connection.execute(
         select(AuditEntry.action, AuditEntry.at)
         .where(AuditEntry.job_id == job_id, AuditEntry.action.in_((*_RESTS, *_GOES_ON)), AuditEntry.at <= until)
@@ -204,7 +207,8 @@ def _seconds_rested(connection: Connection, job_id: int, until: datetime) -> flo
         if action in _RESTS:
             since = since or at
         elif since is not None:
-            seconds, since = seconds + (at - since).total_seconds(), None
+            # A job may be paused before anybody begins with it.
+            seconds, since = seconds + max((at - max(since, started)).total_seconds(), 0.0), None
     return seconds
 
 

@@ -1,9 +1,8 @@
 """The model card of a recalibrated bundle: what is its own, then the card of the bundle that the model is of."""
 
-import re
-
 from trainer.card_results import caught, table
 from trainer.policies import SENSITIVITIES, YOUDEN, Policies
+from trainer.recalibration import CROSS_FIT_CAVEAT
 from trainer.report.document import NONE, counted, interval, percent, percent_interval
 from worker.bundle import BundleManifest, Recalibration
 from worker.terminal import shown_threshold
@@ -43,22 +42,23 @@ def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies:
         *([f"**{warning}**"] if (warning := youden_warning(manifest)) else []),
         *refused,
         "Sensitivity and specificity are by image, with 95% intervals, and cross-fitted: each image is judged by "
-        "thresholds that were chosen on other lesions. The thresholds in the table are chosen on all of them. A lesion "
+        f"thresholds that were chosen on other lesions. {CROSS_FIT_CAVEAT} A lesion "
         "is caught when all its images are flagged; the bound is the one-sided 95% lower one. A dash: the lesions are "
         "enough to choose the threshold, and too few to do it without a part of them.",
         "- The figures hold for images like these; other places, cameras and patients are unknown again.\n"
         f"- The calibrated probability holds where {percent(share)} of melanomas and nevi are melanomas, as here.\n"
         "- Every image counted, also what the gates would have kept from being scored."
         + (
-            f"\n- {unnamed:,} images came without a lesion's name and count as a lesion each: where some show the same "
-            "lesion, bounds and intervals are too good."
+            f"\n- {counted(unnamed, 'image')} came without a lesion's name and counted as a lesion each: where some "
+            "show the same lesion, bounds and intervals are too good."
             if unnamed
             else ""
         ),
         "---",
         f"# The card of {origin.name} {origin.version}",
         "**Its thresholds, and every figure that depends on them, are not those of this bundle.**",
-        _one_level_down(before),
+        # Without its own title.
+        before.partition("\n\n")[2].strip(),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -75,7 +75,7 @@ def youden_warning(manifest: BundleManifest) -> str | None:
     safer = ", ".join(f"`{name}`" for name in manifest.thresholds if name != YOUDEN)
     return (
         f"`{YOUDEN}` misses {found['missed_melanoma_images']:,} of {manifest.metrics['images']['melanoma']:,} melanoma "
-        f"images here, for it takes a melanoma missed to be no worse than a nevus flagged. Submit with `--policy` "
+        f"images here: it weighs a point of sensitivity no more than a point of specificity. Submit with `--policy` "
         f"and one of {safer}."
     )
 
@@ -97,8 +97,3 @@ def _policies(manifest: BundleManifest) -> str:
         )
     head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "Sensitivity", "Specificity")
     return table(head, rows)
-
-
-def _one_level_down(card: str) -> str:
-    """A card as part of another one: its headings one level down, its title gone."""
-    return re.sub(r"^(#+ )", r"#\1", card.partition("\n\n")[2].strip(), flags=re.MULTILINE)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from worker.bundle import Precision
 
 # TensorFlow's start-up notes about processors and CUDA are not for the person who trains; nor, without a GPU, its error
-# that there is none.
+# that there is none. The price: what else goes wrong in there is then told by Python's exception alone.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/dev/nvidiactl").exists() else "3")
 
 _DATASET = click.option(
@@ -209,18 +209,19 @@ def evaluate(
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
-        from trainer.external import evaluate_external, external_folder
+        from trainer.external import evaluate_external
 
         if options["remarks"]:
             raise click.UsageError("--remark belongs to the report of the test split; --external writes another one.")
-        judged = evaluate_external(run, external, labels, pictures=not without_pictures)["assessment"]["images"]
+        report, target = evaluate_external(run, external, labels, pictures=not without_pictures)
+        judged = report["assessment"]["images"]
         _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
         holds = "scores of each image" if without_pictures else "pictures of missed melanomas"
-        click.echo(
-            f"All figures: {external_folder(run, external) / 'report.html'}; the folder holds {holds} and stays here"
-        )
+        click.echo(f"All figures: {target / 'report.html'}; the folder holds {holds} and stays here")
         return
-    if (run / "bundle.json").is_file():
+    from worker.bundle import MANIFEST_NAME
+
+    if (run / MANIFEST_NAME).is_file():
         raise click.UsageError(
             f"{run} is a bundle, which has no test split of its own: give --external FOLDER and --labels CSV."
         )

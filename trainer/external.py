@@ -13,34 +13,35 @@ from trainer.judged import bundle_as_judged, is_bundle, run_as_judged
 from trainer.missed import missed_melanomas
 from trainer.recalibration import cross_fit
 from trainer.report_file import REPORT_FORMAT
-from worker.bundle import load_bundle
+from worker.bundle import Bundle, load_bundle
 
 #: Holds the folder that a report is about; it stays on this machine.
 _SOURCE = "folder.txt"
 
 
-def external_folder(judged: Path, folder: Path) -> Path:
+def external_folder(run: Path, bundle: Bundle | None, folder: Path) -> Path:
     """Where the report on a folder of images goes: ``external-<its name>``, numbered when that is another folder's.
 
     Of a run into its folder. Of a bundle, which nobody should change, into the current folder, under the bundle's name
     and version too.
 
     Args:
-        judged: the run folder, or the bundle's.
+        run: the run folder, or the bundle's.
+        bundle: loaded, when it is one.
         folder: holds the images.
     """
-    where, name = judged, f"external-{folder.resolve().name}"
-    if is_bundle(judged):
-        manifest = load_bundle(judged).manifest
-        where, name = Path.cwd(), re.sub(r"[^\w.-]+", "-", f"{name}-{manifest.name}-{manifest.version}")
-    source = _source(judged, folder)
+    where, name = run, f"external-{folder.resolve().name}"
+    if bundle is not None:
+        label = f"{name}-{bundle.manifest.name}-{bundle.manifest.version}"
+        where, name = Path.cwd(), re.sub(r"[^\w.-]+", "-", label)
+    source = _source(bundle, folder)
     names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
     return next(where / name for name in names if _source_of(where / name) in (None, source))
 
 
-def _source(judged: Path, folder: Path) -> str:
+def _source(bundle: Bundle | None, folder: Path) -> str:
     """What a report is about: the folder, and of a bundle its SHA-256, for its report lies in no folder of its own."""
-    return f"{folder.resolve()}" + (f"\n{load_bundle(judged).sha256}" if is_bundle(judged) else "")
+    return f"{folder.resolve()}" + (f"\n{bundle.sha256}" if bundle is not None else "")
 
 
 def _source_of(target: Path) -> str | None:
@@ -50,7 +51,9 @@ def _source_of(target: Path) -> str | None:
     return (target / _SOURCE).read_text() if (target / _SOURCE).is_file() else ""
 
 
-def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: bool = True) -> dict[str, Any]:
+def evaluate_external(
+    judged: Path, folder: Path, labels: Path, *, pictures: bool = True
+) -> tuple[dict[str, Any], Path]:
     """Judge a run or a bundle on images from elsewhere, and write ``report.json`` and ``report.html``.
 
     The test split stays sealed. The report goes to `external_folder`, with ``scored.csv`` beside it.
@@ -62,7 +65,7 @@ def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: boo
         pictures: put the missed melanomas' pictures into ``report.html``.
 
     Returns:
-        The report, as in ``report.json``.
+        The report, as in ``report.json``, and the folder that it was written to.
 
     Raises:
         FileNotFoundError: see `read_external`, or the run is not finished.
@@ -72,17 +75,19 @@ def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: boo
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
     refuse_own(images, judged)
-    if is_bundle(judged):
-        refuse_recalibrated_on(images, load_bundle(judged))
+    bundle = load_bundle(judged) if is_bundle(judged) else None
+    if bundle is not None:
+        refuse_recalibrated_on(images, bundle)
     from trainer.report import write_report
 
     started = time.monotonic()
-    model = bundle_as_judged(judged) if is_bundle(judged) else run_as_judged(judged)
+    model = run_as_judged(judged) if bundle is None else bundle_as_judged(bundle)
     scored = model.score(images)
-    target = external_folder(judged, folder)
-    # Pictures of patients and names of files: for this account alone.
-    target.mkdir(exist_ok=True, mode=0o700)
-    (target / _SOURCE).write_text(_source(judged, folder))
+    target = external_folder(judged, bundle, folder)
+    target.mkdir(exist_ok=True)
+    # Pictures of patients and names of files: for this account alone, in a folder of an earlier version too.
+    target.chmod(0o700)
+    (target / _SOURCE).write_text(_source(bundle, folder))
     # Before any figure is computed: the scores took longest.
     scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
     thresholds = model.policies.thresholds
@@ -106,4 +111,4 @@ def evaluate_external(judged: Path, folder: Path, labels: Path, *, pictures: boo
     report["seconds"] = round(time.monotonic() - started)
     paths = dict(zip(scored["image_id"], scored["path"], strict=True)) if pictures else {}
     write_report(report, target, {str(name): Path(path) for name, path in paths.items()})
-    return report
+    return report, target

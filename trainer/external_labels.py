@@ -31,13 +31,13 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
 
     Returns:
         Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``label`` (1 or 0),
-        ``path``, the optional columns under HAM10000's names, and with ages ``age_set_aside``: whether one was given
-        that no person has, or that is no number.
+        ``path``, ``sha256`` (of the file), the optional columns under HAM10000's names, and with ages
+        ``age_set_aside``: whether one was given that no person has, or that is no number.
 
     Raises:
         FileNotFoundError: the folder, the CSV or an image is missing; the first images are named.
-        ValueError: a column is missing, a label is unknown, an image is listed twice, a lesion has two labels, or a
-            class does not occur.
+        ValueError: a column is missing or stands there twice, a label is unknown, an image is listed twice or is there
+            under two names, a lesion has two labels, or a class does not occur.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Received: {folder} as the folder of images, which is none. Expected: a folder.")
@@ -47,7 +47,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
         )
     try:
         with labels.open(encoding="utf-8-sig") as file:
-            header = file.readline()
+            header = next((line for line in file if line.strip()), "")
         rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=max(_SEPARATORS, key=header.count))
     except UnicodeDecodeError:
         raise ValueError(
@@ -59,7 +59,10 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"Received: {labels.name}, which is not read as a table ({error}). Expected: a CSV in UTF-8 with "
             "commas, semicolons or tabs, and with the names of its columns in the first line."
         ) from None
-    rows.columns = rows.columns.str.strip().str.lower()
+    names = rows.columns.str.strip().str.lower()
+    if twice := sorted(set(names[names.duplicated()])):
+        raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
+    rows.columns = names
     if missing := [name for name in REQUIRED if name not in rows.columns]:
         raise ValueError(
             f"Received: {labels.name} with the columns {', '.join(rows.columns)}. Missing: {', '.join(missing)}. "
@@ -80,6 +83,12 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"Received: {labels.name} with {len(absent)} of {len(rows)} images that are not in {folder}: "
             f"{_some(absent)}. Expected: file names relative to the folder, endings included."
         )
+    digests = pd.Series([sha256_of(folder / name) for name in rows["image"]], index=rows.index)
+    if copies := sorted(rows.loc[digests.duplicated(keep=False), "image"]):
+        raise ValueError(
+            f"Received: {labels.name} with images of the same bytes under several names: {_some(copies)}. Expected: "
+            "each once, for copies would count as lesions of their own."
+        )
     # A blank would make two lesions of one.
     named = rows["lesion_id"].fillna("").str.strip() if "lesion_id" in rows else pd.Series("", index=rows.index)
     images = pd.DataFrame(
@@ -89,6 +98,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             "lesion_given": named != "",
             "label": read.map(_LABELS).astype(int),
             "path": [str(folder / name) for name in rows["image"]],
+            "sha256": digests,
         }
     )
     if "age" in rows:
@@ -152,12 +162,7 @@ def refuse_recalibrated_on(images: pd.DataFrame, bundle: Bundle) -> None:
     if origin is None:
         return
     fitted_on = set(bundle.read(origin.file).decode().split())
-    own = [
-        name
-        for name, path in zip(images["image_id"], images["path"], strict=True)
-        if sha256_of(Path(path)) in fitted_on
-    ]
-    if own:
+    if own := images.loc[images["sha256"].isin(fitted_on), "image_id"].tolist():
         raise ValueError(
             f"Received: {len(own)} of {len(images)} images that {bundle.manifest.name} {bundle.manifest.version} was "
             f"recalibrated to: {_some(own)}. Expected: images that had no part in it, for on these every figure is too "

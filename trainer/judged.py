@@ -10,7 +10,7 @@ import pandas as pd
 from trainer.look import look_at
 from trainer.parts import in_parts
 from trainer.policies import Policies
-from worker.bundle import MANIFEST_NAME, load_bundle
+from worker.bundle import MANIFEST_NAME, Bundle
 from worker.engine import load_engine
 
 
@@ -48,13 +48,8 @@ def run_as_judged(run: Path) -> Judged:
     )
 
 
-def bundle_as_judged(folder: Path) -> Judged:
-    """A bundle, on OpenVINO.
-
-    Raises:
-        BundleError: it was changed or is not understood.
-    """
-    bundle = load_bundle(folder)
+def bundle_as_judged(bundle: Bundle) -> Judged:
+    """A bundle, on OpenVINO."""
     manifest = bundle.manifest
     engine = load_engine("openvino", bundle, threads=2)
 

@@ -18,7 +18,7 @@ from trainer.recalibration import cross_fit
 from trainer.report.document import interval
 from trainer.strata import as_json
 from trainer.threshold import lesions_needed
-from worker.bundle import Bundle, Calibration, Recalibration, load_bundle, sha256_of
+from worker.bundle import Bundle, Calibration, Recalibration, load_bundle
 
 _CARD = "MODEL_CARD.md"
 _DIGESTS = "recalibrated-on.txt"
@@ -60,7 +60,7 @@ def recalibrate_bundle(
     rows = read_external(images, labels)
     refuse_own(rows, source)
     _refuse_too_few(rows)
-    scored = bundle_as_judged(source).score(rows)
+    scored = bundle_as_judged(bundle).score(rows)
     calibration, policies, figures = _fit(scored)
     origin = Recalibration(
         name=bundle.manifest.name,
@@ -85,7 +85,8 @@ def recalibrate_bundle(
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(bundle.read(file))
         before = (folder / _CARD).read_text() if (folder / _CARD).exists() else ""
-        (folder / _DIGESTS).write_text("".join(f"{sha256_of(Path(path))}\n" for path in sorted(scored["path"])))
+        # In an order that tells nothing: by path, classes that have folders of their own would stand together.
+        (folder / _DIGESTS).write_text("".join(f"{digest}\n" for digest in sorted(scored["sha256"])))
         (folder / _CARD).write_text(recalibrated_card(manifest, origin, policies, before))
         seal(folder, manifest)
     return load_bundle(target), policies

@@ -1,7 +1,7 @@
 """What calibration and thresholds of its own would give a place.
 
 That is cross-fitted: every image is judged by a calibration and thresholds that were fitted on other
-lesions, so the figures are not flattered by the fit.
+lesions.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,12 @@ from trainer.calibration import fit_platt
 from trainer.policies import BOOTSTRAP_SEED, choose_thresholds
 from trainer.strata import share_of
 
+#: What cross-fitted figures are not, for report and card.
+CROSS_FIT_CAVEAT = (
+    "A part of the lesions proves less than all of them, so that the thresholds of sensitivity:X that are judged here "
+    "lie lower than those that are chosen on all: these have somewhat less sensitivity and more specificity than is "
+    "told. The intervals leave out that thresholds chosen on other lesions would differ."
+)
 #: Parts of a cross-fit; fewer when a class has fewer lesions.
 FOLDS = 5
 

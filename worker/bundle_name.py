@@ -26,7 +26,7 @@ def bundle_here(settings: Settings) -> BundleName | None:
 
 def bundle_running(settings: Settings) -> BundleName | None:
     """The bundle of a `dermq up` that runs here, whose workers score under no other one; None where none runs."""
-    running = settings.running_bundle()
+    running = settings.running_bundle() if settings.is_up() else None
     return _name(running) if running else None
 
 

@@ -125,9 +125,19 @@ class Settings(BaseSettings):
         return self.bundle or self.running_bundle() or shipped_bundle()
 
     def running_bundle(self) -> Path | None:
-        """The folder of the bundle that a `dermq up` which runs here scores with; None where none runs."""
+        """The folder of the bundle that a `dermq up` of this home left word of, and that its workers score with."""
         noted = self._noted("bundle")
         return Path(noted) if noted else None
+
+    def is_up(self) -> bool:
+        """Whether the `dermq up` that left word runs: one that was killed leaves it too."""
+        try:
+            os.kill(int(self._noted("pid") or 0) or -1, 0)
+        except PermissionError:
+            return True
+        except (ProcessLookupError, ValueError, OverflowError):
+            return False
+        return True
 
     def _noted(self, name: str) -> str | None:
         """What a running `dermq up` left word of."""

@@ -21,6 +21,7 @@ from db.session import open_database, read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
 from db.submission import NewImage, end_submission
 from tests.integration.databases import MadeJob, add_job, row
+from worker.progress import job_rate
 
 ACTOR = "night-shift@ward"
 
@@ -113,7 +114,7 @@ def test_pauses_and_the_time_until_a_retry_are_not_time_that_the_job_took(databa
     seconds = {AuditAction.RESUMED: 100, AuditAction.FINISHED: 150, AuditAction.RETRIED: 1150}
 
     def spread_out(connection) -> None:
-        """Paused from 0 to 100, finished from 150 to 1,150, the last image ended at 1,160."""
+        """Paused from 0 to 100, begun at 60, finished from 150 to 1,150, the last image ended at 1,160."""
         told: set[AuditAction] = set()
         for entry in entries_of(connection, made.job_id):
             after = 9_000 if entry.action in told else seconds.get(entry.action, 0)
@@ -121,10 +122,32 @@ def test_pauses_and_the_time_until_a_retry_are_not_time_that_the_job_took(databa
             moved = update(AuditEntry).where(AuditEntry.number == entry.number)
             connection.execute(moved.values(at=start + timedelta(seconds=after)))
         connection.execute(update(Image).values(ended_at=start + timedelta(seconds=1160)))
+        connection.execute(update(Job).values(started_at=start + timedelta(seconds=60)))
 
     break_the_lock(database)
     transact(database, spread_out)
-    assert read(database, lambda c: count_statuses(c, made.job_id)).rested == 100 + 1000
+    assert read(database, lambda c: count_statuses(c, made.job_id)).rested == 40 + 1000
+    (view,) = read(database, lambda c: view_jobs(c, job_id=made.job_id))
+    assert job_rate(view, read(database, lambda c: count_statuses(c, made.job_id))) == "60.0 s, 0 images/s"
+
+
+def test_a_pause_before_anybody_begins_takes_nothing_off(database: Engine) -> None:
+    made = add_job(database, 4)
+    transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR))
+    transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    score_all(database, made)
+    later = row(database, Job, made.job_id).submitted_at + timedelta(hours=1)
+
+    def shift(connection) -> None:
+        connection.execute(update(Job).values(started_at=later))
+        connection.execute(update(Image).values(ended_at=later + timedelta(seconds=10)))
+        connection.execute(
+            update(AuditEntry).where(AuditEntry.action == AuditAction.RESUMED).values(at=later - timedelta(seconds=1))
+        )
+
+    break_the_lock(database)
+    transact(database, shift)
+    assert read(database, lambda c: count_statuses(c, made.job_id)).rested == 0
 
 
 def test_more_chunks_are_retried_than_a_statement_takes_values(sqlite_database: Engine) -> None:

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from db.jobs import BundleWork, open_work
 from db.session import read, transact
 from tests.integration.databases import add_job
 from tests.unit.test_bundle import make_bundle
-from worker.bundle_name import BundleName, bundle_here
+from worker.bundle_name import BundleName, bundle_here, bundle_running
 from worker.cli import _warn_of_other_bundle
 from worker.complaint import COMPLAIN_EVERY
 from worker.errors import BundleError
@@ -99,7 +101,7 @@ def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
 ) -> None:
     """In it the job's bundle is the one that is named, and no worker of `dermq up` has it."""
     running = make_bundle(tmp_path / "running", name="running", version="7")
-    (tmp_path / RUN_FILE).write_text(json.dumps({"bundle": str(running)}))
+    (tmp_path / RUN_FILE).write_text(json.dumps({"bundle": str(running), "pid": os.getpid()}))
     monkeypatch.setenv("DERMQ_HOME", str(tmp_path))
     monkeypatch.setenv("DERMQ_BUNDLE", str(make_bundle(tmp_path / "mine", name="mine", version="8")))
     load_settings.cache_clear()
@@ -111,6 +113,10 @@ def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
     _warn_of_other_bundle(load_settings(), console)
     assert "under mine 8 (" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "runs with running 7 (" in console.file.getvalue()  # type: ignore[attr-defined]
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    (tmp_path / RUN_FILE).write_text(json.dumps({"bundle": str(running), "pid": gone.pid}))
+    assert bundle_running(load_settings()) is None, "it was killed and left its note"
     monkeypatch.delenv("DERMQ_BUNDLE")
     load_settings.cache_clear()
     silent = Console(file=io.StringIO())

@@ -13,6 +13,7 @@ from trainer.external import external_folder
 from trainer.external_labels import read_external, refuse_own
 from trainer.ham10000 import DatasetError
 from trainer.look import look_at
+from trainer.policies import freeze
 from trainer.recalibration import cross_fit
 from trainer.splits import write_manifest
 from worker.bundle import load_bundle
@@ -24,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     images = tmp_path / "clinic"
     (images / "sub").mkdir(parents=True)
     for name in ("a.jpg", "b.jpg", "sub/c.png"):
-        (images / name).write_bytes(b"x")
+        (images / name).write_bytes(name.encode())
     return images
 
 
@@ -87,7 +88,7 @@ def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path
 def test_a_bundle_knows_the_names_of_ham10000(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text("{}")
     for name in ("ISIC_0024306.jpg", "ISIC_0034321.jpg"):
-        (folder / name).write_bytes(b"x")
+        (folder / name).write_bytes(name.encode())
     images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\n"))
     with pytest.raises(ValueError, match=r"1 of 2 images .*: ISIC_0024306\.jpg \(HAM10000\)\. Expected: "):
         refuse_own(images, tmp_path)
@@ -118,7 +119,7 @@ def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch:
     one, other = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "other", metrics={"auc": 0.8})
     names = []
     for bundle in (one, other, one):
-        target = external_folder(bundle, tmp_path / "clinic")
+        target = external_folder(bundle, load_bundle(bundle), tmp_path / "clinic")
         target.mkdir(exist_ok=True)
         (target / "folder.txt").write_text(f"{tmp_path / 'clinic'}\n{load_bundle(bundle).sha256}")
         names.append(target.relative_to(tmp_path).name)
@@ -135,7 +136,7 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
     first, second = tmp_path / "vienna" / "images", tmp_path / "queensland" / "images"
     targets = []
     for folder in (first, second, first):
-        target = external_folder(tmp_path, folder)
+        target = external_folder(tmp_path, None, folder)
         target.mkdir(exist_ok=True)
         (target / "folder.txt").write_text(str(folder))
         targets.append(target.name)
@@ -154,6 +155,8 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("image,label\na.jpg,1\n../labels.csv,0\n", "../labels.csv"),
         ("image,label\na.jpg,1\n,0\n", "1 of 2 images"),
         ("image,label\na.jpg,1\na.jpg,0\n", "listed twice: a.jpg"),
+        ("image,label\na.jpg,1\n./a.jpg,0\n", "same bytes under several names: ./a.jpg, a.jpg"),
+        ("image,label,Site,site\na.jpg,1,x,y\nb.jpg,0,x,y\n", "two columns site"),
         ("image,label\na.jpg,1\nb.jpg,1\n", "2 melanoma and 0 nevus images"),
         ("image,label,lesion_id\na.jpg,1,7\nb.jpg,0,7\n", "lesions of two labels: 7"),
     ],
@@ -220,14 +223,18 @@ def test_recalibration_brings_the_slope_near_one_and_the_mean_to_the_share() -> 
 
 
 def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
-    """Fitted and judged on the same images, Youden's J would be above 0 on noise; cross-fitted it is about 0."""
-    js = []
-    for seed in range(4):
-        policies = cross_fit(shifted(seed, informative=False)).get("policies")
-        if policies:
-            youden = policies["youden"]
-            js.append(youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1)
-    assert not js or abs(np.mean(js)) < 0.1
+    """Fitted and judged on the same images, Youden's J is above 0 on noise; cross-fitted it is about 0."""
+    crossed, apparent = [], []
+    # Of the first 24 those whose noise can be fitted in each fold: the others rank melanomas below nevi in one.
+    for seed in (2, 12, 13, 14, 16, 18, 21):
+        rows = shifted(seed, informative=False)
+        youden = cross_fit(rows)["policies"]["youden"]
+        crossed.append(youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1)
+        labels, raw = rows["label"].to_numpy(), rows["raw_probability"].to_numpy()
+        fitted = freeze(labels, raw, rows["lesion_id"].to_numpy(object))[1].thresholds["youden"]
+        apparent.append(fitted.sensitivity + fitted.specificity - 1)
+    assert np.mean(apparent) > 0.1
+    assert abs(np.mean(crossed)) < 0.05
 
 
 def test_too_few_lesions_are_not_recalibrated() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from trainer.policies import BOUND_CAVEAT
+from trainer.recalibration import CROSS_FIT_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -17,14 +18,16 @@ from trainer.report.document import (
     percent,
     percent_interval,
 )
+from trainer.splits import VALIDATION
 
 _LEVELS = (("images", "image"), ("lesions", "lesion"))
 
 
 def policies(report: dict[str, Any]) -> Section:
     """The thresholds, frozen on validation, and those that validation does not support."""
-    # A recalibrated bundle has them from images of one place, which chose no epoch and no run.
-    side, caveat = ("recalibration", "") if report["run"].get("recalibrated") else ("validation", f" {BOUND_CAVEAT}")
+    side = _fitted_on(report)
+    # The images of a place chose no epoch and no run.
+    caveat = f" {BOUND_CAVEAT}" if side == VALIDATION else ""
     rows = [
         (
             name,
@@ -61,6 +64,11 @@ def policies(report: dict[str, Any]) -> Section:
     ]
     blocks += [Paragraph(text=f"{name} is not offered. {why}") for name, why in report["refused_policies"].items()]
     return Section(name="thresholds", title="Thresholds", blocks=blocks)
+
+
+def _fitted_on(report: dict[str, Any]) -> str:
+    """Which images calibration and thresholds were fitted on: a recalibrated bundle has them from those of a place."""
+    return "recalibration" if report["run"].get("recalibrated") else VALIDATION
 
 
 def _proven(found: dict[str, Any] | None) -> tuple[str, str]:
@@ -135,16 +143,17 @@ def discrimination(report: dict[str, Any]) -> Section:
     return Section(name="discrimination", title="Discrimination", blocks=(overall, *remarks, curves, at))
 
 
-def calibration(measures: dict[str, Any], first: str, second: str) -> Section:
+def calibration(report: dict[str, Any], first: str, second: str) -> Section:
     """Reliability curve and measures, before and after."""
+    measures = report["assessment"]["calibration"]
     return Section(
         name="calibration",
         title="Calibration",
         blocks=(
             Paragraph(
                 text="Does a probability of 0.3 mean that 3 in 10 such images are melanomas? Platt scaling was fitted "
-                "on validation images and holds at their share of melanomas; where melanoma is rarer, probabilities "
-                "are too high."
+                f"on {_fitted_on(report)} images and holds at their share of melanomas; where melanoma is rarer, "
+                "probabilities are too high."
             ),
             _calibration_table(measures["before"], measures["after"], (first, second)),
             _calibration_plot(measures["before"], measures["after"], (first, second)),
@@ -187,8 +196,8 @@ def recalibrated(report: dict[str, Any]) -> Section:
         blocks=(
             Paragraph(
                 text=f"Calibration and thresholds were fitted again on these images in {found['folds']} parts: each "
-                "image is judged by a fit on other lesions. This says what a site could reach that recalibrates on as "
-                "many labelled images of its own."
+                "image is judged by a fit on other lesions. This says about what a site could reach that "
+                f"recalibrates on as many labelled images of its own. {CROSS_FIT_CAVEAT}"
             ),
             Table(
                 caption="With the original thresholds and after recalibration, by image, with 95% intervals",

@@ -29,7 +29,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         None if external else leakage(report["leakage"]),
         policies(report),
         discrimination(report),
-        calibration(report["assessment"]["calibration"], "raw output", "after calibration"),
+        calibration(report, "raw output", "after calibration"),
         recalibrated(report) if external else None,
         predictive(report),
         decision(report),
