@@ -23,7 +23,7 @@ from worker.bundle_name import BundleName, bundle_here, bundle_running
 from worker.cli import _warn_of_other_bundle
 from worker.complaint import COMPLAIN_EVERY
 from worker.errors import BundleError
-from worker.health import check_all
+from worker.health import Finding, check_all
 from worker.log import configure_logging
 from worker.progress import find_job, why_it_stands
 from worker.settings import RUN_FILE, Settings, load_settings
@@ -31,6 +31,19 @@ from worker.workers import bundles_of_workers
 
 JOBS = BundleName(sha256="b" * 64, name="made-up", version="1")
 OTHER = BundleName(sha256="c" * 64, name="other", version="2")
+
+
+def finding_on(
+    workers: dict[str, BundleName | None], database: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Finding:
+    """What `dermq check` says of workers with these bundles, where the bundle here is the jobs'."""
+    monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
+    monkeypatch.setattr("worker.health.bundle_here", lambda settings: JOBS)
+    for part in ("bundle", "broker"):
+        monkeypatch.setattr(f"worker.health._check_{part}", lambda _: "not asked here")
+    settings = Settings(home=home, database_url=str(database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
+    (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
+    return finding
 
 
 def test_open_work_is_what_a_worker_could_claim(database: Engine) -> None:
@@ -64,12 +77,7 @@ def test_check_names_the_jobs_that_wait_for_another_bundle(
     words: str,
 ) -> None:
     made = add_job(sqlite_database, 2)
-    monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
-    monkeypatch.setattr("worker.health.bundle_here", lambda settings: JOBS)
-    for part in ("bundle", "broker"):
-        monkeypatch.setattr(f"worker.health._check_{part}", lambda _: "not asked here")
-    settings = Settings(home=tmp_path, database_url=str(sqlite_database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
-    (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
+    finding = finding_on(workers, sqlite_database, tmp_path, monkeypatch)
     assert (finding.well, words in finding.text) == (well, True), finding.text
     if not well and workers:
         assert f"job {made.job_id}. Start a worker with that bundle (DERMQ_BUNDLE)" in finding.text
@@ -86,12 +94,7 @@ def test_check_says_when_no_worker_has_what_is_submitted_under_here(
     well: bool,
 ) -> None:
     """Before a job is submitted that would wait for ever."""
-    monkeypatch.setattr("worker.health.bundles_of_workers", lambda app: workers)
-    monkeypatch.setattr("worker.health.bundle_here", lambda settings: JOBS)
-    for part in ("bundle", "broker"):
-        monkeypatch.setattr(f"worker.health._check_{part}", lambda _: "not asked here")
-    settings = Settings(home=tmp_path, database_url=str(sqlite_database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
-    (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
+    finding = finding_on(workers, sqlite_database, tmp_path, monkeypatch)
     told = "with the bundle other 2 (cccccccccccc), and here it is made-up 1 (bbbbbbbbbbbb)" in finding.text
     assert (finding.well, told) == (well, not well), finding.text
 
