@@ -307,7 +307,11 @@ def migrate() -> None:
     from db.schema import migrate, newest_revision
     from db.session import open_database
 
-    migrate(open_database(load_settings().resolved_database_url()))
+    database = open_database(load_settings().resolved_database_url())
+    try:
+        migrate(database)
+    finally:
+        database.dispose()
     click.echo(f"The database has schema {newest_revision()}.")
 
 

@@ -17,7 +17,7 @@ from worker.app import make_app
 from worker.bundle import Bundle, BundleManifest
 from worker.images.made_up import draw_lesion
 from worker.made_up_archive import encode
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 
 
 def _migrated(url: str) -> str:
@@ -85,6 +85,14 @@ def database(request: pytest.FixtureRequest) -> Iterator[Engine]:
     engine = open_database(server.new_database(template))
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def settings_of_each_test() -> Iterator[None]:
+    """Settings are read once a process: what one test has set must not hold in the next."""
+    load_settings.cache_clear()
+    yield
+    load_settings.cache_clear()
 
 
 @pytest.fixture
