@@ -194,19 +194,17 @@ def count_statuses(connection: Connection, job_id: int) -> JobCounts:
 
 
 def _seconds_rested(connection: Connection, job_id: int, until: datetime) -> float:
-    started = connection.execute(select(Job.started_at).where(Job.id == job_id)).scalar_one_or_none()
-    if started is None:
-        return 0.0
     entries = connection.execute(
-        select(AuditEntry.action, AuditEntry.at)
+        select(AuditEntry.action, AuditEntry.at, Job.started_at)
+        .join(Job, Job.id == AuditEntry.job_id)
         .where(AuditEntry.job_id == job_id, AuditEntry.action.in_((*_RESTS, *_GOES_ON)), AuditEntry.at <= until)
         .order_by(AuditEntry.number)
     )
     seconds, since = 0.0, None
-    for action, at in entries:
+    for action, at, started in entries:
         if action in _RESTS:
             since = since or at
-        elif since is not None:
+        elif since is not None and started is not None:
             # A job may be paused before anybody begins with it.
             seconds, since = seconds + max((at - max(since, started)).total_seconds(), 0.0), None
     return seconds

@@ -366,8 +366,9 @@ def recalibrate(
     name = name or target.resolve().name
     made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)
     _print_figures(made.manifest.metrics["auroc"], made.manifest.metrics["policies"], "AUC on these images")
-    for policy in made.manifest.thresholds.keys() - made.manifest.metrics["policies"].keys():
-        click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
+    for policy in made.manifest.thresholds:
+        if policy not in made.manifest.metrics["policies"]:
+            click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
     for policy, why in policies.refused.items():
         click.echo(f"{policy}: not offered. {why}")
     if warning := youden_warning(made.manifest):

@@ -53,8 +53,8 @@ def recalibrate_bundle(
     bundle = load_bundle(source)
     if target.resolve() == source.resolve():
         raise ExportError(
-            f"Received: {target} as source and as target. Expected: another folder, for jobs that were submitted under "
-            "the source are finished under it."
+            f"Received: {target} as source and as target. Expected: another folder, for jobs that are open under the "
+            "source wait for a worker that has it."
         )
     refuse_occupied(target, replace=replace, name=name, version=version)
     rows = read_external(images, labels)

@@ -131,13 +131,9 @@ class Settings(BaseSettings):
 
     def is_up(self) -> bool:
         """Whether the `dermq up` that left word runs: one that was killed leaves it too."""
-        try:
-            os.kill(int(self._noted("pid") or 0) or -1, 0)
-        except PermissionError:
-            return True
-        except (ProcessLookupError, ValueError, OverflowError):
-            return False
-        return True
+        pid = self._noted("pid")
+        # The host tells it for whichever account runs it.
+        return pid is not None and pid.isdigit() and Path("/proc", pid).is_dir()
 
     def _noted(self, name: str) -> str | None:
         """What a running `dermq up` left word of."""

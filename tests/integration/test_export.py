@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,22 +22,19 @@ from db.session import read, transact
 from db.status import AuditAction, FailureCode, TriageFlag, UngradableReason
 from tests.integration.databases import MadeJob, add_job
 from worker.cli import main
-from worker.settings import load_settings
 
 Export = Callable[..., Result]
 
 
 @pytest.fixture
-def export(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Export]:
+def export(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> Export:
     """The command, on the test's database."""
     monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
-    load_settings.cache_clear()
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(main, ["export", *map(str, arguments)])
 
-    yield run
-    load_settings.cache_clear()
+    return run
 
 
 def scored(image_id: int, probability: float) -> Scored:

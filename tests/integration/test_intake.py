@@ -22,7 +22,7 @@ from worker.bundle import Bundle
 from worker.cli import main
 from worker.errors import BundleError, ManifestError
 from worker.intake import submit
-from worker.settings import Settings, load_settings
+from worker.settings import Settings
 
 
 def test_a_folder_becomes_a_job_with_its_chunks(
@@ -275,13 +275,24 @@ def test_a_folder_that_cannot_be_read_is_told_and_no_success(
     monkeypatch.setattr(os, "scandir", refuse)
     monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
     monkeypatch.setenv("DERMQ_BROKER_URL", "redis://127.0.0.1:1/0")
-    load_settings.cache_clear()
-    try:
-        result = CliRunner().invoke(main, ["submit", str(source)])
-    finally:
-        load_settings.cache_clear()
+    result = CliRunner().invoke(main, ["submit", str(source)])
     assert result.exit_code == 1
     # The job is recorded all the same, and its number told.
     assert result.stdout == "1\n"
     assert "1 folder could not be read, NOT in the job: locked?[2J" in result.stderr
     assert "1 DICOM file, NOT in the job" in result.stderr
+
+
+@pytest.mark.parametrize(("there", "status"), [((), 1), (("a.jpg",), 0)])
+def test_a_manifest_of_which_every_file_is_missing_is_no_success(
+    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], status: int
+) -> None:
+    """It names the wrong folder, or the share is not mounted; a script must not go on."""
+    put(tmp_path / "in", "z.txt", *there)
+    manifest = tmp_path / "cases.csv"
+    manifest.write_text("path\na.jpg\nb.jpg\n")
+    monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
+    monkeypatch.setenv("DERMQ_BROKER_URL", "redis://127.0.0.1:1/0")
+    result = CliRunner().invoke(main, ["submit", str(manifest), "--root", str(tmp_path / "in")])
+    assert (result.exit_code, result.stdout) == (status, "1\n"), result.stderr
+    assert f"WARNING: {2 - len(there)} of 2 files" in result.stderr
