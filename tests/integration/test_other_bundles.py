@@ -18,7 +18,7 @@ from db.control import cancel_job, pause_job
 from db.jobs import BundleWork, open_work
 from db.session import read, transact
 from tests.integration.databases import add_job
-from tests.unit.test_bundle import make_bundle
+from tests.made_up_bundle import make_bundle
 from worker.bundle_name import BundleName, bundle_here, bundle_running
 from worker.cli import _warn_of_other_bundle
 from worker.complaint import COMPLAIN_EVERY

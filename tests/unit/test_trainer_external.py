@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from tests.unit.test_bundle import make_bundle
+from tests.made_up_bundle import make_bundle
 from trainer.cli import main
 from trainer.external import external_folder
 from trainer.external_labels import read_external, refuse_own

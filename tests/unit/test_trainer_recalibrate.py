@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import trainer.recalibrated_bundle
-from tests.unit.test_bundle import FILES, make_bundle
+from tests.made_up_bundle import FILES, make_bundle
 from trainer.bundle_folder import ExportError
 from trainer.cli import main
 from trainer.external_labels import read_external, refuse_recalibrated_on
