@@ -211,7 +211,7 @@ def take_forgotten(
         limit: greatest number of chunks.
 
     Returns:
-        Chunk ids, oldest first.
+        Chunk ids in order; of more than the limit those that were never hinted, then those hinted longest ago.
     """
     stale = Chunk.hinted_at < db_now(-hint_after)
     lost = stale if queue_is_empty else and_(stale, Chunk.hinted_at < _overtaken_before(connection, urgent, hint_after))
@@ -222,7 +222,8 @@ def take_forgotten(
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(Job.urgent == urgent, Job.status.in_(CLAIMABLE), or_(waits, expired), or_(unhinted, lost))
-        .order_by(Chunk.id)
+        # In turn: by number alone, the chunks of a job that no worker can score would keep a younger job's from theirs.
+        .order_by(Chunk.hinted_at.asc().nulls_first(), Chunk.id)
         .limit(limit)
         .with_for_update(of=Chunk, skip_locked=True)
     )

@@ -92,7 +92,7 @@ def retry_failed(
                 reason=None,
                 careful_starts=0,
                 ended_at=None,
-                size_bytes=None,
+                # It may have been repaired, so it may be another file; its size still bounds a batch.
                 modified_ns=None,
             )
         ).rowcount

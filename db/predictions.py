@@ -190,34 +190,23 @@ def known_predictions(connection: Connection, bundle_id: int, digests: Sequence[
 
 
 def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
-    """Every image of a job in the order of submission, read page by page."""
-    last = 0
-    while page := list(
-        connection.execute(
-            _outcomes().where(Image.job_id == job_id, Image.id > last).order_by(Image.id).limit(_PAGE)
-        ).mappings()
-    ):
-        yield from (OutcomeRow(**row) for row in page)
-        last = page[-1]["image_id"]
+    """Every image of a job in the order of submission."""
+    return _streamed(connection, _outcomes().where(Image.job_id == job_id).order_by(Image.id))
 
 
 def outcomes_ranked(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
-    """Every image of a job: first what nobody has judged, then by calibrated probability, the highest first.
+    """Every image of a job: first what nobody has judged, then by calibrated probability, the highest first."""
+    scored = case((Image.status == ImageStatus.SCORED, 1), else_=0)
+    order = (scored, Image.status, Prediction.probability.desc(), Image.id)
+    return _streamed(connection, _outcomes().where(Image.job_id == job_id).order_by(*order))
 
-    The database sorts once and hands the rows out page by page, so a job of any size takes the memory of a page.
+
+def _streamed(connection: Connection, outcomes: Select[*tuple[Any, ...]]) -> Iterator[OutcomeRow]:
+    """One query, which the database hands out page by page: a job of any size takes the memory of a page.
+
+    A query for each page would have to find its beginning again, in a time that grows with the job.
     """
-    rows = connection.execute(
-        _outcomes()
-        .where(Image.job_id == job_id)
-        .order_by(
-            case((Image.status == ImageStatus.SCORED, 1), else_=0),
-            Image.status,
-            Prediction.probability.desc(),
-            Image.id,
-        )
-        .execution_options(yield_per=_PAGE)
-    ).mappings()
-    for row in rows:
+    for row in connection.execute(outcomes.execution_options(yield_per=_PAGE)).mappings():
         yield OutcomeRow(**row)
 
 

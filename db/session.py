@@ -67,6 +67,8 @@ def open_database(url: str) -> Engine:
         raise DatabaseUrlError(f"Received: a database URL that cannot be parsed. Expected: {_URL_FORMS}.") from None
     backend = address.get_backend_name()
     if backend == "sqlite":
+        if address.database in (None, "", ":memory:"):
+            raise DatabaseUrlError(f"Received: a SQLite URL without a file. Expected: {_URL_FORMS}.")
         engine = create_engine(
             address, poolclass=NullPool, connect_args={"timeout": SQLITE_BUSY_SECONDS}, hide_parameters=True
         )
@@ -148,20 +150,46 @@ def refuse_read_only(connection: Connection) -> None:
             raise ReadOnlyError
 
 
-def empty_write_ahead_log(engine: Engine) -> None:
-    """Take SQLite's write-ahead log over into the database and cut it off: deleted rows would stay readable in it."""
+def empty_write_ahead_log(engine: Engine) -> bool:
+    """Take SQLite's write-ahead log over into the database and cut it off: deleted rows would stay readable in it.
+
+    Returns:
+        Whether it is empty now; not while somebody reads, after a wait of `SQLITE_BUSY_SECONDS`.
+    """
     if engine.dialect.name != "sqlite":
-        return
+        return True
     connection = engine.raw_connection()
     try:
-        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        # A reader makes it no error: the first column says whether it was in the way.
+        (blocked, *_), *_ = cursor.fetchall()
+        return not blocked
     finally:
         connection.close()
 
 
 def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
-    with engine.begin() as connection:
-        return work(connection)
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        try:
+            result = work(connection)
+            transaction.commit()
+        except BaseException:
+            if _is_in_statement(connection):
+                # A time limit struck while the server was asked: a rollback would fail, and hide the limit.
+                connection.invalidate()
+            transaction.rollback()
+            raise
+        return result
+
+
+def _is_in_statement(connection: Connection) -> bool:
+    """Whether PostgreSQL still works on a statement whose answer nobody has waited for."""
+    if connection.invalidated or connection.dialect.name != "postgresql":
+        return False
+    info = getattr(connection.connection.driver_connection, "info", None)
+    return info is not None and info.transaction_status.name == "ACTIVE"
 
 
 def _with_retries(attempt: Callable[[], Result]) -> Result:

@@ -264,6 +264,9 @@ def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
 
     Returns:
         Whether this call ended the submission; false when an earlier one did.
+
+    Raises:
+        SubmissionLostError: it was cancelled a moment ago, or another submitter goes on with it.
     """
     held = _held(job_id, submitter)
     ended = {"submitter": None, "submitter_expires_at": None}
@@ -271,7 +274,12 @@ def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
     running = connection.execute(update(Job).where(*held, begun).values(status=JobStatus.RUNNING, **ended))
     # Without a condition: a worker may begin between the two statements, and then neither would match.
     queued = connection.execute(update(Job).where(*held).values(status=JobStatus.QUEUED, **ended))
-    return running.rowcount + queued.rowcount == 1
+    if running.rowcount + queued.rowcount == 1:
+        return True
+    status = connection.execute(select(Job.status).where(Job.id == job_id)).scalar_one_or_none()
+    if status in (None, JobStatus.SUBMITTING, JobStatus.CANCELLED):
+        raise SubmissionLostError(f"job {job_id} is not being taken in by {submitter} any more")
+    return False
 
 
 def withdraw_job(connection: Connection, job_id: int, submitter: str, *, actor: str) -> bool:

@@ -2,15 +2,15 @@
 
 import csv
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
 from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.folder_report import FolderReport
-from worker.images.read import path_to_text, text_to_path
+from worker.images.read import noted_ns, path_to_text, text_to_path
 
 #: Endings of the files that a folder is searched for, in lower case. What is inside is found out by content.
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp"))
@@ -25,6 +25,8 @@ _DELIMITERS = (",", ";", "\t")
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 #: Longest text in each column, in characters; the database's limits.
 _LONGEST = {"path": 800, "lesion_id": 200, "patient_ref": 200, "sex": 50, "site": 200}
+#: Longest path in bytes of UTF-8: a key of PostgreSQL's index holds no more than 2,704.
+_LONGEST_PATH_BYTES = 2_400
 #: Wrong lines named in one message.
 _NAMED_FAULTS = 10
 #: Ages in years outside this range are taken for a mistake.
@@ -35,10 +37,24 @@ class _RowError(Exception):
     """A line of a manifest is wrong; the text says how."""
 
 
+@dataclass(kw_only=True)
+class _Faults:
+    """The wrong lines of a manifest: the first ones by name, the others by their number alone."""
+
+    named: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, fault: str) -> None:
+        self.count += 1
+        if self.count <= _NAMED_FAULTS:
+            self.named.append(fault)
+
+
 def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
     """Find the image files under a folder, in the order of their names.
 
-    Symbolic links to files are taken in (a worker refuses those that lead out), links to folders are not followed.
+    Symbolic links to files are taken in (a worker refuses those that lead out), links to folders are not followed. The
+    entries of one folder are in memory together, some 300 bytes each, for their order.
 
     Args:
         root: the archive.
@@ -132,26 +148,28 @@ def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
         raise ManifestError(f"Received: root {root}. Expected: the folder that the manifest's paths are relative to.")
     if manifest.suffix.lower() in IMAGE_SUFFIXES:
         raise ManifestError(f"Received: {manifest}, a picture. Expected: the folder that holds it, or a CSV manifest.")
-    faults: list[str] = []
+    faults = _Faults()
     for _ in _rows(manifest, root, faults):
         pass
-    if faults:
-        rest = f" … and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
-        raise ManifestError(f"{manifest}: {'; '.join(faults[:_NAMED_FAULTS])}{rest}.")
-    return (_with_sizes(root, image) for image in _rows(manifest, root, []))
+    if faults.count:
+        rest = f" … and {faults.count - _NAMED_FAULTS} more" if faults.count > _NAMED_FAULTS else ""
+        raise ManifestError(f"{manifest}: {'; '.join(faults.named)}{rest}.")
+    return (_with_sizes(root, image) for image in _rows(manifest, root, _Faults()))
 
 
-def _rows(manifest: Path, root: Path, faults: list[str]) -> Iterator[NewImage]:
+def _rows(manifest: Path, root: Path, faults: _Faults) -> Iterator[NewImage]:
     """The rows that are right; what is wrong with the others goes into ``faults``."""
+    # As the operator calls it, and as it is where a link is followed: an absolute path may begin with either.
+    roots = (str(root), os.path.realpath(root))
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
             reader = _reader(manifest, file)
             for row in reader:
                 try:
-                    yield _row(row, root)
+                    yield _row(row, roots)
                 except _RowError as fault:
                     # The line's number, not its content, which may be a patient's. The header was read before it.
-                    faults.append(f"line {reader.line_num + 1}: {fault}")
+                    faults.add(f"line {reader.line_num + 1}: {fault}")
     except OSError as error:
         raise ManifestError(
             f"Received: {manifest}, which cannot be read: {error.strerror}. Expected: a folder of images, or a CSV "
@@ -191,7 +209,7 @@ def _is_workbook(manifest: Path) -> bool:
         return file.read(max(map(len, _WORKBOOKS))).startswith(_WORKBOOKS)
 
 
-def _row(row: dict[str | None, str | list[str] | None], root: Path) -> NewImage:
+def _row(row: dict[str | None, str | list[str] | None], roots: Sequence[str]) -> NewImage:
     if None in row or None in row.values():
         raise _RowError("more or fewer cells than the header has columns")
     cells = {str(name): str(value).strip() for name, value in row.items()}
@@ -200,8 +218,11 @@ def _row(row: dict[str | None, str | list[str] | None], root: Path) -> NewImage:
             raise _RowError(f"{name} is longer than {longest} characters or holds a NUL")
     if not cells["path"]:
         raise _RowError("path is empty")
+    path = _relative(cells["path"], roots)
+    if _is_too_long(path):
+        raise _RowError(f"path is longer than {_LONGEST_PATH_BYTES:,} bytes")
     return NewImage(
-        path=_relative(cells["path"], root),
+        path=path,
         size_bytes=None,
         modified_ns=None,
         lesion_id=cells.get("lesion_id") or None,
@@ -224,19 +245,24 @@ def _age(cell: str) -> float | None:
     return age
 
 
-def _relative(cell: str, root: Path) -> str:
+def _relative(cell: str, roots: Sequence[str]) -> str:
     """The path as the database keeps it; one that leads out of the root stays as it is, for the worker to refuse."""
     path = os.path.normpath(cell)
-    if os.path.isabs(path) and os.path.commonpath((path, root)) == str(root):  # noqa: PTH117
-        path = os.path.relpath(path, root)
+    if os.path.isabs(path):  # noqa: PTH117
+        root = next((root for root in roots if os.path.commonpath((path, root)) == root), None)
+        path = os.path.relpath(path, root) if root is not None else path
     return path_to_text(path)
 
 
+def _is_too_long(path: str) -> bool:
+    return len(path.encode()) > _LONGEST_PATH_BYTES
+
+
 def _seen(root: Path, path: str) -> NewImage:
-    if len(path) > _LONGEST["path"]:
+    if len(path) > _LONGEST["path"] or _is_too_long(path):
         raise ManifestError(
-            f"A path under {root} has {len(path)} characters; the longest that is taken in has {_LONGEST['path']}. "
-            "Submit a folder further down."
+            f"A path under {root} has {len(path)} characters and {len(path.encode()):,} bytes; the longest that is "
+            f"taken in has {_LONGEST['path']} and {_LONGEST_PATH_BYTES:,}. Submit a folder further down."
         )
     return _with_sizes(root, NewImage(path=path, size_bytes=None, modified_ns=None))
 
@@ -247,4 +273,4 @@ def _with_sizes(root: Path, image: NewImage) -> NewImage:
         found = os.stat(os.path.join(root, text_to_path(image.path)))  # noqa: PTH116, PTH118
     except (OSError, ValueError):
         return image
-    return replace(image, size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
+    return replace(image, size_bytes=found.st_size, modified_ns=noted_ns(found))

@@ -16,7 +16,7 @@ from worker import __version__
 from worker.addresses import without_password
 from worker.errors import DermqError
 from worker.export_command import export
-from worker.job_commands import COMMANDS, current_actor, open_checked_database
+from worker.job_commands import COMMANDS, JOB_NUMBER, current_actor, open_checked_database
 from worker.log import configure_logging
 from worker.settings import Settings, load_settings, shipped_bundle
 from worker.terminal import make_console, printable
@@ -193,7 +193,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
         for number, handler in usual.items():
             signal.signal(number, handler)
     for note in intake.notes():
-        console.print(note, highlight=False, markup=False)
+        # Not cut into lines: commands stand in them that are copied.
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     _warn_of_other_bundle(settings, console)
     unfinished = False
     if then_watch:
@@ -234,7 +235,7 @@ def _watch_or_leave(database: "Engine", job: int) -> "JobView":
 
 
 @main.command()
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB_NUMBER, required=False)
 def status(job: int | None) -> None:
     """Say how JOB stands, or list the newest jobs."""
     from db.jobs import count_statuses, view_jobs
@@ -259,7 +260,7 @@ def status(job: int | None) -> None:
 
 
 @main.command()
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB_NUMBER, required=False)
 def watch(job: int | None) -> None:
     """Show the progress of JOB, or of the newest, until it is finished, paused or cancelled.
 
@@ -303,16 +304,22 @@ def demo(images: Path | None, count: int) -> None:
 
 @main.command()
 def migrate() -> None:
-    """Bring the database to the schema of this version; safe to run at any time, by several at once."""
+    """Bring the database to the schema of this version; safe to run at any time, by several at once.
+
+    And SQLite's write-ahead log into the database, so that nothing that was deleted stands in it.
+    """
     from db.schema import migrate, newest_revision
-    from db.session import open_database
+    from db.session import empty_write_ahead_log, open_database
 
     database = open_database(load_settings().resolved_database_url())
     try:
         migrate(database)
+        emptied = empty_write_ahead_log(database)
     finally:
         database.dispose()
     click.echo(f"The database has schema {newest_revision()}.")
+    if not emptied:
+        click.echo("Its write-ahead log is not emptied, for somebody reads; ask again when they are done.", err=True)
 
 
 @main.command()

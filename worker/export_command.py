@@ -8,7 +8,7 @@ import click
 
 from db.status import AuditAction, JobStatus
 from worker.errors import OutputError
-from worker.job_commands import current_actor, open_checked_database
+from worker.job_commands import JOB_NUMBER, current_actor, open_checked_database
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 #: What becomes of the images that wait, and what to do, by the status of their job; else they are worked on.
 _WHAT_TO_DO = {
     JobStatus.PAUSED: "wait, and have no outcome until `dermq resume {job}` lets it go on",
-    JobStatus.CANCELLED: "were never looked at and have no outcome: a human must look, or submit them again",
+    JobStatus.CANCELLED: "were never looked at: a human must look, or submit them again",
 }
 _WORKED_ON = "wait and have no outcome yet; `dermq watch {job}` says when it is finished"
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
 @click.option("--ranked", is_flag=True, help="As a worklist: what was not judged first, then the highest probability.")
 def export(job: int, output: Path | None, ranked: bool) -> None:
@@ -67,7 +67,9 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
                 draft.text.seek(0)
                 draft.text.truncate()
                 rows = (outcomes_ranked if ranked else outcomes_by_image)(connection, job)
-                return write_csv(rows, draft.text, ranked=ranked), view_jobs(connection, job_id=job)
+                views = view_jobs(connection, job_id=job)
+                cancelled = any(view.status is JobStatus.CANCELLED for view in views)
+                return write_csv(rows, draft.text, ranked=ranked, cancelled=cancelled), views
 
             # One view of the database: the status is that of these very rows.
             written, found = read(database, write)
@@ -89,8 +91,9 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
             f"The export of job {job} could not be written to {where}: {error.strerror}.{kept} {_advice(error.errno)}, "
             "then export again."
         ) from None
+    one = written.not_judged == 1
     first = (
-        f", the {written.not_judged:,} first ones not judged: a human must look"
+        f", the first{'' if one else f' {written.not_judged:,}'} not judged: a human must look"
         if ranked and written.not_judged
         else ""
     )

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 from db.audit import append_entry
 from db.claims import unmark_hinted
 from db.jobs import finish_job_if_done
-from db.session import read, transact
+from db.session import empty_write_ahead_log, read, transact
 from db.status import AuditAction
 from db.submission import (
     NewImage,
@@ -105,12 +105,13 @@ class Intake:
             earlier = ", ".join(map(str, self.same_source))
             notes.append(f"The same source was submitted before, as job {earlier}. {self._takes_back()}")
         if self.not_found:
-            of = f"{self.not_found:,} of {self.images:,} files {'is' if self.not_found == 1 else 'are'}"
+            one, of = self.not_found == 1, f"{self.not_found:,} of {self.images:,} files"
+            from_where = printable(str(self.paths_from))
             notes.append(
-                f"WARNING: {of} not there under {printable(str(self.paths_from))}, from where paths are read; name "
+                f"WARNING: {of} {'is' if one else 'are'} not there under {from_where}, from where paths are read; name "
                 f"another folder with --root. {self._takes_back()}"
                 if self.paths_from
-                else f"WARNING: {of} links to nothing."
+                else f"WARNING: {of} {'is a link' if one else 'are links'} to nothing."
             )
         if self.outside_root:
             lead = "leads" if self.outside_root == 1 else "lead"
@@ -216,6 +217,7 @@ def submit(
         intake.images, intake.not_found = recorded.images, recorded.not_found
         intake.outside_root = recorded.outside_root
         if not end_submission(connection, intake.job_id, intake.submitter):
+            # An earlier attempt at this transaction, the answer to whose commit was lost.
             return
         detail = {
             "bundle_sha256": bundle.sha256,
@@ -246,6 +248,8 @@ def submit(
         raise SubmissionError(f"The archive cannot be read further: {error.strerror}. {_stays(intake)}") from error
     except (ManifestError, KeyboardInterrupt) as error:
         if transact(database, lambda c: withdraw_job(c, intake.job_id, intake.submitter, actor=submission.actor)):
+            # If somebody reads just now, the next delete or migration does it.
+            empty_write_ahead_log(database)
             raise
         why = f"{error} " if str(error) else "Interrupted. "
         raise SubmissionError(f"{why}{_stays(intake)}") from error

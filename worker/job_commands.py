@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
+#: What a database can have numbered a job.
+JOB_NUMBER = click.IntRange(1, 2**63 - 1)
+
+
 def current_actor() -> str:
     """Account and host of whoever runs this command, for the audit log."""
     number = os.getuid()
@@ -55,7 +59,7 @@ def _change(job: int, move: "Callable[[Connection, int, str], bool]", refusal: s
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 def pause(job: int) -> None:
     """Stop handing out the chunks of JOB; workers leave it at their next batch."""
     from db.control import pause_job
@@ -65,7 +69,7 @@ def pause(job: int) -> None:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 def resume(job: int) -> None:
     """Let a paused JOB go on."""
     from db.control import resume_job
@@ -75,7 +79,7 @@ def resume(job: int) -> None:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 def cancel(job: int) -> None:
     """Give JOB up; what was scored stays and can be exported."""
     from db.control import cancel_job
@@ -85,7 +89,7 @@ def cancel(job: int) -> None:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 @click.option("--failed", is_flag=True, help="Nothing else is ever tried again, so this may be left out.")
 @click.option(
     "--code", "codes", multiple=True, type=click.Choice([code.value for code in FailureCode]), help="Only these."
@@ -119,10 +123,13 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(job: int, yes: bool) -> None:
-    """Remove JOB with its images, predictions and patient data; the audit log keeps that it was."""
+    """Remove JOB with its images, predictions and patient data; the audit log keeps that it was.
+
+    The exit status is 1 when they are gone from the database but not yet from its log, because somebody reads it.
+    """
     from db.control import delete_job
     from db.session import empty_write_ahead_log
     from worker.progress import find_job
@@ -133,12 +140,18 @@ def delete(job: int, yes: bool) -> None:
         click.confirm(f"Remove job {job} with all its outcomes and patient references for good?", abort=True)
     refusal = "Expected: a job that is finished or cancelled; `dermq cancel` it first."
     _change(job, lambda c, j, actor: delete_job(c, j, actor=actor), refusal)
-    empty_write_ahead_log(database)
     click.echo(f"Job {job} is deleted.")
+    if not empty_write_ahead_log(database):
+        click.echo(
+            "WARNING: somebody reads the database, an export or a watch, so that what was deleted still stands in the "
+            "file beside it that ends in -wal. When they are done, `dermq migrate` takes it away.",
+            err=True,
+        )
+        sys.exit(1)
 
 
 @click.command()
-@click.argument("job", type=int)
+@click.argument("job", type=JOB_NUMBER)
 def reconcile(job: int) -> None:
     """Prove the books of JOB: every image has exactly one end with all that belongs to it.
 
@@ -202,7 +215,7 @@ def audit_verify(head: str | None) -> None:
 
 
 @audit.command("list")
-@click.argument("job", type=int, required=False)
+@click.argument("job", type=JOB_NUMBER, required=False)
 def audit_list(job: int | None) -> None:
     """Print the entries, of JOB or all."""
     from db.audit import entries_of

@@ -35,6 +35,8 @@ log = get_logger(__name__)
 
 #: Seconds that each part gets to come up.
 _START_SECONDS = 60.0
+#: Seconds of waiting for a part after which it is said.
+_SAY_AFTER = 5.0
 #: Seconds that the worker gets to finish or hand back what it has in hand; the others get less.
 _WORKER_GRACE = 40.0
 _GRACE = 10.0
@@ -139,10 +141,16 @@ class LocalSystem:
 
     def _start(self) -> None:
         home = self.settings.home.absolute()
-        # The database inside holds patient references: nobody else on this machine may look.
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.logs.mkdir(exist_ok=True)
-        self._take_lock(home)
+        try:
+            # The database inside holds patient references: nobody else on this machine may look.
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.logs.mkdir(exist_ok=True, mode=0o700)
+            self._take_lock(home)
+        except OSError as error:
+            raise SettingsError(
+                f"Received: DERMQ_HOME={self.settings.home}, which cannot be used: {error.strerror}. Expected: a "
+                "folder that this account may write into, or the name of a new one."
+            ) from None
         broker = None if self.settings.broker_url is not None else new_local_broker()
         self.settings = self._completed(broker)
         environment = _environment(self.settings)
@@ -218,8 +226,12 @@ class LocalSystem:
         part.start()
 
     def _wait_for(self, name: str, answers: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        begun = time.monotonic()
+        deadline, said = begun + _START_SECONDS, False
         while not answers():
+            if not said and time.monotonic() - begun > _SAY_AFTER:
+                said = True
+                log.info("waits for an answer", part=name, at_most_seconds=_START_SECONDS)
             if self.asked_to_stop.is_set():
                 raise StoppedError(f"dermq has stopped before it was up, while it waited for its {name}.")
             part = next((part for part in self.parts if part.name == name), None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.errors import OutputError
 from worker.images.decode import RGBImage
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
@@ -33,14 +34,14 @@ def make_archive(folder: Path, count: int) -> None:
         count: of readable pictures; eleven more files are broken, too small, of one tone, blurred or no dermoscopy.
 
     Raises:
-        FileExistsError: the folder holds something else.
+        OutputError: the folder holds something else.
     """
     # Written last, so that an archive whose making was interrupted is made again; beside it, for it is no part of it.
     done = folder.with_name(f"{folder.name}.complete")
     if done.exists() and folder.exists():
         return
     if folder.exists() and any(folder.iterdir()) and not (folder / "2019").exists():
-        raise FileExistsError(f"Received: {folder}, which holds other files. Expected: a new folder for the pictures.")
+        raise OutputError(f"Received: {folder}, which holds other files. Expected: a new folder for the pictures.")
     shutil.rmtree(folder, ignore_errors=True)
     for index in range(count):
         place, suffix, width, height = _KINDS[index % len(_KINDS)]

@@ -82,10 +82,10 @@ class Settings(BaseSettings):
     chunk_time_limit: int = Field(default=300, ge=5, le=86_400)
     """Seconds after which a chunk is handed back or a single suspect image given up; what hangs is killed later."""
 
-    max_file_bytes: int = Field(default=100 * 1024 * 1024, ge=1024)
+    max_file_bytes: int = Field(default=100 * 1024 * 1024, ge=1024, le=2**31 - 1)
     """Size of the largest image file that is read, in bytes."""
 
-    flower_address: str = "127.0.0.1"
+    flower_address: str = Field(default="127.0.0.1", min_length=1)
     """Address that Flower listens on."""
 
     flower_port: int = Field(default=0, ge=0, le=65535)
@@ -96,6 +96,19 @@ class Settings(BaseSettings):
 
     log_format: Literal["auto", "console", "json"] = "auto"
     """Log lines for people or for machines; ``auto`` looks whether standard error is a terminal."""
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _home_is_named(cls, home: object) -> object:
+        if home == "":
+            # It would be the folder that somebody happens to stand in, patient data and all.
+            raise ValueError("an empty path is none")
+        return home
+
+    @field_validator("flower_password")
+    @classmethod
+    def _flower_takes_it(cls, password: SecretStr | None) -> SecretStr | None:
+        return _refuse(password, lambda held: None if held.isascii() else "Flower takes ASCII characters alone")
 
     @field_validator("database_url")
     @classmethod

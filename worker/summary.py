@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from db.jobs import JobView, count_images
 from db.predictions import OutcomeRow, not_judged, worst_first
 from db.session import read
-from db.status import FailureCode, ImageStatus, TriageFlag
+from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
 from worker.progress import job_rate, why_it_stands
 from worker.terminal import printable, shown_threshold
 
@@ -50,13 +50,15 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         if number := counts.by_failure.get(code):
             table.add_row(f"failed: {code}", f"{number:,}", "not scored: a human must look")
     if waiting := counts.by_status.get(ImageStatus.WAITING, 0):
-        table.add_row(ImageStatus.WAITING, f"{waiting:,}", "not looked at yet")
+        given_up = job.status is JobStatus.CANCELLED
+        meaning = "cancelled before they were looked at: a human must look" if given_up else "not looked at yet"
+        table.add_row(ImageStatus.WAITING, f"{waiting:,}", meaning)
     table.add_section()
     table.add_row("submitted", f"{counts.submitted:,}", "")
     console.print(table)
     if counts.reused:
         console.print(
-            f"{counts.reused:,} of the scores were taken over from the same bytes, scored before under this bundle; "
+            f"Taken over from the same bytes, scored before under this bundle: {counts.reused:,} of the scores; "
             "`dermq submit --force` scores anew.",
             style="dim",
             markup=False,

@@ -8,7 +8,8 @@ _WIDTH_WITHOUT_TERMINAL = 140
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console as wide as its terminal; progress and notes go to standard error, data to standard output."""
-    console = Console(stderr=stderr, highlight=False)
+    # File names are printed as they are: ":ear:" in one is no picture of an ear.
+    console = Console(stderr=stderr, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH_WITHOUT_TERMINAL
     return console

@@ -86,6 +86,9 @@ def test_images_without_an_outcome_are_counted_on_standard_error(
     assert f"WARNING: job {made.job_id} {words}" in result.stderr
     assert [line["status"] for line in lines(result.stdout)] == ["scored", "failed", "waiting", "waiting", "waiting"]
     assert "WARNING" not in result.stdout
+    # Only what will never be looked at any more goes to a human.
+    flags = [line["flag"] for line in lines(result.stdout)]
+    assert flags == ["high_risk", "ungradable", *(["ungradable"] * 3 if stop is cancel_job else [""] * 3)]
 
 
 def test_a_job_that_is_just_taken_in_says_what_is_missing(sqlite_database: Engine, export: Export) -> None:
@@ -128,7 +131,7 @@ def test_a_ranked_export_begins_with_what_nobody_judged_and_then_the_highest_pro
         ("3", "0/6.jpg", "scored"),
         ("4", "0/0.jpg", "scored"),
     ]
-    assert f"7 images of job {made.job_id}, the 2 first ones not judged: a human must look." in result.stderr
+    assert f"7 images of job {made.job_id}, the first 2 not judged: a human must look." in result.stderr
     plain = lines(export(made.job_id).stdout)
     assert [line["path"] for line in plain] == [f"0/{index}.jpg" for index in range(7)]
     assert "rank" not in plain[0]

@@ -103,6 +103,21 @@ def test_a_sweep_looks_at_one_queue_takes_the_oldest_and_keeps_to_its_limit(data
     assert forgotten(database, urgent=True) == urgent
 
 
+def test_a_job_that_no_worker_can_score_does_not_starve_a_younger_one(database: Engine) -> None:
+    """Its hints are refused and grow stale again, and there may be more of them than a sweep takes."""
+    stuck = add_job(database, *[1] * 6).chunk_ids
+    younger = add_job(database, 1, 1).chunk_ids
+    taken: list[int] = []
+    for ago, chunk in enumerate([*stuck, *younger]):
+        change(database, Chunk, chunk, hinted_at=db_now(-900 + ago))
+    for sweep in range(4):
+        found = forgotten(database, empty=True, limit=2)
+        taken += found
+        for chunk in found:
+            change(database, Chunk, chunk, hinted_at=db_now(-300 + sweep))
+    assert taken == [*stuck, *younger]
+
+
 def test_two_sweepers_never_take_the_same_chunk(database: Engine) -> None:
     chunk_ids = add_job(database, *[1] * 60).chunk_ids
     transact(database, lambda c: unmark_hinted(c, chunk_ids))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import worker.local
+from worker.errors import SettingsError
 from worker.local import LocalSystem, StoppedError
 from worker.settings import Settings, shipped_bundle
 
@@ -74,3 +75,14 @@ def test_other_terminals_submit_under_the_bundle_that_it_was_started_with(tmp_pa
         assert in_another_terminal.resolved_bundle() == mine
         assert Settings(home=home, bundle=tmp_path).resolved_bundle() == tmp_path, "what is said by name counts"
     assert in_another_terminal.resolved_bundle() == shipped_bundle()
+
+
+@pytest.mark.parametrize("home", ["file", "file/below", "/proc/nowhere"])
+def test_a_home_that_cannot_be_is_a_wrong_setting(tmp_path: Path, home: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    settings = Settings(home=tmp_path / home)
+    with (
+        pytest.raises(SettingsError, match=r"Received: DERMQ_HOME=.* Expected: a folder"),
+        LocalSystem(settings=settings),
+    ):
+        pytest.fail("it is not up")

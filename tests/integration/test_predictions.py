@@ -112,7 +112,9 @@ def test_the_summary_says_how_many_scores_were_taken_over(database: Engine) -> N
     assert counts(database, made).reused == 2
     console = Console(file=io.StringIO(), width=120)
     print_summary(database, find_job(database, made.job_id), console)
-    assert "\n2 of the scores were taken over from the same bytes" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert (
+        "Taken over from the same bytes, scored before under this bundle: 2 of the scores;" in console.file.getvalue()
+    )  # type: ignore[attr-defined]
 
 
 def test_written_twice_it_is_one_prediction_the_later_one(database: Engine) -> None:

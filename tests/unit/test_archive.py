@@ -9,7 +9,7 @@ import pytest
 from db.submission import NewImage
 from worker.archive import IMAGE_SUFFIXES, FolderReport, read_manifest, walk_folder
 from worker.errors import ManifestError
-from worker.images.read import text_to_path
+from worker.images.read import read_file, text_to_path
 
 
 def put(root: Path, *names: str) -> None:
@@ -136,8 +136,22 @@ class TestWalkFolder:
 
     def test_a_path_longer_than_the_database_takes_is_refused(self, tmp_path: Path) -> None:
         put(tmp_path, "/".join(["d" * 200] * 4) + "/a.jpg")
-        with pytest.raises(ManifestError, match="has 809 characters; the longest that is taken in has 800"):
+        with pytest.raises(ManifestError, match=r"has 809 characters and 809 bytes; .* taken in has 800 and 2,400"):
             walked(tmp_path)
+
+    def test_a_file_from_a_far_future_stops_nobody(self, tmp_path: Path) -> None:
+        """Nanoseconds of years after 2262 are more than any database's integer; such a file is read all the same."""
+        put(tmp_path, "a.jpg")
+        year_2300 = 10_413_792_000
+        os.utime(tmp_path / "a.jpg", (year_2300, year_2300))
+        if (tmp_path / "a.jpg").stat().st_mtime < year_2300:
+            pytest.skip("this file system knows no such year")
+        (image,) = walk_folder(tmp_path, FolderReport())
+        assert image.modified_ns == 2**63 - 1
+        found = read_file(
+            tmp_path, image.path, size_bytes=image.size_bytes, modified_ns=image.modified_ns, max_bytes=1_000
+        )
+        assert len(found.data) == image.size_bytes
 
 
 class TestReadManifest:
@@ -252,6 +266,7 @@ class TestReadManifest:
             ("path\na\0b.jpg\n", 2, "holds a NUL"),
             ("path,sex\na.jpg," + "x" * 51 + "\n", 2, "sex is longer than 50 characters"),
             ("path\n" + "x" * 801 + "\n", 2, "path is longer than 800 characters"),
+            ("path\n" + "\U0001f984" * 601 + "\n", 2, "path is longer than 2,400 bytes"),
         ],
     )
     def test_a_wrong_row_is_refused_by_its_line(self, tmp_path: Path, content: str, line: int, said: str) -> None:
@@ -262,6 +277,20 @@ class TestReadManifest:
     def test_a_wrong_row_is_not_repeated_in_the_message(self, tmp_path: Path) -> None:
         """The message may end up in a log."""
         assert "Miller" not in self.refusal(tmp_path, "path,patient_ref,age\na.jpg,Miller,Miller\n")
+
+    def test_ten_wrong_rows_are_named_and_the_others_counted(self, tmp_path: Path) -> None:
+        message = self.refusal(tmp_path, "path,age\n" + "a.jpg,old\n" * 25)
+        assert message.count("line ") == 10
+        assert message.endswith("… and 15 more.")
+
+    def test_a_linked_root_holds_what_is_named_by_its_real_path_too(self, tmp_path: Path) -> None:
+        real, linked = tmp_path / "real", tmp_path / "linked"
+        put(real, "a.jpg", "b.jpg")
+        linked.symlink_to(real)
+        manifest = tmp_path / "cases.csv"
+        manifest.write_text(f"path\n{real}/a.jpg\n{linked}/b.jpg\n{tmp_path}/elsewhere.jpg\n")
+        paths = [image.path for image in read_manifest(manifest, linked)]
+        assert paths == ["a.jpg", "b.jpg", f"{tmp_path}/elsewhere.jpg"]
 
     def test_the_last_row_is_checked_before_the_first_is_given(self, tmp_path: Path) -> None:
         rows = "".join(f"{number}.jpg,4\n" for number in range(5_000))

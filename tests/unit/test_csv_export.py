@@ -110,6 +110,18 @@ def test_an_image_that_waits_has_no_flag_yet() -> None:
     assert (line["status"], line["flag"], line["reason_code"]) == ("waiting", "", "")
 
 
+def test_what_a_cancelled_job_never_came_to_goes_to_a_human() -> None:
+    """Nothing else will ever become of it."""
+    file = io.StringIO(newline="")
+    written = write_csv([replace(NOT_SCORED, status=ImageStatus.WAITING), ROW], file, cancelled=True)
+    assert written == Written(images=2, waiting=1, not_judged=1)
+    file.seek(0)
+    given_up, scored = csv.DictReader(file)
+    assert (given_up["status"], given_up["flag"], given_up["reason_code"]) == ("waiting", "ungradable", "cancelled")
+    assert given_up["reason"] == "the job was cancelled before it was looked at"
+    assert (scored["flag"], scored["reason_code"]) == ("high_risk", "")
+
+
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", " =", '"=', "＝"])  # noqa: RUF001
 def test_what_a_spreadsheet_would_run_is_quoted(start: str) -> None:
     (line,) = exported(replace(ROW, path=f"{start}HYPERLINK(1)/a.jpg", lesion_id=f"{start}1+1"))

@@ -174,3 +174,48 @@ def test_a_file_of_any_name_is_read(archive: Path, name: bytes) -> None:
 
 def test_plain_names_are_kept_as_they_are() -> None:
     assert path_to_text("2019/Klinik Süd/IMG 0001.jpg") == "2019/Klinik Süd/IMG 0001.jpg"
+
+
+def test_a_file_that_was_submitted_without_its_time_is_read_whatever_it_is_now(archive: Path) -> None:
+    """As after a retry: it may have been repaired."""
+    assert read(archive, "inside/a.jpg", size=1, modified=None).data == CONTENT
+    assert "any more" in fault_of(archive, "gone.jpg", size=1, modified=None).sentence
+
+
+@pytest.mark.parametrize("grown", [True, False])
+def test_a_file_that_changes_while_it_is_read_has_changed(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, grown: bool
+) -> None:
+    file, fstat = archive / "inside" / "a.jpg", os.fstat
+
+    def fstat_and_change(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        file.write_bytes(CONTENT * 2 if grown else CONTENT[:5])
+        return found
+
+    monkeypatch.setattr(os, "fstat", fstat_and_change)
+    assert fault_of(archive, "inside/a.jpg").code == FailureCode.CHANGED_SINCE_SUBMISSION
+
+
+def test_a_high_limit_takes_no_memory_for_a_small_file(archive: Path) -> None:
+    assert read(archive, "inside/a.jpg", most=10**15).data == CONTENT
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_looked_at_leads_nobody_out(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = archive.with_name("outside")
+    outside.mkdir()
+    (outside / "a.jpg").write_bytes(b"a secret")
+    commonpath, swapped = os.path.commonpath, []
+
+    def commonpath_and_swap(paths: tuple[str, ...]) -> str:
+        common = commonpath(paths)
+        if not swapped:
+            swapped.append((archive / "inside").rename(archive / "before"))
+            (archive / "inside").symlink_to(outside)
+        return common
+
+    monkeypatch.setattr(os.path, "commonpath", commonpath_and_swap)
+    assert fault_of(archive, "inside/a.jpg").code == FailureCode.OUTSIDE_ROOT
+    assert swapped

@@ -104,6 +104,11 @@ def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPat
         ("DERMQ_FLOWER_PORT", "65536"),
         ("DERMQ_LEASE_SECONDS", "nan"),
         ("DERMQ_LOG_FORMAT", "poem"),
+        ("DERMQ_MAX_FILE_BYTES", str(2**31)),
+        # tornado would listen on every interface, and the database would lie wherever somebody stands.
+        ("DERMQ_FLOWER_ADDRESS", ""),
+        ("DERMQ_HOME", ""),
+        ("DERMQ_FLOWER_PASSWORD", "pässwort"),
     ],
 )
 def test_a_wrong_setting_is_named(fresh_settings: pytest.MonkeyPatch, variable: str, wrong: str) -> None:

@@ -55,4 +55,5 @@ class Preprocessing:
         resized = resize_shorter_side(image, self.size)
         top = (resized.shape[0] - self.size) // 2
         left = (resized.shape[1] - self.size) // 2
-        return resized[top : top + self.size, left : left + self.size]
+        # A copy, or the whole strip of a very wide image would be kept for as long as its middle is.
+        return resized[top : top + self.size, left : left + self.size].copy()

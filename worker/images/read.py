@@ -10,8 +10,11 @@ from pathlib import Path
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 
+_OUTSIDE = "the path, or a symbolic link on it, leads out of the folder that was submitted, or of --root"
 _NEVER_THERE = "there was no such file at submission either; paths are relative to the job's root (--root)"
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})|\\\\")
+#: Greatest time that the database's column takes, in nanoseconds; file systems hold years after 2262 too.
+_LATEST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,11 @@ def text_to_path(text: str) -> str:
     return os.fsdecode(_ESCAPED.sub(restore, text.encode("utf-8")))
 
 
+def noted_ns(found: os.stat_result) -> int:
+    """A file's time of modification in nanoseconds, as it is noted at submission and compared when it is read."""
+    return max(-_LATEST_NS, min(found.st_mtime_ns, _LATEST_NS))
+
+
 def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int | None, max_bytes: int) -> FileContent:
     """Read one file of an archive.
 
@@ -47,7 +55,7 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
         root: the archive's folder, which neither the path nor a symbolic link may leave.
         path: relative to the root, as `path_to_text` wrote it.
         size_bytes: size at submission, or None when it was not seen then.
-        modified_ns: time of modification at submission in nanoseconds, or None.
+        modified_ns: `noted_ns` of the file at submission, or None when it may be another by now.
         max_bytes: size of the largest file that is read.
 
     Returns:
@@ -59,10 +67,7 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
     real_root = os.path.realpath(root)
     real = os.path.realpath(os.path.join(real_root, text_to_path(path)))  # noqa: PTH118 - bytes-safe, and realpath
     if os.path.commonpath((real_root, real)) != real_root:
-        raise ImageFaultError(
-            FailureCode.OUTSIDE_ROOT,
-            "the path, or a symbolic link on it, leads out of the folder that was submitted, or of --root",
-        )
+        raise ImageFaultError(FailureCode.OUTSIDE_ROOT, _OUTSIDE)
     try:
         # Not blocking, or opening a named pipe would wait for a writer for ever; no link may have appeared since.
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -77,6 +82,7 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise ImageFaultError(FailureCode.UNREADABLE, "not a regular file")
+        _refuse_outside(descriptor, real_root)
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError):
@@ -87,15 +93,27 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
             raise ImageFaultError(
                 FailureCode.TOO_LARGE, f"the file has {found.st_size:,} bytes, the limit is {max_bytes:,}"
             )
-        if size_bytes is not None and (found.st_size, found.st_mtime_ns) != (size_bytes, modified_ns):
+        if modified_ns is not None and (found.st_size, noted_ns(found)) != (size_bytes, modified_ns):
             raise ImageFaultError(
                 FailureCode.CHANGED_SINCE_SUBMISSION,
                 "its size or time of modification is not what it was at submission",
             )
         try:
-            data = file.read(max_bytes + 1)
+            # Not up to the limit: so many bytes would be taken from memory beforehand.
+            data = file.read(found.st_size + 1)
         except OSError as error:
             raise ImageFaultError(FailureCode.UNREADABLE, f"reading failed: {error.strerror}") from None
-    if len(data) > max_bytes:
-        raise ImageFaultError(FailureCode.TOO_LARGE, f"the file grew beyond the limit of {max_bytes:,} bytes")
+    if len(data) != found.st_size:
+        raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "its size changed while it was read")
     return FileContent(data=data, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _refuse_outside(descriptor: int, real_root: str) -> None:
+    """Once more for what was opened: a folder may have become a link after it was looked at."""
+    try:
+        opened = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    except FileNotFoundError:
+        # No /proc: not Linux.
+        return
+    if opened.startswith("/") and os.path.commonpath((real_root, opened)) != real_root:
+        raise ImageFaultError(FailureCode.OUTSIDE_ROOT, _OUTSIDE)

@@ -10,6 +10,8 @@ from typing import TextIO
 from db.predictions import OutcomeRow
 from db.status import ImageStatus, TriageFlag
 
+#: Reason and its code of an image that a cancelled job never came to: there is no other end to it.
+_CANCELLED = ("cancelled", "the job was cancelled before it was looked at")
 #: First column of a ranked export.
 RANK = "rank"
 COLUMNS = (
@@ -42,17 +44,18 @@ class Written:
 
     images: int
     waiting: int
-    #: Images that are ungradable or failed.
+    #: Images that are ungradable or failed, or that a cancelled job never came to.
     not_judged: int
 
 
-def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False) -> Written:
+def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False, cancelled: bool = False) -> Written:
     """Write outcomes as CSV with a header.
 
     Args:
         rows: in the order wanted.
         file: opened for text with ``newline=""``.
         ranked: whether a first column counts the scored ones from 1.
+        cancelled: whether the job was, so that what waits is never looked at and goes to a human.
 
     Returns:
         Lines written, without the header, and how many of them are of images that wait.
@@ -63,18 +66,22 @@ def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False)
     for row in rows:
         counts[row.status] += 1
         rank = [counts[ImageStatus.SCORED] if row.status is ImageStatus.SCORED else None] if ranked else []
-        writer.writerow(map(_safe, [*rank, *_cells(row)]))
+        writer.writerow(map(_safe, [*rank, *_cells(row, cancelled=cancelled)]))
     return Written(
         images=counts.total(),
         waiting=counts[ImageStatus.WAITING],
-        not_judged=counts[ImageStatus.UNGRADABLE] + counts[ImageStatus.FAILED],
+        not_judged=counts[ImageStatus.UNGRADABLE]
+        + counts[ImageStatus.FAILED]
+        + (counts[ImageStatus.WAITING] if cancelled else 0),
     )
 
 
-def _cells(row: OutcomeRow) -> tuple[object, ...]:
+def _cells(row: OutcomeRow, *, cancelled: bool) -> tuple[object, ...]:
+    given_up = cancelled and row.status is ImageStatus.WAITING
     # What was not scored goes to a human too, and is found under one flag.
-    not_judged = row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
+    not_judged = given_up or row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
     flag = TriageFlag.UNGRADABLE if not_judged else row.flag
+    code, reason = _CANCELLED if given_up else (row.failure_code or row.ungradable_reason, row.reason)
     return (
         row.path,
         row.status,
@@ -91,8 +98,8 @@ def _cells(row: OutcomeRow) -> tuple[object, ...]:
         None if row.reused is None else ("yes" if row.reused else "no"),
         row.image_sha256,
         row.lesion_id,
-        row.failure_code or row.ungradable_reason,
-        row.reason,
+        code,
+        reason,
     )
 
 
