@@ -159,7 +159,7 @@ _LIMITS = """## Limits
   thresholds for there with `dermq-train recalibrate`.
 - The middle of an image is cut out, as wide as it is high: a lesion at the edge of a wide picture is cut.
 - The calibrated probability holds at the share of melanomas in HAM10000's validation images, not in a screening
-  population.
+  population. Below about 0.01 only the order says something: hardly any melanoma was seen there.
 - Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is unknown.
 - HAM10000 names no patients: two lesions of one person may be on two sides of the split.
 - Letters, screenshots, X-rays and most photographs are told from dermoscopy by colours and coarseness, and a human gets

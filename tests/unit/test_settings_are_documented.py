@@ -13,6 +13,7 @@ import trainer.cli
 import worker.cli
 from db.status import FailureCode, UngradableReason
 from worker.errors import SettingsError
+from worker.output.csv_export import CANCELLED
 from worker.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,7 @@ def test_every_reason_of_an_export_is_documented_and_no_other() -> None:
     assert documented == {
         **dict.fromkeys(UngradableReason, "ungradable"),
         **dict.fromkeys(FailureCode, "failed"),
+        CANCELLED: "waiting",
     }
 
 

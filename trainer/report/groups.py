@@ -90,22 +90,28 @@ def weakest_groups(report: dict[str, Any]) -> str:
     """
     policy = _first_policy(report)
     overall = report["assessment"]["images"]["policies"][policy]["sensitivity"]
-    named = []
+    named, lower = [], 0
     for stratum in report["assessment"]["strata"]:
         for group in stratum["groups"]:
             found = group["policies"][policy]["sensitivity"]
             if found is None or None in (found["high"], overall["low"]) or "melanoma" in group["few"]:
                 continue
+            lower += found["value"] < overall["value"]
             if found["high"] < overall["low"]:
                 lesions = counted(group["lesions"]["melanoma"], "melanoma lesion")
                 name = f"{group['group']} ({stratum['variable'].lower()})"
                 named.append(f"{name}, {percent_interval(found)} of {lesions}")
     if not named:
         return ""
+    others = lower - len(named)
+    beside = (
+        f" In {counted(others, 'other group')} it is lower too, but may be so by chance: see Groups." if others else ""
+    )
     return (
-        f"More melanomas are missed than among all images, where the sensitivity at {policy} is "
-        f"{percent_interval(overall)}, in these groups: {'; '.join(named)}. Where a group holds hardly any melanomas, "
-        "a model may have learned the group in place of the lesion."
+        f"Clearly more melanomas are missed than among all images, where the sensitivity at {policy} is "
+        f"{percent_interval(overall)}, in these groups, whose whole interval lies below that of all: "
+        f"{'; '.join(named)}.{beside} Where a group holds hardly any melanomas, a model may have learned the group in "
+        "place of the lesion."
     )
 
 

@@ -10,8 +10,9 @@ from typing import TextIO
 from db.predictions import OutcomeRow
 from db.status import ImageStatus, TriageFlag
 
-#: Reason and its code of an image that a cancelled job never came to: there is no other end to it.
-_CANCELLED = ("cancelled", "the job was cancelled before it was looked at")
+#: Reason code, and reason, of an image that a cancelled job never came to: there is no other end to it.
+CANCELLED = "cancelled"
+_CANCELLED_REASON = "the job was cancelled before it was looked at"
 #: First column of a ranked export.
 RANK = "rank"
 COLUMNS = (
@@ -81,7 +82,8 @@ def _cells(row: OutcomeRow, *, cancelled: bool) -> tuple[object, ...]:
     # What was not scored goes to a human too, and is found under one flag.
     not_judged = given_up or row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
     flag = TriageFlag.UNGRADABLE if not_judged else row.flag
-    code, reason = _CANCELLED if given_up else (row.failure_code or row.ungradable_reason, row.reason)
+    code = CANCELLED if given_up else row.failure_code or row.ungradable_reason
+    reason = _CANCELLED_REASON if given_up else row.reason
     return (
         row.path,
         row.status,
