@@ -97,13 +97,13 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """Log lines for people or for machines; ``auto`` looks whether standard error is a terminal."""
 
-    @field_validator("home", mode="before")
+    @field_validator("home", "bundle", mode="before")
     @classmethod
-    def _home_is_named(cls, home: object) -> object:
-        if home == "":
-            # It would be the folder that somebody happens to stand in, patient data and all.
+    def _folder_is_named(cls, folder: object) -> object:
+        if folder == "":
+            # It would be the folder that somebody happens to stand in, a home's patient data and all.
             raise ValueError("an empty path is none")
-        return home
+        return folder
 
     @field_validator("flower_password")
     @classmethod

@@ -1,17 +1,13 @@
 """Job control, the audit log and the books, on both databases."""
 
 import json
-import signal
 import threading
-import time
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, delete, event, func, insert, select, update
+from sqlalchemy import Engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
-import db.session
 from db.audit import append_entry, entries_of, verify
 from db.books import faults_of, orphans
 from db.claims import LeaseLostError, claim_chunk, renew_lease, take_forgotten
@@ -19,10 +15,9 @@ from db.control import Retried, cancel_job, delete_job, pause_job, resume_job, r
 from db.jobs import count_statuses, finish_job_if_done, view_jobs
 from db.models import AuditEntry, Chunk, Image, Job, Prediction
 from db.predictions import Failed, Scored, write_outcomes
-from db.schema import migrate
-from db.session import empty_write_ahead_log, open_database, read, transact
+from db.session import read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
-from db.submission import NewImage, SubmissionLostError, end_submission
+from db.submission import SubmissionLostError, end_submission
 from tests.integration.databases import MadeJob, add_job, row
 from worker.progress import job_rate
 
@@ -377,60 +372,3 @@ def test_retry_says_what_a_worker_has_in_hand(database: Engine) -> None:
     )
     retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
     assert retried == Retried(images=2, left=2)
-
-
-def test_a_database_file_is_for_its_user_alone_and_forgets_what_is_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "new" / "dermq.db"
-    engine = open_database(f"sqlite:///{path}")
-    migrate(engine)
-    canary = "PATIENT-KOWALSKA-" * 8
-    image = NewImage(path="a.jpg", size_bytes=1, modified_ns=1, patient_ref=canary)
-    made = add_job(engine, [image])
-    assert path.stat().st_mode & 0o077 == 0
-    assert path.parent.stat().st_mode & 0o077 == 0
-    log = path.with_name(f"{path.name}-wal")
-    transact(engine, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
-    # Not as long as an operator is made to wait.
-    monkeypatch.setattr(db.session, "SQLITE_BUSY_SECONDS", 0.1)
-    impatient = open_database(f"sqlite:///{path}")
-
-    def delete_beside(connection: Connection) -> None:
-        connection.exec_driver_sql("SELECT patient_ref FROM image").all()
-        assert transact(engine, lambda c: delete_job(c, made.job_id, actor=ACTOR))
-        assert not empty_write_ahead_log(impatient), "somebody exports at this moment, on a view from before"
-
-    read(engine, delete_beside)
-    assert empty_write_ahead_log(impatient)
-    assert canary.encode() not in path.read_bytes()
-    assert not log.exists() or not log.read_bytes()
-    engine.dispose()
-
-
-@pytest.mark.timeout(60)
-def test_a_time_limit_in_mid_statement_is_a_time_limit(database: Engine) -> None:
-    """And no outage: psycopg refuses to roll back while the server is still at work on the statement."""
-
-    class TimeLimitError(Exception):
-        """As Celery raises it, out of a signal's handler."""
-
-    def strike(*_: object) -> None:
-        raise TimeLimitError
-
-    def work(connection: Connection) -> None:
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SELECT pg_sleep(20)")
-        else:
-            time.sleep(20)
-
-    before = signal.signal(signal.SIGALRM, strike)
-    try:
-        for run in (transact, read):
-            signal.setitimer(signal.ITIMER_REAL, 0.5)
-            with pytest.raises(TimeLimitError):
-                run(database, work)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert transact(database, lambda c: c.exec_driver_sql("SELECT 1").scalar_one()) == 1

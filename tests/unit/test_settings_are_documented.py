@@ -110,6 +110,7 @@ def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPat
         # tornado would listen on every interface, and the database would lie wherever somebody stands.
         ("DERMQ_FLOWER_ADDRESS", ""),
         ("DERMQ_HOME", ""),
+        ("DERMQ_BUNDLE", ""),
         ("DERMQ_FLOWER_PASSWORD", "pässwort"),
     ],
 )
