@@ -19,9 +19,9 @@ import numpy as np
 
 from trainer.classifier import build_seven_class_classifier
 from trainer.config import FitConfig
-from trainer.fused_batch_normalisation import fused_batch_normalisation
 from trainer.ham10000 import DIAGNOSES
-from trainer.stages import prepare, stages_of
+from trainer.training.fused_batch_normalisation import fused_batch_normalisation
+from trainer.training.stages import prepare, stages_of
 
 ROUNDS, STEPS, BATCH = 5, 4, 32
 Step = Callable[[], object]

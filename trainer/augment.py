@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.artefacts import draw_artefacts
+from trainer.images.artefacts import draw_artefacts
 from worker.images.decode import RGBImage
 from worker.images.opencv import cv2
 

@@ -21,11 +21,11 @@ from trainer.backbones.weights import file_digest
 from trainer.classifier import Classifier
 from trainer.config import FitConfig
 from trainer.fit import build_network, finish, first_lesions, read_surveyed, training_batches, training_images
+from trainer.images.survey import data_sha256
 from trainer.run_folder import RECIPE, RunError, RunFolder, recipe_of
 from trainer.sequence import BalancedBatches, ClassBalancedBatches
 from trainer.splits import RANDOM_IMAGES, images_with_split
-from trainer.stages import unfreeze
-from trainer.survey import data_sha256
+from trainer.training.stages import unfreeze
 from worker.terminal import make_console
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.memory import keep_freed_memory
+from trainer.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from worker.bundle import Precision
@@ -209,7 +209,7 @@ def evaluate(
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
-        from trainer.external import evaluate_external
+        from trainer.external.evaluate_external import evaluate_external
 
         if options["remarks"]:
             raise click.UsageError("--remark belongs to the report of the test split; --external writes another one.")
@@ -300,7 +300,7 @@ def card(run: Path, out: Path | None) -> None:
     \b
     dermq-train card runs/first --out CARD.md
     """
-    from trainer.card import card_of_run
+    from trainer.card.model_card import card_of_run
 
     text = card_of_run(run)
     if out is None:
@@ -360,8 +360,8 @@ def recalibrate(
     dermq-train recalibrate models/ham10000-mel-nv models/clinic --external /data/clinic --labels clinic.csv --version 1
     DERMQ_BUNDLE=models/clinic dermq up
     """
-    from trainer.card_recalibrated import youden_warning
-    from trainer.recalibrated_bundle import recalibrate_bundle
+    from trainer.card.recalibrated import youden_warning
+    from trainer.external.recalibrated_bundle import recalibrate_bundle
 
     name = name or target.resolve().name
     made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)

@@ -18,30 +18,30 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.assess import assess, counts
 from trainer.backbones import BACKBONES
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import brier
 from trainer.classifier import with_all_outputs
 from trainer.config import FitConfig
-from trainer.discrimination import auroc, average_precision
-from trainer.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
+from trainer.evaluation.assess import assess, counts
+from trainer.evaluation.discrimination import auroc, average_precision
+from trainer.evaluation.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
+from trainer.evaluation.leakage import check_leakage
+from trainer.evaluation.look import look_at
+from trainer.evaluation.missed import missed_melanomas
+from trainer.evaluation.openings import log_opening, openings_of
+from trainer.evaluation.other_runs import check_seeds, compare_seeds, require_same_recipe, sources_left_out
+from trainer.evaluation.report_file import REPORT_FORMAT
+from trainer.evaluation.seven_classes import describe_classes, probability_columns
+from trainer.evaluation.strata import as_json, describe, share_of
+from trainer.evaluation.stress import other_diagnoses, stress
 from trainer.fit import PREDICT_BATCH, first_lesions
 from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
-from trainer.leakage import check_leakage
-from trainer.look import look_at
-from trainer.missed import missed_melanomas
-from trainer.openings import log_opening, openings_of
-from trainer.other_runs import check_seeds, compare_seeds, require_same_recipe, sources_left_out
+from trainer.images.real_images import read_images_of
 from trainer.parts import in_parts
 from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
-from trainer.real_images import read_images_of
 from trainer.report import write_report
-from trainer.report_file import REPORT_FORMAT
-from trainer.seven_classes import describe_classes, probability_columns
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, split_kind
-from trainer.strata import as_json, describe, share_of
-from trainer.stress import other_diagnoses, stress
 from worker.bundle import Calibration, PolicyThreshold
 from worker.images.preprocess import Preprocessing
 
@@ -100,7 +100,7 @@ class Frozen:
 
         Returns:
             The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
-            `trainer.seven_classes.probability_columns`; and the inputs.
+            `trainer.evaluation.seven_classes.probability_columns`; and the inputs.
         """
         look = look_at([Path(path) for path in images["path"]], self.preprocessing)
         raw, *classes = in_parts(self._infer, look.inputs, PREDICT_BATCH).T

@@ -10,23 +10,23 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trainer.appearance import LIMIT_QUANTILE, describe_appearance, distances
 from trainer.backbones import BACKBONES
-from trainer.bundle_folder import ExportError, new_bundle, refuse_occupied, seal
-from trainer.card import model_card
-from trainer.card_training import first_weights
+from trainer.bundle.appearance import LIMIT_QUANTILE, describe_appearance, distances
+from trainer.bundle.conversion import convert
+from trainer.bundle.folder import ExportError, new_bundle, refuse_occupied, seal
+from trainer.bundle.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
+from trainer.bundle.reference_model import round_kernels, write_compressed
+from trainer.card.model_card import model_card
+from trainer.card.training import first_weights
 from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
-from trainer.conversion import convert
+from trainer.evaluation.openings import log_opening
+from trainer.evaluation.report_file import read_report
 from trainer.fit import predict
 from trainer.ham10000 import DIAGNOSES, MALIGNANT
-from trainer.openings import log_opening
+from trainer.images.real_images import RealImages
 from trainer.parts import in_parts
 from trainer.policies import choose_on_validation
-from trainer.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
-from trainer.real_images import RealImages
-from trainer.reference_model import round_kernels, write_compressed
-from trainer.report_file import read_report
 from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (

@@ -19,14 +19,12 @@ from trainer.atomic import replace_file, write_text
 from trainer.augment import Augmentation
 from trainer.backbones import registered
 from trainer.backbones.weights import IMAGENET, NONE, WeightsError, check_file, file_digest
-from trainer.canvas import load_canvases, load_inputs
-from trainer.checkpoint import Progress, read_progress, restore_checkpoint
 from trainer.classifier import Classifier, build_classifier, build_seven_class_classifier
 from trainer.config import FitConfig
-from trainer.curves import draw_curves
-from trainer.fused_batch_normalisation import fused_batch_normalisation
 from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus, read_ham10000
-from trainer.near_duplicates import linked_groups
+from trainer.images.canvas import load_canvases, load_inputs
+from trainer.images.near_duplicates import linked_groups
+from trainer.images.survey import Survey, data_sha256, refuse_faults, survey
 from trainer.parts import in_parts
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder, lineage
@@ -45,11 +43,13 @@ from trainer.splits import (
     split_by_lesion,
     write_manifest,
 )
-from trainer.stages import make_loss, prepare, stages_of
-from trainer.survey import Survey, data_sha256, refuse_faults, survey
-from trainer.teachers import TaughtBatches, Teacher, describe_teacher, load_teachers, teacher_name
-from trainer.training_progress import TrainingProgress
-from trainer.watch import ValidationWatch
+from trainer.training.checkpoint import Progress, read_progress, restore_checkpoint
+from trainer.training.curves import draw_curves
+from trainer.training.fused_batch_normalisation import fused_batch_normalisation
+from trainer.training.progress import TrainingProgress
+from trainer.training.stages import make_loss, prepare, stages_of
+from trainer.training.teachers import TaughtBatches, Teacher, describe_teacher, load_teachers, teacher_name
+from trainer.training.watch import ValidationWatch
 from worker.images.preprocess import Preprocessing
 from worker.terminal import make_console
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from trainer.atomic import write_text
+from trainer.evaluation.openings import log_opening
 from trainer.ham10000 import melanoma_or_nevus
-from trainer.openings import log_opening
 from trainer.run_folder import RunFolder
 from trainer.splits import TEST, TRAIN, VALIDATION
 from trainer.threshold import operating_point, youden_threshold

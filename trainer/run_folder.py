@@ -127,7 +127,7 @@ class RunFolder:
         """Refuse another data set than the run's; runs from before it was recorded take any.
 
         Args:
-            found: `trainer.survey.data_sha256` of the data set at hand.
+            found: `trainer.images.survey.data_sha256` of the data set at hand.
 
         Raises:
             RunError: it is another.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.augment import Augmentation
-from trainer.mixup import Floats, mixup
+from trainer.images.mixup import Floats, mixup
 
 
 class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
@@ -114,7 +114,7 @@ class BalancedBatches(AugmentedBatches):
         batch_size: images in a batch, even.
         seed: of the draws.
         augmentation: the random changes.
-        mixup_alpha: see `trainer.mixup`; 0 blends no images.
+        mixup_alpha: see `trainer.images.mixup`; 0 blends no images.
         sources: (images,), source of each image, to draw by them.
 
     Raises:
@@ -188,7 +188,7 @@ class ClassBalancedBatches(AugmentedBatches):
         batch_size: images in a batch.
         seed: of the draws.
         augmentation: the random changes.
-        mixup_alpha: see `trainer.mixup`; 0 blends no images.
+        mixup_alpha: see `trainer.images.mixup`; 0 blends no images.
 
     Raises:
         ValueError: a stratum is missing, the shares are none, or there are so few draws that a stratum gets none.

@@ -7,17 +7,18 @@ from typing import Any
 import pandas as pd
 
 from trainer.atomic import write_text
-from trainer.engine_parity import converted_scorer
 from trainer.evaluate import load_frozen
+from trainer.evaluation.engine_parity import converted_scorer
+from trainer.evaluation.strata import stratify
+from trainer.evaluation.stress import stress
 from trainer.fit import first_lesions
 from trainer.ham10000 import melanoma_or_nevus
+from trainer.images.real_images import read_images_of
 from trainer.policies import BOOTSTRAP_SEED
-from trainer.real_images import read_images_of
 from trainer.splits import VALIDATION
-from trainer.strata import stratify
-from trainer.stress import stress
 
-#: Columns of `trainer.strata.group_columns`: where an image is from, and whether histology proved its diagnosis.
+#: Columns of `trainer.evaluation.strata.group_columns`: where an image is from, and whether histology proved its
+#: diagnosis.
 _GROUPED_BY = ("dataset", "dx_type")
 
 
@@ -29,8 +30,9 @@ def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
         run: a run folder after `trainer.fit.fit`.
 
     Returns:
-        As `trainer.stress.stress`, at the run's own thresholds, which were chosen on the unchanged images; and
-        ``strata``, as `trainer.strata.stratify`, of all validation images by source and by proof of diagnosis.
+        As `trainer.evaluation.stress.stress`, at the run's own thresholds, which were chosen on the unchanged images;
+        and ``strata``, as `trainer.evaluation.strata.stratify`, of all validation images by source and by proof of
+        diagnosis.
 
     Raises:
         FileNotFoundError: the run is not finished.

@@ -298,15 +298,15 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
 
     arguments = ["export", str(run), str(tmp_path / "int8"), "--version", "8", "--precision", "int8"]
     # Whatever it costs: else every layer of this small model would go back to floats.
-    monkeypatch.setattr("trainer.quantisation._AGREEMENT_AIMED_AT", 0.0)
-    monkeypatch.setattr("trainer.quantisation.LEAST_AGREEMENT", 1.01)
+    monkeypatch.setattr("trainer.bundle.quantisation._AGREEMENT_AIMED_AT", 0.0)
+    monkeypatch.setattr("trainer.bundle.quantisation.LEAST_AGREEMENT", 1.01)
     refused = CliRunner().invoke(main, [*arguments, "--dataset", str(dataset)])
     assert refused.exit_code == 2
     assert re.search(r"under youden \d+\.\d\d% of the flags agree", refused.output)
     assert not (tmp_path / "int8").exists()
 
-    monkeypatch.setattr("trainer.quantisation.LEAST_AGREEMENT", 0.0)
-    monkeypatch.setattr("trainer.quantisation.GREATEST_AUROC_LOSS", 1.0)
+    monkeypatch.setattr("trainer.bundle.quantisation.LEAST_AGREEMENT", 0.0)
+    monkeypatch.setattr("trainer.bundle.quantisation.GREATEST_AUROC_LOSS", 1.0)
     _train(dataset, *arguments)
     quantised = load_bundle(tmp_path / "int8")
     assert quantised.manifest.precision == "int8"

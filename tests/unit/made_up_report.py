@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainer.assess import assess
-from trainer.card import card_of_run
+from trainer.card.model_card import card_of_run
+from trainer.evaluation.assess import assess
+from trainer.evaluation.missed import missed_melanomas
+from trainer.evaluation.report_file import REPORT_FORMAT
+from trainer.evaluation.stress import other_diagnoses, stress
 from trainer.ham10000 import DIAGNOSES
-from trainer.missed import missed_melanomas
+from trainer.images.robustness import PERTURBATIONS
 from trainer.report import write_report
-from trainer.report_file import REPORT_FORMAT
-from trainer.robustness import PERTURBATIONS
-from trainer.stress import other_diagnoses, stress
 from worker.bundle import PolicyThreshold
 from worker.images.made_up import draw_lesion
 from worker.images.opencv import cv2

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.cbook import get_sample_data
 from sklearn.datasets import load_sample_images
 
-from trainer.appearance import describe_appearance, distances
+from trainer.bundle.appearance import describe_appearance, distances
 from worker.bundle import load_bundle
 from worker.errors import BundleError
 from worker.images.appearance import MEASURES, Appearance, measure_appearance

@@ -30,7 +30,8 @@ assert not asked, asked
 
 
 @pytest.mark.parametrize(
-    "module", ["worker.engine", "trainer.conversion", "trainer.quantisation", "trainer.engine_parity"]
+    "module",
+    ["worker.engine", "trainer.bundle.conversion", "trainer.bundle.quantisation", "trainer.evaluation.engine_parity"],
 )
 def test_no_module_brings_openvinos_telemetry(module: str, tmp_path: Path) -> None:
     # Out of CI's variables, in which it keeps quiet by itself.

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
 from trainer.policies import BOUND_CAVEAT
-from trainer.recalibration import CROSS_FIT_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
     NONE,

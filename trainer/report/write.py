@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from trainer.look import picture
+from trainer.evaluation.look import picture
 from trainer.report.document import Document
 from trainer.report.sections import document
 

@@ -1,0 +1,41 @@
+"""Canvases: their shape follows the model's input, whatever the shape of the picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.images.canvas import canvas_shape, draw_canvas, load_canvases
+from worker.images.made_up import draw_lesion
+from worker.made_up_archive import encode
+
+
+def test_a_canvas_is_a_seventh_larger_than_the_input() -> None:
+    assert canvas_shape(224) == (256, 341)
+    assert canvas_shape(256) == (293, 391)
+
+
+@pytest.mark.parametrize("shape", [(450, 600), (600, 450), (300, 300), (200, 900), (64, 85)])
+def test_every_picture_fills_its_canvas(shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), 90, np.uint8)
+    drawn = draw_canvas(picture, 73, 97)
+    assert drawn.shape == (73, 97, 3)
+    assert (drawn == 90).all(), "neither black borders nor gaps"
+
+
+def test_each_size_of_input_has_a_map_of_its_own(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.jpg" for number in range(2)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encode(draw_lesion(number, width=120, height=90), ".jpg"))
+    for size in (32, 64, 32):
+        assert load_canvases(paths, tmp_path / "cache", size).shape == (2, *canvas_shape(size), 3)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_another_picture_under_the_old_name_is_decoded_anew(tmp_path: Path) -> None:
+    path = tmp_path / "ISIC_1.bmp"
+    path.write_bytes(encode(draw_lesion(1, width=120, height=90), ".bmp"))
+    first, size = np.array(load_canvases([path], tmp_path / "cache", 32)), path.stat().st_size
+    path.write_bytes(encode(draw_lesion(2, width=120, height=90), ".bmp"))
+    assert path.stat().st_size == size
+    assert not np.array_equal(load_canvases([path], tmp_path / "cache", 32), first)

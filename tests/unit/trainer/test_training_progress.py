@@ -1,0 +1,66 @@
+"""What is shown while a training runs."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+Row = dict[str, Any]
+
+
+def row(epoch: int, auc: float) -> Row:
+    return {"epoch": epoch, "train_loss": "0.041200", "validation_auc": f"{auc:.6f}"}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    import trainer.training.progress
+
+    now = [0.0]
+    monkeypatch.setattr(trainer.training.progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def shown_on(console: Console, clock: list[float], *, keep_last: bool = False) -> Any:
+    from trainer.training.progress import TrainingProgress
+    from trainer.training.stages import Stage
+
+    progress = TrainingProgress(console, epochs=4, batches=10, keep_last=keep_last)
+    history: list[Row] = []
+    with progress:
+        progress.begin(Stage(name="fine-tuning", first=0, end=4), history, float("-inf"))
+        for epoch, auc in enumerate((0.8, 0.9, 0.85)):
+            progress.on_epoch_begin(epoch)
+            for batch in range(10):
+                clock[0] += 6
+                progress.on_train_batch_end(batch, {"loss": 0.05})
+            history.append(row(epoch + 1, auc))
+            progress.on_epoch_end(epoch)
+    return progress
+
+
+def test_without_a_terminal_each_epoch_is_a_line_with_the_time_left(clock: list[float]) -> None:
+    output = io.StringIO()
+    shown_on(Console(file=output, width=140, force_terminal=False), clock)
+    assert output.getvalue().splitlines() == [
+        "epoch 1 of 4 (fine-tuning): loss 0.0412, validation AUC 0.8000, the best so far; 60 s, 0:03:00 left",
+        "epoch 2 of 4 (fine-tuning): loss 0.0412, validation AUC 0.9000, the best so far; 60 s, 0:02:00 left",
+        "epoch 3 of 4 (fine-tuning): loss 0.0412, validation AUC 0.8500; 60 s, 0:01:00 left",
+    ]
+
+
+def test_the_best_epoch_is_not_pointed_out_where_the_last_is_kept(clock: list[float]) -> None:
+    output = io.StringIO()
+    shown_on(Console(file=output, width=140, force_terminal=False), clock, keep_last=True)
+    assert len(output.getvalue().splitlines()) == 3
+    assert "best" not in output.getvalue()
+
+
+def test_on_a_terminal_a_bar_says_where_it_is_and_how_long_it_takes(clock: list[float]) -> None:
+    output = io.StringIO()
+    shown_on(Console(file=output, width=160, force_terminal=True), clock)
+    text = output.getvalue()
+    # Half of the first epoch took 30 s, so three and a half are left.
+    assert "epoch 1 of 4 (fine-tuning), batch 5 of 10, loss 0.0500, 0:03:30 left" in text
+    assert "validation AUC 0.9000, 0:01" in text

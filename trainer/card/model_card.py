@@ -1,0 +1,255 @@
+"""The model card, from the figures of the evaluation (Mitchell et al., "Model cards for model reporting", 2019).
+
+It names no image: pictures and names of missed melanomas stay in the local report.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.card.reporting_items import Item, clear_derm, tripod_ai
+from trainer.card.results import (
+    calibration,
+    classes,
+    eight_bits,
+    groups,
+    others,
+    parity,
+    policies,
+    robustness,
+    table,
+    test_results,
+)
+from trainer.card.training import first_weights, how_trained
+from trainer.evaluation.report_file import read_report
+from trainer.report.document import counted, interval
+from trainer.report.groups import unseen_sources, weakest_groups, within_sources
+from trainer.report.robustness import greatest_fall
+from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
+from worker.bundle import BundleManifest, Quantisation
+
+_LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What a card says of the model itself."""
+
+    title: str
+    made: str
+    backbone: str
+    size: int
+    weights_from: str
+    split_sha256: str
+    licence: str
+
+
+def model_card(manifest: BundleManifest, weights_from: str, report: dict[str, Any] | None = None) -> str:
+    """Write ``MODEL_CARD.md`` of a bundle.
+
+    Args:
+        manifest: of the bundle, with its metrics.
+        weights_from: where the backbone's first weights came from.
+        report: ``report.json`` of the run; without it the card has the main results only.
+
+    Returns:
+        Markdown.
+    """
+    facts = _Facts(
+        title=f"{manifest.name} {manifest.version}",
+        made=f"{manifest.created:%Y-%m-%d}",
+        backbone=manifest.backbone,
+        size=manifest.input.size,
+        weights_from=weights_from,
+        split_sha256=manifest.split_manifest_sha256,
+        licence=manifest.licence,
+    )
+    return _card(facts, manifest.metrics, report, manifest.quantisation)
+
+
+def card_of_run(run: Path) -> str:
+    """Write the card of a run that has no bundle yet.
+
+    Args:
+        run: a run folder after ``dermq-train evaluate``.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        FileNotFoundError: the run was not evaluated.
+        ValueError: it was evaluated by a version whose report lacks figures of today's.
+    """
+    if not (run / "metrics.json").is_file():
+        raise FileNotFoundError(
+            f"Received: run {run} without metrics.json. Expected: a run after `dermq-train evaluate {run}`."
+        )
+    report = read_report(run)
+    described = report["run"]
+    facts = _Facts(
+        title=f"Run {described['name']}",
+        made=report["created"][:10],
+        backbone=described["config"]["backbone"],
+        size=described["config"]["size"],
+        weights_from=str(first_weights(described)),
+        split_sha256=described["split_sha256"],
+        licence=_LICENCE,
+    )
+    return _card(facts, json.loads((run / "metrics.json").read_text()), report)
+
+
+def _card(
+    facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None, quantisation: Quantisation | None = None
+) -> str:
+    parts = [
+        f"# {facts.title}\n\nCalibrated probability of melanoma against nevus for one dermoscopic image. "
+        f"Made {facts.made}.",
+        _INTENDED_USE,
+        # Before the figures: whoever reads one number only shall have read what it is worth.
+        _limits(report),
+        _data(facts, metrics, report),
+        test_results(metrics, report),
+    ]
+    if report is not None:
+        parts += [policies(report), calibration(report), groups(report), others(report), classes(report)]
+        parts += [robustness(report), parity(report) if quantisation is None else eight_bits(quantisation)]
+    parts += [
+        _model(facts, report),
+        _TERMS,
+        _checklist("TRIPOD+AI", "Collins et al., BMJ 385:e078378 (2024), item by item.", "Item", tripod_ai(report)),
+        _checklist(
+            "CLEAR Derm",
+            "Daneshjou et al., JAMA Dermatology 158:90 (2022), by topic and in our own words.",
+            "Part",
+            clear_derm(report),
+        ),
+        f"## Licence\n\n{facts.licence}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_INTENDED_USE = """## Intended use
+
+Research on ordering archives of dermoscopic images for review by dermatologists. **Not a medical device.** Not for
+diagnosis, not for deciding that a lesion needs no examination, not for clinical photographs, and not for lesions that
+are neither melanoma nor nevus. A low probability means a lower priority in a worklist, never "benign"."""
+
+
+_TERMS = """## Terms
+
+- Area under the ROC curve (AUROC): chance that a melanoma is ranked before a nevus; 0.5 is chance, 1 perfect order.
+- Sensitivity: share of the melanomas that are flagged `high_risk`. Specificity: share of the nevi that are not.
+- PPV: share of the flagged that are melanomas, at a given share of melanomas among all.
+- Brier score: mean squared error of the probability, 0 at best. Expected calibration error: by how much the stated
+  probability is off, on average. Slope and in the large: 1 and 0 when it is neither too sure nor too high.
+- Platt scaling: the curve, fitted on validation images, that makes a network's output a probability.
+- `mel` melanoma, `nv` nevus, `bcc` basal cell carcinoma, `akiec` actinic keratosis or Bowen's disease,
+  `bkl` benign keratosis-like lesion, `df` dermatofibroma, `vasc` vascular lesion.
+- ITA: individual typology angle, an estimate of skin tone from colour. Clear, of a vignette: how much of the picture a
+  dark round rim leaves.
+- Engine parity: how far the program that a worker runs is from the one that was trained."""
+
+
+_LIMITS = """## Limits
+
+- The test images come from the same clinics as the training images. Expect lower figures elsewhere; measure there with
+  `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals, and choose
+  thresholds for there with `dermq-train recalibrate`.
+- The middle of an image is cut out, as wide as it is high: a lesion at the edge of a wide picture is cut.
+- The calibrated probability holds at the share of melanomas in HAM10000's validation images, not in a screening
+  population. Below about 0.01 only the order says something: hardly any melanoma was seen there.
+- Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is unknown.
+- HAM10000 names no patients: two lesions of one person may be on two sides of the split.
+- Letters, screenshots, X-rays and most photographs are told from dermoscopy by colours and coarseness, and a human gets
+  them unjudged. A portrait or a close photograph of skin may pass and is then scored."""
+
+
+def _limits(report: dict[str, Any] | None) -> str:
+    limits = [_LIMITS]
+    limits += [f"- {remark}" for remark in report.get("remarks", ())] if report else []
+    proven = report["assessment"]["histology_only"] if report else None
+    if proven and proven["auroc"] is not None:
+        limits.append(
+            "- Most nevi of HAM10000 were never excised and are easy. Against nevi proven by histology the area under "
+            f"the ROC curve is {interval(proven['auroc'])}."
+        )
+    if report and (within := within_sources(report)):
+        limits.append(f"- {within}")
+    if report and (unseen := unseen_sources(report)):
+        limits.append(f"- {unseen}")
+    if report and (weak := weakest_groups(report)):
+        limits.append(f"- {weak}")
+    if report and (fall := greatest_fall(report)):
+        limits.append(f"- {fall} An image under hair is to be looked at whatever its score.")
+    return "\n".join(limits)
+
+
+def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
+    config = report["run"]["config"] if report else {}
+    seven = config.get("classes") == "seven"
+    head = (
+        "softmax of the seven diagnoses, read as p(mel) / (p(mel) + p(nv))"
+        if seven
+        else "Dense 1 sigmoid, melanoma against nevus"
+    )
+    training = f" {how_trained(report['run'])}" if report else ""
+    return (
+        f"## Model\n\n{facts.backbone}, {facts.size} x {facts.size} pixels, global average pooling, Dense 128 ReLU, "
+        f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} The shorter side is resized and the "
+        "middle cut out, by the same code in training and in service. Platt scaling and thresholds are fitted on "
+        "validation images only."
+    )
+
+
+def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
+    images, lesions = metrics["images"], metrics["lesions"]
+    lines = [
+        "## Data\n",
+        "HAM10000 (Tschandl et al., Scientific Data 5:180161, 2018; ViDIR Group, Medical University of Vienna; CC "
+        "BY-NC 4.0): dermoscopic images of Vienna, Austria, and Queensland, Australia; diagnoses `mel` and `nv`. "
+        "Melanomas are proven by histology, nevi by histology, follow-up, consensus or confocal microscopy. "
+        f"{_split(metrics)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images['melanoma']} melanoma "
+        f"images of {lesions['melanoma']} lesions, {images['nevus']} nevus images of {lesions['nevus']} lesions.",
+    ]
+    if report is not None:
+        rows = [
+            (
+                side,
+                *(f"{part[dx]['lesions']:,} / {part[dx]['images']:,}" for dx in ("mel", "nv")),
+            )
+            for side in (TRAIN, VALIDATION, TEST)
+            if (part := report["flow"]["splits"].get(side)) is not None
+        ]
+        lines += ["", table(("Split", "Melanoma lesions / images", "Nevus lesions / images"), rows)]
+        if limit := report["run"]["config"].get("limit"):
+            lines += ["", f"**A trial: of each diagnosis and side only the first {limit} lesions were used.**"]
+        if report["run"]["config"]["classes"] == "seven":
+            others = ", ".join(
+                f"{part['images']:,} `{dx}` of {counted(part['lesions'], 'lesion')}"
+                for dx, part in report["flow"]["training"].items()
+                if dx not in ("mel", "nv")
+            )
+            lines += ["", f"Trained on the other diagnoses of the training side too: {others}."]
+        leakage = report["leakage"]
+        lines += [
+            "",
+            f"On both sides of the test split: {leakage['lesions']} lesions, {leakage['files']} files, "
+            f"{leakage['near_duplicates']} near-duplicate pairs.",
+        ]
+    return "\n".join(lines)
+
+
+def _split(metrics: dict[str, Any]) -> str:
+    if LESION_DISJOINT in metrics["split"]:
+        return "Split 70/15/15 by lesion"
+    return (
+        "**Split image by image, as the project's brief has it: test lesions were trained on, and every figure is too "
+        "good.** The split"
+    )
+
+
+def _checklist(name: str, source: str, first: str, items: Sequence[Item]) -> str:
+    rows = [(item.number, item.topic, item.answer) for item in items]
+    return f"## {name}\n\n{source}\n\n{table((first, 'Topic', 'Where answered, or why not'), rows)}"

@@ -1,0 +1,99 @@
+"""The model card of a recalibrated bundle: what is its own, then the card of the bundle that the model is of."""
+
+from trainer.card.results import caught, table
+from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
+from trainer.policies import SENSITIVITIES, YOUDEN, Policies
+from trainer.report.document import NONE, counted, interval, percent, percent_interval
+from worker.bundle import BundleManifest, Recalibration
+from worker.terminal import shown_threshold
+
+
+def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies: Policies, before: str) -> str:
+    """Write ``MODEL_CARD.md``.
+
+    Args:
+        manifest: of the new bundle, with its cross-fitted ``metrics``.
+        origin: of the manifest.
+        policies: with those that are refused.
+        before: the card of the bundle that the model is of.
+
+    Returns:
+        Markdown. It names no image and no folder.
+    """
+    images, lesions = origin.images, origin.lesions
+    share = images["melanoma"] / (images["melanoma"] + images["nevus"])
+    figures = manifest.metrics
+    unnamed = figures["lesion_ids_missing"]
+    refused = [f"Not offered: `{name}`. {why}" for name, why in policies.refused.items()]
+    parts = [
+        f"# {manifest.name} {manifest.version}",
+        "Calibrated probability of melanoma against nevus for one dermoscopic image. Made "
+        f"{manifest.created:%Y-%m-%d}. **Not a medical device**; a low probability means a lower priority in a "
+        'worklist, never "benign".',
+        "## Recalibrated",
+        f"The model, its preprocessing and its gates are those of {origin.name} {origin.version}, SHA-256 "
+        f"`{origin.bundle_sha256}`. Its calibration and its thresholds were fitted anew on images from elsewhere: "
+        f"{images['melanoma']:,} melanoma images of {counted(lesions['melanoma'], 'lesion')} and {images['nevus']:,} "
+        f"nevus images of {counted(lesions['nevus'], 'lesion')}, with the diagnoses of whoever ran `dermq-train "
+        "recalibrate`.",
+        f"Area under the ROC curve on these images: {interval(figures['auroc'])}. Recalibration leaves it as "
+        "it is: a worklist keeps its order, and only flags and probabilities change.",
+        _policies(manifest),
+        *([f"**{warning}**"] if (warning := youden_warning(manifest)) else []),
+        *refused,
+        "Sensitivity and specificity are by image, with 95% intervals, and cross-fitted: each image is judged by "
+        f"thresholds that were chosen on other lesions. {CROSS_FIT_CAVEAT} A lesion "
+        "is caught when all its images are flagged; the bound is the one-sided 95% lower one. A dash: the lesions are "
+        "enough to choose the threshold, and too few to do it without a part of them.",
+        "- The figures hold for images like these; other places, cameras and patients are unknown again.\n"
+        f"- The calibrated probability holds where {percent(share)} of melanomas and nevi are melanomas, as here.\n"
+        "- Every image counted, also what the gates would have kept from being scored."
+        + (
+            f"\n- {counted(unnamed, 'image')} came without a lesion's name and counted as a lesion each: where some "
+            "show the same lesion, bounds and intervals are too good."
+            if unnamed
+            else ""
+        ),
+        "---",
+        f"# The card of {origin.name} {origin.version}",
+        "**Its thresholds, and every figure that depends on them, are not those of this bundle.**",
+        # Without its own title.
+        before.partition("\n\n")[2].strip(),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def youden_warning(manifest: BundleManifest) -> str | None:
+    """What whoever takes the default policy must know: where the order is poor, Youden's J pays with melanomas.
+
+    Args:
+        manifest: of a recalibrated bundle.
+    """
+    found = manifest.metrics["policies"].get(YOUDEN)
+    if found is None or found["sensitivity"]["value"] >= min(SENSITIVITIES):
+        return None
+    safer = ", ".join(f"`{name}`" for name in manifest.thresholds if name != YOUDEN)
+    return (
+        f"`{YOUDEN}` misses {found['missed_melanoma_images']:,} of {manifest.metrics['images']['melanoma']:,} melanoma "
+        f"images here: it weighs a point of sensitivity no more than a point of specificity. Submit with `--policy` "
+        f"and one of {safer}."
+    )
+
+
+def _policies(manifest: BundleManifest) -> str:
+    rows = []
+    for name, policy in manifest.thresholds.items():
+        # None where the lesions are enough to choose on all of them, and too few to leave some out.
+        found = manifest.metrics["policies"].get(name)
+        rows.append(
+            (
+                f"`{name}`",
+                shown_threshold(policy.threshold),
+                shown_threshold(policy.borderline_from),
+                caught(policy.by_lesion.model_dump() if policy.by_lesion else None),
+                percent_interval(found["sensitivity"]) if found else NONE,
+                percent_interval(found["specificity"]) if found else NONE,
+            )
+        )
+    head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "Sensitivity", "Specificity")
+    return table(head, rows)

@@ -1,0 +1,114 @@
+"""Evaluate a run or a bundle on images from elsewhere: with its own threshold, and after recalibration to the place."""
+
+import itertools
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainer.evaluation.assess import assess, counts
+from trainer.evaluation.missed import missed_melanomas
+from trainer.evaluation.recalibration import cross_fit
+from trainer.evaluation.report_file import REPORT_FORMAT
+from trainer.external.judged import bundle_as_judged, is_bundle, run_as_judged
+from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on
+from worker.bundle import Bundle, load_bundle
+
+#: Holds the folder that a report is about; it stays on this machine.
+_SOURCE = "folder.txt"
+
+
+def external_folder(run: Path, bundle: Bundle | None, folder: Path) -> Path:
+    """Where the report on a folder of images goes: ``external-<its name>``, numbered when that is another folder's.
+
+    Of a run into its folder. Of a bundle, which nobody should change, into the current folder, under the bundle's name
+    and version too.
+
+    Args:
+        run: the run folder, or the bundle's.
+        bundle: loaded, when it is one.
+        folder: holds the images.
+    """
+    where, name = run, f"external-{folder.resolve().name}"
+    if bundle is not None:
+        label = f"{name}-{bundle.manifest.name}-{bundle.manifest.version}"
+        where, name = Path.cwd(), re.sub(r"[^\w.-]+", "-", label)
+    source = _source(bundle, folder)
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(where / name for name in names if _source_of(where / name) in (None, source))
+
+
+def _source(bundle: Bundle | None, folder: Path) -> str:
+    """What a report is about: the folder, and of a bundle its SHA-256, for its report lies in no folder of its own."""
+    return f"{folder.resolve()}" + (f"\n{bundle.sha256}" if bundle is not None else "")
+
+
+def _source_of(target: Path) -> str | None:
+    """What the report in a folder is about; None where there is no report yet, empty where it is not known."""
+    if not target.exists():
+        return None
+    return (target / _SOURCE).read_text() if (target / _SOURCE).is_file() else ""
+
+
+def evaluate_external(
+    judged: Path, folder: Path, labels: Path, *, pictures: bool = True
+) -> tuple[dict[str, Any], Path]:
+    """Judge a run or a bundle on images from elsewhere, and write ``report.json`` and ``report.html``.
+
+    The test split stays sealed. The report goes to `external_folder`, with ``scored.csv`` beside it.
+
+    Args:
+        judged: a run folder, whose Keras model is asked; or a bundle's, which is asked as a worker does.
+        folder: holds the images.
+        labels: CSV, see `trainer.external.labels.read_external`.
+        pictures: put the missed melanomas' pictures into ``report.html``.
+
+    Returns:
+        The report, as in ``report.json``, and the folder that it was written to.
+
+    Raises:
+        FileNotFoundError: see `read_external`, or the run is not finished.
+        ValueError: see `read_external`, `refuse_own` and `refuse_recalibrated_on`.
+        BundleError: the bundle was changed.
+    """
+    # Importing TensorFlow takes ten seconds; bad labels should be told before.
+    images = read_external(folder, labels)
+    refuse_own(images, judged)
+    bundle = load_bundle(judged) if is_bundle(judged) else None
+    if bundle is not None:
+        refuse_recalibrated_on(images, bundle)
+    from trainer.report import write_report
+
+    started = time.monotonic()
+    model = run_as_judged(judged) if bundle is None else bundle_as_judged(bundle)
+    scored = model.score(images)
+    target = external_folder(judged, bundle, folder)
+    target.mkdir(exist_ok=True)
+    # Pictures of patients and names of files: for this account alone, in a folder of an earlier version too.
+    target.chmod(0o700)
+    (target / _SOURCE).write_text(_source(bundle, folder))
+    # Before any figure is computed: the scores took longest.
+    scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
+    thresholds = model.policies.thresholds
+    report: dict[str, Any] = {
+        "format": REPORT_FORMAT,
+        "kind": "external",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": model.described,
+        "external": {
+            "name": folder.name,
+            **counts(scored),
+            "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
+            "ages_set_aside": int(scored["age_set_aside"].sum()) if "age_set_aside" in scored else 0,
+        },
+        "policies": {name: policy.model_dump() for name, policy in thresholds.items()},
+        "refused_policies": model.policies.refused,
+        "assessment": assess(scored, thresholds),
+        "recalibrated": cross_fit(scored),
+        "missed": missed_melanomas(scored, thresholds),
+    }
+    report["seconds"] = round(time.monotonic() - started)
+    paths = dict(zip(scored["image_id"], scored["path"], strict=True)) if pictures else {}
+    write_report(report, target, {str(name): Path(path) for name, path in paths.items()})
+    return report, target

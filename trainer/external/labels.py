@@ -1,0 +1,180 @@
+"""Images from elsewhere: a folder, and a CSV of what they show."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from trainer.evaluation.assess import counts
+from trainer.evaluation.strata import OLDEST
+from trainer.external.judged import is_bundle
+from trainer.splits import read_manifest
+from worker.bundle import Bundle, sha256_of
+
+#: Columns of the labels file; the others are optional.
+REQUIRED = ("image", "label")
+OPTIONAL = ("lesion_id", "age", "sex", "site")
+#: Numbers of HAM10000's images in their names, ISIC_0024306 to ISIC_0034320: 10,015, none missing.
+HAM10000_NUMBERS = range(24_306, 34_321)
+_SEPARATORS = ",;\t"
+_LABELS = {"melanoma": 1, "nevus": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
+#: Names given in an error; the rest are counted.
+_NAMED = 10
+
+
+def read_external(folder: Path, labels: Path) -> pd.DataFrame:
+    """Read a folder of images and a CSV of what they show.
+
+    Args:
+        folder: holds the images.
+        labels: CSV with ``image`` (file name, relative to the folder), ``label`` (melanoma or nevus, or 1 or 0), and
+            perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. An image without ``lesion_id`` is a lesion.
+
+    Returns:
+        Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``label`` (1 or 0),
+        ``path``, ``sha256`` (of the file), the optional columns under HAM10000's names, and with ages
+        ``age_set_aside``: whether one was given that no person has, or that is no number.
+
+    Raises:
+        FileNotFoundError: the folder, the CSV or an image is missing; the first images are named.
+        ValueError: a column is missing or stands there twice, a label is unknown, an image is listed twice or is there
+            under two names, a lesion has two labels, or a class does not occur.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Received: {folder} as the folder of images, which is none. Expected: a folder.")
+    if not labels.is_file():
+        raise FileNotFoundError(
+            f"Received: {labels} as labels, which is no file. Expected: a CSV with the columns {', '.join(REQUIRED)}."
+        )
+    try:
+        with labels.open(encoding="utf-8-sig") as file:
+            header = next((line for line in file if line.strip()), "")
+        rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=max(_SEPARATORS, key=header.count))
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"Received: {labels.name}, which is a workbook or not in UTF-8. Expected: a CSV in UTF-8; a spreadsheet "
+            'program saves one as "CSV UTF-8".'
+        ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"Received: {labels.name}, which is not read as a table ({error}). Expected: a CSV in UTF-8 with "
+            "commas, semicolons or tabs, and with the names of its columns in the first line."
+        ) from None
+    names = rows.columns.str.strip().str.lower()
+    if twice := sorted(set(names[names.duplicated()])):
+        raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
+    rows.columns = names
+    if missing := [name for name in REQUIRED if name not in rows.columns]:
+        raise ValueError(
+            f"Received: {labels.name} with the columns {', '.join(rows.columns)}. Missing: {', '.join(missing)}. "
+            f"Expected: {', '.join(REQUIRED)}, and if known {', '.join(OPTIONAL)}; name them in the first line."
+        )
+    rows["image"] = rows["image"].fillna("").str.strip()
+    if doubled := sorted(set(rows.loc[rows["image"].duplicated(), "image"])):
+        raise ValueError(f"Received: {labels.name} with images listed twice: {_some(doubled)}. Expected: each once.")
+    read = rows["label"].fillna("").str.strip().str.lower()
+    if unknown := sorted(set(read) - set(_LABELS)):
+        raise ValueError(
+            f"Received: {labels.name} with the labels {_some([repr(name) for name in unknown])}. Expected: melanoma or "
+            "nevus (or 1 or 0). Take out images of anything else: the model is judged on melanoma against nevus."
+        )
+    absent = [name for name in rows["image"] if not _is_inside(folder, name)]
+    if absent:
+        raise FileNotFoundError(
+            f"Received: {labels.name} with {len(absent)} of {len(rows)} images that are not in {folder}: "
+            f"{_some(absent)}. Expected: file names relative to the folder, endings included."
+        )
+    digests = pd.Series([sha256_of(folder / name) for name in rows["image"]], index=rows.index)
+    if copies := sorted(rows.loc[digests.duplicated(keep=False), "image"]):
+        raise ValueError(
+            f"Received: {labels.name} with images of the same bytes under several names: {_some(copies)}. Expected: "
+            "each once, for copies would count as lesions of their own."
+        )
+    # A blank would make two lesions of one.
+    named = rows["lesion_id"].fillna("").str.strip() if "lesion_id" in rows else pd.Series("", index=rows.index)
+    images = pd.DataFrame(
+        {
+            "image_id": rows["image"],
+            "lesion_id": named.where(named != "", rows["image"]),
+            "lesion_given": named != "",
+            "label": read.map(_LABELS).astype(int),
+            "path": [str(folder / name) for name in rows["image"]],
+            "sha256": digests,
+        }
+    )
+    if "age" in rows:
+        ages = pd.to_numeric(rows["age"], errors="coerce")
+        images["age"] = ages.where(ages.between(0, OLDEST))
+        images["age_set_aside"] = images["age"].isna() & (rows["age"].fillna("").str.strip() != "")
+    for theirs, ours in (("sex", "sex"), ("site", "localization")):
+        if theirs in rows:
+            images[ours] = rows[theirs]
+    found = counts(images)["images"]
+    if not (found["melanoma"] and found["nevus"]):
+        raise ValueError(
+            f"Received: {labels.name} with {found['melanoma']} melanoma and {found['nevus']} nevus images. Expected: "
+            "at least one of each; sensitivity needs the one and specificity the other."
+        )
+    labels_of = images.groupby("lesion_id")["label"].nunique()
+    if torn := sorted(labels_of.index[labels_of > 1]):
+        raise ValueError(
+            f"Received: {labels.name} with lesions of two labels: {_some(torn)}. Expected: one label a lesion."
+        )
+    return images
+
+
+def refuse_own(images: pd.DataFrame, judged: Path) -> None:
+    """Refuse images of the data set that a model was made from: they are no images from elsewhere.
+
+    Known by their names, without folder and ending; a copy under another name is not found.
+
+    Args:
+        images: as `read_external` gives them.
+        judged: the run folder; or a bundle, which holds no list of its images, but all of HAM10000 have numbers of one
+            range that no other image has.
+
+    Raises:
+        ValueError: counts and names them, with the side of a run's split that they are on.
+    """
+    if is_bundle(judged):
+        side = {f"ISIC_{number:07}": "HAM10000" for number in HAM10000_NUMBERS}
+    else:
+        manifest = read_manifest(judged)
+        side = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
+    if own := [(name, side[stem]) for name in images["image_id"] if (stem := Path(name).stem) in side]:
+        raise ValueError(
+            f"Received: {len(own)} of {len(images)} images with names of the model's own data set: "
+            f"{_some([f'{name} ({split})' for name, split in own])}. Expected: images that {judged.name} has never "
+            "seen; on its own it was trained, or its thresholds were chosen, or they are its sealed test split."
+        )
+
+
+def refuse_recalibrated_on(images: pd.DataFrame, bundle: Bundle) -> None:
+    """Refuse images that a bundle's calibration and thresholds were fitted on; known by their bytes.
+
+    Args:
+        images: as `read_external` gives them.
+        bundle: recalibrated or not.
+
+    Raises:
+        ValueError: counts and names them.
+    """
+    origin = bundle.manifest.recalibration
+    if origin is None:
+        return
+    fitted_on = set(bundle.read(origin.file).decode().split())
+    if own := images.loc[images["sha256"].isin(fitted_on), "image_id"].tolist():
+        raise ValueError(
+            f"Received: {len(own)} of {len(images)} images that {bundle.manifest.name} {bundle.manifest.version} was "
+            f"recalibrated to: {_some(own)}. Expected: images that had no part in it, for on these every figure is too "
+            "good. What it gives there, cross-fitted, stands in its MODEL_CARD.md."
+        )
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    # By its name only: a folder of links to images elsewhere is fine, a name that leads out of it is a mistake.
+    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts and (folder / name).is_file()
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,110 @@
+"""How far a training is, and how long it will take: a bar on a terminal, a line for each epoch elsewhere."""
+
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from trainer.training.stages import Stage
+
+#: Share of the newest epoch in the time that one is said to take.
+_NEWEST = 0.5
+#: Columns that the words take.
+_WIDTH_OF_TEXT = 100
+
+
+class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
+    """Shows epoch, loss, validation AUC and the time left; a context, so that a bar is taken down in any case.
+
+    It stands after `trainer.training.watch.ValidationWatch`, whose findings it shows.
+
+    Args:
+        console: where to.
+        epochs: of the whole training.
+        batches: of an epoch.
+        keep_last: whether the last epoch is kept, in place of the best, which then is not pointed out.
+    """
+
+    def __init__(self, console: Console, *, epochs: int, batches: int, keep_last: bool = False) -> None:
+        super().__init__()
+        self._console, self._epochs, self._batches = console, epochs, batches
+        self._keep_last = keep_last
+        self._bar = Progress(
+            *([BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))] if console.width > 105 else []),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+            # No thread of its own: the processors are busy, and every batch draws anyway.
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task("loading", total=epochs * batches)
+        self._seconds: float | None = None
+        self._stage = ""
+        self._history: list[dict[str, Any]] = []
+        self._best = float("-inf")
+        self._start = time.monotonic()
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def begin(self, stage: Stage, history: list[dict[str, Any]], best: float) -> None:
+        """A stage begins, or goes on.
+
+        Args:
+            stage: which.
+            history: rows so far; the watch adds to it.
+            best: validation AUC so far.
+        """
+        # An epoch of another stage takes another time.
+        self._stage, self._seconds = stage.name, None
+        self._history, self._best = history, best
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._start = time.monotonic()
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not self._console.is_terminal:
+            return
+        done = batch + 1
+        seconds = self._seconds or (time.monotonic() - self._start) / done * self._batches
+        left = seconds * (self._epochs - self._epoch - done / self._batches)
+        text = f"epoch {self._epoch + 1} of {self._epochs} ({self._stage}), batch {done} of {self._batches}"
+        if logs:
+            text += f", loss {float(logs['loss']):.4f}"
+        if self._history:
+            text += f", validation AUC {float(self._history[-1]['validation_auc']):.4f}"
+        self._bar.update(
+            self._task,
+            completed=self._epoch * self._batches + done,
+            description=f"{text}, {_clock(left)} left",
+            refresh=True,
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # With the look at validation, which the watch before this one has taken.
+        seconds = time.monotonic() - self._start
+        self._seconds = seconds if self._seconds is None else (1 - _NEWEST) * self._seconds + _NEWEST * seconds
+        row = self._history[-1]
+        auc = float(row["validation_auc"])
+        better, self._best = auc > self._best, max(auc, self._best)
+        left = self._epochs - epoch - 1
+        self._console.print(
+            f"epoch {epoch + 1} of {self._epochs} ({self._stage}): loss {float(row['train_loss']):.4f}, "
+            f"validation AUC {auc:.4f}"
+            + (", the best so far" if better and not self._keep_last else "")
+            + f"; {seconds:.0f} s"
+            + (f", {_clock(self._seconds * left)} left" if left else "")
+        )
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
