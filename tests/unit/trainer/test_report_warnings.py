@@ -44,6 +44,21 @@ def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dic
     assert told not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
 
 
+def test_groups_that_are_lower_by_what_may_be_chance_are_counted(report: dict[str, Any], tmp_path: Path) -> None:
+    changed = json.loads(json.dumps(report))
+    overall = changed["assessment"]["images"]["policies"]["youden"]["sensitivity"]
+    strata = {each["variable"]: each["groups"] for each in changed["assessment"]["strata"]}
+    for group in (group for groups in strata.values() for group in groups):
+        # As good as all images: none is lower.
+        group["policies"]["youden"]["sensitivity"] = dict(overall)
+    strata["Source"][0]["policies"]["youden"]["sensitivity"] = {"value": 0.0, "low": 0.0, "high": 0.1}
+    told = "it is lower too, but may be so by chance"
+    assert told not in write_page(changed, tmp_path)
+    strata["Sex"][0]["policies"]["youden"]["sensitivity"] = {**overall, "value": overall["value"] - 0.01}
+    for text in (write_page(changed, tmp_path), " ".join(write_card(changed, tmp_path).split())):
+        assert f"In 1 other group {told}" in text
+
+
 def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_path: Path) -> None:
     """Melanomas of one clinic beside nevi of another: an AUROC of all images owes much to telling clinics apart."""
     assert "within each source" not in write_page(report, tmp_path) + write_card(report, tmp_path)
