@@ -11,6 +11,7 @@ import click
 from trainer.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    from trainer.evaluate import EvaluationOptions
     from worker.bundle import Precision
 
 # TensorFlow's start-up notes about processors and CUDA are not for the person who trains; nor, without a GPU, its error
@@ -197,12 +198,13 @@ def evaluate(
     """Open the sealed test split for RUN, and write metrics.json, report.json and report.html into it.
 
     Each opening is logged in the run folder. With --external nothing is opened: images from elsewhere are judged, with
-    the run's own threshold and after recalibration. RUN may then be a bundle, whose report goes into the current
-    folder.
+    the run's own threshold and after recalibration. RUN may be a bundle either way: it is judged as a worker runs it,
+    and its report goes into the current folder.
 
     \b
     dermq-train evaluate runs/first
     dermq-train evaluate runs/first --seeds runs/second --seeds runs/third
+    dermq-train evaluate models/ham10000-mel-nv
     dermq-train evaluate runs/first --external /data/clinic --labels /data/clinic.csv
     dermq-train evaluate models/ham10000-mel-nv --external /data/clinic --labels /data/clinic.csv
     """
@@ -221,23 +223,39 @@ def evaluate(
         return
     from worker.bundle import MANIFEST_NAME
 
-    if (run / MANIFEST_NAME).is_file():
+    of_bundle = (run / MANIFEST_NAME).is_file()
+    if of_bundle and (given := [f"--{name}" for name in ("seeds", "also", "bundle") if options[name]]):
         raise click.UsageError(
-            f"{run} is a bundle, which has no test split of its own: give --external FOLDER and --labels CSV."
+            f"{run} is a bundle, and {' and '.join(given)} would compare a run with others: leave them out, or give "
+            "the folder of a run."
         )
     if dataset is None:
-        raise click.UsageError("Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000.")
+        raise click.UsageError(
+            "Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000. For other images "
+            "give --external FOLDER and --labels CSV."
+        )
     from trainer.evaluate import EvaluationOptions, evaluate
 
-    metrics = evaluate(
-        dataset,
-        run,
-        EvaluationOptions(
-            pictures=not without_pictures, say=lambda line: click.echo(f"{line} ...", err=True), **options
-        ),
+    how = EvaluationOptions(
+        pictures=not without_pictures, say=lambda line: click.echo(f"{line} ...", err=True), **options
     )
+    if of_bundle:
+        _evaluate_bundle(dataset, run, how)
+        return
+    metrics = evaluate(dataset, run, how)
     _print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
     click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE --version N")
+
+
+def _evaluate_bundle(dataset: Path, folder: Path, how: "EvaluationOptions") -> None:
+    from trainer.evaluate_bundle import evaluate_bundle
+
+    metrics, bundle, target = evaluate_bundle(dataset, folder, how)
+    _print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
+    if bundle.manifest.recalibration is None:
+        stated = bundle.manifest.metrics["auroc"]["value"]
+        click.echo(f"Its card has the AUC {stated:.4f}, by its Keras model: {metrics['auroc']['value'] - stated:+.4f}")
+    click.echo(f"All figures: {target / 'report.html'}; the folder holds scores of each image")
 
 
 def _print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:

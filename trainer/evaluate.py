@@ -9,43 +9,38 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.backbones import BACKBONES
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import brier
-from trainer.classifier import with_all_outputs
-from trainer.config import FitConfig
 from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.discrimination import auroc, average_precision
 from trainer.evaluation.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
 from trainer.evaluation.leakage import check_leakage
-from trainer.evaluation.look import look_at
 from trainer.evaluation.missed import missed_melanomas
-from trainer.evaluation.openings import log_opening, openings_of
+from trainer.evaluation.openings import log_opening
 from trainer.evaluation.other_runs import check_seeds, compare_seeds, require_same_recipe, sources_left_out
 from trainer.evaluation.report_file import REPORT_FORMAT
-from trainer.evaluation.seven_classes import describe_classes, probability_columns
+from trainer.evaluation.seven_classes import describe_classes
 from trainer.evaluation.strata import as_json, describe, share_of
 from trainer.evaluation.stress import other_diagnoses, stress
-from trainer.fit import PREDICT_BATCH, first_lesions
+from trainer.fit import first_lesions
+from trainer.frozen import Frozen, load_frozen
 from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
 from trainer.images.real_images import read_images_of
-from trainer.parts import in_parts
-from trainer.policies import BOOTSTRAP_SEED, Policies, choose_on_validation, freeze_on_validation
+from trainer.judged import Judged, describe_run
+from trainer.policies import BOOTSTRAP_SEED
 from trainer.report import write_report
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, split_kind
-from worker.bundle import Calibration, PolicyThreshold
-from worker.images.preprocess import Preprocessing
+from worker.bundle import PolicyThreshold
 
-__all__ = ["EvaluationOptions", "choose_on_validation", "evaluate", "load_frozen", "measure"]
+#: Said before the part of an evaluation that takes longest.
+SAY_STRESS = "Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,65 +68,6 @@ class EvaluationOptions:
     say: Callable[[str], None] = lambda line: None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frozen:
-    """What a finished run brings to an evaluation; nothing of it changes any more."""
-
-    config: FitConfig
-    model: keras.Model
-    calibration: Calibration
-    policies: Policies
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How an image becomes the model's input."""
-        return Preprocessing(size=self.config.size)
-
-    @property
-    def thresholds(self) -> dict[str, PolicyThreshold]:
-        """The numbers of each policy."""
-        return self.policies.thresholds
-
-    def score(self, images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
-        """Score images with the Keras model.
-
-        Args:
-            images: rows with ``path``.
-
-        Returns:
-            The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
-            `trainer.evaluation.seven_classes.probability_columns`; and the inputs.
-        """
-        look = look_at([Path(path) for path in images["path"]], self.preprocessing)
-        raw, *classes = in_parts(self._infer, look.inputs, PREDICT_BATCH).T
-        scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita)
-        return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), look.inputs
-
-    def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
-        outputs = self._outputs(inputs.astype(np.float32))
-        parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
-        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts], axis=1).astype(np.float64)
-
-    @cached_property
-    def _outputs(self) -> keras.Model:
-        return with_all_outputs(self.model)
-
-
-def load_frozen(run: Path) -> Frozen:
-    """Load a run's model, and fit calibration and thresholds on its validation predictions.
-
-    Raises:
-        FileNotFoundError: the run is not finished; names the file.
-    """
-    for needed in ("config.json", "model.keras", "validation.csv"):
-        if not (run / needed).is_file():
-            raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
-    calibration, policies = freeze_on_validation(run)
-    model = keras.saving.load_model(run / "model.keras", compile=False)
-    return Frozen(config=FitConfig.read(run), model=model, calibration=calibration, policies=policies)
-
-
 def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None) -> dict[str, Any]:
     """Open the test split once, and write ``test.csv``, ``metrics.json``, ``report.json`` and ``report.html``.
 
@@ -155,7 +91,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     with_split = read_images_of(run, dataset)
     split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
     # What does not fit is refused before the test split is opened.
-    other_engine = _other_engine(frozen, options, split_sha256)
+    engine_score, engine_name = _other_engine(frozen, options, split_sha256)
     for folder in options.also:
         require_same_recipe(run, folder)
     check_seeds(run, options.seeds)
@@ -163,63 +99,111 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     log_opening(run, "evaluate")
 
     used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split
-    options.say("Scoring the test images")
-    test, inputs = frozen.score(melanoma_or_nevus(used[used["split"] == TEST]))
-    test.drop(columns=["path", "sha256"]).to_csv(run / "test.csv", index=False)
-    metrics = measure(test, frozen.thresholds, kind=split_kind(run))
-    (run / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-
-    options.say("Looking for anything seen before; computing figures and intervals")
-    engine_score, engine_name = other_engine
-    report: dict[str, Any] = {
-        "format": REPORT_FORMAT,
-        "kind": "test",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "run": describe_run(run, frozen),
-        "remarks": [" ".join(remark.split()) for remark in options.remarks],
-        "policies": {name: policy.model_dump() for name, policy in frozen.thresholds.items()},
-        "refused_policies": frozen.policies.refused,
-        "flow": _flow(with_split, used),
+    judged = Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
+    opened = open_test(judged, used, run, options, kind=split_kind(run))
+    report = opened.report | {
+        "flow": flow(with_split, used),
         "leakage": check_leakage(with_split, options.cache),
-        "assessment": assess(test, frozen.thresholds),
-        "missed": missed_melanomas(test, frozen.thresholds),
-        "seeds": compare_seeds(run, metrics, options.seeds),
+        "seeds": compare_seeds(run, opened.metrics, options.seeds),
         "sources_left_out": [
-            entry for folder, sources in left_out.items() for entry in _left_out(folder, sources, test)
+            entry for folder, sources in left_out.items() for entry in _left_out(folder, sources, opened.test)
         ],
         "engine_parity": {
             "engine": engine_name,
             **compare(
-                test["label"].to_numpy(),
-                test["raw_probability"].to_numpy(),
-                engine_score(inputs),
+                opened.test["label"].to_numpy(),
+                opened.test["raw_probability"].to_numpy(),
+                engine_score(opened.inputs),
                 frozen.calibration,
                 frozen.thresholds,
             ),
         },
-        "seven_classes": None,
-        "other_diagnoses": None,
-        "robustness": None,
     }
     if not options.quick:
-        options.say("Scoring the other diagnoses")
-        others = used[(used["split"] == TEST) & ~used["dx"].isin(LABELS)]
-        if len(others):
-            scored = frozen.score(others)[0]
-            report["other_diagnoses"] = other_diagnoses(scored, frozen.thresholds)
-            if frozen.config.classes == "seven":
-                report["seven_classes"] = describe_classes(pd.concat((test, scored), ignore_index=True))
-        options.say("Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG")
+        options.say(SAY_STRESS)
         report["robustness"] = stress(
-            test,
+            opened.test,
             lambda changed: frozen.calibration.apply(engine_score(changed)),
             frozen.preprocessing,
             frozen.thresholds,
         )
-    report["seconds"] = round(time.monotonic() - started)
+    write_on_test(report, opened.test, run, options, started)
+    return opened.metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The test images, scored.
+
+    Args:
+        report: entries of ``report.json`` that need the scores alone.
+        metrics: as in ``metrics.json``.
+        test: rows as `trainer.frozen.Frozen.score` gives them.
+        inputs: of the model, (n, size, size, 3), uint8, RGB.
+    """
+
+    report: dict[str, Any]
+    metrics: dict[str, Any]
+    test: pd.DataFrame
+    inputs: npt.NDArray[np.uint8]
+
+
+def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: EvaluationOptions, *, kind: str) -> Opened:
+    """Score the test images, write ``test.csv`` and ``metrics.json``, and compute what needs the scores alone.
+
+    Args:
+        judged: a run or a bundle.
+        used: rows of the data set with their side of the split.
+        folder: to write into.
+        options: what to do beside the figures.
+        kind: of the split, as in `trainer.splits`.
+    """
+    thresholds = judged.policies.thresholds
+    options.say("Scoring the test images")
+    test, inputs = judged.score(melanoma_or_nevus(used[used["split"] == TEST]))
+    test.drop(columns=["path", "sha256"]).to_csv(folder / "test.csv", index=False)
+    metrics = measure(test, thresholds, kind=kind)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    report: dict[str, Any] = {
+        "format": REPORT_FORMAT,
+        "kind": "test",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": judged.described,
+        "remarks": [" ".join(remark.split()) for remark in options.remarks],
+        "policies": {name: policy.model_dump() for name, policy in thresholds.items()},
+        "refused_policies": judged.policies.refused,
+        "assessment": assess(test, thresholds),
+        "missed": missed_melanomas(test, thresholds),
+        "seven_classes": None,
+        "other_diagnoses": None,
+        "robustness": None,
+    }
+    others = used[(used["split"] == TEST) & ~used["dx"].isin(LABELS)]
+    if len(others) and not options.quick:
+        options.say("Scoring the other diagnoses")
+        scored, _ = judged.score(others)
+        report["other_diagnoses"] = other_diagnoses(scored, thresholds)
+        if judged.described["config"]["classes"] == "seven":
+            report["seven_classes"] = describe_classes(pd.concat((test, scored), ignore_index=True))
+    options.say("Looking for anything seen before; comparing engines")
+    return Opened(report=report, metrics=metrics, test=test, inputs=inputs)
+
+
+def write_on_test(
+    report: dict[str, Any], test: pd.DataFrame, folder: Path, options: EvaluationOptions, started: float
+) -> None:
+    """Write ``report.json`` and ``report.html``.
+
+    Args:
+        report: every entry but ``seconds``.
+        test: rows with ``image_id`` and ``path``, for the pictures.
+        folder: to write into.
+        options: what to do beside the figures.
+        started: by `time.monotonic`.
+    """
     paths = dict(zip(test["image_id"], test["path"], strict=True)) if options.pictures else {}
-    write_report(report, run, {str(name): Path(path) for name, path in paths.items()})
-    return metrics
+    report = {**report, "seconds": round(time.monotonic() - started)}
+    write_report(report, folder, {str(name): Path(path) for name, path in paths.items()})
 
 
 def measure(
@@ -259,24 +243,6 @@ def measure(
     }
 
 
-def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
-    """What a report says of the run it is about; no path of this machine."""
-    recorded = run / "run.json"
-    begun = json.loads(recorded.read_text()) if recorded.exists() else {}
-    return {
-        "name": run.name,
-        "config": {name: getattr(frozen.config, name) for name in frozen.config.__dataclass_fields__},
-        "split_sha256": str(json.loads((run / "split.json").read_text())["sha256"]),
-        "split_kind": split_kind(run),
-        "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
-        "goes_on_from": begun.get("goes_on_from"),
-        "averaged": begun.get("averaged", []),
-        "teachers": begun.get("teachers", []),
-        "calibration": frozen.calibration.model_dump(),
-        "openings": openings_of(run),
-    }
-
-
 def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> tuple[Scorer, str]:
     if options.bundle is not None:
         return bundle_scorer(options.bundle, frozen.config, frozen.calibration, split_sha256=split_sha256)
@@ -298,7 +264,7 @@ def _left_out(run: Path, sources: list[str], test: pd.DataFrame) -> list[dict[st
     return entries
 
 
-def _flow(everything: pd.DataFrame, used: pd.DataFrame) -> dict[str, Any]:
+def flow(everything: pd.DataFrame, used: pd.DataFrame) -> dict[str, Any]:
     """Who was left out where, and who is on which side."""
 
     def size(rows: pd.DataFrame) -> dict[str, int]:

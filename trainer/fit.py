@@ -34,13 +34,10 @@ from trainer.splits import (
     TRAIN,
     UNUSED,
     VALIDATION,
+    draw_split,
     images_with_split,
-    join_groups,
-    leave_out_source,
     manifest_sha256,
     read_manifest,
-    split_by_image,
-    split_by_lesion,
     write_manifest,
 )
 from trainer.training.checkpoint import Progress, read_progress, restore_checkpoint
@@ -196,13 +193,10 @@ def _begin(
 ) -> pd.DataFrame:
     """Draw the split and write what the run is made from."""
     earlier = _earlier_run(config)
-    if recorded.split == RANDOM_IMAGES:
-        split = split_by_image(everything, recorded.split_seed)
-    else:
-        split = join_groups(split_by_lesion(everything, recorded.split_seed), everything["group"])
+    split = draw_split(
+        everything, kind=recorded.split, seed=recorded.split_seed, without_source=recorded.without_source
+    )
     broken = everything[everything["fault"] != ""]
-    if recorded.without_source:
-        split = leave_out_source(split, everything["dataset"], recorded.without_source)
     everything = everything.assign(split=split.mask(everything["fault"] != "", UNUSED))
     for row in broken.itertuples():
         folder.log(f"skipped {row.image_id}: {row.fault}")

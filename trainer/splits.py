@@ -112,6 +112,26 @@ def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
     return split
 
 
+def draw_split(frame: pd.DataFrame, *, kind: str, seed: int, without_source: str = "") -> "pd.Series[str]":
+    """The split of a data set, as a run is trained under it.
+
+    Args:
+        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``dataset`` and ``group`` (of near-duplicates, see
+            `join_groups`).
+        kind: `LESION_DISJOINT`, or `RANDOM_IMAGES`, which leaks.
+        seed: of the draw.
+        without_source: whose images are kept out of training and validation; empty for none.
+
+    Raises:
+        ValueError: no image is of that source.
+    """
+    if kind == RANDOM_IMAGES:
+        split = split_by_image(frame, seed)
+    else:
+        split = join_groups(split_by_lesion(frame, seed), frame["group"])
+    return leave_out_source(split, frame["dataset"], without_source) if without_source else split
+
+
 def manifest_sha256(manifest: pd.DataFrame) -> str:
     """SHA-256 of the manifest's canonical text: ``image_id,lesion_id,dx,split`` lines in the order of ``image_id``."""
     rows = manifest.sort_values("image_id")[["image_id", "lesion_id", "dx", "split"]]

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 
 from trainer.atomic import write_text
-from trainer.evaluate import load_frozen
 from trainer.evaluation.engine_parity import converted_scorer
 from trainer.evaluation.strata import stratify
 from trainer.evaluation.stress import stress
 from trainer.fit import first_lesions
+from trainer.frozen import load_frozen
 from trainer.ham10000 import melanoma_or_nevus
 from trainer.images.real_images import read_images_of
 from trainer.policies import BOOTSTRAP_SEED

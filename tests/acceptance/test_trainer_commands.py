@@ -191,6 +191,60 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     assert f"SHA-256 {bundle.sha256[:12]}." in page
 
 
+def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
+    dataset: Path, run: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = str(tmp_path / "cache")
+    held = sorted(bundle.folder.rglob("*"))
+    done = _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
+    assert sorted(bundle.folder.rglob("*")) == held
+    stated = bundle.manifest.metrics
+    assert re.search(rf"Its card has the AUC {stated['auroc']['value']:.4f}, by its Keras model: [+-]0\.0", done.stdout)
+    target = tmp_path / "test-made-up-7"
+    assert target.stat().st_mode & 0o077 == 0, "it holds pictures and scores of patients"
+    found = json.loads((target / "metrics.json").read_text())
+    assert (found["images"], found["lesions"]) == (stated["images"], stated["lesions"])
+    assert found["auroc"]["value"] == pytest.approx(stated["auroc"]["value"], abs=0.01)
+    ours, theirs = (pd.read_csv(where / "test.csv").set_index("image_id") for where in (target, run))
+    assert ours["probability"].to_numpy() == pytest.approx(
+        theirs.loc[ours.index, "probability"].to_numpy(), abs=REPLAY_TOLERANCE
+    )
+    report = json.loads((target / "report.json").read_text())
+    assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
+    assert report["engine_parity"]["largest"] < 0.01
+    assert report["leakage"]["clean"]
+    assert len(report["run"]["openings"]) == 1
+    page = (target / "report.html").read_text()
+    assert "Bundle made-up 7 on the sealed test split" in page
+    assert "come from the bundle as workers run it" in page
+    # Once more into the same folder, which then knows of two openings.
+    _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
+    assert len(json.loads((target / "report.json").read_text())["run"]["openings"]) == 2
+
+
+def test_a_bundle_of_another_split_is_not_judged_on_this_one(
+    dataset: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its test images may be among those that the bundle was trained on."""
+    from trainer.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    changed = tmp_path / "changed"
+    shutil.copytree(dataset, changed)
+    rows = pd.read_csv(changed / METADATA_NAME)
+    # Other lesions, and so another draw.
+    rows["lesion_id"] = "HAM_9" + rows["lesion_id"].str[-3:]
+    rows.to_csv(changed / METADATA_NAME, index=False)
+    done = CliRunner().invoke(
+        main, ["evaluate", str(bundle.folder), "--dataset", str(changed), "--cache", str(tmp_path / "cache")]
+    )
+    assert done.exit_code == 2
+    assert f"of split {bundle.manifest.split_manifest_sha256[:12]}" in done.stderr
+    assert "is judged by its run" in done.stderr
+    assert not list(tmp_path.glob("test-*"))
+
+
 def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
     bundle: Bundle, clinic: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -17,7 +17,8 @@ Floats = npt.NDArray[np.float64]
 UNKNOWN = "unknown"
 #: Fewer lesions of a class than this, and a figure says more about chance than about the group.
 FEWEST_LESIONS = 5
-#: Years, as in a manifest of `dermq submit`; whoever is said to be older has an age that was not known, or a year of birth in its place.
+#: Years, as in a manifest of `dermq submit`; whoever is said to be older has an age that was not known, or a year of
+#: birth in its place.
 OLDEST = 130
 _AGE_BANDS = ((0, 30), (30, 45), (45, 60), (60, 75), (75, OLDEST + 1))
 

@@ -1,6 +1,5 @@
 """Evaluate a run or a bundle on images from elsewhere: with its own threshold, and after recalibration to the place."""
 
-import itertools
 import re
 import time
 from datetime import UTC, datetime
@@ -10,17 +9,14 @@ from typing import Any
 from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.missed import missed_melanomas
 from trainer.evaluation.recalibration import cross_fit
-from trainer.evaluation.report_file import REPORT_FORMAT
-from trainer.external.judged import bundle_as_judged, is_bundle, run_as_judged
+from trainer.evaluation.report_file import REPORT_FORMAT, own_folder
 from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on
+from trainer.judged import bundle_as_judged, is_bundle, run_as_judged
 from worker.bundle import Bundle, load_bundle
-
-#: Holds the folder that a report is about; it stays on this machine.
-_SOURCE = "folder.txt"
 
 
 def external_folder(run: Path, bundle: Bundle | None, folder: Path) -> Path:
-    """Where the report on a folder of images goes: ``external-<its name>``, numbered when that is another folder's.
+    """Make the folder of the report on a folder of images: ``external-<its name>``.
 
     Of a run into its folder. Of a bundle, which nobody should change, into the current folder, under the bundle's name
     and version too.
@@ -30,25 +26,11 @@ def external_folder(run: Path, bundle: Bundle | None, folder: Path) -> Path:
         bundle: loaded, when it is one.
         folder: holds the images.
     """
-    where, name = run, f"external-{folder.resolve().name}"
-    if bundle is not None:
-        label = f"{name}-{bundle.manifest.name}-{bundle.manifest.version}"
-        where, name = Path.cwd(), re.sub(r"[^\w.-]+", "-", label)
-    source = _source(bundle, folder)
-    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
-    return next(where / name for name in names if _source_of(where / name) in (None, source))
-
-
-def _source(bundle: Bundle | None, folder: Path) -> str:
-    """What a report is about: the folder, and of a bundle its SHA-256, for its report lies in no folder of its own."""
-    return f"{folder.resolve()}" + (f"\n{bundle.sha256}" if bundle is not None else "")
-
-
-def _source_of(target: Path) -> str | None:
-    """What the report in a folder is about; None where there is no report yet, empty where it is not known."""
-    if not target.exists():
-        return None
-    return (target / _SOURCE).read_text() if (target / _SOURCE).is_file() else ""
+    name, about = f"external-{folder.resolve().name}", f"{folder.resolve()}"
+    if bundle is None:
+        return own_folder(run, name, about)
+    label = re.sub(r"[^\w.-]+", "-", f"{name}-{bundle.manifest.name}-{bundle.manifest.version}")
+    return own_folder(Path.cwd(), label, f"{about}\n{bundle.sha256}")
 
 
 def evaluate_external(
@@ -82,12 +64,8 @@ def evaluate_external(
 
     started = time.monotonic()
     model = run_as_judged(judged) if bundle is None else bundle_as_judged(bundle)
-    scored = model.score(images)
+    scored, _ = model.score(images)
     target = external_folder(judged, bundle, folder)
-    target.mkdir(exist_ok=True)
-    # Pictures of patients and names of files: for this account alone, in a folder of an earlier version too.
-    target.chmod(0o700)
-    (target / _SOURCE).write_text(_source(bundle, folder))
     # Before any figure is computed: the scores took longest.
     scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
     thresholds = model.policies.thresholds

@@ -6,7 +6,7 @@ import pandas as pd
 
 from trainer.evaluation.assess import counts
 from trainer.evaluation.strata import OLDEST
-from trainer.external.judged import is_bundle
+from trainer.judged import is_bundle
 from trainer.splits import read_manifest
 from worker.bundle import Bundle, sha256_of
 

@@ -106,6 +106,13 @@ def seeds(report: dict[str, Any]) -> Section:
 def parity(report: dict[str, Any]) -> Section:
     """The worker's engine against the Keras model."""
     found = report["engine_parity"]
+    source = (
+        "The figures of this report come from the bundle as workers run it. Its Keras model is the reference; this is "
+        "the difference on the same test images."
+        if "bundle_sha256" in report["run"]
+        else "The figures of this report come from the Keras model. Workers run a converted one; this is the "
+        "difference on the same test images."
+    )
     rows = [
         ("Largest difference of a calibrated probability", f"{found['largest']:.5f}"),
         ("Mean difference", f"{found['mean']:.6f}"),
@@ -118,10 +125,7 @@ def parity(report: dict[str, Any]) -> Section:
         name="engine-parity",
         title="Engine parity",
         blocks=(
-            Paragraph(
-                text="The figures of this report come from the Keras model. Workers run a converted one; this is the "
-                "difference on the same test images."
-            ),
+            Paragraph(text=source),
             Table(caption=f"Keras against {found['engine']}", head=("Measure", "Found"), rows=rows),
         ),
     )

@@ -24,6 +24,8 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
     """
     external = report["kind"] == "external"
     run = report["run"]
+    # A bundle holds no other runs to compare with.
+    alone = external or "bundle_sha256" in run
     found: list[Section | None] = [
         external_images(report) if external else participants(report),
         None if external else leakage(report["leakage"]),
@@ -34,12 +36,12 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         predictive(report),
         decision(report),
         strata(report),
-        None if external else sources(report),
+        None if alone else sources(report),
         None if external else other_diagnoses(report),
         None if external else seven_classes(report),
         None if external else robustness(report),
         coverage(report),
-        None if external else seeds(report),
+        None if alone else seeds(report),
         None if external else parity(report),
         missed(report, pictures),
     ]
@@ -126,6 +128,10 @@ def _bounds(estimate: dict[str, Any]) -> str:
     return "not known" if estimate["low"] is None else f"{number(estimate['low'])} to {number(estimate['high'])}"
 
 
+def _subject(run: dict[str, Any]) -> str:
+    return "bundle in this folder, beside those of the run that it is of" if "bundle_sha256" in run else "run"
+
+
 def _footer(report: dict[str, Any]) -> list[str]:
     run = report["run"]
     command = f"dermq-train evaluate {'BUNDLE' if 'bundle_sha256' in run else run['name']}" + (
@@ -140,7 +146,7 @@ def _footer(report: dict[str, Any]) -> list[str]:
     if report["kind"] == "test":
         times = len(run["openings"])
         lines.append(
-            f"The test split was opened {'once' if times == 1 else f'{times} times'} for this run: "
+            f"The test split was opened {'once' if times == 1 else f'{times} times'} for this {_subject(run)}: "
             + ", ".join(line.split()[0] for line in run["openings"])
             + "."
         )

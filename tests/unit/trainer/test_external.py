@@ -120,16 +120,26 @@ def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch:
     names = []
     for bundle in (one, other, one):
         target = external_folder(bundle, load_bundle(bundle), tmp_path / "clinic")
-        target.mkdir(exist_ok=True)
-        (target / "folder.txt").write_text(f"{tmp_path / 'clinic'}\n{load_bundle(bundle).sha256}")
+        assert target.stat().st_mode & 0o777 == 0o700
         names.append(target.relative_to(tmp_path).name)
     assert names == ["external-clinic-made-up-1", "external-clinic-made-up-1-2", "external-clinic-made-up-1"]
 
 
-def test_a_bundle_without_images_to_judge_it_on_says_what_it_needs(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["evaluate", str(make_bundle(tmp_path)), "--dataset", "x"])
+def test_a_bundle_without_images_to_judge_it_on_says_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DERMQ_HAM10000", raising=False)
+    result = CliRunner().invoke(main, ["evaluate", str(make_bundle(tmp_path))])
     assert result.exit_code == 2
-    assert "give --external FOLDER and --labels CSV" in result.stderr
+    assert "the folder of HAM10000. For other images give --external FOLDER and --labels CSV" in result.stderr
+
+
+def test_a_bundle_is_compared_with_no_runs(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["evaluate", str(make_bundle(tmp_path)), "--dataset", "x", "--seeds", "runs/a", "--also", "runs/b"]
+    )
+    assert result.exit_code == 2
+    assert "is a bundle, and --seeds and --also would compare a run with others" in result.stderr
 
 
 def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
@@ -137,8 +147,6 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
     targets = []
     for folder in (first, second, first):
         target = external_folder(tmp_path, None, folder)
-        target.mkdir(exist_ok=True)
-        (target / "folder.txt").write_text(str(folder))
         targets.append(target.name)
     assert targets == ["external-images", "external-images-2", "external-images"]
 

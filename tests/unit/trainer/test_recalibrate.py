@@ -13,9 +13,9 @@ import trainer.external.recalibrated_bundle
 from tests.made_up_bundle import FILES, make_bundle
 from trainer.bundle.folder import ExportError
 from trainer.cli import main
-from trainer.external.judged import Judged
 from trainer.external.labels import read_external, refuse_recalibrated_on
 from trainer.external.recalibrated_bundle import recalibrate_bundle
+from trainer.judged import Judged
 from trainer.policies import Policies, freeze
 from worker.bundle import Bundle, load_bundle, sha256_of
 from worker.errors import BundleError
@@ -67,7 +67,7 @@ class Place:
         return Judged(
             described={},
             policies=Policies(thresholds={}, refused={}),
-            score=lambda rows: rows.assign(raw_probability=self.scores(rows)),
+            score=lambda rows: (rows.assign(raw_probability=self.scores(rows)), np.zeros(0, np.uint8)),
         )
 
     def recalibrate(self, **options: bool) -> tuple[Bundle, Policies]:

@@ -1,0 +1,110 @@
+"""Judge a bundle on the test split that it was made under: the figures of its card, by whoever has the data set."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainer.config import FitConfig
+from trainer.evaluate import SAY_STRESS, EvaluationOptions, flow, open_test, write_on_test
+from trainer.evaluation.engine_parity import compare
+from trainer.evaluation.leakage import check_leakage
+from trainer.evaluation.openings import log_opening, openings_of
+from trainer.evaluation.report_file import own_folder
+from trainer.evaluation.stress import stress
+from trainer.fit import read_surveyed
+from trainer.images.near_duplicates import linked_groups
+from trainer.judged import Judged, bundle_as_judged
+from trainer.parts import in_parts
+from trainer.splits import LESION_DISJOINT, draw_split, manifest_sha256
+from worker.bundle import Bundle, load_bundle
+from worker.engine import Engine, load_engine
+
+
+def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> tuple[dict[str, Any], Bundle, Path]:
+    """Judge a bundle as a worker runs it, with its own calibration and thresholds, and write the report.
+
+    A bundle names its split by a SHA-256 and holds no list of images; the split is drawn anew from the data set. The
+    report goes to ``test-<name>-<version>`` in the current folder, and its opening of the test split is logged there.
+
+    Args:
+        dataset: the HAM10000 folder.
+        folder: of the bundle.
+        options: of which ``seeds``, ``also`` and ``bundle`` belong to runs, and are not looked at.
+
+    Returns:
+        The metrics, as in ``metrics.json``; the bundle; and the folder of the report.
+
+    Raises:
+        BundleError: the bundle was changed.
+        DatasetError: the data set is not as published, or images do not decode.
+        ValueError: the bundle was made under another split.
+    """
+    started = time.monotonic()
+    bundle = load_bundle(folder)
+    with_split = _as_split(dataset, bundle, options.cache)
+    judged = bundle_as_judged(bundle)
+    name = re.sub(r"[^\w.-]+", "-", f"test-{bundle.manifest.name}-{bundle.manifest.version}")
+    target = own_folder(Path.cwd(), name, bundle.sha256)
+    log_opening(target, "evaluate")
+    described = {**judged.described, "split_kind": LESION_DISJOINT, "openings": openings_of(target)}
+    opened = open_test(
+        Judged(described=described, policies=judged.policies, score=judged.score),
+        with_split,
+        target,
+        options,
+        kind=LESION_DISJOINT,
+    )
+    manifest, service = bundle.manifest, load_engine("openvino", bundle, threads=2)
+    reference = load_engine("tensorflow", bundle)
+    report = opened.report | {
+        "flow": flow(with_split, with_split),
+        "leakage": check_leakage(with_split, options.cache),
+        "seeds": {"runs": [], "figures": {}, "average": None},
+        "sources_left_out": [],
+        "engine_parity": {
+            "engine": service.label,
+            **compare(
+                opened.test["label"].to_numpy(),
+                _raw(reference, opened.inputs),
+                opened.test["raw_probability"].to_numpy(),
+                manifest.calibration,
+                manifest.thresholds,
+            ),
+        },
+    }
+    if not options.quick:
+        options.say(SAY_STRESS)
+        report["robustness"] = stress(
+            opened.test,
+            lambda changed: manifest.calibration.apply(_raw(service, changed)),
+            bundle.preprocessing,
+            manifest.thresholds,
+        )
+    write_on_test(report, opened.test, target, options, started)
+    return opened.metrics, bundle, target
+
+
+def _raw(engine: Engine, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    return in_parts(lambda part: engine.infer(part).probability, inputs)
+
+
+def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
+    """The data set under the split of the defaults, when that is the bundle's."""
+    config = FitConfig()
+    everything, seen = read_surveyed(dataset, cache, config)
+    everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
+    everything["split"] = draw_split(everything, kind=config.split, seed=config.split_seed)
+    found, named = manifest_sha256(everything), bundle.manifest.split_manifest_sha256
+    if found != named:
+        raise ValueError(
+            f"Received: bundle {bundle.manifest.name} {bundle.manifest.version} of split {named[:12]}, and a data set "
+            f"whose split by the defaults of `dermq-train fit` is {found[:12]}. Expected: the data set and split that "
+            "it was made under. A bundle made with --split-seed, --near-duplicates, --without-source or "
+            "--skip-corrupt is judged by its run: `dermq-train evaluate RUN`."
+        )
+    return everything

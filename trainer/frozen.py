@@ -1,0 +1,79 @@
+"""What a finished run brings to an evaluation: its model, and calibration and thresholds by its validation images."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainer.classifier import with_all_outputs
+from trainer.config import FitConfig
+from trainer.evaluation.look import look_at
+from trainer.evaluation.seven_classes import probability_columns
+from trainer.fit import PREDICT_BATCH
+from trainer.parts import in_parts
+from trainer.policies import Policies, freeze_on_validation
+from worker.bundle import Calibration, PolicyThreshold
+from worker.images.preprocess import Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What a finished run brings to an evaluation; nothing of it changes any more."""
+
+    config: FitConfig
+    model: keras.Model
+    calibration: Calibration
+    policies: Policies
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the model's input."""
+        return Preprocessing(size=self.config.size)
+
+    @property
+    def thresholds(self) -> dict[str, PolicyThreshold]:
+        """The numbers of each policy."""
+        return self.policies.thresholds
+
+    def score(self, images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+        """Score images with the Keras model.
+
+        Args:
+            images: rows with ``path``.
+
+        Returns:
+            The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
+            `trainer.evaluation.seven_classes.probability_columns`; and the inputs.
+        """
+        look = look_at([Path(path) for path in images["path"]], self.preprocessing)
+        raw, *classes = in_parts(self._infer, look.inputs, PREDICT_BATCH).T
+        scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita)
+        return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), look.inputs
+
+    def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
+        outputs = self._outputs(inputs.astype(np.float32))
+        parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
+        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts], axis=1).astype(np.float64)
+
+    @cached_property
+    def _outputs(self) -> keras.Model:
+        return with_all_outputs(self.model)
+
+
+def load_frozen(run: Path) -> Frozen:
+    """Load a run's model, and fit calibration and thresholds on its validation predictions.
+
+    Raises:
+        FileNotFoundError: the run is not finished; names the file.
+    """
+    for needed in ("config.json", "model.keras", "validation.csv"):
+        if not (run / needed).is_file():
+            raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
+    calibration, policies = freeze_on_validation(run)
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    return Frozen(config=FitConfig.read(run), model=model, calibration=calibration, policies=policies)

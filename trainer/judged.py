@@ -1,0 +1,103 @@
+"""Who is judged: a run, by its Keras model, or a bundle, as a worker runs it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainer.backbones import BACKBONES
+from trainer.evaluation.look import look_at
+from trainer.evaluation.openings import openings_of
+from trainer.evaluation.seven_classes import probability_columns
+from trainer.frozen import Frozen, load_frozen
+from trainer.parts import in_parts
+from trainer.policies import Policies
+from trainer.splits import split_kind
+from worker.bundle import MANIFEST_NAME, Bundle
+from worker.engine import load_engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A model with what it has frozen.
+
+    Args:
+        described: what a report says of it.
+        policies: on calibrated probabilities.
+        score: takes rows with ``path`` and gives them as `trainer.frozen.Frozen.score` does, with the inputs.
+    """
+
+    described: dict[str, Any]
+    policies: Policies
+    score: Callable[[pd.DataFrame], tuple[pd.DataFrame, npt.NDArray[np.uint8]]]
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle's, and not a run's."""
+    return (folder / MANIFEST_NAME).is_file()
+
+
+def run_as_judged(run: Path) -> Judged:
+    """A finished run.
+
+    Raises:
+        FileNotFoundError: it is not finished; names the file.
+    """
+    frozen = load_frozen(run)
+    return Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
+
+
+def bundle_as_judged(bundle: Bundle) -> Judged:
+    """A bundle, on OpenVINO."""
+    manifest = bundle.manifest
+    engine = load_engine("openvino", bundle, threads=2)
+    columns = ["raw_probability"] + (list(probability_columns()) if len(manifest.classes) > 2 else [])
+
+    def infer(inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        found = engine.infer(inputs)
+        classes = [] if found.class_probabilities is None else [found.class_probabilities]
+        return np.column_stack([found.probability, *classes])
+
+    def score(images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+        look = look_at([Path(path) for path in images["path"]], bundle.preprocessing)
+        found = dict(zip(columns, in_parts(infer, look.inputs).T, strict=True))
+        probability = manifest.calibration.apply(found["raw_probability"])
+        return images.assign(**found, probability=probability, ita=look.ita), look.inputs
+
+    described = {
+        "name": f"{manifest.name} {manifest.version}",
+        "bundle_sha256": bundle.sha256,
+        "config": {
+            "backbone": manifest.backbone,
+            "size": manifest.input.size,
+            "classes": "seven" if len(manifest.classes) > 2 else "two",
+        },
+        "split_sha256": manifest.split_manifest_sha256,
+        "calibration": manifest.calibration.model_dump(),
+        "recalibrated": manifest.recalibration is not None,
+        "openings": [],
+    }
+    return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)
+
+
+def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
+    """What a report says of the run it is about; no path of this machine."""
+    recorded = run / "run.json"
+    begun = json.loads(recorded.read_text()) if recorded.exists() else {}
+    return {
+        "name": run.name,
+        "config": {name: getattr(frozen.config, name) for name in frozen.config.__dataclass_fields__},
+        "split_sha256": str(json.loads((run / "split.json").read_text())["sha256"]),
+        "split_kind": split_kind(run),
+        "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
+        "goes_on_from": begun.get("goes_on_from"),
+        "averaged": begun.get("averaged", []),
+        "teachers": begun.get("teachers", []),
+        "calibration": frozen.calibration.model_dump(),
+        "openings": openings_of(run),
+    }
