@@ -29,7 +29,7 @@ def train(dataset: Path, *arguments: object) -> str:
     return done.output
 
 
-def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path) -> None:
+def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "HAM10000").mkdir()
     dataset = write_dataset(tmp_path / "HAM10000", melanomas=24, nevi=36, others=8, width=96, height=72)
     run, target = tmp_path / "run", tmp_path / "bundle"
@@ -64,3 +64,10 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path) -> None:
         mel, nv = (classes[0, DIAGNOSES.index(dx)] for dx in ("mel", "nv"))
         assert answer.probability[0] == pytest.approx(mel / (mel + nv), abs=1e-4)
     assert np.abs(answers[0].class_probabilities - answers[1].class_probabilities).max() < 0.005
+
+    # Judged from the bundle alone, the seven are told apart as the run tells them.
+    monkeypatch.chdir(tmp_path)
+    train(dataset, "evaluate", target)
+    reports = [json.loads((where / "report.json").read_text()) for where in (run, tmp_path / "test-bundle-1")]
+    found = [report["seven_classes"]["balanced_accuracy"]["value"] for report in reports]
+    assert found[0] == pytest.approx(found[1], abs=0.05)
