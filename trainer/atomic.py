@@ -40,7 +40,7 @@ def replace_file(target: Path) -> Iterator[Path]:
 def write_text(target: Path, text: str) -> None:
     """Replace a text file as a whole."""
     with replace_file(target) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -61,6 +61,20 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
         _remove_if_abandoned(left)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as name, _held(Path(name)):
         yield Path(name)
+
+
+def bring_back(target: Path, name: str) -> None:
+    """Put a folder back that was being exchanged for another when the process was killed between the two renames.
+
+    Args:
+        target: the folder; nothing is done while there is one.
+        name: under which it was put aside in its `unfinished_folder`.
+    """
+    for left in target.parent.glob(f".{glob.escape(target.name)}{_UNFINISHED}*"):
+        # Whoever holds it is in the middle of the exchange.
+        with suppress(BlockingIOError, FileNotFoundError), _held(left):
+            if not target.exists() and (left / name).is_dir():
+                (left / name).rename(target)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trainer.atomic import write_text
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import brier
 from trainer.evaluation.assess import assess, counts
@@ -95,7 +96,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     for folder in options.also:
         require_same_recipe(run, folder)
     check_seeds(run, options.seeds)
-    left_out = {folder: sources_left_out(with_split, folder) for folder in options.also}
+    left_out = [(folder, load_frozen(folder), sources_left_out(with_split, folder)) for folder in options.also]
     log_opening(run, "evaluate")
 
     used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split
@@ -105,9 +106,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         "flow": flow(with_split, used),
         "leakage": check_leakage(with_split, options.cache),
         "seeds": compare_seeds(run, opened.metrics, options.seeds),
-        "sources_left_out": [
-            entry for folder, sources in left_out.items() for entry in _left_out(folder, sources, opened.test)
-        ],
+        "sources_left_out": [entry for other in left_out for entry in _left_out(*other, opened.test)],
         "engine_parity": {
             "engine": engine_name,
             **compare(
@@ -127,7 +126,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
             frozen.preprocessing,
             frozen.thresholds,
         )
-    write_on_test(report, opened.test, run, options, started)
+    write_on_test(report, opened, run, options, started)
     return opened.metrics
 
 
@@ -149,7 +148,9 @@ class Opened:
 
 
 def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: EvaluationOptions, *, kind: str) -> Opened:
-    """Score the test images, write ``test.csv`` and ``metrics.json``, and compute what needs the scores alone.
+    """Score the test images, write ``test.csv``, and compute what needs the scores alone.
+
+    What an earlier evaluation left goes first, so that no figure of one stands beside those of another.
 
     Args:
         judged: a run or a bundle.
@@ -159,11 +160,12 @@ def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: Evaluat
         kind: of the split, as in `trainer.splits`.
     """
     thresholds = judged.policies.thresholds
+    for earlier in ("metrics.json", "report.json", "report.html", "test.csv"):
+        (folder / earlier).unlink(missing_ok=True)
     options.say("Scoring the test images")
     test, inputs = judged.score(melanoma_or_nevus(used[used["split"] == TEST]))
     test.drop(columns=["path", "sha256"]).to_csv(folder / "test.csv", index=False)
     metrics = measure(test, thresholds, kind=kind)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     report: dict[str, Any] = {
         "format": REPORT_FORMAT,
         "kind": "test",
@@ -190,20 +192,22 @@ def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: Evaluat
 
 
 def write_on_test(
-    report: dict[str, Any], test: pd.DataFrame, folder: Path, options: EvaluationOptions, started: float
+    report: dict[str, Any], opened: Opened, folder: Path, options: EvaluationOptions, started: float
 ) -> None:
-    """Write ``report.json`` and ``report.html``.
+    """Write ``report.json`` and ``report.html``, and last ``metrics.json``, which marks that the evaluation is whole.
 
     Args:
         report: every entry but ``seconds``.
-        test: rows with ``image_id`` and ``path``, for the pictures.
+        opened: whose metrics are written, and whose images have the pictures.
         folder: to write into.
         options: what to do beside the figures.
         started: by `time.monotonic`.
     """
+    test = opened.test
     paths = dict(zip(test["image_id"], test["path"], strict=True)) if options.pictures else {}
     report = {**report, "seconds": round(time.monotonic() - started)}
     write_report(report, folder, {str(name): Path(path) for name, path in paths.items()})
+    write_text(folder / "metrics.json", json.dumps(opened.metrics, indent=2) + "\n")
 
 
 def measure(
@@ -249,9 +253,8 @@ def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str)
     return converted_scorer(frozen.model, frozen.config.size), "OpenVINO, converted for this report"
 
 
-def _left_out(run: Path, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:
+def _left_out(run: Path, other: Frozen, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:
     """Figures of a run on the test images of the sources that it never saw, at its own frozen thresholds."""
-    other = load_frozen(run)
     log_opening(run, "evaluate")
     manifest = pd.read_csv(run / "split.csv")
     seen = set(manifest.loc[manifest["split"].isin((TRAIN, VALIDATION)), "lesion_id"])

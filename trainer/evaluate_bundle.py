@@ -85,7 +85,7 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
             bundle.preprocessing,
             manifest.thresholds,
         )
-    write_on_test(report, opened.test, target, options, started)
+    write_on_test(report, opened, target, options, started)
     return opened.metrics, bundle, target
 
 

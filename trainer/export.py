@@ -4,7 +4,6 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -93,10 +92,10 @@ def export(
             its split leaks, the converted model differs from the Keras model, or 8 bits cost too much.
         ValueError: the run was evaluated by a version whose report lacks figures of today's.
     """
-    for needed in ("model.keras", "validation.csv", "metrics.json"):
+    for needed in ("model.keras", "validation.csv", "metrics.json", "report.json"):
         if not (run / needed).is_file():
             raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
-    report = _report(run)
+    report = read_report(run)
     refuse_occupied(target, replace=replace, name=name, version=version)
     if (kind := split_kind(run)) != LESION_DISJOINT:
         raise ExportError(
@@ -129,14 +128,6 @@ def export(
 def _weights_from(run: Path, config: FitConfig) -> str:
     """Where the backbone's first weights came from: as the run noted it, or as its backbone takes them by default."""
     return first_weights(RunFolder(run).origin()) or BACKBONES[config.backbone].weights_from
-
-
-def _report(run: Path) -> dict[str, Any] | None:
-    """The evaluation's figures, which the card tells in full; a run evaluated before there were any has none."""
-    try:
-        return read_report(run)
-    except FileNotFoundError:
-        return None
 
 
 def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> None:

@@ -92,6 +92,8 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     with folder.lock():
         if folder.begun:
             folder.check_resumable(recorded)
+            # Again: whoever held the folder until now may have gone on.
+            progress = read_progress(folder.checkpoint)
             everything = _go_on(folder, everything, progress.epoch, console)
         else:
             groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
@@ -267,6 +269,12 @@ def _train(
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
+    if validation["label"].nunique() < 2:
+        raise RunError(
+            f"Received: a data set with {len(validation)} validation images of melanomas and nevi, all of one class. "
+            "Expected: some of each, by which the best epoch, calibration and thresholds are chosen; raise --limit, or "
+            "take another --split-seed."
+        )
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")

@@ -4,22 +4,24 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.backbones import BACKBONES
 from trainer.evaluation.look import look_at
 from trainer.evaluation.openings import openings_of
 from trainer.evaluation.seven_classes import probability_columns
-from trainer.frozen import Frozen, load_frozen
 from trainer.parts import in_parts
 from trainer.policies import Policies
 from trainer.splits import split_kind
 from worker.bundle import MANIFEST_NAME, Bundle
 from worker.engine import load_engine
+
+# TensorFlow, which takes ten seconds to import, is needed for a run and not for a bundle; bad labels are told before.
+if TYPE_CHECKING:
+    from trainer.frozen import Frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ def run_as_judged(run: Path) -> Judged:
     Raises:
         FileNotFoundError: it is not finished; names the file.
     """
+    from trainer.frozen import load_frozen
+
     frozen = load_frozen(run)
     return Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
 
@@ -85,8 +89,10 @@ def bundle_as_judged(bundle: Bundle) -> Judged:
     return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)
 
 
-def describe_run(run: Path, frozen: Frozen) -> dict[str, Any]:
+def describe_run(run: Path, frozen: "Frozen") -> dict[str, Any]:
     """What a report says of the run it is about; no path of this machine."""
+    from trainer.backbones import BACKBONES
+
     recorded = run / "run.json"
     begun = json.loads(recorded.read_text()) if recorded.exists() else {}
     return {

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.session import DatabaseUrlError, UnknownSchemaError
 from worker import __version__
 from worker.addresses import without_password
-from worker.errors import DermqError
+from worker.errors import DermqError, SubmissionInterruptedError
 from worker.export_command import export
 from worker.job_commands import COMMANDS, JOB_NUMBER, current_actor, open_checked_database
 from worker.log import configure_logging
@@ -40,7 +40,7 @@ class _Group(click.Group):
             return super().invoke(context)
         except (DermqError, DatabaseUrlError, UnknownSchemaError) as error:
             click.echo(f"dermq: {printable(str(error), lines=True)}", err=True)
-            raise SystemExit(2) from None
+            raise SystemExit(130 if isinstance(error, SubmissionInterruptedError) else 2) from None
         except SQLAlchemyError as error:
             said = without_password(str(error).splitlines()[0], load_settings().resolved_database_url())
             click.echo(f"dermq: the database failed: {said}. `dermq check` says what is wrong.", err=True)

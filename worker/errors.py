@@ -34,6 +34,10 @@ class SubmissionError(DermqError):
     """A submission is another process's by now, or was broken off and waits to be gone on with."""
 
 
+class SubmissionInterruptedError(SubmissionError):
+    """Ctrl-C broke a submission off that workers had begun with."""
+
+
 class EngineError(DermqError):
     """An inference engine cannot be loaded, or gave an impossible answer."""
 

@@ -35,7 +35,7 @@ from db.submission import (
 )
 from worker.archive import read_manifest, walk_folder
 from worker.bundle import Bundle
-from worker.errors import BrokerError, ManifestError, SubmissionError
+from worker.errors import BrokerError, ManifestError, SubmissionError, SubmissionInterruptedError
 from worker.folder_report import FolderReport
 from worker.hints import send_hints
 from worker.images.read import path_to_text
@@ -247,16 +247,26 @@ def submit(
     except OSError as error:
         raise SubmissionError(f"The archive cannot be read further: {error.strerror}. {_stays(intake)}") from error
     except (ManifestError, KeyboardInterrupt) as error:
-        if transact(database, lambda c: withdraw_job(c, intake.job_id, intake.submitter, actor=submission.actor)):
-            # If somebody reads just now, the next delete or migration does it.
-            empty_write_ahead_log(database)
-            raise
-        why = f"{error} " if str(error) else "Interrupted. "
-        raise SubmissionError(f"{why}{_stays(intake)}") from error
-    # Workers that closed the last chunk before the submission ended have left the job to this question.
-    transact(database, lambda connection: finish_job_if_done(connection, intake.job_id))
-    intake.repeated = max(0, intake.seen - intake.images)
-    return intake
+        # Its frames hold the cursor that Ctrl-C struck in, and with it SQLite's write lock, which the withdrawal needs.
+        broken = error.with_traceback(None)
+        broken.__context__ = None
+    else:
+        # Workers that closed the last chunk before the submission ended have left the job to this question.
+        transact(database, lambda connection: finish_job_if_done(connection, intake.job_id))
+        intake.repeated = max(0, intake.seen - intake.images)
+        return intake
+    raise _broken_off(broken, intake, submission, database)
+
+
+def _broken_off(broken: BaseException, intake: Intake, submission: Submission, database: Engine) -> BaseException:
+    """Withdraw a job that was not taken in whole, unless somebody has begun with it, and tell what is to be raised."""
+    if transact(database, lambda c: withdraw_job(c, intake.job_id, intake.submitter, actor=submission.actor)):
+        # If somebody reads just now, the next delete or migration does it.
+        empty_write_ahead_log(database)
+        return broken
+    if isinstance(broken, KeyboardInterrupt):
+        return SubmissionInterruptedError(f"Interrupted. {_stays(intake)}")
+    return SubmissionError(f"{broken} {_stays(intake)}")
 
 
 def _stays(intake: Intake) -> str:

@@ -1,6 +1,7 @@
 """Intake: all that was found is recorded or nothing is, a broker that is away costs no image, and archives stream."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from celery import Celery
 from click.testing import CliRunner
 from kombu.exceptions import KombuError
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
 from db.claims import claim_chunk
 from db.jobs import view_jobs
@@ -244,6 +245,26 @@ def test_a_submission_broken_off_is_withdrawn(
     with pytest.raises(error):
         submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=break_off)
     assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
+
+
+def test_ctrl_c_in_the_middle_of_a_statement_does_not_lock_the_database_against_the_withdrawal(
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The exception's frames held the cursor, and that SQLite's write lock: everybody waited for a minute, in vain."""
+    source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
+
+    @event.listens_for(sqlite_database, "after_cursor_execute")
+    def break_off(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO image"):
+            event.remove(sqlite_database, "after_cursor_execute", break_off)
+            raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        submit(submission(source), database=sqlite_database, app=app, bundle=bundle)
+    assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
+    # SQLite waits ten seconds for a lock, five times over.
+    assert time.monotonic() - begun < 9
 
 
 def test_file_names_that_are_not_utf_8(database: Engine, app: Celery, bundle: Bundle, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.atomic import unfinished_folder
+from trainer.atomic import bring_back, unfinished_folder
 from worker.bundle import MANIFEST_NAME, BundleManifest, sha256_of
+
+#: Where the bundle that is to be replaced lies until the new one has its place.
+_REPLACED = "replaced"
 
 
 class ExportError(Exception):
@@ -15,6 +18,8 @@ class ExportError(Exception):
 
 def refuse_occupied(target: Path, *, replace: bool, name: str, version: str) -> None:
     """Refuse a folder that holds something else, or a bundle that is not to be replaced.
+
+    A bundle that a killed process had put aside is brought back first: what else is left of it is taken away later.
 
     Args:
         target: folder of the bundle.
@@ -25,6 +30,7 @@ def refuse_occupied(target: Path, *, replace: bool, name: str, version: str) -> 
     Raises:
         ExportError: with what it holds.
     """
+    bring_back(target, _REPLACED)
     holds_bundle = (target / MANIFEST_NAME).is_file()
     if target.exists() and not holds_bundle and (target.is_file() or any(target.iterdir())):
         raise ExportError(
@@ -68,7 +74,7 @@ def new_bundle(target: Path) -> Iterator[Path]:
         yield folder
         # Two renames, so that the old bundle is away for an instant only.
         if target.exists():
-            target.rename(scratch / "replaced")
+            target.rename(scratch / _REPLACED)
         folder.rename(target)
 
 

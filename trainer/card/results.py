@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.policies import BOUND_CAVEAT
-from trainer.report.document import NONE, interval, number, percent, percent_interval
+from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
 from trainer.report.robustness import name_of
 from worker.bundle import Quantisation
 from worker.terminal import shown_threshold
@@ -83,7 +83,9 @@ def policies(report: dict[str, Any]) -> str:
 
 def caught(found: dict[str, Any] | None) -> str:
     """How many melanoma lesions a policy catches, and the share that this proves: ``88 of 92; 90.3%``."""
-    return NONE if found is None else f"{found['caught']} of {found['lesions']}; {percent(found['lower_bound'])}"
+    return (
+        NONE if found is None else f"{found['caught']} of {found['lesions']}; {percent_at_least(found['lower_bound'])}"
+    )
 
 
 def calibration(report: dict[str, Any]) -> str:

@@ -54,6 +54,8 @@ def _step(run: dict[str, Any], begin: str) -> str:
         draws = f"{config.epochs} passes over the melanomas with as many nevi"
         if config.source_balanced:
             draws += ", from each source as many as it has melanomas"
+    if config.patience:
+        draws += f", or fewer, for after {config.patience} without a better one it ends"
     if config.teachers:
         loss = (
             "cross-entropy with what other runs say together of the image, in place of its diagnosis (knowledge "

@@ -26,7 +26,13 @@ def read_report(run: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"Received: run {run} without {file.name}. Expected: a run after `dermq-train evaluate {run}`."
         )
-    report: dict[str, Any] = json.loads(file.read_text())
+    try:
+        report: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"Received: run {run}, whose {file.name} is cut short or was changed ({error}). Expected: as "
+            f"`dermq-train evaluate {run}` writes it, which makes it anew and opens the test split once more."
+        ) from None
     if (found := report.get("format")) != REPORT_FORMAT:
         raise ValueError(
             f"Received: run {run}, whose {file.name} has the layout {found}. Expected: layout {REPORT_FORMAT}; "

@@ -75,7 +75,7 @@ def evaluate_external(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": model.described,
         "external": {
-            "name": folder.name,
+            "name": folder.resolve().name,
             **counts(scored),
             "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
             "ages_set_aside": int(scored["age_set_aside"].sum()) if "age_set_aside" in scored else 0,

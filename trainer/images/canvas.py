@@ -6,7 +6,6 @@ take from. Validation and test never see a canvas: they go through `worker.image
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trainer.atomic import unfinished_folder
 from trainer.ham10000 import DatasetError
 from trainer.images.survey import digests
 from worker.errors import ImageFaultError
@@ -79,18 +79,19 @@ def load_canvases(paths: Sequence[Path], cache: Path, size: int) -> npt.NDArray[
     target = cache / f"canvases-{key}.npy"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # Of this process alone: two runs that share a cache may fill it at the same time.
-        unfinished = target.with_suffix(f".partial-{os.getpid()}")
-        shape = (len(paths), height, width, 3)
-        canvases = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+        # Of this call alone: runs that share a cache, also from two containers, may fill it at the same time.
+        with unfinished_folder(target) as scratch:
+            unfinished = scratch / target.name
+            shape = (len(paths), height, width, 3)
+            canvases = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
 
-        def fill(index: int) -> None:
-            canvases[index] = draw_canvas(decode_file(paths[index]), height, width)
+            def fill(index: int) -> None:
+                canvases[index] = draw_canvas(decode_file(paths[index]), height, width)
 
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(fill, range(len(paths))))
-        canvases.flush()
-        unfinished.rename(target)
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(fill, range(len(paths))))
+            canvases.flush()
+            unfinished.rename(target)
     opened: npt.NDArray[np.uint8] = np.load(target, mmap_mode="r")
     return opened
 

@@ -18,10 +18,9 @@ from worker.images.preprocess import Preprocessing
 Inputs = npt.NDArray[np.uint8]
 
 
-def _spread(count: int, limit: int) -> slice:
-    """At most ``limit`` out of a list of ``count``, equally far apart."""
-    step = max(1, count // limit)
-    return slice(0, step * limit, step)
+def _spread(count: int, limit: int) -> npt.NDArray[np.intp]:
+    """Places of at most ``limit`` out of a list of ``count``, equally far apart."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(np.intp)
 
 
 def read_images_of(run: Path, dataset: Path) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """What a report page is made of: sections of paragraphs, tables, figures and pictures."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,8 +127,18 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage, or a dash where there is none."""
-    return NONE if value is None else f"{100 * value:.{digits}f}%"
+    """A share as a percentage, or a dash where there is none; a hundred only where it is all."""
+    if value is None:
+        return NONE
+    shown = f"{100 * value:.{digits}f}%"
+    return percent_at_least(value, digits) if value < 1 and float(shown[:-1]) == 100 else shown
+
+
+def percent_at_least(value: float, digits: int = 1) -> str:
+    """A share that is proven, as a percentage rounded down: what it says is proven too."""
+    # What is a whole step but for the last binary digit is that step.
+    steps = math.floor(100 * value * 10**digits + 1e-9)
+    return f"{steps / 10**digits:.{digits}f}%"
 
 
 def interval(estimate: dict[str, Any] | None, digits: int = 3) -> str:

@@ -132,12 +132,15 @@ def within_sources(report: dict[str, Any]) -> str:
         f"{percent(group['policies'][policy]['specificity']['value'], 0)}"
         for group in judged
     )
-    overall = number(report["assessment"]["images"]["auroc"]["value"])
-    return (
-        f"AUROC, and sensitivity and specificity at {policy}, within each source: {named}. What the AUROC of all "
-        f"images, {overall}, has above these is owed to telling sources apart, which an archive of one clinic does not "
-        "repay."
+    overall = report["assessment"]["images"]["auroc"]["value"]
+    lower = sum(group["auroc"]["value"] < overall for group in judged)
+    above = (
+        f" In {lower} of these {len(judged)} it is below the AUROC of all images, {number(overall)}, which compares "
+        "images of different sources too; an archive of one clinic holds one source."
+        if lower
+        else ""
     )
+    return f"AUROC, and sensitivity and specificity at {policy}, within each source: {named}.{above}"
 
 
 def unseen_sources(report: dict[str, Any]) -> str:

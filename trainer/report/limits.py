@@ -16,6 +16,7 @@ from trainer.report.document import (
     number,
     percent,
 )
+from worker.terminal import shown_threshold
 
 
 def coverage(report: dict[str, Any]) -> Section:
@@ -150,8 +151,8 @@ def missed(report: dict[str, Any], pictures: dict[str, str]) -> Section:
         blocks.append(
             Paragraph(
                 text=f"At {policy}, {counted(len(of_policy), 'melanoma image')} below the threshold of "
-                f"{number(report['policies'][policy]['threshold'])}, the lowest probability first. Look at them: what "
-                "they have in common is what to doubt the model about."
+                f"{shown_threshold(report['policies'][policy]['threshold'])}, the lowest probability first. Look at "
+                "them: what they have in common is what to doubt the model about."
             )
         )
         if not pictures and of_policy:

@@ -16,9 +16,11 @@ from trainer.report.document import (
     interval,
     number,
     percent,
+    percent_at_least,
     percent_interval,
 )
 from trainer.splits import VALIDATION
+from worker.terminal import shown_threshold
 
 _LEVELS = (("images", "image"), ("lesions", "lesion"))
 
@@ -31,8 +33,8 @@ def policies(report: dict[str, Any]) -> Section:
     rows = [
         (
             name,
-            number(policy["threshold"]),
-            number(policy["borderline_from"]),
+            shown_threshold(policy["threshold"]),
+            shown_threshold(policy["borderline_from"]),
             percent(policy["sensitivity"]),
             percent(policy["specificity"]),
             *_proven(policy["by_lesion"]),
@@ -73,7 +75,9 @@ def _fitted_on(report: dict[str, Any]) -> str:
 
 def _proven(found: dict[str, Any] | None) -> tuple[str, str]:
     return (
-        (NONE, NONE) if found is None else (f"{found['caught']} of {found['lesions']}", percent(found["lower_bound"]))
+        (NONE, NONE)
+        if found is None
+        else (f"{found['caught']} of {found['lesions']}", percent_at_least(found["lower_bound"]))
     )
 
 
@@ -171,11 +175,11 @@ def recalibrated(report: dict[str, Any]) -> Section:
     rows = []
     for name, policy in found["policies"].items():
         before = original["images"]["policies"].get(name)
-        spread = f"{min(policy['thresholds']):.3f} to {max(policy['thresholds']):.3f}"
+        spread = " to ".join(shown_threshold(end(policy["thresholds"])) for end in (min, max))
         rows += [
             (
                 f"{name}: threshold",
-                number(before["threshold"]) if before else "not offered",
+                shown_threshold(before["threshold"]) if before else "not offered",
                 spread,
             ),
             (
@@ -242,7 +246,8 @@ def _calibration_plot(before: dict[str, Any], after: dict[str, Any], names: tupl
                 alternative=f"Reliability curves. Calibration error {names[0]} {before['ece']['value']:.3f}, "
                 f"{names[1]} {after['ece']['value']:.3f}; {names[1]} is farthest off where {worst['predicted']:.2f} "
                 f"was predicted and {worst['observed']:.2f} observed.",
-                caption="Reliability: ten groups of equal size. On the dotted line, predicted and observed agree.",
+                caption="Reliability: ten groups of equal size, equal probabilities in one. On the dotted line, "
+                "predicted and observed agree.",
             ),
         )
     )

@@ -19,6 +19,8 @@ _POLICY_MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    # Names of groups come from other people's files: a dollar sign begins no formula.
+    "text.parse_math": False,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "text.color": INK,
@@ -135,7 +137,7 @@ def decision_curve(rows: Sequence[dict[str, Any]]) -> str:
             label="refer everyone",
         )
         axes.axhline(0, color=MUTED, linewidth=1.2, linestyle=(0, (2, 3)), label="refer no one")
-        top = max(_end(row["model"], "high") for row in rows)
+        top = max(0.01, *(_end(row["model"], "high") for row in rows))
         axes.set_ylim(-0.25 * top, 1.08 * top)
         axes.set_xlim(0, 0.5)
         axes.set_xlabel("Probability at which one would refer")

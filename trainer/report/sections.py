@@ -140,7 +140,8 @@ def _footer(report: dict[str, Any]) -> list[str]:
     lines = [
         f"Made by `{command}` in {report['seconds']} seconds; every figure is in report.json beside this file.",
         "Intervals are 95% percentile intervals of 1,000 resamples of whole lesions within each class, so that several "
-        "images of one lesion do not count as independent.",
+        "images of one lesion do not count as independent; of a share where all or none are counted, exact ones "
+        "(Clopper-Pearson) of lesions.",
         f"Split manifest SHA-256 {run['split_sha256']}.",
     ]
     if report["kind"] == "test":

@@ -6,6 +6,7 @@ from typing import Any
 
 import jinja2
 
+from trainer.atomic import write_text
 from trainer.evaluation.look import picture
 from trainer.report.document import Document
 from trainer.report.sections import document
@@ -21,10 +22,10 @@ def write_report(report: dict[str, Any], folder: Path, images: dict[str, Path]) 
         folder: to write into; it belongs to the run and is not part of a bundle.
         images: file of each image by its name, for the pictures of missed melanomas; empty for a report without.
     """
-    (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     missed = [entry["image_id"] for entry in report["missed"] if entry["image_id"] in images]
     pictures = {name: picture(images[name]) for name in missed}
-    (folder / "report.html").write_text(render(document(report, pictures)), encoding="utf-8")
+    write_text(folder / "report.html", render(document(report, pictures)))
 
 
 def _together(cell: str) -> str:
