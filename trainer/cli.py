@@ -380,15 +380,25 @@ def recalibrate(
     """
     from trainer.card.recalibrated import youden_warning
     from trainer.external.recalibrated_bundle import recalibrate_bundle
+    from worker.terminal import shown_threshold
 
     name = name or target.resolve().name
     made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)
+    click.echo("Cross-fitted: each fifth of the lesions judged by calibration and thresholds of the other four.")
     _print_figures(made.manifest.metrics["auroc"], made.manifest.metrics["policies"], "AUC on these images")
     for policy in made.manifest.thresholds:
         if policy not in made.manifest.metrics["policies"]:
             click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
     for policy, why in policies.refused.items():
         click.echo(f"{policy}: not offered. {why}")
+    thresholds = made.manifest.thresholds
+    for policy in thresholds:
+        if thresholds[policy].threshold > thresholds["youden"].threshold:
+            click.echo(
+                f"WARNING: here {policy} begins above youden, at {shown_threshold(thresholds[policy].threshold)} and "
+                f"not at {shown_threshold(thresholds['youden'].threshold)}: of the two, youden misses fewer melanomas.",
+                err=True,
+            )
     if warning := youden_warning(made.manifest):
         click.echo(f"WARNING: {warning}", err=True)
     click.echo(f"{target}: {made.manifest.name} {made.manifest.version}, SHA-256 {made.sha256}")

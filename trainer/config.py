@@ -122,6 +122,7 @@ class FitConfig:
             ("head_epochs", 0),
             ("epochs", 0),
             ("patience", 0),
+            ("limit", 0),
             ("unfreeze_last", -1),
             ("near_duplicates", -1),
         ):

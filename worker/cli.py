@@ -49,6 +49,15 @@ class _Group(click.Group):
             raise SystemExit(130) from None
 
 
+class _Source(click.Path):
+    """A path, but for the empty one of a variable that is not set: that would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("Received: ''. Expected: a folder or a CSV manifest; a dot is the current folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="dermq")
 def main() -> None:
@@ -113,7 +122,7 @@ def _print_running(settings: Settings, flower_url: str, logs: Path) -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=_Source(path_type=Path))
 @click.option("--root", type=click.Path(path_type=Path), help="Folder that a manifest's paths are relative to.")
 @click.option("--policy", default="youden", show_default=True, help="Triage policy, one of the bundle's.")
 @click.option("--urgent", is_flag=True, help="Go before bulk work.")

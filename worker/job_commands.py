@@ -221,7 +221,11 @@ def audit_list(job: int | None) -> None:
     from db.audit import entries_of
     from db.session import read
 
-    for entry in read(open_checked_database(), lambda c: entries_of(c, job)):
+    entries = list(read(open_checked_database(), lambda c: list(entries_of(c, job))))
+    if job is not None and not entries:
+        # Of a job that was deleted the log keeps every entry.
+        raise DermqError(f"The audit log has no entry of job {job}: there never was one of this number.")
+    for entry in entries:
         about = f"job {entry.job_id}" if entry.job_id is not None else "-"
         when = f"{entry.at:%Y-%m-%d %H:%M:%S}"
         click.echo(f"{entry.number:>6}  {when}  {about:<9} {entry.action:<10} {entry.actor}  {entry.detail}")

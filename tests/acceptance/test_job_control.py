@@ -63,6 +63,11 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
     system.dermq("delete", cancelled, "--yes")
     assert system.dermq("status", cancelled, check=False).returncode == 2
 
+    assert "deleted" in system.dermq("audit", "list", cancelled).stdout
+    unknown = system.dermq("audit", "list", "99", check=False)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no entry of job 99" in unknown.stderr
+
     log = system.dermq("audit", "list", job).stdout
     assert [line.split()[5] for line in log.splitlines()] == [
         "submitted",

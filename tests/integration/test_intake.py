@@ -317,3 +317,10 @@ def test_a_manifest_of_which_every_file_is_missing_is_no_success(
     result = CliRunner().invoke(main, ["submit", str(manifest), "--root", str(tmp_path / "in")])
     assert (result.exit_code, result.stdout) == (status, "1\n"), result.stderr
     assert f"WARNING: {2 - len(there)} of 2 files" in result.stderr
+
+
+def test_an_empty_source_is_not_the_current_folder() -> None:
+    """As `dermq submit "$ARCHIVE"` gives it where the variable is not set."""
+    result = CliRunner().invoke(main, ["submit", ""])
+    assert result.exit_code == 2
+    assert "a dot is the current folder" in result.stderr

@@ -28,8 +28,13 @@ def refuse_occupied(target: Path, *, replace: bool, name: str, version: str) -> 
         version: of the new bundle.
 
     Raises:
-        ExportError: with what it holds.
+        ExportError: with what it holds; or name or version is empty.
     """
+    if not (name.strip() and version.strip()):
+        raise ExportError(
+            f"Received: a bundle of the name {name!r} and the version {version!r}. Expected: neither empty; exports "
+            "and messages tell bundles apart by them."
+        )
     bring_back(target, _REPLACED)
     holds_bundle = (target / MANIFEST_NAME).is_file()
     if target.exists() and not holds_bundle and (target.is_file() or any(target.iterdir())):

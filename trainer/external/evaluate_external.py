@@ -54,6 +54,11 @@ def evaluate_external(
         ValueError: see `read_external`, `refuse_own` and `refuse_recalibrated_on`.
         BundleError: the bundle was changed.
     """
+    if not is_bundle(judged) and not (judged / "config.json").is_file():
+        raise FileNotFoundError(
+            f"Received: {judged}, which is neither a bundle (with bundle.json) nor a run (with config.json). Expected: "
+            "the folder of one of them."
+        )
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
     refuse_own(images, judged)

@@ -16,6 +16,8 @@ OPTIONAL = ("lesion_id", "age", "sex", "site")
 #: Numbers of HAM10000's images in their names, ISIC_0024306 to ISIC_0034320: 10,015, none missing.
 HAM10000_NUMBERS = range(24_306, 34_321)
 _SEPARATORS = ",;\t"
+#: What stands for a lesion that is not known; as one lesion, all images so marked would count as one.
+_UNNAMED = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
 _LABELS = {"melanoma": 1, "nevus": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 #: Names given in an error; the rest are counted.
 _NAMED = 10
@@ -49,6 +51,8 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
         with labels.open(encoding="utf-8-sig") as file:
             header = next((line for line in file if line.strip()), "")
         rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=max(_SEPARATORS, key=header.count))
+        # A spreadsheet writes separators alone for rows that once held something.
+        rows = rows.dropna(how="all")
     except UnicodeDecodeError:
         raise ValueError(
             f"Received: {labels.name}, which is a workbook or not in UTF-8. Expected: a CSV in UTF-8; a spreadsheet "
@@ -59,6 +63,11 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"Received: {labels.name}, which is not read as a table ({error}). Expected: a CSV in UTF-8 with "
             "commas, semicolons or tabs, and with the names of its columns in the first line."
         ) from None
+    if not pd.api.types.is_integer_dtype(rows.index):
+        raise ValueError(
+            f"Received: {labels.name}, whose rows have more fields than its first line has names, by a separator at "
+            "their end perhaps. Expected: as many in each line."
+        )
     names = rows.columns.str.strip().str.lower()
     if twice := sorted(set(names[names.duplicated()])):
         raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
@@ -91,11 +100,12 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
         )
     # A blank would make two lesions of one.
     named = rows["lesion_id"].fillna("").str.strip() if "lesion_id" in rows else pd.Series("", index=rows.index)
+    given = ~named.str.lower().isin(_UNNAMED)
     images = pd.DataFrame(
         {
             "image_id": rows["image"],
-            "lesion_id": named.where(named != "", rows["image"]),
-            "lesion_given": named != "",
+            "lesion_id": named.where(given, rows["image"]),
+            "lesion_given": given,
             "label": read.map(_LABELS).astype(int),
             "path": [str(folder / name) for name in rows["image"]],
             "sha256": digests,

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from trainer.cli import main
 from trainer.config import FitConfig
+from trainer.images.real_images import _spread
 from trainer.run_folder import RECIPE
 
 
@@ -154,3 +156,16 @@ def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
             [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
         )
         assert done.stdout.strip() == expected
+
+
+def test_a_limit_below_nought_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"limit=-3. Expected: at least 0"):
+        FitConfig(limit=-3)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(3_999, 2_000), (511, 256), (5, 10), (7, 7)])
+def test_some_images_of_a_side_are_spread_over_all_of_it(count: int, limit: int) -> None:
+    chosen = _spread(count, limit)
+    assert (chosen[0], chosen[-1], len(chosen)) == (0, count - 1, min(count, limit))
+    assert len(set(chosen.tolist())) == len(chosen)
+    assert np.ptp(np.diff(chosen)) <= 1

@@ -1,5 +1,7 @@
 """Images from elsewhere: what is refused and how, and an honest recalibration."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,7 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("file,label\na.jpg,1\n", "Missing: image"),
         ("image,diagnosis\na.jpg,1\n", "Missing: label"),
         ("", "not read as a table"),
+        ("image,label\na.jpg,1,\nb.jpg,0,\n", "more fields than its first line has names"),
         ("image,label\na.jpg,mel\nb.jpg,0\n", "'mel'"),
         ("image,label\na.jpg,\nb.jpg,0\n", "''"),
         ("image,label\na.jpg,1\nmissing.jpg,0\n", "1 of 2 images that are not in"),
@@ -173,6 +176,32 @@ def test_bad_labels_are_refused_with_what_was_received_and_expected(folder: Path
     assert said in refusal(folder, text)
 
 
+def test_rows_of_separators_alone_are_none(folder: Path) -> None:
+    rows = read_external(folder, labels(folder, "image,label,site\na.jpg,1,back\n,,\nb.jpg,0,\n,,\n"))
+    assert rows["image_id"].tolist() == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("mark", ["-", "Unknown", "n/a", "?", "NA"])
+def test_a_mark_for_an_unknown_lesion_is_no_lesion(folder: Path, mark: str) -> None:
+    text = f"image,label,lesion_id\na.jpg,1,{mark}\nb.jpg,0,{mark}\nsub/c.png,0,7\n"
+    rows = read_external(folder, labels(folder, text))
+    assert rows["lesion_id"].tolist() == ["a.jpg", "b.jpg", "7"]
+    assert rows["lesion_given"].tolist() == [False, False, True]
+
+
+def test_a_mistyped_name_is_neither_run_nor_bundle(folder: Path) -> None:
+    given = labels(folder, "image,label\na.jpg,1\nb.jpg,0\n")
+    result = CliRunner().invoke(main, ["evaluate", "nope", "--external", str(folder), "--labels", str(given)])
+    assert result.exit_code == 2
+    assert "nope, which is neither a bundle (with bundle.json) nor a run" in result.stderr
+
+
+def test_labels_are_judged_before_tensorflow_is_loaded() -> None:
+    script = "import sys, trainer.external.evaluate_external; print({'keras', 'tensorflow'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_a_missing_folder_and_missing_labels_are_named(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_external(folder.parent / "nowhere", labels(folder, "image,label\n"))
@@ -182,6 +211,7 @@ def test_a_missing_folder_and_missing_labels_are_named(folder: Path) -> None:
 
 def test_on_the_command_line_an_error_is_a_sentence(folder: Path, tmp_path: Path) -> None:
     path = labels(folder, "image,label\na.jpg,1\nb.jpg,1\n")
+    (tmp_path / "config.json").write_text("{}")
     arguments = ["evaluate", str(tmp_path), "--external", str(folder), "--labels", str(path)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2

@@ -1,0 +1,50 @@
+"""A bundle in the place of another: whole, refused, or brought back after a kill."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.made_up_bundle import make_bundle
+from trainer.bundle.folder import ExportError, new_bundle, refuse_occupied
+from worker.bundle import MANIFEST_NAME
+
+
+class Killed(BaseException):
+    """What a process does not live to see."""
+
+
+def test_a_bundle_that_a_killed_export_had_put_aside_is_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt took it away with the rest of the first, even when it was itself refused."""
+    target = make_bundle(tmp_path / "shipped")
+    manifest = (target / MANIFEST_NAME).read_bytes()
+    rename, moved = Path.rename, []
+
+    def rename_once(self: Path, to: Path) -> Path:
+        if moved:
+            raise Killed
+        moved.append(to)
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", rename_once)
+    # A kill leaves the folder that the context would have taken away.
+    monkeypatch.setattr("tempfile.TemporaryDirectory.cleanup", lambda self: self._finalizer.detach())
+    with pytest.raises(Killed), new_bundle(target) as folder:
+        (folder / MANIFEST_NAME).write_text("{}")
+    monkeypatch.undo()
+    assert not target.exists()
+
+    with pytest.raises(ExportError, match="--replace"):
+        refuse_occupied(target, replace=False, name="made-up", version="2")
+    assert (target / MANIFEST_NAME).read_bytes() == manifest
+    with new_bundle(target) as folder:
+        (folder / MANIFEST_NAME).write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["shipped"]
+    assert (target / MANIFEST_NAME).read_text() == "{}"
+
+
+@pytest.mark.parametrize(("name", "version"), [("", "1"), ("made-up", " ")])
+def test_a_bundle_has_a_name_and_a_version(tmp_path: Path, name: str, version: str) -> None:
+    with pytest.raises(ExportError, match="neither empty"):
+        refuse_occupied(tmp_path / "new", replace=False, name=name, version=version)
