@@ -1,5 +1,6 @@
 """A broker for one machine: found on the PATH or installed by pip, told its settings without a command line."""
 
+import errno
 import secrets
 import shutil
 import socket
@@ -70,6 +71,18 @@ def new_local_broker() -> LocalBroker:
         BrokerError: no broker is installed.
     """
     return LocalBroker(binary=find_broker_binary(), port=free_port(), password=secrets.token_urlsafe(24))
+
+
+def is_taken(address: str, port: int) -> bool:
+    """Whether another program listens on a TCP port of an address of this machine."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        # As servers do, or a port is taken for a minute after its last owner has gone.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def free_port(preferred: int = 0) -> int:

@@ -122,6 +122,14 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
         )
 
 
+def _agrees(question: str) -> bool:
+    """Whether the person says yes; nobody there to be asked is a no."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        return False
+
+
 @click.command()
 @click.argument("job", type=JOB_NUMBER)
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -136,8 +144,9 @@ def delete(job: int, yes: bool) -> None:
 
     database = open_checked_database()
     find_job(database, job)
-    if not yes:
-        click.confirm(f"Remove job {job} with all its outcomes and patient references for good?", abort=True)
+    if not (yes or _agrees(f"Remove job {job} with all its outcomes and patient references for good?")):
+        # Not 1, which says that it is gone from the database and not yet from SQLite's log.
+        raise DermqError(f"Job {job} was not deleted.")
     refusal = "Expected: a job that is finished or cancelled; `dermq cancel` it first."
     _change(job, lambda c, j, actor: delete_job(c, j, actor=actor), refusal)
     click.echo(f"Job {job} is deleted.")

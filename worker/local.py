@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from db.schema import migrate
 from db.session import open_database
 from worker.app import make_app
-from worker.broker import LocalBroker, free_port, new_local_broker
+from worker.broker import LocalBroker, free_port, is_taken, new_local_broker
 from worker.errors import BrokerError, DermqError, SettingsError
 from worker.hints import queue_length
 from worker.log import get_logger
@@ -151,6 +151,7 @@ class LocalSystem:
                 f"Received: DERMQ_HOME={self.settings.home}, which cannot be used: {error.strerror}. Expected: a "
                 "folder that this account may write into, or the name of a new one."
             ) from None
+        self._refuse_taken_port()
         broker = None if self.settings.broker_url is not None else new_local_broker()
         self.settings = self._completed(broker)
         environment = _environment(self.settings)
@@ -183,6 +184,15 @@ class LocalSystem:
                 self.parts.pop().stop()
             else:
                 return
+
+    def _refuse_taken_port(self) -> None:
+        """Tell of a Flower port that was set and is another program's before anything is started."""
+        address, port = self.settings.flower_address, self.settings.flower_port
+        if port and is_taken(address, port):
+            raise SettingsError(
+                f"Received: DERMQ_FLOWER_PORT={port}, which another program has taken on {address}. Expected: a free "
+                "port, or the variable unset, which takes 5555 or any free one."
+            )
 
     def _take_lock(self, home: Path) -> None:
         self._lock = (home / "up.lock").open("w")

@@ -60,6 +60,10 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
     assert "the books are right" in system.dermq("reconcile", cancelled).stdout
     refused = system.dermq("delete", "99", "--yes", check=False)
     assert refused.returncode == 2
+    # Nobody there to be asked is a no, and no answer of a script that reads 1 as "deleted, but".
+    unasked = system.dermq("delete", cancelled, check=False)
+    assert unasked.returncode == 2
+    assert f"Job {cancelled} was not deleted." in unasked.stderr
     system.dermq("delete", cancelled, "--yes")
     assert system.dermq("status", cancelled, check=False).returncode == 2
 

@@ -51,6 +51,18 @@ def test_the_flower_of_another_system_is_not_taken_for_our_own(
         assert flower.process.poll() is None
 
 
+def test_a_flower_port_that_was_set_and_is_taken_is_told_before_anything_starts(
+    taken_port: int, tmp_path: Path
+) -> None:
+    system = LocalSystem(settings=Settings(home=tmp_path / "home", flower_port=taken_port))
+    with (
+        pytest.raises(SettingsError, match=rf"DERMQ_FLOWER_PORT={taken_port}, which another program has taken"),
+        system,
+    ):
+        pass
+    assert system.parts == []
+
+
 def test_a_system_that_waits_for_its_broker_can_be_stopped(tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()

@@ -12,10 +12,10 @@ from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.report_file import REPORT_FORMAT, own_folder
 from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on
 from trainer.judged import bundle_as_judged, is_bundle, run_as_judged
-from worker.bundle import Bundle, load_bundle
+from worker.bundle import Bundle, load_bundle, sha256_of
 
 
-def external_folder(run: Path, bundle: Bundle | None, folder: Path) -> Path:
+def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path) -> Path:
     """Make the folder of the report on a folder of images: ``external-<its name>``.
 
     Of a run into its folder. Of a bundle, which nobody should change, into the current folder, under the bundle's name
@@ -25,8 +25,9 @@ def external_folder(run: Path, bundle: Bundle | None, folder: Path) -> Path:
         run: the run folder, or the bundle's.
         bundle: loaded, when it is one.
         folder: holds the images.
+        labels: the CSV; other labels of the same images have a report of their own.
     """
-    name, about = f"external-{folder.resolve().name}", f"{folder.resolve()}"
+    name, about = f"external-{folder.resolve().name}", f"{folder.resolve()}\nlabels {sha256_of(labels)}"
     if bundle is None:
         return own_folder(run, name, about)
     label = re.sub(r"[^\w.-]+", "-", f"{name}-{bundle.manifest.name}-{bundle.manifest.version}")
@@ -70,7 +71,7 @@ def evaluate_external(
     started = time.monotonic()
     model = run_as_judged(judged) if bundle is None else bundle_as_judged(bundle)
     scored, _ = model.score(images)
-    target = external_folder(judged, bundle, folder)
+    target = external_folder(judged, bundle, folder, labels)
     # Before any figure is computed: the scores took longest.
     scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
     thresholds = model.policies.thresholds

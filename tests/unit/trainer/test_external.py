@@ -121,7 +121,7 @@ def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch:
     one, other = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "other", metrics={"auc": 0.8})
     names = []
     for bundle in (one, other, one):
-        target = external_folder(bundle, load_bundle(bundle), tmp_path / "clinic")
+        target = external_folder(bundle, load_bundle(bundle), tmp_path / "clinic", labels(tmp_path / "clinic", "one"))
         assert target.stat().st_mode & 0o777 == 0o700
         names.append(target.relative_to(tmp_path).name)
     assert names == ["external-clinic-made-up-1", "external-clinic-made-up-1-2", "external-clinic-made-up-1"]
@@ -147,10 +147,12 @@ def test_a_bundle_is_compared_with_no_runs(tmp_path: Path) -> None:
 def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
     first, second = tmp_path / "vienna" / "images", tmp_path / "queensland" / "images"
     targets = []
-    for folder in (first, second, first):
-        target = external_folder(tmp_path, None, folder)
+    for folder, text in ((first, "one"), (second, "one"), (first, "one"), (first, "other")):
+        folder.parent.mkdir(exist_ok=True)
+        target = external_folder(tmp_path, None, folder, labels(folder, text))
         targets.append(target.name)
-    assert targets == ["external-images", "external-images-2", "external-images"]
+    # Other labels of the same images are another report: the first stays.
+    assert targets == ["external-images", "external-images-2", "external-images", "external-images-3"]
 
 
 @pytest.mark.parametrize(
