@@ -11,7 +11,7 @@ from trainer.evaluation.missed import missed_melanomas
 from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.report_file import REPORT_FORMAT, own_folder
 from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on
-from trainer.judged import bundle_as_judged, is_bundle, run_as_judged
+from trainer.judged import bundle_as_judged, is_bundle, run_as_judged, score_in_parts
 from worker.bundle import Bundle, load_bundle, sha256_of
 
 
@@ -70,7 +70,7 @@ def evaluate_external(
 
     started = time.monotonic()
     model = run_as_judged(judged) if bundle is None else bundle_as_judged(bundle)
-    scored, _ = model.score(images)
+    scored = score_in_parts(model, images)
     target = external_folder(judged, bundle, folder, labels)
     # Before any figure is computed: the scores took longest.
     scored.drop(columns="path").to_csv(target / "scored.csv", index=False)

@@ -14,7 +14,7 @@ from trainer.evaluation.discrimination import auroc
 from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.strata import as_json
 from trainer.external.labels import read_external, refuse_own
-from trainer.judged import bundle_as_judged
+from trainer.judged import bundle_as_judged, score_in_parts
 from trainer.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, freeze
 from trainer.report.document import interval
 from trainer.threshold import lesions_needed
@@ -60,7 +60,7 @@ def recalibrate_bundle(
     rows = read_external(images, labels)
     refuse_own(rows, source)
     _refuse_too_few(rows)
-    scored, _ = bundle_as_judged(bundle).score(rows)
+    scored = score_in_parts(bundle_as_judged(bundle), rows)
     calibration, policies, figures = _fit(scored)
     origin = Recalibration(
         name=bundle.manifest.name,

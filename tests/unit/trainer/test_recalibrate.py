@@ -15,7 +15,8 @@ from trainer.bundle.folder import ExportError
 from trainer.cli import main
 from trainer.external.labels import read_external, refuse_recalibrated_on
 from trainer.external.recalibrated_bundle import recalibrate_bundle
-from trainer.judged import Judged
+from trainer.ham10000 import DatasetError
+from trainer.judged import Judged, score_in_parts
 from trainer.policies import Policies, freeze
 from worker.bundle import Bundle, load_bundle, sha256_of
 from worker.errors import BundleError
@@ -253,3 +254,23 @@ def test_on_the_command_line_figures_and_refusals_are_told(make_place: Callable[
     assert told.stderr == ""
     again = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])
     assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
+
+
+def test_more_images_than_fit_into_memory_are_scored_part_by_part(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def score(rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+        asked.append(len(rows))
+        if (rows["number"] == 3).any() and "broken" in rows:
+            raise DatasetError("3 cannot be used.")
+        return rows.assign(probability=rows["number"] / 10), np.zeros(0, np.uint8)
+
+    judged = Judged(described={}, policies=Policies(thresholds={}, refused={}), score=score)
+    rows = pd.DataFrame({"number": range(7)})
+    scored = score_in_parts(judged, rows, part=3)
+    assert (asked, scored["probability"].tolist()) == ([3, 3, 1], [number / 10 for number in range(7)])
+    assert scored.index.tolist() == list(range(7))
+    # What cannot be read in one part does not keep the faults of the others back.
+    with pytest.raises(DatasetError, match=r"^3 cannot be used\.$"):
+        score_in_parts(judged, rows.assign(broken=True), part=3)
+    assert asked[3:] == [3, 3, 1]
