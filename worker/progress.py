@@ -125,10 +125,10 @@ class _Speed:
         while now - self._seen[0][0] > _SPEED_WINDOW and len(self._seen) > 2:
             self._seen.popleft()
 
-    def rate(self) -> float:
-        """Images per second, 0 before there are two observations."""
+    def rate(self) -> float | None:
+        """Images per second; not known before there are two observations."""
         (start, first), (now, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (now - start) if now > start else 0.0
+        return (last - first) / (now - start) if now > start else None
 
     def seconds_without_progress(self) -> float:
         """Since the number of ended images last changed."""
@@ -140,7 +140,7 @@ def _progress_text(job: JobView, counts: JobCounts, speed: _Speed) -> str:
     parts = [f"{counts.ended:,} of {counts.submitted:,}"]
     if job.status in AT_REST:
         parts.append(f"{_rate(job, counts):.0f}/s")
-    else:
+    elif rate is not None:
         parts.append(f"{rate:.0f}/s")
         if rate > 0 and job.status is not JobStatus.SUBMITTING:
             seconds = round((counts.submitted - counts.ended) / rate)

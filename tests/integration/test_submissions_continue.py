@@ -1,5 +1,6 @@
 """A submission that was killed, taken over, cancelled or cut off: it is gone on with, and nothing is taken in twice."""
 
+import io
 import os
 import socket
 import subprocess
@@ -255,7 +256,11 @@ def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
     (job,) = read(database, lambda c: view_jobs(c))
     as_if_dead(database)
     # All that was taken in has ended, and more will not come by itself: who watches is told, and the books say so.
-    assert watch(database, job.id, Console(quiet=True)).abandoned
+    said = io.StringIO()
+    assert watch(database, job.id, Console(file=said)).abandoned
+    # Seen once, a rate is not known; nought would say that it stands still.
+    assert "32 of 32" in said.getvalue()
+    assert "/s" not in said.getvalue()
     assert ["broken off" in fault for fault in read(database, lambda c: faults_of(c, job.id))] == [True]
     intake = submit(submission(source), database=database, app=app, bundle=bundle)
     assert (intake.continued, intake.images) == (True, 40)
