@@ -47,8 +47,9 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
     started = time.monotonic()
     bundle = load_bundle(folder)
     with_split = _as_split(dataset, bundle, options.cache)
-    judged = bundle_as_judged(bundle)
-    name = re.sub(r"[^\w.-]+", "-", f"test-{bundle.manifest.name}-{bundle.manifest.version}")
+    manifest, service = bundle.manifest, load_engine("openvino", bundle, threads=2)
+    judged = bundle_as_judged(bundle, service)
+    name = re.sub(r"[^\w.-]+", "-", f"test-{manifest.name}-{manifest.version}")
     target = own_folder(Path.cwd(), name, bundle.sha256)
     log_opening(target, "evaluate")
     described = {**judged.described, "split_kind": LESION_DISJOINT, "openings": openings_of(target)}
@@ -59,7 +60,6 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
         options,
         kind=LESION_DISJOINT,
     )
-    manifest, service = bundle.manifest, load_engine("openvino", bundle, threads=2)
     reference = load_engine("tensorflow", bundle)
     report = opened.report | {
         "flow": flow(with_split, with_split),

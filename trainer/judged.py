@@ -18,7 +18,7 @@ from trainer.parts import in_parts
 from trainer.policies import Policies
 from trainer.splits import split_kind
 from worker.bundle import MANIFEST_NAME, Bundle
-from worker.engine import load_engine
+from worker.engine import Engine, load_engine
 
 # TensorFlow, which takes ten seconds to import, is needed for a run and not for a bundle; bad labels are told before.
 if TYPE_CHECKING:
@@ -61,10 +61,15 @@ def run_as_judged(run: Path) -> Judged:
     return Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
 
 
-def bundle_as_judged(bundle: Bundle) -> Judged:
-    """A bundle, on OpenVINO."""
+def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
+    """A bundle, on OpenVINO.
+
+    Args:
+        bundle: verified.
+        engine: with the bundle's model, where there is one already.
+    """
     manifest = bundle.manifest
-    engine = load_engine("openvino", bundle, threads=2)
+    engine = engine or load_engine("openvino", bundle, threads=2)
     columns = ["raw_probability"] + (list(probability_columns()) if len(manifest.classes) > 2 else [])
 
     def infer(inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -11,8 +11,10 @@ import pytest
 
 from tests.unit.made_up_report import write_card, write_page
 from trainer.card.model_card import card_of_run
+from trainer.evaluation.report_file import read_report
 from trainer.evaluation.seven_classes import describe_classes, probability_columns
 from trainer.ham10000 import DIAGNOSES
+from trainer.report.document import percent, percent_at_least
 
 
 def test_a_fall_of_sensitivity_under_a_change_is_a_warning_and_a_limit(report: dict[str, Any], tmp_path: Path) -> None:
@@ -213,3 +215,33 @@ def test_a_run_whose_split_leaks_has_a_card_that_says_so(report: dict[str, Any],
     (tmp_path / "metrics.json").write_text(json.dumps({**metrics, "split": "test, random-images, single pass"}))
     assert "every figure is too good" in card_of_run(tmp_path)
     assert "70/15/15" not in card_of_run(tmp_path)
+
+
+def test_no_share_is_rounded_to_more_than_it_is() -> None:
+    # 92 of 101 prove 0.84966, which is not 85%.
+    assert (percent_at_least(0.84966), percent_at_least(0.85), percent_at_least(0.29)) == ("84.9%", "85.0%", "29.0%")
+    assert (percent(2_999 / 3_000), percent(1.0), percent(0.8496), percent(None)) == ("99.9%", "100.0%", "85.0%", "-")
+
+
+def test_a_small_threshold_is_shown_with_two_digits_that_say_something(report: dict[str, Any], tmp_path: Path) -> None:
+    changed = json.loads(json.dumps(report))
+    changed["policies"]["youden"] |= {"threshold": 0.005705, "borderline_from": 0.005508}
+    page = write_page(changed, tmp_path)
+    assert "0.0057" in page
+    assert "0.0055" in page
+
+
+@pytest.mark.parametrize("name", ["$x^$", r"$\frac$", "$$", "1_$2$_back"])
+def test_a_dollar_sign_in_the_name_of_a_group_begins_no_formula(
+    report: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    """Names of sites come from other people's files; Matplotlib ended the whole report in a traceback."""
+    changed = json.loads(json.dumps(report))
+    next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]["group"] = name
+    assert name in write_page(changed, tmp_path)
+
+
+def test_a_report_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"format": 2, "run"')
+    with pytest.raises(ValueError, match=r"whose report.json is cut short or was changed"):
+        read_report(tmp_path)
