@@ -48,3 +48,13 @@ def test_a_bundle_that_a_killed_export_had_put_aside_is_brought_back(
 def test_a_bundle_has_a_name_and_a_version(tmp_path: Path, name: str, version: str) -> None:
     with pytest.raises(ExportError, match="neither empty"):
         refuse_occupied(tmp_path / "new", replace=False, name=name, version=version)
+
+
+def test_an_evaluation_that_broke_off_is_not_exported(tmp_path: Path) -> None:
+    """Its card would lack groups, robustness and warnings without saying so."""
+    from trainer.export import export
+
+    for name in ("model.keras", "validation.csv", "metrics.json"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(ExportError, match=r"without report\.json"):
+        export(tmp_path, tmp_path, tmp_path / "bundle", name="made-up", version="1")

@@ -1,10 +1,13 @@
 """Canvases: their shape follows the model's input, whatever the shape of the picture."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from trainer.images import canvas
 from trainer.images.canvas import canvas_shape, draw_canvas, load_canvases
 from worker.images.made_up import draw_lesion
 from worker.made_up_archive import encode
@@ -39,3 +42,25 @@ def test_another_picture_under_the_old_name_is_decoded_anew(tmp_path: Path) -> N
     path.write_bytes(encode(draw_lesion(2, width=120, height=90), ".bmp"))
     assert path.stat().st_size == size
     assert not np.array_equal(load_canvases([path], tmp_path / "cache", 32), first)
+
+
+def test_two_that_fill_one_cache_at_once_do_not_write_into_each_others_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told apart by their process numbers, two containers were one: one trained on what the other had made black."""
+    paths = []
+    for seed in range(6):
+        paths.append(tmp_path / f"{seed}.png")
+        paths[-1].write_bytes(encode(draw_lesion(seed, width=80, height=60), ".png"))
+    draw, once, others = canvas.draw_canvas, threading.Lock(), []
+
+    def draw_while_another_begins(*arguments: Any) -> Any:
+        if once.acquire(blocking=False):
+            others.append(canvas.load_canvases(paths, tmp_path / "cache", 32))
+        return draw(*arguments)
+
+    monkeypatch.setattr(canvas, "draw_canvas", draw_while_another_begins)
+    ours = canvas.load_canvases(paths, tmp_path / "cache", 32)
+    assert ours.max(axis=(1, 2, 3)).min() > 0
+    assert np.array_equal(ours, others[0])
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
