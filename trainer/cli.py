@@ -2,12 +2,14 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainer.terminal import print_figures
 from trainer.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -211,23 +213,25 @@ def evaluate(
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
+        if given := _given(options, ("quick", "seeds", "also", "bundle", "remarks")):
+            raise click.UsageError(
+                f"{given} would belong to the report of the test split; --external writes another one, without."
+            )
         from trainer.external.evaluate_external import evaluate_external
 
-        if options["remarks"]:
-            raise click.UsageError("--remark belongs to the report of the test split; --external writes another one.")
         report, target = evaluate_external(run, external, labels, pictures=not without_pictures)
         judged = report["assessment"]["images"]
-        _print_figures(judged["auroc"], judged["policies"], "AUC on these images")
+        print_figures(judged["auroc"], judged["policies"], "AUC on these images")
         holds = "scores of each image" if without_pictures else "pictures of missed melanomas"
         click.echo(f"All figures: {target / 'report.html'}; the folder holds {holds} and stays here")
         return
     from worker.bundle import MANIFEST_NAME
 
     of_bundle = (run / MANIFEST_NAME).is_file()
-    if of_bundle and (given := [f"--{name}" for name in ("seeds", "also", "bundle") if options[name]]):
+    if of_bundle and (given := _given(options, ("seeds", "also", "bundle"))):
         raise click.UsageError(
-            f"{run} is a bundle, and {' and '.join(given)} would compare a run with others: leave them out, or give "
-            "the folder of a run."
+            f"{run} is a bundle, and {given} would compare a run with others: leave them out, or give the folder of a "
+            "run."
         )
     if dataset is None:
         raise click.UsageError(
@@ -243,36 +247,24 @@ def evaluate(
         _evaluate_bundle(dataset, run, how)
         return
     metrics = evaluate(dataset, run, how)
-    _print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
+    print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
     click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE --version N")
+
+
+def _given(options: dict[str, Any], names: Sequence[str]) -> str:
+    """Which of the options were given, as they are typed; an empty text for none."""
+    return " and ".join(f"--{name.removesuffix('s') if name == 'remarks' else name}" for name in names if options[name])
 
 
 def _evaluate_bundle(dataset: Path, folder: Path, how: "EvaluationOptions") -> None:
     from trainer.evaluate_bundle import evaluate_bundle
 
     metrics, bundle, target = evaluate_bundle(dataset, folder, how)
-    _print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
+    print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
     if bundle.manifest.recalibration is None:
         stated = bundle.manifest.metrics["auroc"]["value"]
         click.echo(f"Its card has the AUC {stated:.4f}, by its Keras model: {metrics['auroc']['value'] - stated:+.4f}")
     click.echo(f"All figures: {target / 'report.html'}; the folder holds scores of each image")
-
-
-def _print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:
-    known = auroc["low"] is not None
-    spread = f"95% interval {auroc['low']:.4f} to {auroc['high']:.4f}" if known else "no interval: perfectly separated"
-    click.echo(f"{name} {auroc['value']:.4f} ({spread})")
-    for policy, figures in policies.items():
-        missed = figures.get("missed_melanoma_images", figures.get("missed"))
-        click.echo(
-            f"{policy}: threshold {figures['threshold']:.4f}, sensitivity {_with_interval(figures['sensitivity'])}, "
-            f"specificity {_with_interval(figures['specificity'])}, {missed} melanoma images missed"
-        )
-
-
-def _with_interval(share: dict[str, Any]) -> str:
-    known = share["low"] is not None
-    return f"{share['value']:.4f}" + (f" ({share['low']:.4f} to {share['high']:.4f})" if known else "")
 
 
 @main.command()
@@ -385,7 +377,7 @@ def recalibrate(
     name = name or target.resolve().name
     made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)
     click.echo("Cross-fitted: each fifth of the lesions judged by calibration and thresholds of the other four.")
-    _print_figures(made.manifest.metrics["auroc"], made.manifest.metrics["policies"], "AUC on these images")
+    print_figures(made.manifest.metrics["auroc"], made.manifest.metrics["policies"], "AUC on these images")
     for policy in made.manifest.thresholds:
         if policy not in made.manifest.metrics["policies"]:
             click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")

@@ -33,7 +33,7 @@ from db.submission import (
     take_submission,
     withdraw_job,
 )
-from worker.archive import read_manifest, walk_folder
+from worker.archive import IMAGE_SUFFIXES, read_manifest, walk_folder
 from worker.bundle import Bundle
 from worker.errors import BrokerError, ManifestError, SubmissionError, SubmissionInterruptedError
 from worker.folder_report import FolderReport
@@ -86,6 +86,8 @@ class Intake:
     repeated: int = 0
     #: Images of a manifest whose file could not be found.
     not_found: int = 0
+    #: Path of the first of them.
+    first_not_found: str | None = None
     #: Images of a manifest whose path leads out of that folder.
     outside_root: int = 0
     #: Folder that a manifest's paths are relative to; None for a folder.
@@ -108,8 +110,8 @@ class Intake:
             one, of = self.not_found == 1, f"{self.not_found:,} of {self.images:,} files"
             from_where = printable(str(self.paths_from))
             notes.append(
-                f"WARNING: {of} {'is' if one else 'are'} not there under {from_where}, from where paths are read; name "
-                f"another folder with --root. {self._takes_back()}"
+                f"WARNING: {of} {'is' if one else 'are'} not there under {from_where}, from where paths are read; "
+                f"{self._way_to_find()}. {self._takes_back()}"
                 if self.paths_from
                 else f"WARNING: {of} {'is a link' if one else 'are links'} to nothing."
             )
@@ -126,6 +128,15 @@ class Intake:
         if not self.hinted:
             notes.append("The broker cannot be reached. The job is recorded and begins by itself when it is back.")
         return notes
+
+    def _way_to_find(self) -> str:
+        """What to do about paths without a file. The first is judged and not shown, for it may name a patient."""
+        first = self.first_not_found or ""
+        if "\\" in first:
+            return "write / in place of \\ between folders"
+        if not first.lower().endswith(tuple(IMAGE_SUFFIXES)):
+            return "write the names of files with their endings, such as .jpg, and name another folder with --root"
+        return "name another folder with --root"
 
     def _takes_back(self) -> str:
         return f"`dermq delete {self.job_id}` takes this job back, after `dermq cancel {self.job_id}` if it still runs."
@@ -337,6 +348,8 @@ def _record(batch: Sequence[NewImage], intake: Intake, submission: Submission, d
 
     chunk_ids = transact(database, write)
     intake.seen += len(batch)
+    if intake.first_not_found is None:
+        intake.first_not_found = next((image.path for image in unique if image.size_bytes is None), None)
     try:
         if intake.hinted:
             if chunk_ids:

@@ -155,6 +155,26 @@ def test_paths_that_lead_out_are_told_apart_from_missing_files(
     assert f"2 of 6 files are not there under {root}" in said
 
 
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("missing.jpg", "name another folder with --root"),
+        ("ISIC_0000001", "write the names of files with their endings, such as .jpg, and name another folder"),
+        ("part_1\\a.jpg", "write / in place of \\ between folders"),
+    ],
+)
+def test_paths_without_a_file_are_answered_with_what_is_wrong_with_them(
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, path: str, advice: str
+) -> None:
+    root = put(tmp_path / "in", "a.jpg")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"path\na.jpg\n{path}\n")
+    intake = submit(submission(manifest, root=root), database=sqlite_database, app=app, bundle=bundle)
+    (said,) = [note for note in intake.notes() if note.startswith("WARNING")]
+    assert f"1 of 2 files is not there under {root}, from where paths are read; {advice}" in said
+    assert path not in said.replace(str(root), "")
+
+
 def test_a_root_beside_a_folder_is_refused(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:

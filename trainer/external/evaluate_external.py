@@ -84,7 +84,7 @@ def evaluate_external(
             "name": folder.resolve().name,
             **counts(scored),
             "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
-            "ages_set_aside": int(scored["age_set_aside"].sum()) if "age_set_aside" in scored else 0,
+            "ages_set_aside": [age for age in scored.get("age_set_aside", ()) if age],
         },
         "policies": {name: policy.model_dump() for name, policy in thresholds.items()},
         "refused_policies": model.policies.refused,

@@ -34,7 +34,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     Returns:
         Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``label`` (1 or 0),
         ``path``, ``sha256`` (of the file), the optional columns under HAM10000's names, and with ages
-        ``age_set_aside``: whether one was given that no person has, or that is no number.
+        ``age_set_aside``: one that no person has, or that is no number, as it was given; empty where there is none.
 
     Raises:
         FileNotFoundError: the folder, the CSV or an image is missing; the first images are named.
@@ -90,7 +90,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     if absent:
         raise FileNotFoundError(
             f"Received: {labels.name} with {len(absent)} of {len(rows)} images that are not in {folder}: "
-            f"{_some(absent)}. Expected: file names relative to the folder, endings included."
+            f"{_some(absent)}. Expected: file names relative to the folder, with their endings, and / between folders."
         )
     digests = pd.Series([sha256_of(folder / name) for name in rows["image"]], index=rows.index)
     if copies := sorted(rows.loc[digests.duplicated(keep=False), "image"]):
@@ -114,7 +114,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     if "age" in rows:
         ages = pd.to_numeric(rows["age"], errors="coerce")
         images["age"] = ages.where(ages.between(0, OLDEST))
-        images["age_set_aside"] = images["age"].isna() & (rows["age"].fillna("").str.strip() != "")
+        images["age_set_aside"] = rows["age"].fillna("").str.strip().where(images["age"].isna(), "")
     for theirs, ours in (("sex", "sex"), ("site", "localization")):
         if theirs in rows:
             images[ours] = rows[theirs]
@@ -182,7 +182,12 @@ def refuse_recalibrated_on(images: pd.DataFrame, bundle: Bundle) -> None:
 
 def _is_inside(folder: Path, name: str) -> bool:
     # By its name only: a folder of links to images elsewhere is fine, a name that leads out of it is a mistake.
-    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts and (folder / name).is_file()
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        return False
+    try:
+        return (folder / name).is_file()
+    except OSError:  # a name longer than any file's
+        return False
 
 
 def _some(names: list[str]) -> str:

@@ -4,6 +4,8 @@ from typing import Any
 
 from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted
 
+#: Ages that no person has, of those named.
+_NAMED = 5
 _SIDES = {"train": "Training", "validation": "Validation", "test": "Test", "unused": "Not used"}
 
 
@@ -91,8 +93,12 @@ def external_images(report: dict[str, Any]) -> Section:
             )
         )
     if aside := external["ages_set_aside"]:
+        given = sorted(set(aside))
+        named = ", ".join(given[:_NAMED]) + (" and others" if len(given) > _NAMED else "")
         blocks.append(
-            Paragraph(text=f"{counted(aside, 'age')} in the labels that no person has: counted as unknown below.")
+            Paragraph(
+                text=f"{counted(len(aside), 'age')} in the labels that no person has ({named}): counted as unknown."
+            )
         )
     return Section(name="participants", title="Images", blocks=blocks)
 

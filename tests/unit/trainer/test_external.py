@@ -59,14 +59,14 @@ def test_optional_columns_are_taken_under_our_names(folder: Path) -> None:
     assert rows["lesion_id"].tolist() == ["7", "8"]
     assert rows["age"].fillna(-1).tolist() == [50, -1]
     assert rows["localization"].tolist() == ["back", "face"]
-    assert rows["age_set_aside"].tolist() == [False, True]
+    assert rows["age_set_aside"].tolist() == ["", "old"]
 
 
 def test_an_age_that_no_person_has_is_not_known_and_counted(folder: Path) -> None:
     """A year of birth in the column of ages ended the whole evaluation in a traceback."""
     rows = read_external(folder, labels(folder, "image,label,age\na.jpg,1,1975\nb.jpg,0,-3\nsub/c.png,0,\n"))
     assert rows["age"].isna().all()
-    assert rows["age_set_aside"].tolist() == [True, True, False]
+    assert rows["age_set_aside"].tolist() == ["1975", "-3", ""]
 
 
 def test_a_blank_beside_a_lesion_id_makes_no_second_lesion(folder: Path) -> None:
@@ -166,6 +166,8 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("image,label\na.jpg,\nb.jpg,0\n", "''"),
         ("image,label\na.jpg,1\nmissing.jpg,0\n", "1 of 2 images that are not in"),
         ("image,label\na.jpg,1\n../labels.csv,0\n", "../labels.csv"),
+        ("image,label\na.jpg,1\nsub\\c.png,0\n", "and / between folders"),
+        (f"image,label\na.jpg,1\n{'b' * 300}.jpg,0\n", "1 of 2 images that are not in"),
         ("image,label\na.jpg,1\n,0\n", "1 of 2 images"),
         ("image,label\na.jpg,1\na.jpg,0\n", "listed twice: a.jpg"),
         ("image,label\na.jpg,1\n./a.jpg,0\n", "same bytes under several names: ./a.jpg, a.jpg"),
@@ -225,6 +227,15 @@ def test_folder_and_labels_belong_together(missing: list[str]) -> None:
     result = CliRunner().invoke(main, ["evaluate", "run", *missing])
     assert result.exit_code == 2
     assert "belong together" in result.stderr
+
+
+def test_what_belongs_to_the_test_split_is_no_option_of_images_from_elsewhere(folder: Path) -> None:
+    given = labels(folder, "image,label\na.jpg,1\nb.jpg,0\n")
+    arguments = ["evaluate", "run", "--external", str(folder), "--labels", str(given)]
+    for extra in (["--quick"], ["--seeds", "runs/a"], ["--bundle", "b"], ["--remark", "Told."]):
+        result = CliRunner().invoke(main, [*arguments, *extra])
+        assert result.exit_code == 2
+        assert f"{extra[0]} would belong to the report of the test split" in result.stderr
 
 
 def test_without_external_images_the_data_set_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,12 @@ def test_a_report_of_images_from_elsewhere(
     external = {
         **{name: report[name] for name in ("format", "created", "seconds", "run", "policies", "refused_policies")},
         "kind": "external",
-        "external": {**report["assessment"]["counts"], "name": "clinic", "lesion_ids_missing": 40, "ages_set_aside": 2},
+        "external": {
+            **report["assessment"]["counts"],
+            "name": "clinic",
+            "lesion_ids_missing": 40,
+            "ages_set_aside": ["150", "forty", "150"],
+        },
         "assessment": report["assessment"],
         "missed": report["missed"],
         "recalibrated": cross_fit(evaluated_images),
@@ -124,7 +129,7 @@ def test_a_report_of_images_from_elsewhere(
     text = write_page(external, tmp_path)
     assert "After recalibration" in text
     assert "name no lesion_id for 40 of 40 images" in text
-    assert "2 ages in the labels that no person has" in text
+    assert "3 ages in the labels that no person has (150, forty): counted" in text
     assert "was not opened" in text
     assert "Leakage check" not in text
     assert "fitted on validation images" in text
