@@ -20,11 +20,11 @@ from trainer.atomic import unfinished_folder
 from trainer.backbones.weights import file_digest
 from trainer.classifier import Classifier
 from trainer.config import FitConfig
-from trainer.fit import build_network, finish, first_lesions, read_surveyed, training_batches, training_images
+from trainer.fit import build_network, finish, read_surveyed, training_batches, training_images
 from trainer.images.survey import data_sha256
 from trainer.run_folder import RECIPE, RunError, RunFolder, recipe_of
 from trainer.sequence import BalancedBatches, ClassBalancedBatches
-from trainer.splits import RANDOM_IMAGES, images_with_split
+from trainer.splits import RANDOM_IMAGES, first_lesions, images_with_split
 from trainer.training.stages import unfreeze
 from worker.terminal import make_console
 
@@ -87,7 +87,7 @@ def _average(
     folder.begin(config, {**{name: described.get(name) for name in kept}, "averaged": averaged})
     folder.log(f"averaged {', '.join(member['run'] for member in averaged)}")
     images = images_with_split(everything, folder.path)
-    images = first_lesions(images, config.limit) if config.limit else images
+    images = first_lesions(images, config.limit)
     # While the head alone is trained, batch normalisation keeps its statistics, whatever the setting.
     if config.batch_normalisation == "trained" and config.epochs:
         console.print("Taking the statistics of batch normalisation anew ...")

@@ -30,14 +30,13 @@ from trainer.evaluation.report_file import REPORT_FORMAT
 from trainer.evaluation.seven_classes import describe_classes
 from trainer.evaluation.strata import as_json, describe, share_of
 from trainer.evaluation.stress import other_diagnoses, stress
-from trainer.fit import first_lesions
 from trainer.frozen import Frozen, load_frozen
 from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
 from trainer.images.real_images import read_images_of
 from trainer.judged import Judged, describe_run
 from trainer.policies import BOOTSTRAP_SEED
 from trainer.report import write_report
-from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, split_kind
+from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, first_lesions, split_kind
 from worker.bundle import PolicyThreshold
 
 #: Said before the part of an evaluation that takes longest.
@@ -92,14 +91,14 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     with_split = read_images_of(run, dataset)
     split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
     # What does not fit is refused before the test split is opened.
-    engine_score, engine_name = _other_engine(frozen, options, split_sha256)
     for folder in options.also:
         require_same_recipe(run, folder)
     check_seeds(run, options.seeds)
     left_out = [(folder, load_frozen(folder), sources_left_out(with_split, folder)) for folder in options.also]
+    engine_score, engine_name = _other_engine(frozen, options, split_sha256)
     log_opening(run, "evaluate")
 
-    used = first_lesions(with_split, frozen.config.limit) if frozen.config.limit else with_split
+    used = first_lesions(with_split, frozen.config.limit)
     judged = Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
     opened = open_test(judged, used, run, options, kind=split_kind(run))
     report = opened.report | {

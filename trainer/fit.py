@@ -35,6 +35,7 @@ from trainer.splits import (
     UNUSED,
     VALIDATION,
     draw_split,
+    first_lesions,
     images_with_split,
     manifest_sha256,
     read_manifest,
@@ -74,7 +75,8 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
         FileExistsError: the run is finished.
         ValueError: the data set has no source of the name that is to be left out.
-        RunError: the run was begun with other settings or data, or another process is at it.
+        RunError: the run was begun with other settings or data, validation is of one class, or another process is at
+            it.
         WeightsError: the first weights are not to be had, or are not what they should be.
     """
     console = console or make_console(stderr=True)
@@ -99,7 +101,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
             groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
             everything = _begin(folder, everything.assign(group=groups), recorded, config, origin, console)
         folder.tidy(progress.best_epoch)
-        images = first_lesions(everything, config.limit) if config.limit else everything
+        images = first_lesions(everything, config.limit)
         best = _train(classifier, folder, images, cache, config, console, teachers)
         classifier.scoring.load_weights(folder.best)
         if config.split == RANDOM_IMAGES:
@@ -215,6 +217,7 @@ def _begin(
                 f"Received: --teachers {teacher}, a run of another split: it may have been trained on images that this "
                 "one is tested on. Expected: a run of the same data, split, split seed and near-duplicates."
             )
+    _refuse_one_class(everything, recorded.limit)
     digest = write_manifest(
         everything, folder.path, recorded.split_seed, kind=recorded.split, near_duplicates=recorded.near_duplicates
     )
@@ -235,6 +238,17 @@ def _begin(
     )
     folder.log("begun")
     return everything
+
+
+def _refuse_one_class(everything: pd.DataFrame, limit: int) -> None:
+    two = melanoma_or_nevus(first_lesions(everything, limit))
+    labels = two.loc[two["split"] == VALIDATION, "label"]
+    if labels.nunique() < 2:
+        raise RunError(
+            f"Received: a data set with {labels.sum()} melanoma and {len(labels) - labels.sum()} nevus images on the "
+            "side of validation. Expected: some of each, by which epoch, calibration and thresholds are chosen; take "
+            "another --split-seed, or a data set with more lesions."
+        )
 
 
 def _go_on(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Console) -> pd.DataFrame:
@@ -269,12 +283,6 @@ def _train(
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
-    if validation["label"].nunique() < 2:
-        raise RunError(
-            f"Received: a data set with {len(validation)} validation images of melanomas and nevi, all of one class. "
-            "Expected: some of each, by which the best epoch, calibration and thresholds are chosen; raise --limit, or "
-            "take another --split-seed."
-        )
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
@@ -387,10 +395,3 @@ def predict(classifier: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArr
         return probabilities
 
     return in_parts(infer, inputs, PREDICT_BATCH)[:, 0].astype(np.float64)
-
-
-def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Keep the images of the first ``limit`` lesions of each diagnosis on each side of the split."""
-    lesions = images[["split", "dx", "lesion_id"]].drop_duplicates()
-    kept = lesions.groupby(["split", "dx"]).head(limit)["lesion_id"]
-    return images[images["lesion_id"].isin(kept)].reset_index(drop=True)

@@ -41,11 +41,22 @@ def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
 
     Returns:
         ``train``, ``validation`` or ``test`` for each row, on the frame's index.
+
+    Raises:
+        SplitError: too few lesions of a diagnosis to have some on each side; tells how many of each there are.
     """
     lesions = frame.groupby("lesion_id", sort=True)["dx"].first()
     held_out = FRACTIONS[VALIDATION] + FRACTIONS[TEST]
-    train, rest = train_test_split(lesions, test_size=held_out, stratify=lesions, random_state=seed)
-    validation, test = train_test_split(rest, test_size=FRACTIONS[TEST] / held_out, stratify=rest, random_state=seed)
+    try:
+        train, rest = train_test_split(lesions, test_size=held_out, stratify=lesions, random_state=seed)
+        share = FRACTIONS[TEST] / held_out
+        validation, test = train_test_split(rest, test_size=share, stratify=rest, random_state=seed)
+    except ValueError as error:
+        counts = ", ".join(f"{dx} {count}" for dx, count in lesions.value_counts().items())
+        raise SplitError(
+            f"Received: a data set whose lesions cannot be divided into training, validation and test: {counts}. "
+            "Expected: at least seven lesions of each diagnosis."
+        ) from error
     side = {
         lesion: name for name, part in ((TRAIN, train), (VALIDATION, validation), (TEST, test)) for lesion in part.index
     }
@@ -220,6 +231,15 @@ def images_with_split(everything: pd.DataFrame, folder: Path) -> pd.DataFrame:
             "same. Pass the data set that the run was made with."
         )
     return everything.merge(manifest[["image_id", "split"]], on="image_id", validate="one_to_one")
+
+
+def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Keep the images of the first ``limit`` lesions of each diagnosis on each side of the split; 0 keeps all."""
+    if not limit:
+        return images
+    lesions = images[["split", "dx", "lesion_id"]].drop_duplicates()
+    kept = lesions.groupby(["split", "dx"]).head(limit)["lesion_id"]
+    return images[images["lesion_id"].isin(kept)].reset_index(drop=True)
 
 
 def check_lesion_disjoint(rows: pd.DataFrame) -> None:

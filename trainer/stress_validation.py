@@ -10,12 +10,11 @@ from trainer.atomic import write_text
 from trainer.evaluation.engine_parity import converted_scorer
 from trainer.evaluation.strata import stratify
 from trainer.evaluation.stress import stress
-from trainer.fit import first_lesions
 from trainer.frozen import load_frozen
 from trainer.ham10000 import melanoma_or_nevus
 from trainer.images.real_images import read_images_of
 from trainer.policies import BOOTSTRAP_SEED
-from trainer.splits import VALIDATION
+from trainer.splits import VALIDATION, first_lesions
 
 #: Columns of `trainer.evaluation.strata.group_columns`: where an image is from, and whether histology proved its
 #: diagnosis.
@@ -41,7 +40,7 @@ def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
     """
     frozen = load_frozen(run)
     images = read_images_of(run, dataset)
-    images = first_lesions(images, frozen.config.limit) if frozen.config.limit else images
+    images = first_lesions(images, frozen.config.limit)
     score = converted_scorer(frozen.model, frozen.config.size)
     found = stress(
         melanoma_or_nevus(images[images["split"] == VALIDATION]),

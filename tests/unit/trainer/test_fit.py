@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,48 +12,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.unit.made_up_ham10000 import write_dataset
 from trainer.config import FitConfig
-from trainer.ham10000 import DatasetError
-from trainer.splits import TEST, UNUSED, VALIDATION, read_manifest
+from trainer.splits import TEST, VALIDATION, read_manifest
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 LESIONS = 20
 CONFIG = FitConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_rate=1e-2)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten melanomas of one image each and ten nevi of two."""
-    root = tmp_path_factory.mktemp("HAM10000")
-    return write_dataset(root, melanomas=LESIONS // 2, nevi=LESIONS // 2, images=2)
-
-
-@pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The networks that runs of this test build: the mean colour, then one sigmoid."""
-    # Here and not above: importing TensorFlow takes ten seconds, which only who runs these tests should wait for.
-    import keras
-
-    import trainer.fit
-    from trainer.classifier import Classifier
-
-    built: list[Any] = []
-
-    def build(backbone: str, size: int, weights: str, weights_sha256: str) -> Any:
-        inputs = keras.Input((size, size, 3))
-        x = keras.layers.Rescaling(1 / 255)(inputs)
-        x = keras.layers.BatchNormalization()(x)
-        base = keras.Model(inputs, x)
-        x = keras.layers.Dropout(0.2)(keras.layers.GlobalAveragePooling2D()(x))
-        model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name=backbone)
-        built.append(model)
-        return Classifier(trained=model, scoring=keras.Model(inputs, model.output), backbone=base)
-
-    monkeypatch.setattr(trainer.fit, "build_classifier", build)
-    return built
 
 
 def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
@@ -273,39 +238,6 @@ def test_a_run_says_what_it_was_made_from(dataset: Path, tmp_path: Path, network
     # Nothing names a folder of this machine.
     for text in run.rglob("*.[cjl][sto][vog]*"):
         assert str(tmp_path) not in text.read_text()
-
-
-class TestBrokenImages:
-    """Images that do not decode stop a run before it begins, or are left out by choice."""
-
-    @pytest.fixture
-    def broken(self, dataset: Path, tmp_path: Path) -> Path:
-        root = tmp_path / "broken"
-        shutil.copytree(dataset, root)
-        for name, content in (("ISIC_00150", b""), ("ISIC_00020", b"\xff\xd8\xff half a picture")):
-            next(root.rglob(f"{name}.jpg")).write_bytes(content)
-        return root
-
-    def test_they_are_counted_named_and_refused(self, broken: Path, tmp_path: Path, networks: list[Any]) -> None:
-        from trainer.fit import fit
-
-        with pytest.raises(DatasetError, match=r"^2 of 30 images cannot be used:") as caught:
-            fit(broken, tmp_path / "run", tmp_path / "cache", CONFIG)
-        assert "ISIC_00150: the file is empty" in str(caught.value)
-        assert "ISIC_00020: " in str(caught.value)
-        assert not (tmp_path / "run").exists()
-
-    def test_they_are_skipped_by_choice_and_recorded(self, broken: Path, tmp_path: Path, networks: list[Any]) -> None:
-        from trainer.fit import fit
-
-        run = tmp_path / "run"
-        fit(broken, run, tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8, skip_corrupt=True))
-        manifest = read_manifest(run).set_index("image_id")["split"]
-        assert set(manifest.index[manifest == UNUSED]) == {"ISIC_00150", "ISIC_00020"}
-        assert set(json.loads((run / "run.json").read_text())["skipped"]) == {"ISIC_00150", "ISIC_00020"}
-        assert "skipped ISIC_00150: the file is empty" in (run / "train.log").read_text()
-        validation = pd.read_csv(run / "validation.csv")
-        assert not set(validation["image_id"]) & {"ISIC_00150", "ISIC_00020"}
 
 
 def test_the_reference_preset_follows_the_brief_and_says_what_it_inflates(

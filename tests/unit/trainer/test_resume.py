@@ -142,6 +142,29 @@ def test_a_run_killed_in_an_epoch_ends_as_if_undisturbed(
     assert f"gone on after epoch {epoch}" in log
 
 
+def test_what_another_process_did_while_the_data_set_was_read_is_gone_on_from(
+    dataset: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies after the checkpoint names the best epoch, and before that epoch's weights are in their place."""
+    import trainer.fit
+
+    run, read = tmp_path / "run", trainer.fit.read_surveyed
+
+    def read_and_wait(*arguments: Any) -> Any:
+        monkeypatch.setattr(trainer.fit, "read_surveyed", read)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_when_replacing(patch, "last.npz", before=False)
+            with pytest.raises(Killed):
+                trainer.fit.fit(dataset, run, tmp_path / "cache", CONFIG)
+        assert list((run / "checkpoints").glob("epoch-*.weights.h5"))
+        return read(*arguments)
+
+    monkeypatch.setattr(trainer.fit, "read_surveyed", read_and_wait)
+    trainer.fit.fit(dataset, run, tmp_path / "cache", CONFIG)
+    assert "gone on after epoch 1" in (run / "train.log").read_text()
+    assert_same_run(run, undisturbed)
+
+
 def test_without_the_optimizers_state_it_would_end_differently(
     dataset: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

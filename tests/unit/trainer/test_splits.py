@@ -86,6 +86,12 @@ def test_another_seed_gives_another_split() -> None:
     assert not split_table(1)["split"].equals(split_table(2)["split"])
 
 
+def test_too_few_lesions_of_a_diagnosis_are_counted() -> None:
+    rows = pd.DataFrame({"lesion_id": [f"HAM_{number}" for number in range(22)], "dx": ["mel"] * 2 + ["nv"] * 20})
+    with pytest.raises(SplitError, match=r"nv 20, mel 2\. Expected: at least seven lesions of each diagnosis"):
+        split_by_lesion(rows, seed=1)
+
+
 def test_the_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     frame = split_table().sample(frac=1, random_state=0).assign(path="/somewhere", age=50)
     digest = write_manifest(frame, tmp_path, seed=1)
