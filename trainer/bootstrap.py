@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 #: Resamples behind each interval.
 RESAMPLES = 1_000
+#: Weights that a statistic is given at once: 16 MB of floats.
+_WEIGHTS_AT_ONCE = 2_000_000
 
 Floats = npt.NDArray[np.float64]
 #: Takes weights (resamples, n), gives one figure a resample, (resamples,); not a number where it is undefined.
@@ -45,37 +47,29 @@ def lesion_resamples(
     Yields:
         Row numbers of a resample; a lesion drawn twice gives its rows twice.
     """
-    _, group = np.unique(lesions, return_inverse=True)
+    group = _group(lesions)
     # Sorted once, and not looked through for each lesion: an archive has 100,000 of them.
     rows_of = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
-    label_of = np.array([labels[rows[0]] for rows in rows_of])
-    strata = [np.flatnonzero(label_of == value) for value in np.unique(label_of)]
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        drawn = np.concatenate([rng.choice(stratum, stratum.size) for stratum in strata])
+    for drawn in _drawn_lesions(group, labels, seed=seed, resamples=resamples):
         yield np.concatenate([rows_of[lesion] for lesion in drawn])
 
 
-def interval(
-    statistic: Callable[[npt.NDArray[np.intp]], float],
-    lesions: npt.NDArray[np.object_],
-    labels: npt.NDArray[np.int64],
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """A statistic on all rows with its lesion-clustered 95% interval.
+def _group(lesions: npt.NDArray[np.object_]) -> npt.NDArray[np.intp]:
+    """Number of each image's lesion, (n,)."""
+    group: npt.NDArray[np.intp] = np.unique(lesions, return_inverse=True)[1]
+    return group
 
-    Args:
-        statistic: takes row numbers, gives the figure.
-        lesions: (n,), lesion of each image.
-        labels: (n,), class of each image.
-        seed: of the draws.
-        resamples: how many.
-    """
-    drawn = [statistic(rows) for rows in lesion_resamples(lesions, labels, seed=seed, resamples=resamples)]
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return Interval(value=statistic(np.arange(len(labels))), low=float(low), high=float(high))
+
+def _drawn_lesions(
+    group: npt.NDArray[np.intp], labels: npt.NDArray[np.int64], *, seed: int, resamples: int
+) -> Iterator[npt.NDArray[np.intp]]:
+    """Numbers of the lesions of each resample; one that is drawn twice is there twice."""
+    _, first = np.unique(group, return_index=True)
+    label_of = labels[first]
+    strata = [np.flatnonzero(label_of == value) for value in np.unique(label_of)]
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.concatenate([rng.choice(stratum, stratum.size) for stratum in strata])
 
 
 class LesionBootstrap:
@@ -96,11 +90,16 @@ class LesionBootstrap:
         seed: int,
         resamples: int = RESAMPLES,
     ) -> None:
-        count = len(labels)
-        drawn = lesion_resamples(lesions, labels, seed=seed, resamples=resamples)
-        #: How often each image was drawn, (resamples, n).
-        self.weights: Floats = np.stack([np.bincount(rows, minlength=count) for rows in drawn]).astype(np.float64)
+        count, group = len(labels), _group(lesions)
+        #: How often each image was drawn, (resamples, n); no resample draws a lesion as often as this type counts.
+        self._weights = np.empty((resamples, count), np.uint16)
+        for weights, drawn in zip(
+            self._weights, _drawn_lesions(group, labels, seed=seed, resamples=resamples), strict=True
+        ):
+            weights[:] = np.bincount(drawn, minlength=group.max() + 1)[group]
         self._all = np.ones((1, count))
+        #: Resamples at a time, for a statistic works on floats and copies them: of an archive all would take gigabytes.
+        self._part = max(1, _WEIGHTS_AT_ONCE // max(1, count))
 
     def __call__(self, statistic: WeightedStatistic) -> Interval:
         """A statistic on all rows with its lesion-clustered 95% interval; resamples where it is undefined are left out.
@@ -109,7 +108,8 @@ class LesionBootstrap:
             statistic: takes weights (resamples, n), gives (resamples,).
         """
         value = float(statistic(self._all)[0])
-        drawn = statistic(self.weights)
+        parts = range(0, len(self._weights), self._part)
+        drawn = np.concatenate([statistic(self._weights[start : start + self._part].astype(float)) for start in parts])
         drawn = drawn[np.isfinite(drawn)]
         if not (np.isfinite(value) and drawn.size):
             return Interval(value=value, low=float("nan"), high=float("nan"))

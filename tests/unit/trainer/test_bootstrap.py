@@ -4,10 +4,12 @@ from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.bootstrap import LesionBootstrap, interval, lesion_resamples
+import trainer.bootstrap
+from trainer.bootstrap import Interval, LesionBootstrap, WeightedStatistic, lesion_resamples
 
 Rows = npt.NDArray[np.intp]
 
@@ -16,6 +18,10 @@ Rows = npt.NDArray[np.intp]
 LESIONS = st.tuples(
     st.lists(st.integers(1, 4), min_size=1, max_size=8), st.lists(st.integers(1, 4), min_size=1, max_size=8)
 )
+
+
+def mean_of(values: npt.NDArray[np.float64]) -> WeightedStatistic:
+    return lambda weights: weights @ values / weights.sum(axis=1)
 
 
 def columns(counts: tuple[list[int], list[int]], order: int) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int64]]:
@@ -67,8 +73,8 @@ def test_every_lesion_has_the_same_chance_whatever_its_number_of_images() -> Non
 def test_the_interval_covers_the_estimate_on_all_rows() -> None:
     values = np.random.default_rng(0).random(200)
     lesions, labels = np.arange(200).astype(object), np.repeat([0, 1], 100)
-    found = interval(lambda rows: float(values[rows].mean()), lesions, labels, seed=4, resamples=400)
-    assert found.value == values.mean()
+    found = LesionBootstrap(lesions, labels, seed=4, resamples=400)(mean_of(values))
+    assert np.isclose(found.value, values.mean())
     assert found.low < found.value < found.high
     # Theory: the mean of 200 uniform numbers has a standard error of 0.0204.
     assert 0.06 < found.high - found.low < 0.1
@@ -81,9 +87,7 @@ def test_identical_siblings_count_as_one_observation() -> None:
 
     def width(copies: int, *, lesions: npt.NDArray[np.object_]) -> float:
         values = np.repeat(single, copies)
-        found = interval(
-            lambda rows: float(values[rows].mean()), lesions, np.repeat(labels, copies), seed=9, resamples=600
-        )
+        found = LesionBootstrap(lesions, np.repeat(labels, copies), seed=9, resamples=600)(mean_of(values))
         return found.high - found.low
 
     alone = width(1, lesions=np.arange(60).astype(object))
@@ -96,7 +100,7 @@ def test_identical_siblings_count_as_one_observation() -> None:
 def test_a_statistic_without_chance_has_an_interval_of_no_width() -> None:
     lesions, labels = np.array(["a", "a", "b", "c"], object), np.array([1, 1, 0, 0])
     # Stratified and of whole lesions: the one melanoma lesion is in every resample with both images.
-    found = interval(lambda rows: float((labels[rows] == 1).sum()), lesions, labels, seed=0, resamples=50)
+    found = LesionBootstrap(lesions, labels, seed=0, resamples=50)(lambda weights: weights @ (labels == 1))
     assert (found.low, found.value, found.high) == (2, 2, 2)
 
 
@@ -104,12 +108,28 @@ def test_weights_and_rows_give_the_same_interval() -> None:
     chance = np.random.default_rng(2)
     lesions, labels = np.repeat(np.arange(40), 2).astype(object), np.repeat([0, 1], 40)
     values = chance.random(80)
-    by_rows = interval(lambda rows: float(values[rows].mean()), lesions, labels, seed=3, resamples=300)
-    bootstrap = LesionBootstrap(lesions, labels, seed=3, resamples=300)
-    by_weights = bootstrap(lambda weights: weights @ values / weights.sum(axis=1))
-    assert np.allclose(
-        (by_rows.value, by_rows.low, by_rows.high), (by_weights.value, by_weights.low, by_weights.high), atol=1e-12
-    )
+    by_rows = [values[rows].mean() for rows in lesion_resamples(lesions, labels, seed=3, resamples=300)]
+    found = LesionBootstrap(lesions, labels, seed=3, resamples=300)(mean_of(values))
+    assert np.allclose((found.low, found.high), np.percentile(by_rows, (2.5, 97.5)), atol=1e-12)
+
+
+def test_a_large_set_is_computed_by_parts_with_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    lesions, labels = np.repeat(np.arange(40), 2).astype(object), np.repeat([0, 1], 40)
+    values = np.random.default_rng(2).random(80)
+    given: list[int] = []
+
+    def watched(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        given.append(len(weights))
+        return mean_of(values)(weights)
+
+    def found() -> Interval:
+        given.clear()
+        return LesionBootstrap(lesions, labels, seed=3, resamples=300)(watched)
+
+    whole, sizes = found(), [*given]
+    monkeypatch.setattr(trainer.bootstrap, "_WEIGHTS_AT_ONCE", 7 * 80)
+    assert found() == whole
+    assert (sizes, given) == ([1, 300], [1, *[7] * 42, 6])
 
 
 def test_a_statistic_that_is_undefined_has_no_interval() -> None:
@@ -126,6 +146,6 @@ def test_intervals_of_clustered_data_cover_the_truth_about_as_often_as_they_say(
     for trial in range(150):
         values = np.repeat(chance.normal(0, 1, 60), 2) + chance.normal(0, 0.1, 120)
         bootstrap = LesionBootstrap(lesions, labels, seed=trial, resamples=200)
-        found = bootstrap(lambda weights, v=values: weights @ v / weights.sum(axis=1))
+        found = bootstrap(mean_of(values))
         covered.append(found.low <= 0 <= found.high)
     assert 0.88 <= np.mean(covered) <= 0.99
