@@ -1,0 +1,80 @@
+"""How hard the test split is among others that might have been drawn: what one fixed method gives on each.
+
+    DERMQ_HAM10000=/data/HAM10000 python benchmarks/split_difficulty.py [SPLITS]
+
+The method learns little and in a second: a logistic regression on what EfficientNet-Lite0, as ImageNet left it, says of
+each image. It is fitted on the training side of a split and judged on the others, for the split of the defaults and for
+others that differ by the seed alone. Its areas under the ROC curve say nothing of a trained network's; how far one
+split's lies from the mean of all says how hard that split is. Nothing may be chosen by it: it looks at test images.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from trainer.backbones import build_backbone
+from trainer.config import FitConfig
+from trainer.fit import read_surveyed
+from trainer.ham10000 import melanoma_or_nevus
+from trainer.images.canvas import load_inputs
+from trainer.images.near_duplicates import linked_groups
+from trainer.parts import in_parts
+from trainer.splits import TEST, TRAIN, VALIDATION, draw_split
+from worker.images.preprocess import Preprocessing
+
+#: Directions that are kept of the features, and the strength of the regression's penalty: fixed, never searched for.
+COMPONENTS, C = 256, 0.01
+SIDES = (VALIDATION, TEST)
+
+
+def features(images: pd.DataFrame, config: FitConfig) -> npt.NDArray[np.float64]:
+    """Means of the last feature map, rotated onto their main directions and brought to unit variance."""
+    backbone = build_backbone(config.backbone, config.size)
+    inputs = load_inputs([Path(path) for path in images["path"]], Preprocessing(size=config.size))
+    means = in_parts(lambda part: np.asarray(backbone(part.astype(np.float32))).mean(axis=(1, 2)), inputs)
+    rotated: npt.NDArray[np.float64] = PCA(COMPONENTS, whiten=True, random_state=0).fit_transform(means)
+    return rotated
+
+
+def areas(found: npt.NDArray[np.float64], images: pd.DataFrame, split: "pd.Series[str]") -> list[float]:
+    """Area under the ROC curve of each side's images, and of test against nevi that histology proved."""
+    side, label = split.to_numpy(), images["label"].to_numpy()
+    train = side == TRAIN
+    method = LogisticRegression(C=C, class_weight="balanced", max_iter=500).fit(found[train], label[train])
+    score = method.decision_function(found)
+    judged = [side == name for name in SIDES]
+    judged.append(judged[-1] & ((label == 1) | (images["dx_type"] == "histo").to_numpy()))
+    return [float(roc_auc_score(label[rows], score[rows])) for rows in judged]
+
+
+def main() -> None:
+    """Print the areas of the split of the defaults, and where they lie among those of the others."""
+    splits = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    config = FitConfig()
+    everything, seen = read_surveyed(Path(os.environ["DERMQ_HAM10000"]), Path(".cache/dermq"), config)
+    everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
+    two = melanoma_or_nevus(everything)
+    found = features(two, config)
+    rows = []
+    for seed in (config.split_seed, *range(splits)):
+        drawn = replace(config, split_seed=seed)
+        split = draw_split(everything, kind=drawn.split, seed=drawn.split_seed)
+        rows.append(areas(found, two, split.loc[two.index]))
+    ours, others = np.array(rows[0]), np.array(rows[1:])
+    print(f"area under the ROC curve    this split   mean of {splits}   deviation   splits with a smaller one")
+    for name, own, among in zip((*SIDES, "test, proven nevi"), ours, others.T, strict=True):
+        print(f"{name:26}  {own:10.4f}   {among.mean():11.4f}   {among.std():9.4f}   {(among < own).mean():10.0%}")
+
+
+if __name__ == "__main__":
+    main()
