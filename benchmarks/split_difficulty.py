@@ -46,9 +46,9 @@ def features(images: pd.DataFrame, config: FitConfig) -> npt.NDArray[np.float64]
     return rotated
 
 
-def areas(found: npt.NDArray[np.float64], images: pd.DataFrame, split: "pd.Series[str]") -> list[float]:
+def areas(found: npt.NDArray[np.float64], images: pd.DataFrame) -> list[float]:
     """Area under the ROC curve of each side's images, and of test against nevi that histology proved."""
-    side, label = split.to_numpy(), images["label"].to_numpy()
+    side, label = images["split"].to_numpy(), images["label"].to_numpy()
     train = side == TRAIN
     method = LogisticRegression(C=C, class_weight="balanced", max_iter=500).fit(found[train], label[train])
     score = method.decision_function(found)
@@ -63,13 +63,12 @@ def main() -> None:
     config = FitConfig()
     everything, seen = read_surveyed(Path(os.environ["DERMQ_HAM10000"]), Path(".cache/dermq"), config)
     everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
-    two = melanoma_or_nevus(everything)
-    found = features(two, config)
+    found = features(melanoma_or_nevus(everything), config)
     rows = []
     for seed in (config.split_seed, *range(splits)):
         drawn = replace(config, split_seed=seed)
-        split = draw_split(everything, kind=drawn.split, seed=drawn.split_seed)
-        rows.append(areas(found, two, split.loc[two.index]))
+        everything["split"] = draw_split(everything, kind=drawn.split, seed=drawn.split_seed)
+        rows.append(areas(found, melanoma_or_nevus(everything)))
     ours, others = np.array(rows[0]), np.array(rows[1:])
     print(f"area under the ROC curve    this split   mean of {splits}   deviation   splits with a smaller one")
     for name, own, among in zip((*SIDES, "test, proven nevi"), ours, others.T, strict=True):
