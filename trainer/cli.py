@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.terminal import print_figures
+from trainer.terminal import print_beside_card, print_external, print_figures, print_recalibrated
 from trainer.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -220,19 +220,19 @@ def evaluate(
         from trainer.external.evaluate_external import evaluate_external
 
         report, target = evaluate_external(run, external, labels, pictures=not without_pictures)
-        judged = report["assessment"]["images"]
-        print_figures(judged["auroc"], judged["policies"], "AUC on these images")
-        holds = "scores of each image" if without_pictures else "pictures of missed melanomas"
+        print_external(report)
+        holds = "scores of each image" + (", with pictures" if report["missed"] and not without_pictures else "")
         click.echo(f"All figures: {target / 'report.html'}; the folder holds {holds} and stays here")
         return
-    from worker.bundle import MANIFEST_NAME
+    from trainer.judged import is_bundle, require_run_or_bundle
 
-    of_bundle = (run / MANIFEST_NAME).is_file()
+    of_bundle = is_bundle(run)
     if of_bundle and (given := _given(options, ("seeds", "also", "bundle"))):
         raise click.UsageError(
             f"{run} is a bundle, and {given} would compare a run with others: leave them out, or give the folder of a "
             "run."
         )
+    require_run_or_bundle(run)
     if dataset is None:
         raise click.UsageError(
             "Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000. For other images "
@@ -262,8 +262,7 @@ def _evaluate_bundle(dataset: Path, folder: Path, how: "EvaluationOptions") -> N
     metrics, bundle, target = evaluate_bundle(dataset, folder, how)
     print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
     if bundle.manifest.recalibration is None:
-        stated = bundle.manifest.metrics["auroc"]["value"]
-        click.echo(f"Its card has the AUC {stated:.4f}, by its Keras model: {metrics['auroc']['value'] - stated:+.4f}")
+        print_beside_card(metrics, bundle.manifest.metrics)
     click.echo(f"All figures: {target / 'report.html'}; the folder holds scores of each image")
 
 
@@ -370,29 +369,11 @@ def recalibrate(
     dermq-train recalibrate models/ham10000-mel-nv models/clinic --external /data/clinic --labels clinic.csv --version 1
     DERMQ_BUNDLE=models/clinic dermq up
     """
-    from trainer.card.recalibrated import youden_warning
     from trainer.external.recalibrated_bundle import recalibrate_bundle
-    from worker.terminal import shown_threshold
 
     name = name or target.resolve().name
     made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)
-    click.echo("Cross-fitted: each fifth of the lesions judged by calibration and thresholds of the other four.")
-    print_figures(made.manifest.metrics["auroc"], made.manifest.metrics["policies"], "AUC on these images")
-    for policy in made.manifest.thresholds:
-        if policy not in made.manifest.metrics["policies"]:
-            click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
-    for policy, why in policies.refused.items():
-        click.echo(f"{policy}: not offered. {why}")
-    thresholds = made.manifest.thresholds
-    for policy in thresholds:
-        if thresholds[policy].threshold > thresholds["youden"].threshold:
-            click.echo(
-                f"WARNING: here {policy} begins above youden, at {shown_threshold(thresholds[policy].threshold)} and "
-                f"not at {shown_threshold(thresholds['youden'].threshold)}: of the two, youden misses fewer melanomas.",
-                err=True,
-            )
-    if warning := youden_warning(made.manifest):
-        click.echo(f"WARNING: {warning}", err=True)
+    print_recalibrated(made.manifest, policies.refused)
     click.echo(f"{target}: {made.manifest.name} {made.manifest.version}, SHA-256 {made.sha256}")
 
 

@@ -49,6 +49,20 @@ def is_bundle(folder: Path) -> bool:
     return (folder / MANIFEST_NAME).is_file()
 
 
+def require_run_or_bundle(folder: Path) -> None:
+    """Refuse what is neither.
+
+    Raises:
+        FileNotFoundError: says whether there is such a folder.
+    """
+    if not is_bundle(folder) and not (folder / "config.json").is_file():
+        what = "which is neither a bundle (with bundle.json) nor a run (with config.json)"
+        raise FileNotFoundError(
+            f"Received: {folder}, {what if folder.exists() else 'which does not exist'}. Expected: the folder of a run "
+            "or of a bundle."
+        )
+
+
 def run_as_judged(run: Path) -> Judged:
     """A finished run.
 

@@ -1,8 +1,14 @@
-"""What the commands of the trainer print of a model's figures."""
+"""What the commands of the trainer print of a model's figures.
 
-from typing import Any
+What computes figures is imported where it is needed: it loads TensorFlow, and ``--help`` should not wait for that.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from worker.bundle import BundleManifest
 
 
 def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:
@@ -13,6 +19,8 @@ def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) ->
         policies: by name, as in ``metrics.json`` or in the assessment of a report.
         name: what the area is called.
     """
+    from trainer.report.document import counted
+
     known = auroc["low"] is not None
     spread = f"95% interval {auroc['low']:.4f} to {auroc['high']:.4f}" if known else "no interval: perfectly separated"
     click.echo(f"{name} {auroc['value']:.4f} ({spread})")
@@ -20,8 +28,88 @@ def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) ->
         missed = figures.get("missed_melanoma_images", figures.get("missed"))
         click.echo(
             f"{policy}: threshold {figures['threshold']:.4f}, sensitivity {_with_interval(figures['sensitivity'])}, "
-            f"specificity {_with_interval(figures['specificity'])}, {missed} melanoma images missed"
+            f"specificity {_with_interval(figures['specificity'])}, {counted(missed, 'melanoma image')} missed"
         )
+
+
+def print_beside_card(found: dict[str, Any], stated: dict[str, Any]) -> None:
+    """Print how far the figures of a bundle are from those that it carries, which its Keras model gave.
+
+    Args:
+        found: as in ``metrics.json``.
+        stated: ``metrics`` of the bundle's manifest.
+    """
+    card = stated["auroc"]["value"]
+    apart = max(
+        abs(found["policies"][policy][name]["value"] - figures[name]["value"])
+        for policy, figures in stated["policies"].items()
+        for name in ("sensitivity", "specificity")
+    )
+    click.echo(
+        f"Its card, by its Keras model, has the AUC {card:.4f} ({found['auroc']['value'] - card:+.4f} here); no "
+        f"sensitivity or specificity is more than {apart:.4f} off"
+    )
+
+
+def print_external(report: dict[str, Any]) -> None:
+    """Print what was judged and what came of it, of images from elsewhere.
+
+    Args:
+        report: as `trainer.external.evaluate_external` gives it.
+    """
+    from trainer.report.document import counted
+    from trainer.report.participants import swapped_labels
+
+    given, judged = report["external"], report["assessment"]["images"]
+    classes = " and ".join(
+        f"{counted(given['images'][name], f'{name} image')} of {counted(given['lesions'][name], 'lesion')}"
+        for name in ("melanoma", "nevus")
+    )
+    left_out = counted(given["without_label"], "image") if given["without_label"] else ""
+    ages = counted(len(given["ages_set_aside"]), "age") if given["ages_set_aside"] else ""
+    click.echo(
+        classes
+        + (f"; left out without a label: {left_out}" if left_out else "")
+        + (f"; taken as unknown, for no person has them: {ages}" if ages else "")
+    )
+    print_figures(judged["auroc"], judged["policies"], "AUC on these images")
+    if warning := swapped_labels(judged["auroc"]):
+        click.echo(f"WARNING: {warning}", err=True)
+
+
+def print_recalibrated(made: "BundleManifest", refused: dict[str, str]) -> None:
+    """Print what a recalibrated bundle offers, and what whoever takes its policies must know.
+
+    Args:
+        made: of the new bundle.
+        refused: why a policy is not offered, by its name.
+    """
+    from trainer.card.recalibrated import youden_warning
+    from trainer.policies import YOUDEN
+    from worker.terminal import shown_probability
+
+    figures, thresholds = made.metrics["policies"], made.thresholds
+    click.echo(
+        "Thresholds: the bundle's, of all lesions. Sensitivity and specificity: cross-fitted, each fifth of the "
+        "lesions judged by calibration and thresholds of the other four."
+    )
+    print_figures(made.metrics["auroc"], figures, "AUC on these images")
+    for policy in thresholds:
+        if policy not in figures:
+            click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
+    for policy, why in refused.items():
+        click.echo(f"{policy}: not offered. {why}")
+    youden = thresholds[YOUDEN].threshold
+    for policy, numbers in thresholds.items():
+        if numbers.threshold > youden:
+            click.echo(
+                f"WARNING: here {policy} begins above {YOUDEN}, at {shown_probability(numbers.threshold)} and not at "
+                f"{shown_probability(youden)}: under this bundle {YOUDEN} flags more, whatever the cross-fitted "
+                "figures say, which are of other thresholds.",
+                err=True,
+            )
+    if warning := youden_warning(made):
+        click.echo(f"WARNING: {warning}", err=True)
 
 
 def _with_interval(share: dict[str, Any]) -> str:

@@ -23,6 +23,12 @@ MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
 _DELIMITERS = (",", ";", "\t")
 #: How workbooks begin: .xlsx and .ods, and .xls.
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+#: How a text in UTF-16 begins, half of whose bytes are NUL.
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+#: Bytes that are looked at to tell what a file is that should be a table.
+_HEAD = 4_096
+#: Letters that are shown of a column's name, and names of unknown columns.
+_SHOWN_LETTERS, _SHOWN_COLUMNS = 40, 5
 #: Longest text in each column, in characters; the database's limits.
 _LONGEST = {"path": 800, "lesion_id": 200, "patient_ref": 200, "sex": 50, "site": 200}
 #: Longest path in bytes of UTF-8: a key of PostgreSQL's index holds no more than 2,704.
@@ -148,6 +154,8 @@ def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
         raise ManifestError(f"Received: root {root}. Expected: the folder that the manifest's paths are relative to.")
     if manifest.suffix.lower() in IMAGE_SUFFIXES:
         raise ManifestError(f"Received: {manifest}, a picture. Expected: the folder that holds it, or a CSV manifest.")
+    if other := no_table(manifest):
+        raise ManifestError(f"Received: {manifest}, which is {other}. Expected: a table in text; save it as CSV UTF-8.")
     faults = _Faults()
     for _ in _rows(manifest, root, faults):
         pass
@@ -176,8 +184,7 @@ def _rows(manifest: Path, root: Path, faults: _Faults) -> Iterator[NewImage]:
             "manifest."
         ) from None
     except UnicodeDecodeError as error:
-        what = "a workbook" if _is_workbook(manifest) else f"not UTF-8 (byte {error.start})"
-        raise ManifestError(f"{manifest} is {what}. Save it as CSV UTF-8.") from None
+        raise ManifestError(f"{manifest} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
     except csv.Error as error:
         raise ManifestError(f"{manifest} is not CSV: {error}.") from None
 
@@ -193,20 +200,45 @@ def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
             raise ManifestError(f"Received: {manifest}, an empty file. Expected: a CSV manifest with a column 'path'.")
         faults = [
             *(["it lacks 'path'"] if "path" not in names else []),
-            *(f"{name!r} is none of them" for name in unknown),
+            *(f"{_shortened(name)!r} is none of them" for name in unknown[:_SHOWN_COLUMNS]),
+            *([f"nor are {len(unknown) - _SHOWN_COLUMNS} more"] if len(unknown) > _SHOWN_COLUMNS else []),
             *(f"{name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})),
         ]
         raise ManifestError(
-            f"Received: {manifest} with the columns {', '.join(names)}. Expected: path, and optionally "
+            f"Received: {manifest} with the columns {_listed(names)}. Expected: path, and optionally "
             f"{', '.join(MANIFEST_COLUMNS[1:])}, each once and no others; {', '.join(faults)}."
         )
     return csv.DictReader(file, fieldnames=names, delimiter=delimiter, strict=True)
 
 
-def _is_workbook(manifest: Path) -> bool:
-    """Whether it is a file of a spreadsheet program, which keeps its tables in a ZIP or a compound file."""
-    with manifest.open("rb") as file:
-        return file.read(max(map(len, _WORKBOOKS))).startswith(_WORKBOOKS)
+def _shortened(name: str) -> str:
+    return name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}…"
+
+
+def _listed(names: Sequence[str]) -> str:
+    # One more than there can be in a right manifest: what is wrong is then seen.
+    shown = len(MANIFEST_COLUMNS) + 1
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(_shortened, names[:shown])) + rest
+
+
+def no_table(path: Path) -> str | None:
+    """What a file is that cannot be a table in text, by how it begins; None for what may be one, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return None
+    if head.startswith(_UTF_16):
+        # A table after all, of which the reader says more.
+        return None
+    if head.startswith(_WORKBOOKS):
+        # Spreadsheet programs keep their tables in a ZIP or a compound file.
+        return "a workbook"
+    if head[_DICOM_MARK_AT:].startswith(_DICOM_MARK):
+        return "a DICOM file"
+    # Further down a NUL is a fault of its line, which is told by its number.
+    return "no text" if b"\0" in head.partition(b"\n")[0] else None
 
 
 def _row(row: dict[str | None, str | list[str] | None], roots: Sequence[str]) -> NewImage:

@@ -138,7 +138,8 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
       dermq submit cases.csv --root /archive --urgent --watch
 
     The job's number goes to standard output, everything else to standard error. The exit status is 1 when a folder
-    could not be read or every file of a manifest is missing, and with --watch for a job that rests unfinished.
+    could not be read or no path of a manifest leads to a file inside its root, and with --watch for a job that rests
+    unfinished.
     """
     from db.status import JobStatus
     from worker.app import make_app
@@ -211,9 +212,10 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
         # Standard output has the job's number alone, for scripts.
         print_summary(database, rested, console)
         unfinished = rested.status is not JobStatus.FINISHED
-    # What lies in folders that nobody could read is in no job, and where every file is missing it is the wrong folder:
-    # a script must not take that for success.
-    if unfinished or intake.folder.unreadable or 0 < intake.images == intake.not_found:
+    # What lies in folders that nobody could read is in no job, and where no file is found it is the wrong folder: a
+    # script must not take that for success.
+    nothing_found = 0 < intake.images == intake.not_found + intake.outside_root
+    if unfinished or intake.folder.unreadable or nothing_found:
         sys.exit(1)
 
 

@@ -76,7 +76,7 @@ def check_all(settings: Settings) -> Iterator[Finding]:
     )
     for part, check in parts:
         if "broker" in away:
-            yield Finding(part=part, well=False, text="not asked: the broker, through which it answers, is away.")
+            yield Finding(part=part, well=False, text="not asked: the broker, through which they answer, is away.")
             continue
         try:
             yield Finding(part=part, well=True, text=check())

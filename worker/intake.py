@@ -104,10 +104,12 @@ class Intake:
         if self.continued:
             notes.append("Its submission had been broken off and was gone on with; nothing was taken in twice.")
         if self.same_source:
-            earlier = ", ".join(map(str, self.same_source))
-            notes.append(f"The same source was submitted before, as job {earlier}. {self._takes_back()}")
+            *first, last = map(str, self.same_source)
+            earlier = f"jobs {', '.join(first)} and {last}" if first else f"job {last}"
+            notes.append(f"The same source was submitted before, as {earlier}. {self._takes_back()}")
         if self.not_found:
-            one, of = self.not_found == 1, f"{self.not_found:,} of {self.images:,} files"
+            one = self.not_found == 1
+            of = f"{self.not_found:,} of {self.images:,} file{'s' if self.images != 1 else ''}"
             from_where = printable(str(self.paths_from))
             notes.append(
                 f"WARNING: {of} {'is' if one else 'are'} not there under {from_where}, from where paths are read; "
@@ -118,7 +120,7 @@ class Intake:
         if self.outside_root:
             lead = "leads" if self.outside_root == 1 else "lead"
             notes.append(
-                f"WARNING: {self.outside_root:,} of {self.images:,} paths {lead} "
+                f"WARNING: {self.outside_root:,} of {self.images:,} path{'s' if self.images != 1 else ''} {lead} "
                 f"out of {printable(str(self.paths_from))}, and a worker reads nothing outside; name a folder that "
                 f"holds them all with --root. {self._takes_back()}"
             )

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 #: What a database can have numbered a job.
-JOB_NUMBER = click.IntRange(1, 2**63 - 1)
+
+
+class _JobNumber(click.IntRange):
+    name = "job number"
+
+
+JOB_NUMBER = _JobNumber(1, 2**63 - 1)
 
 
 def current_actor() -> str:

@@ -9,7 +9,7 @@ from db.predictions import OutcomeRow, not_judged, worst_first
 from db.session import read
 from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
 from worker.progress import job_rate, why_it_stands
-from worker.terminal import printable, shown_threshold
+from worker.terminal import printable, shown_probability
 
 _MEANING = {
     TriageFlag.HIGH_RISK: "at or above the threshold: look at these first",
@@ -35,7 +35,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     )
     console.print(
         f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from "
-        f"{shown_threshold(job.threshold)}, borderline from {shown_threshold(job.borderline_from)}",
+        f"{shown_probability(job.threshold)}, borderline from {shown_probability(job.borderline_from)}",
         highlight=False,
     )
     if why := why_it_stands(database, job):
@@ -84,7 +84,8 @@ def _print_rest(console: Console, job: JobView, rest: int, command: str) -> None
 def _cases(rows: list[OutcomeRow]) -> Table:
     table = Table("probability", "flag", "image", box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        table.add_row(f"{row.probability:.3f}", row.flag, _shown(row.path))
+        probability = "" if row.probability is None else shown_probability(row.probability)
+        table.add_row(probability, row.flag, _shown(row.path))
     return table
 
 

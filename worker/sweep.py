@@ -10,7 +10,7 @@ from db.claims import take_forgotten, unmark_hinted
 from db.jobs import finish_job_if_done, unfinished_jobs
 from db.session import read, transact
 from worker.complaint import Complaint
-from worker.errors import BrokerError
+from worker.errors import BrokerError, DermqError
 from worker.hints import note_sweep, queue_length, send_hints
 from worker.log import get_logger
 from worker.settings import Settings
@@ -76,9 +76,17 @@ def run_sweeper(database: Engine, app: Celery, settings: Settings, stop: threadi
             complaint.withdraw()
         except (BrokerError, SQLAlchemyError) as error:
             if complaint.due():
-                log.warning("cannot sweep now, trying on", reason=_reason(error))
+                log.warning("cannot sweep now, trying on", reason=_reason(error, settings))
 
 
-def _reason(error: Exception) -> str:
-    original = getattr(error, "orig", None)
-    return str(original or error).strip()
+def _reason(error: BrokerError | SQLAlchemyError, settings: Settings) -> str:
+    if isinstance(error, SQLAlchemyError):
+        # Here, because it loads what decodes images, and a sweeper does without it.
+        from worker.health import require_database
+
+        try:
+            require_database(settings)
+        except DermqError as unwell:
+            # It says what to do where there is no database yet, or one of another schema.
+            return str(unwell)
+    return str(getattr(error, "orig", None) or error).strip()

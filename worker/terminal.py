@@ -28,6 +28,6 @@ def printable(text: str, *, lines: bool = False) -> str:
     return "".join(letter if letter.isprintable() or (lines and letter == "\n") else "?" for letter in text)
 
 
-def shown_threshold(probability: float) -> str:
-    """A threshold with three decimals, or with two digits where those would be noughts."""
+def shown_probability(probability: float) -> str:
+    """A probability or a threshold with three decimals, or with two digits where those would be noughts."""
     return f"{probability:.3f}" if probability >= 0.01 else f"{probability:.2g}"

@@ -200,7 +200,9 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     done = _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
     assert sorted(bundle.folder.rglob("*")) == held
     stated = bundle.manifest.metrics
-    assert re.search(rf"Its card has the AUC {stated['auroc']['value']:.4f}, by its Keras model: [+-]0\.0", done.stdout)
+    assert re.search(
+        rf"Its card, by its Keras model, has the AUC {stated['auroc']['value']:.4f} \([+-]0\.0", done.stdout
+    )
     target = tmp_path / "test-made-up-7"
     assert target.stat().st_mode & 0o077 == 0, "it holds pictures and scores of patients"
     found = json.loads((target / "metrics.json").read_text())

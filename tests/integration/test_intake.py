@@ -324,19 +324,30 @@ def test_a_folder_that_cannot_be_read_is_told_and_no_success(
     assert "1 DICOM file, NOT in the job" in result.stderr
 
 
-@pytest.mark.parametrize(("there", "status"), [((), 1), (("a.jpg",), 0)])
-def test_a_manifest_of_which_every_file_is_missing_is_no_success(
-    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], status: int
+@pytest.mark.parametrize(
+    ("there", "second", "status"),
+    [((), "b.jpg", 1), (("a.jpg",), "b.jpg", 0), ((), "/elsewhere/b.jpg", 1), (("a.jpg",), "/elsewhere/b.jpg", 0)],
+)
+def test_a_manifest_of_which_no_path_leads_to_a_file_is_no_success(
+    sqlite_database: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: tuple[str, ...],
+    second: str,
+    status: int,
 ) -> None:
     """It names the wrong folder, or the share is not mounted; a script must not go on."""
     put(tmp_path / "in", "z.txt", *there)
     manifest = tmp_path / "cases.csv"
-    manifest.write_text("path\na.jpg\nb.jpg\n")
+    manifest.write_text(f"path\na.jpg\n{second}\n")
     monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
     monkeypatch.setenv("DERMQ_BROKER_URL", "redis://127.0.0.1:1/0")
     result = CliRunner().invoke(main, ["submit", str(manifest), "--root", str(tmp_path / "in")])
     assert (result.exit_code, result.stdout) == (status, "1\n"), result.stderr
-    assert f"WARNING: {2 - len(there)} of 2 files" in result.stderr
+    outside = second.startswith("/")
+    assert ("1 of 2 paths leads out" in result.stderr) == outside
+    missing = 2 - len(there) - outside
+    assert (f"WARNING: {missing} of 2 files" in result.stderr) == (missing > 0)
 
 
 def test_an_empty_source_is_not_the_current_folder() -> None:

@@ -1,6 +1,9 @@
 """`dermq up` beside other programs on the machine."""
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,6 +64,20 @@ def test_a_flower_port_that_was_set_and_is_taken_is_told_before_anything_starts(
     ):
         pass
     assert system.parts == []
+
+
+def test_flower_alone_on_a_taken_port_says_which_one(taken_port: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli", "flower"],
+        env={**os.environ, "DERMQ_FLOWER_PASSWORD": "made-up", "DERMQ_FLOWER_PORT": str(taken_port)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"Flower cannot listen on 127.0.0.1:{taken_port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_system_that_waits_for_its_broker_can_be_stopped(tmp_path: Path) -> None:

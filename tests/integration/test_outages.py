@@ -30,6 +30,7 @@ from worker.health import Finding, check_all, require_database
 from worker.lease import renewed
 from worker.outage import wait_out
 from worker.settings import Settings
+from worker.sweep import run_sweeper
 
 SHORT_LEASE = ChunkLimits(batch_size=2, lease_seconds=1, time_limit=300, max_file_bytes=10_000_000)
 
@@ -55,6 +56,22 @@ def test_a_slow_image_keeps_its_lease(database: Engine, bundle: Bundle, archive:
     assert score(database, made, bundle, FakeEngine(be_slow), limits=SHORT_LEASE) == 5
     assert stolen == [None]
     assert {row(database, Image, image).careful_starts for image in made.image_ids} == {attempts}
+
+
+def test_a_sweeper_without_a_database_says_how_to_get_one(tmp_path: Path) -> None:
+    stop = threading.Event()
+    settings = Settings(home=tmp_path / "new", sweep_seconds=0.05)
+    app = SimpleNamespace()
+    with capture_logs() as told:
+        sweeper = threading.Thread(
+            target=run_sweeper, args=(open_database(settings.resolved_database_url()), app, settings, stop)
+        )
+        sweeper.start()
+        time.sleep(1)
+        stop.set()
+        sweeper.join()
+    (line,) = told
+    assert "dermq.db does not exist yet. Start the system with `dermq up`, or run `dermq migrate`" in line["reason"]
 
 
 def test_a_lease_is_renewed_no_longer_than_allowed() -> None:

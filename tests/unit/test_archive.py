@@ -302,7 +302,18 @@ class TestReadManifest:
 
     @pytest.mark.parametrize("begins", [b"PK\x03\x04\x14\x00", b"\xd0\xcf\x11\xe0\xa1\xb1"])
     def test_a_workbook_is_called_one(self, tmp_path: Path, begins: bytes) -> None:
-        assert "is a workbook. Save it as CSV UTF-8" in self.refusal(tmp_path, begins + bytes(range(256)))
+        assert "which is a workbook. Expected: a table in text" in self.refusal(tmp_path, begins + bytes(range(256)))
+
+    def test_a_dicom_file_and_other_bytes_are_no_table(self, tmp_path: Path) -> None:
+        assert "which is a DICOM file" in self.refusal(tmp_path, bytes(128) + b"DICM" + bytes(700))
+        assert "which is no text" in self.refusal(tmp_path, b"\x7fELF\0\0")
+
+    def test_of_many_and_long_columns_the_first_and_their_beginnings_are_shown(self, tmp_path: Path) -> None:
+        said = self.refusal(tmp_path, ",".join(f"{number}{'x' * 90}" for number in range(30)) + "\n")
+        assert f"0{'x' * 39}…, 1{'x' * 39}…" in said
+        assert "and 23 more. Expected: path" in said
+        assert "nor are 25 more" in said
+        assert len(said) < 1_000
 
     def test_broken_quotes_are_not_csv(self, tmp_path: Path) -> None:
         assert "is not CSV" in self.refusal(tmp_path, 'path\n"a"b.jpg\n')

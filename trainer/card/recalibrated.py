@@ -5,7 +5,7 @@ from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
 from trainer.policies import SENSITIVITIES, YOUDEN, Policies
 from trainer.report.document import NONE, counted, interval, percent, percent_interval
 from worker.bundle import BundleManifest, Recalibration
-from worker.terminal import shown_threshold
+from worker.terminal import shown_probability
 
 
 def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies: Policies, before: str) -> str:
@@ -88,8 +88,8 @@ def _policies(manifest: BundleManifest) -> str:
         rows.append(
             (
                 f"`{name}`",
-                shown_threshold(policy.threshold),
-                shown_threshold(policy.borderline_from),
+                shown_probability(policy.threshold),
+                shown_probability(policy.borderline_from),
                 caught(policy.by_lesion.model_dump() if policy.by_lesion else None),
                 percent_interval(found["sensitivity"]) if found else NONE,
                 percent_interval(found["specificity"]) if found else NONE,

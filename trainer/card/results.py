@@ -7,7 +7,7 @@ from trainer.policies import BOUND_CAVEAT
 from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
 from trainer.report.robustness import name_of
 from worker.bundle import Quantisation
-from worker.terminal import shown_threshold
+from worker.terminal import shown_probability
 
 
 def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
@@ -29,7 +29,7 @@ def test_results(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
     for name, policy in metrics["policies"].items():
         rows += [
             (
-                f"Sensitivity at `{name}` (probability {shown_threshold(policy['threshold'])})",
+                f"Sensitivity at `{name}` (probability {shown_probability(policy['threshold'])})",
                 interval(policy["sensitivity"]),
             ),
             (f"Specificity at `{name}`", interval(policy["specificity"])),
@@ -64,8 +64,8 @@ def policies(report: dict[str, Any]) -> str:
         rows.append(
             (
                 f"`{name}`",
-                shown_threshold(policy["threshold"]),
-                shown_threshold(policy["borderline_from"]),
+                shown_probability(policy["threshold"]),
+                shown_probability(policy["borderline_from"]),
                 caught(policy["by_lesion"]),
                 percent_interval(at[0.02]["ppv"]),
                 percent_interval(at[0.02]["referred"]),

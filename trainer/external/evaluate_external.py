@@ -10,8 +10,8 @@ from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.missed import missed_melanomas
 from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.report_file import REPORT_FORMAT, own_folder
-from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on
-from trainer.judged import bundle_as_judged, is_bundle, run_as_judged, score_in_parts
+from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on, without_label
+from trainer.judged import bundle_as_judged, is_bundle, require_run_or_bundle, run_as_judged, score_in_parts
 from worker.bundle import Bundle, load_bundle, sha256_of
 
 
@@ -55,11 +55,7 @@ def evaluate_external(
         ValueError: see `read_external`, `refuse_own` and `refuse_recalibrated_on`.
         BundleError: the bundle was changed.
     """
-    if not is_bundle(judged) and not (judged / "config.json").is_file():
-        raise FileNotFoundError(
-            f"Received: {judged}, which is neither a bundle (with bundle.json) nor a run (with config.json). Expected: "
-            "the folder of one of them."
-        )
+    require_run_or_bundle(judged)
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
     refuse_own(images, judged)
@@ -84,6 +80,7 @@ def evaluate_external(
             "name": folder.resolve().name,
             **counts(scored),
             "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
+            "without_label": without_label(folder, images),
             "ages_set_aside": [age for age in scored.get("age_set_aside", ()) if age],
         },
         "policies": {name: policy.model_dump() for name, policy in thresholds.items()},

@@ -1,5 +1,6 @@
 """Images from elsewhere: a folder, and a CSV of what they show."""
 
+import csv
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ from trainer.evaluation.assess import counts
 from trainer.evaluation.strata import OLDEST
 from trainer.judged import is_bundle
 from trainer.splits import read_manifest
+from worker.archive import IMAGE_SUFFIXES, no_table
 from worker.bundle import Bundle, sha256_of
 
 #: Columns of the labels file; the others are optional.
@@ -18,7 +20,8 @@ HAM10000_NUMBERS = range(24_306, 34_321)
 _SEPARATORS = ",;\t"
 #: What stands for a lesion that is not known; as one lesion, all images so marked would count as one.
 _UNNAMED = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
-_LABELS = {"melanoma": 1, "nevus": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
+#: Words, HAM10000's names, and numbers, which a spreadsheet may write with a point.
+_LABELS = {"melanoma": 1, "nevus": 0, "mel": 1, "nv": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 #: Names given in an error; the rest are counted.
 _NAMED = 10
 
@@ -28,8 +31,9 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
 
     Args:
         folder: holds the images.
-        labels: CSV with ``image`` (file name, relative to the folder), ``label`` (melanoma or nevus, or 1 or 0), and
-            perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. An image without ``lesion_id`` is a lesion.
+        labels: CSV with ``image`` (file name, relative to the folder), ``label`` (melanoma or nevus, mel or nv, 1 or
+            0), and perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. An image without ``lesion_id`` is a
+            lesion.
 
     Returns:
         Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``label`` (1 or 0),
@@ -38,8 +42,9 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: the folder, the CSV or an image is missing; the first images are named.
-        ValueError: a column is missing or stands there twice, a label is unknown, an image is listed twice or is there
-            under two names, a lesion has two labels, or a class does not occur.
+        ValueError: the CSV is none; a column is missing or stands there twice, a cell of one that is needed is empty, a
+            label is unknown, an image is listed twice or is there under two names, a lesion has two labels, or a class
+            does not occur.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Received: {folder} as the folder of images, which is none. Expected: a folder.")
@@ -47,45 +52,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"Received: {labels} as labels, which is no file. Expected: a CSV with the columns {', '.join(REQUIRED)}."
         )
-    try:
-        with labels.open(encoding="utf-8-sig") as file:
-            header = next((line for line in file if line.strip()), "")
-        rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=max(_SEPARATORS, key=header.count))
-        # A spreadsheet writes separators alone for rows that once held something.
-        rows = rows.dropna(how="all")
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"Received: {labels.name}, which is a workbook or not in UTF-8. Expected: a CSV in UTF-8; a spreadsheet "
-            'program saves one as "CSV UTF-8".'
-        ) from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise ValueError(
-            f"Received: {labels.name}, which is not read as a table ({error}). Expected: a CSV in UTF-8 with "
-            "commas, semicolons or tabs, and with the names of its columns in the first line."
-        ) from None
-    if not pd.api.types.is_integer_dtype(rows.index):
-        raise ValueError(
-            f"Received: {labels.name}, whose rows have more fields than its first line has names, by a separator at "
-            "their end perhaps. Expected: as many in each line."
-        )
-    names = rows.columns.str.strip().str.lower()
-    if twice := sorted(set(names[names.duplicated()])):
-        raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
-    rows.columns = names
-    if missing := [name for name in REQUIRED if name not in rows.columns]:
-        raise ValueError(
-            f"Received: {labels.name} with the columns {', '.join(rows.columns)}. Missing: {', '.join(missing)}. "
-            f"Expected: {', '.join(REQUIRED)}, and if known {', '.join(OPTIONAL)}; name them in the first line."
-        )
-    rows["image"] = rows["image"].fillna("").str.strip()
-    if doubled := sorted(set(rows.loc[rows["image"].duplicated(), "image"])):
-        raise ValueError(f"Received: {labels.name} with images listed twice: {_some(doubled)}. Expected: each once.")
-    read = rows["label"].fillna("").str.strip().str.lower()
-    if unknown := sorted(set(read) - set(_LABELS)):
-        raise ValueError(
-            f"Received: {labels.name} with the labels {_some([repr(name) for name in unknown])}. Expected: melanoma or "
-            "nevus (or 1 or 0). Take out images of anything else: the model is judged on melanoma against nevus."
-        )
+    rows = _read_table(labels)
     absent = [name for name in rows["image"] if not _is_inside(folder, name)]
     if absent:
         raise FileNotFoundError(
@@ -106,7 +73,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             "image_id": rows["image"],
             "lesion_id": named.where(given, rows["image"]),
             "lesion_given": given,
-            "label": read.map(_LABELS).astype(int),
+            "label": rows["label"].map(_LABELS).astype(int),
             "path": [str(folder / name) for name in rows["image"]],
             "sha256": digests,
         }
@@ -130,6 +97,73 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"Received: {labels.name} with lesions of two labels: {_some(torn)}. Expected: one label a lesion."
         )
     return images
+
+
+def _read_table(labels: Path) -> pd.DataFrame:
+    """The rows as texts, columns under small letters: those that are needed filled, images once, labels known."""
+    if other := no_table(labels):
+        raise ValueError(f"Received: {labels.name}, which is {other}. Expected: a table in text; save it as CSV UTF-8.")
+    try:
+        with labels.open(encoding="utf-8-sig") as file:
+            header = next((line for line in file if line.strip()), "")
+        separator = max(_SEPARATORS, key=header.count)
+        # Asked of the line itself: Pandas gives a second column of the same name another one.
+        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]
+        rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=separator)
+        # A spreadsheet writes separators alone for rows that once held something.
+        rows = rows.dropna(how="all")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"Received: {labels.name}, which is not in UTF-8. Expected: a CSV in UTF-8; a spreadsheet "
+            'program saves one as "CSV UTF-8".'
+        ) from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"Received: {labels.name}, which is not read as a table ({str(error).strip()}). Expected: a CSV in UTF-8 "
+            "with commas, semicolons or tabs, and with the names of its columns in the first line."
+        ) from None
+    if not pd.api.types.is_integer_dtype(rows.index):
+        raise ValueError(
+            f"Received: {labels.name}, whose rows have more fields than its first line has names, by a separator at "
+            "their end perhaps. Expected: as many in each line."
+        )
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
+    rows.columns = rows.columns.str.strip().str.lower()
+    if missing := [name for name in REQUIRED if name not in rows.columns]:
+        raise ValueError(
+            f"Received: {labels.name} with the columns {', '.join(rows.columns)}. Missing: {', '.join(missing)}. "
+            f"Expected: {', '.join(REQUIRED)}, and if known {', '.join(OPTIONAL)}; name them in the first line."
+        )
+    for column in REQUIRED:
+        rows[column] = rows[column].fillna("").str.strip()
+        if empty := [str(row) for row, cell in enumerate(rows[column], start=1) if not cell]:
+            raise ValueError(
+                f"Received: {labels.name} without {column} in row {_some(empty)}, counted from 1 below the header. "
+                "Expected: one in each row."
+            )
+    if doubled := sorted(set(rows.loc[rows["image"].duplicated(), "image"])):
+        raise ValueError(f"Received: {labels.name} with images listed twice: {_some(doubled)}. Expected: each once.")
+    rows["label"] = rows["label"].str.lower()
+    if unknown := sorted(set(rows["label"]) - set(_LABELS)):
+        raise ValueError(
+            f"Received: {labels.name} with the labels {_some([repr(name) for name in unknown])}. Expected: melanoma or "
+            "nevus (or mel and nv, or 1 and 0). Take out images of anything else: the model is judged on melanoma "
+            "against nevus."
+        )
+    return rows
+
+
+def without_label(folder: Path, images: pd.DataFrame) -> int:
+    """How many image files of the folder, at any depth, the labels do not name.
+
+    Args:
+        folder: as given to `read_external`.
+        images: as `read_external` gives them.
+    """
+    named = {str(Path(path)) for path in images["path"]}
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sum(str(path) not in named for path in found)
 
 
 def refuse_own(images: pd.DataFrame, judged: Path) -> None:

@@ -17,6 +17,7 @@ from trainer.external.labels import read_external, refuse_own
 from trainer.judged import bundle_as_judged, score_in_parts
 from trainer.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, freeze
 from trainer.report.document import interval
+from trainer.report.participants import swapped_labels
 from trainer.threshold import lesions_needed
 from worker.bundle import Bundle, Calibration, Recalibration, load_bundle
 
@@ -109,6 +110,8 @@ def _fit(scored: pd.DataFrame) -> tuple[Calibration, Policies, dict[str, Any]]:
     raw = scored["raw_probability"].to_numpy()
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
     area = as_json(bootstrap(lambda weights: auroc(labels, raw, weights)))
+    if swapped := swapped_labels(area):
+        raise ExportError(f"{swapped} Nothing was written.")
     if area["low"] is not None and area["low"] <= _CHANCE:
         raise ExportError(
             f"The area under the ROC curve on these images is {interval(area)}: perhaps no better than chance, which "

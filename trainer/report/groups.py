@@ -98,9 +98,10 @@ def weakest_groups(report: dict[str, Any]) -> str:
                 continue
             lower += found["value"] < overall["value"]
             if found["high"] < overall["low"]:
-                lesions = counted(group["lesions"]["melanoma"], "melanoma lesion")
+                images = counted(group["images"]["melanoma"], "melanoma image")
+                lesions = counted(group["lesions"]["melanoma"], "lesion")
                 name = f"{group['group']} ({stratum['variable'].lower()})"
-                named.append(f"{name}, {percent_interval(found)} of {lesions}")
+                named.append(f"{name}, {percent_interval(found)} of {images} of {lesions}")
     if not named:
         return ""
     others = lower - len(named)

@@ -16,7 +16,7 @@ from trainer.report.document import (
     number,
     percent,
 )
-from worker.terminal import shown_threshold
+from worker.terminal import shown_probability
 
 
 def coverage(report: dict[str, Any]) -> Section:
@@ -151,7 +151,7 @@ def missed(report: dict[str, Any], pictures: dict[str, str]) -> Section:
         blocks.append(
             Paragraph(
                 text=f"At {policy}, {counted(len(of_policy), 'melanoma image')} below the threshold of "
-                f"{shown_threshold(report['policies'][policy]['threshold'])}, the lowest probability first. Look at "
+                f"{shown_probability(report['policies'][policy]['threshold'])}, the lowest probability first. Look at "
                 "them: what they have in common is what to doubt the model about."
             )
         )

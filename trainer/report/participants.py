@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted
+from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted, interval
 
 #: Ages that no person has, of those named.
 _NAMED = 5
+#: Area under the ROC curve of a model that knows nothing.
+_CHANCE = 0.5
 _SIDES = {"train": "Training", "validation": "Validation", "test": "Test", "unused": "Not used"}
 
 
@@ -69,6 +71,20 @@ def participants(report: dict[str, Any]) -> Section:
     return Section(name="participants", title="Participants", blocks=blocks)
 
 
+def swapped_labels(area: dict[str, Any]) -> str | None:
+    """What to say where nevi clearly score above melanomas, which no model does that has learned anything.
+
+    Args:
+        area: under the ROC curve, ``value``, ``low`` and ``high``.
+    """
+    if area["high"] is None or area["high"] >= _CHANCE:
+        return None
+    return (
+        f"The area under the ROC curve is {interval(area)}, far below one half: nevi score above melanomas. Are "
+        "melanoma and nevus (1 and 0) swapped in the labels?"
+    )
+
+
 def external_images(report: dict[str, Any]) -> Section:
     """What was handed in for an external evaluation."""
     external = report["external"]
@@ -84,6 +100,10 @@ def external_images(report: dict[str, Any]) -> Section:
         ),
         Table(caption="Images and lesions", head=("Class", "Lesions", "Images"), rows=rows),
     ]
+    if warning := swapped_labels(report["assessment"]["images"]["auroc"]):
+        blocks.insert(0, Paragraph(kind="warning", text=warning))
+    if left := external["without_label"]:
+        blocks.append(Paragraph(text=f"{counted(left, 'other image')} in the folder without a label: left out."))
     if missing := external["lesion_ids_missing"]:
         blocks.append(
             Paragraph(

@@ -20,7 +20,7 @@ from trainer.report.document import (
     percent_interval,
 )
 from trainer.splits import VALIDATION
-from worker.terminal import shown_threshold
+from worker.terminal import shown_probability
 
 _LEVELS = (("images", "image"), ("lesions", "lesion"))
 
@@ -33,8 +33,8 @@ def policies(report: dict[str, Any]) -> Section:
     rows = [
         (
             name,
-            shown_threshold(policy["threshold"]),
-            shown_threshold(policy["borderline_from"]),
+            shown_probability(policy["threshold"]),
+            shown_probability(policy["borderline_from"]),
             percent(policy["sensitivity"]),
             percent(policy["specificity"]),
             *_proven(policy["by_lesion"]),
@@ -175,11 +175,11 @@ def recalibrated(report: dict[str, Any]) -> Section:
     rows = []
     for name, policy in found["policies"].items():
         before = original["images"]["policies"].get(name)
-        spread = " to ".join(shown_threshold(end(policy["thresholds"])) for end in (min, max))
+        spread = " to ".join(shown_probability(end(policy["thresholds"])) for end in (min, max))
         rows += [
             (
                 f"{name}: threshold",
-                shown_threshold(before["threshold"]) if before else "not offered",
+                shown_probability(before["threshold"]) if before else "not offered",
                 spread,
             ),
             (

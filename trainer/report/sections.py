@@ -11,8 +11,13 @@ from trainer.report.robustness import robustness
 
 _WARNING = (
     "Research only, not a medical device. A low score means a lower priority in a worklist and nothing else: it is no "
-    "reason to leave a lesion unexamined. The pictures in this file belong to the data set; keep it on this machine."
+    "reason to leave a lesion unexamined."
 )
+#: Of the pictures of missed melanomas, by the kind of the report.
+_KEEP = {
+    "test": "The pictures in this file belong to the data set; keep it on this machine.",
+    "external": "The pictures in this file are of your patients; keep it on this machine.",
+}
 
 
 def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
@@ -54,7 +59,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
             f"pixels, trained on {config['classes']} classes{_taught(run)}{_without(run)}, {_which(run)}. "
             f"Made {report['created'][:10]}."
         ),
-        warning=_WARNING,
+        warning=" ".join((_WARNING, *([_KEEP[report["kind"]]] if pictures else []))),
         keys=_keys(report),
         sections=[section for section in found if section is not None],
         footer=_footer(report),

@@ -25,7 +25,7 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
         port: to listen on.
 
     Raises:
-        SettingsError: no password is set; Flower is never served without one.
+        SettingsError: no password is set, for Flower is never served without one; or the port is taken.
     """
     if settings.flower_password is None or not settings.flower_password.get_secret_value():
         raise SettingsError("Flower needs a password: set DERMQ_FLOWER_PASSWORD. `dermq up` draws one by itself.")
@@ -44,7 +44,13 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
     setup_logging()
     flower = Flower(capp=app, options=options, **web_settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    flower.start_http_server()
+    try:
+        flower.start_http_server()
+    except OSError as error:
+        raise SettingsError(
+            f"Flower cannot listen on {settings.flower_address}:{port}: {error.strerror}. Where it runs already "
+            "(`dermq up` starts one), use that; else set DERMQ_FLOWER_PORT to a free port."
+        ) from None
     try:
         flower.start()
     except (KeyboardInterrupt, SystemExit):

@@ -14,10 +14,11 @@ from trainer.cli import main
 from trainer.evaluation.look import look_at
 from trainer.evaluation.recalibration import cross_fit
 from trainer.external.evaluate_external import external_folder
-from trainer.external.labels import read_external, refuse_own
+from trainer.external.labels import read_external, refuse_own, without_label
 from trainer.ham10000 import DatasetError
 from trainer.policies import freeze
 from trainer.splits import write_manifest
+from trainer.terminal import print_external
 from worker.bundle import load_bundle
 from worker.images.preprocess import Preprocessing
 
@@ -162,13 +163,16 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("image,diagnosis\na.jpg,1\n", "Missing: label"),
         ("", "not read as a table"),
         ("image,label\na.jpg,1,\nb.jpg,0,\n", "more fields than its first line has names"),
-        ("image,label\na.jpg,mel\nb.jpg,0\n", "'mel'"),
-        ("image,label\na.jpg,\nb.jpg,0\n", "''"),
+        ("image,label\na.jpg,bcc\nb.jpg,0\n", "'bcc'"),
+        ("image,label\na.jpg,\nb.jpg,0\n", "without label in row 1, counted"),
+        ("image,label\na.jpg,1\n,0\n", "without image in row 2, counted"),
+        ("image,label,label\na.jpg,1,0\nb.jpg,0,1\n", "two columns label"),
+        ("PK\x03\x04image", "which is a workbook"),
+        ("\0image,label\n", "which is no text"),
         ("image,label\na.jpg,1\nmissing.jpg,0\n", "1 of 2 images that are not in"),
         ("image,label\na.jpg,1\n../labels.csv,0\n", "../labels.csv"),
         ("image,label\na.jpg,1\nsub\\c.png,0\n", "and / between folders"),
         (f"image,label\na.jpg,1\n{'b' * 300}.jpg,0\n", "1 of 2 images that are not in"),
-        ("image,label\na.jpg,1\n,0\n", "1 of 2 images"),
         ("image,label\na.jpg,1\na.jpg,0\n", "listed twice: a.jpg"),
         ("image,label\na.jpg,1\n./a.jpg,0\n", "same bytes under several names: ./a.jpg, a.jpg"),
         ("image,label,Site,site\na.jpg,1,x,y\nb.jpg,0,x,y\n", "two columns site"),
@@ -193,11 +197,44 @@ def test_a_mark_for_an_unknown_lesion_is_no_lesion(folder: Path, mark: str) -> N
     assert rows["lesion_given"].tolist() == [False, False, True]
 
 
+def test_images_without_a_label_are_counted(folder: Path) -> None:
+    (folder / "sub" / "notes.txt").write_text("no image")
+    rows = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\n"))
+    assert without_label(folder, rows) == 1
+    rows = read_external(folder, labels(folder, "image,label\na.jpg,mel\n./b.jpg,nv\nsub/c.png,NV\n"))
+    assert without_label(folder, rows) == 0
+
+
+def test_what_was_judged_is_told_and_labels_that_look_swapped(capsys: pytest.CaptureFixture[str]) -> None:
+    report = {
+        "external": {
+            "images": {"melanoma": 1, "nevus": 1_200},
+            "lesions": {"melanoma": 1, "nevus": 900},
+            "without_label": 235,
+            "ages_set_aside": ["forty"],
+        },
+        "assessment": {"images": {"auroc": {"value": 0.0484, "low": 0.0279, "high": 0.0716}, "policies": {}}},
+    }
+    print_external(report)
+    told = capsys.readouterr()
+    assert told.out.startswith(
+        "1 melanoma image of 1 lesion and 1,200 nevus images of 900 lesions; left out without a label: 235 images; "
+        "taken as unknown, for no person has them: 1 age\nAUC on these images 0.0484"
+    )
+    assert "WARNING: The area under the ROC curve is 0.048 (0.028 to 0.072), far below one half" in told.err
+    report["assessment"]["images"]["auroc"] = {"value": 0.45, "low": 0.3, "high": 0.6}
+    print_external(report)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_mistyped_name_is_neither_run_nor_bundle(folder: Path) -> None:
     given = labels(folder, "image,label\na.jpg,1\nb.jpg,0\n")
     result = CliRunner().invoke(main, ["evaluate", "nope", "--external", str(folder), "--labels", str(given)])
     assert result.exit_code == 2
-    assert "nope, which is neither a bundle (with bundle.json) nor a run" in result.stderr
+    assert "nope, which does not exist. Expected: the folder of a run or of a bundle" in result.stderr
+    result = CliRunner().invoke(main, ["evaluate", str(folder), "--dataset", "x"])
+    assert result.exit_code == 2
+    assert f"{folder}, which is neither a bundle (with bundle.json) nor a run" in result.stderr
 
 
 def test_labels_are_judged_before_tensorflow_is_loaded() -> None:
@@ -238,9 +275,10 @@ def test_what_belongs_to_the_test_split_is_no_option_of_images_from_elsewhere(fo
         assert f"{extra[0]} would belong to the report of the test split" in result.stderr
 
 
-def test_without_external_images_the_data_set_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_external_images_the_data_set_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DERMQ_HAM10000", raising=False)
-    result = CliRunner().invoke(main, ["evaluate", "run"])
+    (tmp_path / "config.json").write_text("{}")
+    result = CliRunner().invoke(main, ["evaluate", str(tmp_path)])
     assert result.exit_code == 2
     assert "DERMQ_HAM10000" in result.stderr
 

@@ -161,7 +161,7 @@ def test_images_without_a_lesion_are_told(make_place: Callable[..., Place]) -> N
     [
         (informed, 18, r"18 melanoma and 90 nevus lesions\. Expected: at least 19 of each"),
         (by_chance, 70, "perhaps no better than chance"),
-        (lambda rows: 1 - informed(rows), 70, "perhaps no better than chance"),
+        (lambda rows: 1 - informed(rows), 70, r"far below one half.* swapped in the labels\? Nothing was written"),
         (lambda rows: informed(rows) * 0 + 0.5, 70, "the same output for every image"),
     ],
 )

@@ -121,6 +121,7 @@ def test_a_report_of_images_from_elsewhere(
             "name": "clinic",
             "lesion_ids_missing": 40,
             "ages_set_aside": ["150", "forty", "150"],
+            "without_label": 3,
         },
         "assessment": report["assessment"],
         "missed": report["missed"],
@@ -130,6 +131,11 @@ def test_a_report_of_images_from_elsewhere(
     assert "After recalibration" in text
     assert "name no lesion_id for 40 of 40 images" in text
     assert "3 ages in the labels that no person has (150, forty): counted" in text
+    assert "3 other images in the folder without a label" in text
+    assert "swapped" not in text
+    below_chance = {**report["assessment"]["images"], "auroc": {"value": 0.05, "low": 0.03, "high": 0.07}}
+    swapped = write_page({**external, "assessment": {**report["assessment"], "images": below_chance}}, tmp_path)
+    assert "(1 and 0) swapped in the labels?" in swapped
     assert "was not opened" in text
     assert "Leakage check" not in text
     assert "fitted on validation images" in text
