@@ -37,7 +37,7 @@ def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dic
     changed = json.loads(json.dumps(report))
     source = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]
     images, lesions = source["images"]["melanoma"], source["lesions"]["melanoma"]
-    told = f"lies below that of all: rosendahl (source), 0.0% (0.0 to 30.0) of {images} melanoma images of {lesions} lesions."
+    told = f"of all: rosendahl (source), 0.0% (0.0 to 30.0) of {images} melanoma images of {lesions} lesions."
     assert told not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
     source["policies"]["youden"]["sensitivity"] = {"value": 0.0, "low": 0.0, "high": 0.3}
     assert told in write_page(changed, tmp_path)
