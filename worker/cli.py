@@ -266,7 +266,8 @@ def status(job: int | None) -> None:
         standing = "broken off" if view.abandoned else view.status
         click.echo(
             f"{view.id:>5}  {standing:<10}  {counts.ended:,} of {counts.submitted:,}  {outcome_counts(counts)}  "
-            f"{job_rate(view, counts)}  {printable(view.manifest or view.root)}"
+            f"{job_rate(view, counts)}  {view.policy} of {view.bundle_name} {view.bundle_version}  "
+            f"{printable(view.manifest or view.root)}"
         )
 
 
