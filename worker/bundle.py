@@ -268,7 +268,7 @@ def load_bundle(folder: Path) -> Bundle:
     except OSError as error:
         raise BundleError(
             f"Received: {folder} as bundle; its {MANIFEST_NAME} cannot be read ({error.strerror}). Expected: a folder "
-            "made by `dermq-train export`; for `dermq` it is named by DERMQ_BUNDLE."
+            "made by `dermq-train export`. Set DERMQ_BUNDLE to it for `dermq`."
         ) from None
     try:
         manifest = BundleManifest.model_validate_json(text)
