@@ -137,7 +137,7 @@ def _read_table(labels: Path) -> pd.DataFrame:
         )
     for column in REQUIRED:
         rows[column] = rows[column].fillna("").str.strip()
-        if empty := [str(row) for row, cell in enumerate(rows[column], start=1) if not cell]:
+        if empty := [str(row + 1) for row in rows.index[rows[column] == ""]]:
             raise ValueError(
                 f"Received: {labels.name} without {column} in row {_some(empty)}, counted from 1 below the header. "
                 "Expected: one in each row."

@@ -165,7 +165,7 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("image,label\na.jpg,1,\nb.jpg,0,\n", "more fields than its first line has names"),
         ("image,label\na.jpg,bcc\nb.jpg,0\n", "'bcc'"),
         ("image,label\na.jpg,\nb.jpg,0\n", "without label in row 1, counted"),
-        ("image,label\na.jpg,1\n,0\n", "without image in row 2, counted"),
+        ("image,label\na.jpg,1\n,\n,0\n", "without image in row 3, counted"),
         ("image,label,label\na.jpg,1,0\nb.jpg,0,1\n", "two columns label"),
         ("PK\x03\x04image", "which is a workbook"),
         ("\0image,label\n", "which is no text"),
