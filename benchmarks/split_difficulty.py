@@ -10,7 +10,6 @@ split's lies from the mean of all says how hard that split is. Nothing may be ch
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -66,8 +65,7 @@ def main() -> None:
     found = features(melanoma_or_nevus(everything), config)
     rows = []
     for seed in (config.split_seed, *range(splits)):
-        drawn = replace(config, split_seed=seed)
-        everything["split"] = draw_split(everything, kind=drawn.split, seed=drawn.split_seed)
+        everything["split"] = draw_split(everything, kind=config.split, seed=seed)
         rows.append(areas(found, melanoma_or_nevus(everything)))
     ours, others = np.array(rows[0]), np.array(rows[1:])
     print(f"area under the ROC curve    this split   mean of {splits}   deviation   splits with a smaller one")

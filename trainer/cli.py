@@ -253,7 +253,8 @@ def evaluate(
 
 def _given(options: dict[str, Any], names: Sequence[str]) -> str:
     """Which of the options were given, as they are typed; an empty text for none."""
-    return " and ".join(f"--{name.removesuffix('s') if name == 'remarks' else name}" for name in names if options[name])
+    known = click.get_current_context().command.params
+    return " and ".join(option.opts[0] for option in known if option.name in names and options[option.name])
 
 
 def _evaluate_bundle(dataset: Path, folder: Path, how: "EvaluationOptions") -> None:

@@ -351,7 +351,9 @@ def _record(batch: Sequence[NewImage], intake: Intake, submission: Submission, d
     chunk_ids = transact(database, write)
     intake.seen += len(batch)
     if intake.first_not_found is None:
-        intake.first_not_found = next((image.path for image in unique if image.size_bytes is None), None)
+        missing = (image.path for image in unique if image.size_bytes is None)
+        # Of paths that lead out no file was looked for.
+        intake.first_not_found = next((path for path in missing if not path.startswith(("/", "../"))), None)
     try:
         if intake.hinted:
             if chunk_ids:

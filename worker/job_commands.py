@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
-#: What a database can have numbered a job.
-
-
 class _JobNumber(click.IntRange):
     name = "job number"
 
 
+#: What a database can have numbered a job.
 JOB_NUMBER = _JobNumber(1, 2**63 - 1)
 
 

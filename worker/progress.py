@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from db.jobs import JobCounts, JobView, count_statuses, has_live_lease, view_jobs
 from db.session import read
 from db.status import ImageStatus, JobStatus
+from worker.complaint import Complaint
 from worker.errors import DermqError
 from worker.settings import load_settings
 from worker.terminal import printable
@@ -21,8 +22,6 @@ AT_REST = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED)
 _ASK_EVERY = 1.0
 #: Seconds between two lines where there is no terminal to draw a bar on.
 _LINE_EVERY = 10.0
-#: Seconds after which the same reason for standing still is said again in lines.
-_SAME_REASON_EVERY = 300.0
 #: Seconds that the shown rate looks back.
 _SPEED_WINDOW = 20.0
 #: Seconds without progress after which it is asked whether anybody works.
@@ -96,7 +95,7 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
     speed = _Speed()
     with bar:
         task = bar.add_task("images", total=None, job=job_id, text="")
-        last_line, said = -_LINE_EVERY, _Said()
+        last_line, complaint, told = -_LINE_EVERY, Complaint(), None
         for job, counts in _observe(database, job_id):
             speed.note(counts.ended)
             text = _progress_text(job, counts, speed)
@@ -107,24 +106,13 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
                 bar.update(task, text=f"{text}. {why}")
             if not console.is_terminal and (time.monotonic() - last_line >= _LINE_EVERY or job.status in AT_REST):
                 last_line = time.monotonic()
-                reason = f". {why}" if why and said.is_due(why) else ""
+                if why != told:
+                    complaint.withdraw()
+                # With every line it would fill a night's log.
+                reason = f". {why}" if why and complaint.due() else ""
+                told = why
                 console.print(f"job {job_id} {job.status}: {text}{reason}", markup=False)
     return find_job(database, job_id)
-
-
-class _Said:
-    """What was said last in lines, for a log that is not to be filled with the same reason."""
-
-    def __init__(self) -> None:
-        self._text, self._at = "", 0.0
-
-    def is_due(self, text: str) -> bool:
-        """Whether it is another text, or was said long ago; it counts as said then."""
-        now = time.monotonic()
-        if text == self._text and now - self._at < _SAME_REASON_EVERY:
-            return False
-        self._text, self._at = text, now
-        return True
 
 
 class _Speed:

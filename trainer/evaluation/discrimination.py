@@ -9,6 +9,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
+#: Area under the ROC curve of a model that knows nothing.
+CHANCE = 0.5
+
 
 def auroc(labels: Labels, scores: Floats, weights: Floats) -> Floats:
     """Area under the ROC curve: the chance that a melanoma scores above a nevus, ties counting half.

@@ -10,7 +10,7 @@ from trainer.bootstrap import LesionBootstrap
 from trainer.bundle.folder import ExportError, new_bundle, refuse_occupied, seal
 from trainer.card.recalibrated import recalibrated_card
 from trainer.evaluation.assess import counts
-from trainer.evaluation.discrimination import auroc
+from trainer.evaluation.discrimination import CHANCE, auroc
 from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.strata import as_json
 from trainer.external.labels import read_external, refuse_own
@@ -23,8 +23,6 @@ from worker.bundle import Bundle, Calibration, Recalibration, load_bundle
 
 _CARD = "MODEL_CARD.md"
 _DIGESTS = "recalibrated-on.txt"
-#: Area under the ROC curve of a model that knows nothing.
-_CHANCE = 0.5
 
 
 def recalibrate_bundle(
@@ -112,7 +110,7 @@ def _fit(scored: pd.DataFrame) -> tuple[Calibration, Policies, dict[str, Any]]:
     area = as_json(bootstrap(lambda weights: auroc(labels, raw, weights)))
     if swapped := swapped_labels(area):
         raise ExportError(f"{swapped} Nothing was written.")
-    if area["low"] is not None and area["low"] <= _CHANCE:
+    if area["low"] is not None and area["low"] <= CHANCE:
         raise ExportError(
             f"The area under the ROC curve on these images is {interval(area)}: perhaps no better than chance, which "
             "no threshold mends. Nothing was written. Expected: labels that are right, more images, or another model."

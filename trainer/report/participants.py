@@ -2,12 +2,11 @@
 
 from typing import Any
 
+from trainer.evaluation.discrimination import CHANCE
 from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted, interval
 
 #: Ages that no person has, of those named.
 _NAMED = 5
-#: Area under the ROC curve of a model that knows nothing.
-_CHANCE = 0.5
 _SIDES = {"train": "Training", "validation": "Validation", "test": "Test", "unused": "Not used"}
 
 
@@ -77,7 +76,7 @@ def swapped_labels(area: dict[str, Any]) -> str | None:
     Args:
         area: under the ROC curve, ``value``, ``low`` and ``high``.
     """
-    if area["high"] is None or area["high"] >= _CHANCE:
+    if area["high"] is None or area["high"] >= CHANCE:
         return None
     return (
         f"The area under the ROC curve is {interval(area)}, far below one half: nevi score above melanomas. Are "
