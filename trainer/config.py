@@ -1,6 +1,7 @@
 """The settings of a training run."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,15 @@ from trainer.atomic import write_text
 _BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}
 #: A setting of older runs with seven classes, now `sampling_power`, and its value that drew all alike.
 _SHARE_OF_TWO, _ALL_ALIKE = "share_of_two", 2 / 7
+
+#: Fold of a run that is trained on all images outside test.
+ALL_FOLDS = "all"
+
+
+def fold_and_folds(fold: str) -> tuple[int, int] | None:
+    """``2/5`` as (2, 5); None for what has another form."""
+    found = re.fullmatch(r"(\d+)/(\d+)", fold, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,10 @@ class FitConfig:
         label_smoothing: share of the label spread over all classes (Szegedy et al., 2016), with seven classes and no
             teachers.
         split: ``lesion-disjoint``, or ``random-images`` as in the reference, which leaks.
-        split_seed: of the split.
+        split_seed: of the split, and of the folds.
+        fold: the images outside test are divided anew, by lesion: ``2/5`` holds out the second of five folds as
+            validation, ``all`` trains on all of them and holds out none, for `dermq-train crossfit`; empty keeps
+            training and validation as the split draws them.
         near_duplicates: bits of the perceptual hash that near-duplicates may differ by; -1 does not look for any.
         without_source: source of HAM10000, by its column `dataset`, that is left out of training and validation, to see
             how a model does on a clinic that it has never seen; empty leaves none out.
@@ -96,6 +109,7 @@ class FitConfig:
     label_smoothing: float = 0.05
     split: str = "lesion-disjoint"
     split_seed: int = 20181
+    fold: str = ""
     near_duplicates: int = 10
     without_source: str = ""
     skip_corrupt: bool = False
@@ -135,6 +149,7 @@ class FitConfig:
                 f"Received: patience={self.patience} with keep='last'. Expected: one of them; which epoch is the last "
                 "would be chosen on validation."
             )
+        self._check_fold()
         if not 0 <= self.sampling_power <= 1:
             raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
         if not 0 <= self.proven_nevi < 1:
@@ -150,6 +165,25 @@ class FitConfig:
             raise ValueError(f"Received: artefacts={self.artefacts}. Expected: a probability, from 0 to 1.")
         if not 0 <= self.ema_momentum < 1:
             raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
+
+    def _check_fold(self) -> None:
+        if not self.fold:
+            return
+        place = fold_and_folds(self.fold)
+        if self.fold != ALL_FOLDS and not (place and 1 <= place[0] <= place[1] and place[1] >= 2):
+            raise ValueError(
+                f"Received: fold={self.fold!r}. Expected: one of at least two folds, such as '2/5', or 'all'."
+            )
+        if self.split == "random-images":
+            raise ValueError(
+                f"Received: fold={self.fold!r} with split='random-images'. Expected: split='lesion-disjoint', for the "
+                "folds hold whole lesions."
+            )
+        if self.keep != "last":
+            raise ValueError(
+                f"Received: fold={self.fold!r} with keep={self.keep!r}. Expected: keep='last', for an epoch that is "
+                "chosen on the images held out has seen them."
+            )
 
     def write(self, folder: Path) -> None:
         """Write ``config.json`` into a run folder."""

@@ -198,7 +198,11 @@ def _begin(
     """Draw the split and write what the run is made from."""
     earlier = _earlier_run(config)
     split = draw_split(
-        everything, kind=recorded.split, seed=recorded.split_seed, without_source=recorded.without_source
+        everything,
+        kind=recorded.split,
+        seed=recorded.split_seed,
+        without_source=recorded.without_source,
+        fold=recorded.fold,
     )
     broken = everything[everything["fault"] != ""]
     everything = everything.assign(split=split.mask(everything["fault"] != "", UNUSED))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from trainer.atomic import write_text
+from trainer.config import fold_and_folds
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 #: Side of images that a run does not use: left out of a balanced draw, or broken.
@@ -98,6 +99,34 @@ def leave_out_source(split: "pd.Series[str]", sources: "pd.Series[str]", name: s
     return split.mask((sources == name) & (split != TEST), UNUSED)
 
 
+def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed: int) -> "pd.Series[str]":
+    """Divide training and validation anew, in folds of whole groups stratified by diagnosis; test stays as it is.
+
+    Args:
+        split: side of each image.
+        frame: rows with ``image_id``, ``dx`` and ``group``, on the same index.
+        fold: ``2/5`` makes the second of five folds validation and the rest training; ``all`` makes all training.
+        seed: of the division; the same seed and images give the same folds in whatever order the rows come.
+
+    Raises:
+        SplitError: fewer images of a diagnosis, or fewer groups, than folds.
+    """
+    outside = frame[split.isin((TRAIN, VALIDATION))].sort_values("image_id")
+    divided = split.mask(split == VALIDATION, TRAIN)
+    if (place := fold_and_folds(fold)) is None:
+        return divided
+    number, folds = place
+    if (rarest := int(outside["dx"].value_counts().min())) < folds:
+        raise SplitError(
+            f"Received: {folds} folds of a data set with {rarest} images of its rarest diagnosis outside test. "
+            "Expected: at least one for each fold; take fewer folds."
+        )
+    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    held_out = [places for _, places in divider.split(outside, outside["dx"], outside["group"])][number - 1]
+    divided.loc[outside.index[held_out]] = VALIDATION
+    return divided
+
+
 def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
     """Draw the reference's split: as many nevi as melanomas, divided at random image by image.
 
@@ -123,7 +152,9 @@ def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
     return split
 
 
-def draw_split(frame: pd.DataFrame, *, kind: str, seed: int, without_source: str = "") -> "pd.Series[str]":
+def draw_split(
+    frame: pd.DataFrame, *, kind: str, seed: int, without_source: str = "", fold: str = ""
+) -> "pd.Series[str]":
     """The split of a data set, as a run is trained under it.
 
     Args:
@@ -132,14 +163,18 @@ def draw_split(frame: pd.DataFrame, *, kind: str, seed: int, without_source: str
         kind: `LESION_DISJOINT`, or `RANDOM_IMAGES`, which leaks.
         seed: of the draw.
         without_source: whose images are kept out of training and validation; empty for none.
+        fold: as `hold_out_fold` takes it; empty leaves training and validation as they are drawn.
 
     Raises:
+        SplitError: too few lesions of a diagnosis.
         ValueError: no image is of that source.
     """
     if kind == RANDOM_IMAGES:
         split = split_by_image(frame, seed)
     else:
         split = join_groups(split_by_lesion(frame, seed), frame["group"])
+    if fold:
+        split = hold_out_fold(split, frame, fold, seed)
     return leave_out_source(split, frame["dataset"], without_source) if without_source else split
 
 
