@@ -5,6 +5,7 @@ inference time", ICML 2022. Runs that went on from the same weights lie close en
 them learned by heart is another thing, and what all of them learned stays.
 """
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,13 @@ from sklearn.metrics import roc_auc_score
 from trainer.atomic import unfinished_folder
 from trainer.backbones.weights import file_digest
 from trainer.classifier import Classifier
-from trainer.config import FitConfig
-from trainer.fit import build_network, finish, read_surveyed, training_batches, training_images
+from trainer.config import ALL_FOLDS, FitConfig
+from trainer.fit import build_network, finish, read_surveyed
 from trainer.images.survey import data_sha256
 from trainer.run_folder import RECIPE, RunError, RunFolder, recipe_of
 from trainer.sequence import BalancedBatches, ClassBalancedBatches
 from trainer.splits import RANDOM_IMAGES, first_lesions, images_with_split
+from trainer.training.batches import training_batches, training_images
 from trainer.training.stages import unfreeze
 from worker.terminal import make_console
 
@@ -44,7 +46,7 @@ def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, cons
         console: where is said what is done; standard error unless told otherwise.
 
     Returns:
-        Area under the ROC curve on the validation images.
+        Area under the ROC curve on the validation images; not a number without any.
 
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
@@ -66,7 +68,10 @@ def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, cons
 
 
 def validation_auc(run: Path) -> float:
-    """Area under the ROC curve of a finished run's predictions for the validation images."""
+    """Area under the ROC curve of a finished run's predictions for the validation images; not a number without any."""
+    if FitConfig.read(run).fold == ALL_FOLDS:
+        # What `trainer.crossfit` writes there is of other networks.
+        return math.nan
     predicted = pd.read_csv(RunFolder(run).predictions)
     return float(roc_auc_score(predicted["label"], predicted["probability"]))
 
@@ -141,7 +146,7 @@ def _common_settings(members: Sequence[Path]) -> FitConfig:
         raise RunError(f"Received: {len(members)} run to average. Expected: at least two, of different seeds.")
     for member in members:
         described = RunFolder(member).described()
-        if not RunFolder(member).predictions.exists():
+        if not RunFolder(member).finished:
             raise RunError(f"Received: run {member}, which is not finished. Expected: a run after `dermq-train fit`.")
         if (found := recipe_of(member)) != RECIPE:
             raise RunError(

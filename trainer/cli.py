@@ -1,5 +1,6 @@
 """``dermq-train``: from HAM10000 to a bundle."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainer.terminal import print_beside_card, print_external, print_figures, print_recalibrated
+from trainer.terminal import (
+    print_beside_card,
+    print_crossfitted,
+    print_external,
+    print_figures,
+    print_recalibrated,
+)
 from trainer.training.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -135,6 +142,9 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
     config = configure(preset, given)
     auc = fit(dataset, run, cache, config)
+    if math.isnan(auc):
+        click.echo(f"Trained on all images outside test. Next: dermq-train crossfit {run} FOLD...")
+        return
     click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
 
 
@@ -160,12 +170,35 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     from trainer.average import average, validation_auc
 
     auc = average(dataset, run, members, cache)
+    if math.isnan(auc):
+        click.echo(f"Averaged {len(members)} runs without validation. Next: dermq-train crossfit {run} FOLD...")
+        return
     of_members = {member: validation_auc(member) for member in members}
     for member, found in of_members.items():
         click.echo(f"{member}: validation AUC {found:.4f}")
     best = max(of_members, key=lambda member: of_members[member])
     click.echo(f"{run}: validation AUC {auc:.4f}" + (", less than the best of them" if auc < of_members[best] else ""))
     click.echo(f"Next: dermq-train evaluate {run if auc >= of_members[best] else best}")
+
+
+@main.command()
+@click.argument("run", type=_FOLDER)
+@click.argument("folds", type=_FOLDER, nargs=-1, required=True)
+def crossfit(run: Path, folds: tuple[Path, ...]) -> None:
+    """Choose calibration and thresholds of RUN, trained on all images outside test, by what FOLDS say of them.
+
+    FOLDS are runs of the same recipe, each of which held out another fold and predicted it. Every lesion outside test
+    then counts in the choice, and none is lost to training. The test split stays sealed.
+
+    \b
+    for k in 1 2 3 4; do dermq-train fit runs/fold$k --fold $k/4 --keep last; done
+    dermq-train fit runs/all --fold all --keep last
+    dermq-train crossfit runs/all runs/fold1 runs/fold2 runs/fold3 runs/fold4
+    """
+    from trainer.crossfit import crossfit
+
+    print_crossfitted(crossfit(run, folds))
+    click.echo(f"Next: dermq-train evaluate {run}")
 
 
 @main.command()

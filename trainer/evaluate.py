@@ -7,7 +7,7 @@ looked at while choosing is not one.
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pandas as pd
 from trainer.atomic import write_text
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import brier
+from trainer.crossfit import describe_crossfit, folds_of
 from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.discrimination import auroc, average_precision
 from trainer.evaluation.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
@@ -101,9 +102,14 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     used = first_lesions(with_split, frozen.config.limit)
     judged = Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
     opened = open_test(judged, used, run, options, kind=split_kind(run))
+    crossfitted = describe_crossfit(run) if folds_of(run) else None
+    if crossfitted:
+        # So that a bundle carries them, which holds no predictions.
+        opened = replace(opened, metrics=opened.metrics | {"crossfit": crossfitted})
     report = opened.report | {
         "flow": flow(with_split, used),
         "leakage": check_leakage(with_split, options.cache),
+        "crossfit": crossfitted,
         "seeds": compare_seeds(run, opened.metrics, options.seeds),
         "sources_left_out": [entry for other in left_out for entry in _left_out(*other, opened.test)],
         "engine_parity": {

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.config import FitConfig
+from trainer.config import ALL_FOLDS, FitConfig
 from trainer.evaluate import SAY_STRESS, EvaluationOptions, flow, open_test, write_on_test
 from trainer.evaluation.engine_parity import compare
 from trainer.evaluation.leakage import check_leakage
@@ -64,6 +64,7 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
     report = opened.report | {
         "flow": flow(with_split, with_split),
         "leakage": check_leakage(with_split, options.cache),
+        "crossfit": manifest.metrics.get("crossfit"),
         "seeds": {"runs": [], "figures": {}, "average": None},
         "sources_left_out": [],
         "engine_parity": {
@@ -94,17 +95,19 @@ def _raw(engine: Engine, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float6
 
 
 def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
-    """The data set under the split of the defaults, when that is the bundle's."""
+    """The data set under the split of the defaults, or under that with all but test in training: the bundle's."""
     config = FitConfig()
     everything, seen = read_surveyed(dataset, cache, config)
     everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
-    everything["split"] = draw_split(everything, kind=config.split, seed=config.split_seed)
-    found, named = manifest_sha256(everything), bundle.manifest.split_manifest_sha256
-    if found != named:
-        raise ValueError(
-            f"Received: bundle {bundle.manifest.name} {bundle.manifest.version} of split {named[:12]}, and a data set "
-            f"whose split by the defaults of `dermq-train fit` is {found[:12]}. Expected: the data set and split that "
-            "it was made under. A bundle made with --split-seed, --near-duplicates, --without-source or "
-            "--skip-corrupt is judged by its run: `dermq-train evaluate RUN`."
-        )
-    return everything
+    named, found = bundle.manifest.split_manifest_sha256, []
+    for fold in ("", ALL_FOLDS):
+        everything["split"] = draw_split(everything, kind=config.split, seed=config.split_seed, fold=fold)
+        found.append(manifest_sha256(everything))
+        if found[-1] == named:
+            return everything
+    raise ValueError(
+        f"Received: bundle {bundle.manifest.name} {bundle.manifest.version} of split {named[:12]}, and a data set "
+        f"whose split by the defaults of `dermq-train fit` is {found[0][:12]}, or {found[1][:12]} with --fold "
+        f"{ALL_FOLDS}. Expected: the data set and split that it was made under. A bundle made with --split-seed, "
+        "--near-duplicates, --without-source or --skip-corrupt is judged by its run: `dermq-train evaluate RUN`."
+    )

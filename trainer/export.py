@@ -21,13 +21,13 @@ from trainer.classifier import OUTPUTS, with_all_outputs
 from trainer.config import FitConfig
 from trainer.evaluation.openings import log_opening
 from trainer.evaluation.report_file import read_report
-from trainer.fit import predict
 from trainer.ham10000 import DIAGNOSES, MALIGNANT
 from trainer.images.real_images import RealImages
 from trainer.parts import in_parts
 from trainer.policies import choose_on_validation
+from trainer.predict import predict
 from trainer.run_folder import RunFolder
-from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, manifest_sha256, read_manifest, split_kind
+from trainer.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
     Bundle,
     BundleManifest,
@@ -111,7 +111,7 @@ def export(
         convert(reference, folder / "model.xml", config.size)
         _write_references(reference, folder, config)
         manifest = _manifest(images, run, config, name=name, version=version)
-        inputs = images.some_of(VALIDATION, _PARITY_IMAGES)
+        inputs = images.some_of(images.to_look_at, _PARITY_IMAGES)
         if parity(model, _unsealed(folder, manifest), inputs) > PARITY_TOLERANCE:
             # Sixteen bits a weight are too few for this network.
             convert(reference, folder / "model.xml", config.size, half=False)
@@ -145,10 +145,12 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
 
 
 def _describe(images: RealImages, folder: Path) -> OutOfDistribution:
-    """Write ``appearance.npz``: what dermoscopy looks like, by training images, and a limit by validation images."""
+    """Write ``appearance.npz``: what dermoscopy looks like, by training images, and a limit by others."""
     appearance = describe_appearance(images.of_every_diagnosis(TRAIN, _APPEARANCE_IMAGES), seed=_APPEARANCE_SEED)
     (folder / _APPEARANCE_FILE).write_bytes(appearance.to_bytes())
-    found = distances(appearance, images.of_every_diagnosis(VALIDATION, _APPEARANCE_IMAGES))
+    side = images.to_look_at
+    beside = _APPEARANCE_IMAGES if side == TRAIN else 0
+    found = distances(appearance, images.of_every_diagnosis(side, _APPEARANCE_IMAGES, beside=beside))
     return OutOfDistribution(
         file=_APPEARANCE_FILE, limit=float(np.quantile(found, LIMIT_QUANTILE)), distances=_quantiles(found)
     )
@@ -217,7 +219,7 @@ def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManif
     log_opening(run, "export --precision int8")
     inputs, labels = images.melanomas_and_nevi(TEST)
     before = _inferred(folder, manifest, inputs)
-    validation, _ = images.melanomas_and_nevi(VALIDATION)
+    validation, _ = images.melanomas_and_nevi(images.to_look_at)
 
     def agreement(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
         return min(agreements(then, now, manifest.calibration, manifest.thresholds).values())

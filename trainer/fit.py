@@ -14,24 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from rich.console import Console
+from sklearn.metrics import roc_auc_score
 
 from trainer.atomic import replace_file, write_text
-from trainer.augment import Augmentation
 from trainer.backbones import registered
 from trainer.backbones.weights import IMAGENET, NONE, WeightsError, check_file, file_digest
 from trainer.classifier import Classifier, build_classifier, build_seven_class_classifier
-from trainer.config import FitConfig
-from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus, read_ham10000
-from trainer.images.canvas import load_canvases, load_inputs
+from trainer.config import ALL_FOLDS, FitConfig
+from trainer.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.images.canvas import load_inputs
 from trainer.images.near_duplicates import linked_groups
 from trainer.images.survey import Survey, data_sha256, refuse_faults, survey
-from trainer.parts import in_parts
+from trainer.predict import predict, predict_by, traced
 from trainer.reference import measure_reference
 from trainer.run_folder import RunError, RunFolder, lineage
-from trainer.sequence import AugmentedBatches, BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
+from trainer.sequence import AugmentedBatches
 from trainer.splits import (
     RANDOM_IMAGES,
-    TRAIN,
     UNUSED,
     VALIDATION,
     draw_split,
@@ -41,18 +40,16 @@ from trainer.splits import (
     read_manifest,
     write_manifest,
 )
+from trainer.training.batches import training_batches, training_images
 from trainer.training.checkpoint import Progress, read_progress, restore_checkpoint
 from trainer.training.curves import draw_curves
 from trainer.training.fused_batch_normalisation import fused_batch_normalisation
 from trainer.training.progress import TrainingProgress
 from trainer.training.stages import make_loss, prepare, stages_of
 from trainer.training.teachers import TaughtBatches, Teacher, describe_teacher, load_teachers, teacher_name
-from trainer.training.watch import ValidationWatch
+from trainer.training.watch import Look, ValidationWatch
 from worker.images.preprocess import Preprocessing
 from worker.terminal import make_console
-
-#: Images in a prediction step. Keras keeps the output of every layer until a step ends, 140 MB an image with ResNet50.
-PREDICT_BATCH = 16
 
 
 def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Console | None = None) -> float:
@@ -69,7 +66,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
         console: where progress is shown; standard error unless told otherwise.
 
     Returns:
-        Area under the ROC curve on the validation images.
+        Area under the ROC curve on the validation images; not a number for a run without any, of the fold ``all``.
 
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
@@ -221,7 +218,8 @@ def _begin(
                 f"Received: --teachers {teacher}, a run of another split: it may have been trained on images that this "
                 "one is tested on. Expected: a run of the same data, split, split seed and near-duplicates."
             )
-    _refuse_one_class(everything, recorded.limit)
+    if recorded.fold != ALL_FOLDS:
+        _refuse_one_class(everything, recorded.limit)
     digest = write_manifest(
         everything, folder.path, recorded.split_seed, kind=recorded.split, near_duplicates=recorded.near_duplicates
     )
@@ -265,12 +263,6 @@ def _go_on(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Con
     return images_with_split(everything, folder.path)
 
 
-def training_images(images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
-    """Those that are trained on: of all diagnoses, or of the two."""
-    known = images if config.classes == "seven" else melanoma_or_nevus(images)
-    return known[known["split"] == TRAIN]
-
-
 def _train(
     classifier: Classifier,
     folder: RunFolder,
@@ -290,14 +282,7 @@ def _train(
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
-    inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
-    labels = validation["label"].to_numpy()
-    loss = make_loss(config)
-
-    def validation_loss(probabilities: npt.NDArray[np.float64]) -> float | None:
-        # With seven classes the loss is that of all diagnoses, and validation holds two of them.
-        return None if config.classes == "seven" else float(loss(labels[:, None], probabilities[:, None]))
-
+    look = None if config.fold == ALL_FOLDS else _look_at(classifier, validation, config)
     keep_last = config.keep == "last"
     with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches), keep_last=keep_last) as shown:
         for stage in stages:
@@ -314,9 +299,7 @@ def _train(
                 stage,
                 progress,
                 folder,
-                predict=lambda scoring: predict(scoring, inputs),
-                loss=validation_loss,
-                labels=labels,
+                look=look,
                 keep_last=keep_last,
                 patience=config.patience if stage is stages[-1] else 0,
             )
@@ -333,69 +316,37 @@ def _train(
     return progress.best_auc
 
 
+def _look_at(classifier: Classifier, validation: pd.DataFrame, config: FitConfig) -> Look:
+    """What is found out after each epoch: loss and AUC of the validation images."""
+    inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
+    labels = validation["label"].to_numpy()
+    loss, step = make_loss(config), traced(classifier.scoring)
+
+    def look() -> tuple[float | None, float]:
+        probabilities = predict_by(step, inputs)
+        auc = float(roc_auc_score(labels, probabilities))
+        # With seven classes the loss is that of all diagnoses, and validation holds two of them.
+        return None if config.classes == "seven" else float(loss(labels[:, None], probabilities[:, None])), auc
+
+    return look
+
+
 def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> None:
-    """Write the model and its predictions for validation; these last, for they mark that the run is finished."""
+    """Write the model and its predictions for validation, where there is one; what is last marks a finished run."""
     if history := read_progress(folder.checkpoint).history:
         draw_curves(history, folder.curves)
     with replace_file(folder.model) as unfinished:
         classifier.scoring.save(unfinished)
     two = melanoma_or_nevus(images)
     validation = two[two["split"] == VALIDATION]
-    predicted = validation.assign(probability=_probabilities(classifier, validation, config))
     folder.log("finished")
+    if config.fold == ALL_FOLDS:
+        return
+    predicted = validation.assign(probability=_probabilities(classifier, validation, config))
     unwanted = ["path", "sha256", "fault", "group"]
     write_text(folder.predictions, predicted.drop(columns=unwanted, errors="ignore").to_csv(index=False))
-
-
-def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> BalancedBatches | ClassBalancedBatches:
-    """The batches that the settings train on.
-
-    Args:
-        train: rows of the training images, with ``path``, ``dx`` and, with two classes, ``label``.
-        cache: folder of the decoded images.
-        config: the settings.
-    """
-    canvases = load_canvases([Path(path) for path in train["path"]], cache, config.size)
-    if config.classes == "two":
-        return BalancedBatches(
-            canvases,
-            train["label"].to_numpy(),
-            size=config.size,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            augmentation=Augmentation(artefacts=config.artefacts),
-            mixup_alpha=config.mixup,
-            sources=train["dataset"].astype(str).to_numpy(object) if config.source_balanced else None,
-        )
-    strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
-    shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
-    if config.proven_nevi:
-        shares, class_of = proven_nevi_apart(shares, DIAGNOSES.index("nv"), config.proven_nevi)
-        strata[((train["dx"] == "nv") & (train["dx_type"] == "histo")).to_numpy()] = len(DIAGNOSES)
-    return ClassBalancedBatches(
-        canvases,
-        strata,
-        shares=shares,
-        class_of=class_of,
-        draws=config.draws,
-        size=config.size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augmentation=Augmentation(artefacts=config.artefacts),
-        mixup_alpha=config.mixup,
-    )
 
 
 def _probabilities(classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> npt.NDArray[np.float64]:
     inputs = load_inputs([Path(path) for path in images["path"]], Preprocessing(size=config.size))
     return predict(classifier.scoring, inputs)
-
-
-def predict(classifier: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Probability of melanoma for preprocessed images, (n,), before calibration."""
-
-    def infer(part: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(classifier(part.astype(np.float32)))
-        return probabilities
-
-    return in_parts(infer, inputs, PREDICT_BATCH)[:, 0].astype(np.float64)

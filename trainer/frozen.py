@@ -1,8 +1,10 @@
 """What a finished run brings to an evaluation: its model, and calibration and thresholds by its validation images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,9 +15,10 @@ from trainer.classifier import with_all_outputs
 from trainer.config import FitConfig
 from trainer.evaluation.look import look_at
 from trainer.evaluation.seven_classes import probability_columns
-from trainer.fit import PREDICT_BATCH
 from trainer.parts import in_parts
 from trainer.policies import Policies, freeze_on_validation
+from trainer.predict import PREDICT_BATCH, traced
+from trainer.run_folder import RunFolder
 from worker.bundle import Calibration, PolicyThreshold
 from worker.images.preprocess import Preprocessing
 
@@ -56,13 +59,13 @@ class Frozen:
 
     def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
-        outputs = self._outputs(inputs.astype(np.float32))
+        outputs = self._step(inputs)
         parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
-        return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts], axis=1).astype(np.float64)
+        return np.concatenate(parts, axis=1).astype(np.float64)
 
     @cached_property
-    def _outputs(self) -> keras.Model:
-        return with_all_outputs(self.model)
+    def _step(self) -> Callable[[npt.NDArray[np.uint8]], Any]:
+        return traced(with_all_outputs(self.model))
 
 
 def load_frozen(run: Path) -> Frozen:
@@ -73,6 +76,11 @@ def load_frozen(run: Path) -> Frozen:
     """
     for needed in ("config.json", "model.keras", "validation.csv"):
         if not (run / needed).is_file():
+            if needed == "validation.csv" and RunFolder(run).finished:
+                raise FileNotFoundError(
+                    f"Received: run {run}, which was trained on all images outside test and has none to choose "
+                    f"thresholds on. Expected: such a run after `dermq-train crossfit {run} FOLD...`."
+                )
             raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
     calibration, policies = freeze_on_validation(run)
     model = keras.saving.load_model(run / "model.keras", compile=False)

@@ -108,6 +108,7 @@ def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
         "split_sha256": manifest.split_manifest_sha256,
         "calibration": manifest.calibration.model_dump(),
         "recalibrated": manifest.recalibration is not None,
+        "folds": manifest.metrics.get("crossfit", {}).get("folds", []),
         "openings": [],
     }
     return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)
@@ -141,6 +142,7 @@ def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> p
 def describe_run(run: Path, frozen: "Frozen") -> dict[str, Any]:
     """What a report says of the run it is about; no path of this machine."""
     from trainer.backbones import BACKBONES
+    from trainer.crossfit import folds_of
 
     recorded = run / "run.json"
     begun = json.loads(recorded.read_text()) if recorded.exists() else {}
@@ -153,6 +155,7 @@ def describe_run(run: Path, frozen: "Frozen") -> dict[str, Any]:
         "goes_on_from": begun.get("goes_on_from"),
         "averaged": begun.get("averaged", []),
         "teachers": begun.get("teachers", []),
+        "folds": folds_of(run),
         "calibration": frozen.calibration.model_dump(),
         "openings": openings_of(run),
     }

@@ -29,6 +29,11 @@ BOUND_CAVEAT = (
     "The bound takes the model as given, but the same lesions chose which epoch or which run was kept: it is somewhat "
     "too good, and the test results say what came of it."
 )
+#: The same where other networks made the predictions that thresholds are chosen on.
+CROSSFIT_CAVEAT = (
+    "These predictions are of other networks, trained by the same recipe on fewer lesions: that the thresholds fit "
+    "this one is taken for granted, and the test results say what came of it."
+)
 #: Seed of every resampling; fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260
 

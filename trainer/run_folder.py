@@ -7,6 +7,8 @@ run.json         data, versions, first weights  best.weights.h5  the best epoch'
 train.log        what happened when             checkpoints/     where a killed run goes on
 model.keras      the model, when finished       validation.csv   its predictions; last, so it marks the end
 ```
+
+A run of the fold ``all`` has no validation: it ends with its model, and `trainer.crossfit` writes ``validation.csv``.
 """
 
 import fcntl
@@ -23,7 +25,7 @@ from typing import Any
 import keras
 
 from trainer.atomic import sweep_unfinished, write_text
-from trainer.config import FitConfig
+from trainer.config import ALL_FOLDS, FitConfig
 
 #: Packages whose version decides the last digits of a run.
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
@@ -60,6 +62,13 @@ class RunFolder:
         """Whether a training began here."""
         return (self.path / "config.json").exists()
 
+    @property
+    def finished(self) -> bool:
+        """Whether the training has ended; of a run without validation the model marks that."""
+        if self.predictions.exists():
+            return True
+        return self.begun and self.model.exists() and FitConfig.read(self.path).fold == ALL_FOLDS
+
     def candidate(self, epoch: int) -> Path:
         """Weights of an epoch that are the best so far, until a checkpoint says so too."""
         return self.path / "checkpoints" / f"epoch-{epoch:04}.weights.h5"
@@ -91,7 +100,7 @@ class RunFolder:
             FileExistsError: the run is finished.
             RunError: names every setting that differs.
         """
-        if self.predictions.exists():
+        if self.finished:
             raise FileExistsError(
                 f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
                 "interrupted."

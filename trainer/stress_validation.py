@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from trainer.atomic import write_text
+from trainer.crossfit import folds_of
 from trainer.evaluation.engine_parity import converted_scorer
 from trainer.evaluation.strata import stratify
 from trainer.evaluation.stress import stress
@@ -14,6 +15,7 @@ from trainer.frozen import load_frozen
 from trainer.ham10000 import melanoma_or_nevus
 from trainer.images.real_images import read_images_of
 from trainer.policies import BOOTSTRAP_SEED
+from trainer.run_folder import RunError
 from trainer.splits import VALIDATION, first_lesions
 
 #: Columns of `trainer.evaluation.strata.group_columns`: where an image is from, and whether histology proved its
@@ -35,9 +37,14 @@ def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run is not finished.
-        RunError: it was begun with other data.
+        RunError: it was begun with other data, or has no validation side.
         SplitError: its manifest was changed.
     """
+    if folds_of(run):
+        raise RunError(
+            f"Received: run {run}, which was trained on all images outside test. Expected: a run with a validation "
+            "side, such as one of its folds."
+        )
     frozen = load_frozen(run)
     images = read_images_of(run, dataset)
     images = first_lesions(images, frozen.config.limit)

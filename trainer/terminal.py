@@ -77,6 +77,26 @@ def print_external(report: dict[str, Any]) -> None:
         click.echo(f"WARNING: {warning}", err=True)
 
 
+def print_crossfitted(found: dict[str, Any]) -> None:
+    """Print what each fold gives, and all of them together.
+
+    Args:
+        found: as `trainer.crossfit.describe_crossfit` gives it.
+    """
+    from trainer.report.crossfit import summary
+
+    for fold in found["folds"]:
+        click.echo(f"fold {fold['fold']} ({fold['run']}): AUC {fold['auroc']:.4f}")
+    click.echo(summary(found))
+    for policy, figures in found["policies"].items():
+        click.echo(
+            f"{policy}, cross-fitted: sensitivity {_with_interval(figures['sensitivity'])}, specificity "
+            f"{_with_interval(figures['specificity'])}"
+        )
+    for policy, why in found["refused"].items():
+        click.echo(f"{policy}: not offered. {why}")
+
+
 def print_recalibrated(made: "BundleManifest", refused: dict[str, str]) -> None:
     """Print what a recalibrated bundle offers, and what whoever takes its policies must know.
 

@@ -113,12 +113,12 @@ class ImageQuality(_Part):
 
 
 class OutOfDistribution(_Part):
-    """What the training images look like, and how far from that validation images are, which shaped none of it.
+    """What the training images look like, and how far from that other images of the data set are.
 
     Args:
         file: holds a `worker.images.appearance.Appearance`.
         limit: distance beyond which an image is ungradable; a bundle from before this gate has none.
-        distances: of validation images, at some quantiles.
+        distances: of those images, at some quantiles.
     """
 
     file: str

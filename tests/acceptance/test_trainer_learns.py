@@ -74,8 +74,8 @@ def held_out_auc(dataset: Path, run: Path) -> float:
     """On the test split, which the training did not see."""
     import keras
 
-    from trainer.fit import predict
     from trainer.images.canvas import load_inputs
+    from trainer.predict import predict
 
     images = melanoma_or_nevus(images_with_split(read_ham10000(dataset), run))
     test = images[images["split"] == TEST]

@@ -144,7 +144,7 @@ _TERMS = """## Terms
 - PPV: share of the flagged that are melanomas, at a given share of melanomas among all.
 - Brier score: mean squared error of the probability, 0 at best. Expected calibration error: by how much the stated
   probability is off, on average. Slope and in the large: 1 and 0 when it is neither too sure nor too high.
-- Platt scaling: the curve, fitted on validation images, that makes a network's output a probability.
+- Platt scaling: the curve, fitted on images not trained on, that makes a network's output a probability.
 - `mel` melanoma, `nv` nevus, `bcc` basal cell carcinoma, `akiec` actinic keratosis or Bowen's disease,
   `bkl` benign keratosis-like lesion, `df` dermatofibroma, `vasc` vascular lesion.
 - ITA: individual typology angle, an estimate of skin tone from colour. Clear, of a vignette: how much of the picture a
@@ -158,8 +158,8 @@ _LIMITS = """## Limits
   `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals, and choose
   thresholds for there with `dermq-train recalibrate`.
 - The middle of an image is cut out, as wide as it is high: a lesion at the edge of a wide picture is cut.
-- The calibrated probability holds at the share of melanomas in HAM10000's validation images, not in a screening
-  population. Below about 0.01 only the order says something: hardly any melanoma was seen there.
+- The calibrated probability holds at the share of melanomas in HAM10000, not in a screening population. Below about
+  0.01 only the order says something: hardly any melanoma was seen there.
 - Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is unknown.
 - HAM10000 names no patients: two lesions of one person may be on two sides of the split.
 - Letters, screenshots, X-rays and most photographs are told from dermoscopy by colours and coarseness, and a human gets
@@ -199,8 +199,17 @@ def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
         f"## Model\n\n{facts.backbone}, {facts.size} x {facts.size} pixels, global average pooling, Dense 128 ReLU, "
         f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} The shorter side is resized and the "
         "middle cut out, by the same code in training and in service. Platt scaling and thresholds are fitted on "
-        "validation images only."
+        f"{_fitted_on(report)}."
     )
+
+
+def _fitted_on(report: dict[str, Any] | None) -> str:
+    if folds := report["run"].get("folds") if report else None:
+        return (
+            f"the images outside test, each as predicted by one of {len(folds)} other runs of this recipe that was not "
+            "trained on it; this model was trained on all of them"
+        )
+    return "validation images only"
 
 
 def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None) -> str:

@@ -82,7 +82,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             (
                 "13",
                 "Class imbalance",
-                "Model: draws in training, undone by calibration on validation",
+                "Model: draws in training, undone by calibration",
             ),
             ("14", "Fairness", "Not addressed in training; examined in Groups"),
             ("15", "Model output and thresholds", "Policies"),

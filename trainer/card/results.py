@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.policies import BOUND_CAVEAT
+from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
+from trainer.policies import BOUND_CAVEAT, CROSSFIT_CAVEAT
+from trainer.report import crossfit
 from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
 from trainer.report.robustness import name_of
 from worker.bundle import Quantisation
@@ -74,11 +76,22 @@ def policies(report: dict[str, Any]) -> str:
     head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "PPV at 2%", "Flagged at 2%")
     shown = table(head, rows)
     refused = "".join(f"\n\nNot offered: `{name}`. {why}" for name, why in report["refused_policies"].items())
+    chosen_on, caveat = ("validation", BOUND_CAVEAT)
+    found = report.get("crossfit")
+    if found:
+        chosen_on, caveat = ("out-of-fold", CROSSFIT_CAVEAT)
     return (
-        "## Policies\n\n`youden`: greatest sensitivity + specificity on validation. `sensitivity:X`: the highest "
-        "threshold whose one-sided 95% lower bound of sensitivity on validation melanoma lesions is at least X; a "
-        f"lesion is caught when all its images are flagged. {BOUND_CAVEAT}\n\n{shown}{refused}"
+        f"## Policies\n\n`youden`: greatest sensitivity + specificity on {chosen_on} images. `sensitivity:X`: the "
+        f"highest threshold whose one-sided 95% lower bound of sensitivity on {chosen_on} melanoma lesions is at least "
+        f"X; a lesion is caught when all its images are flagged. {caveat}\n\n{shown}{refused}"
+        + (f"\n\n{_crossfitted(found)}" if found else "")
     )
+
+
+def _crossfitted(found: dict[str, Any]) -> str:
+    head = ("Policy, cross-fitted", "Sensitivity", "Specificity", "Melanoma images missed")
+    shown = table(head, [(f"`{name}`", *figures) for name, *figures in crossfit.rows(found)])
+    return f"{crossfit.summary(found)} {CROSS_FIT_CAVEAT}\n\n{shown}"
 
 
 def caught(found: dict[str, Any] | None) -> str:

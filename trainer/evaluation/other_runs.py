@@ -109,29 +109,43 @@ def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
 def require_same_recipe(run: Path, other: Path) -> None:
     """Refuse a run that differs in more than the source that it was trained without and its seed.
 
-    What a run goes on from, or is an average of, is compared too: its weights must differ, its recipe must not. Of the
-    teachers the number is compared: without a source they are others, of whose making a run knows no more.
-
     Raises:
         ValueError: names the settings that differ.
     """
-    steps = [lineage(RunFolder(each).origin()) for each in (run, other)]
-    differ = set().union(*(_differences(*pair) for pair in zip(*steps, strict=False)))
-    if len(steps[0]) != len(steps[1]):
-        differ.add("the runs that it goes on from")
-    if recipe_of(run) != recipe_of(other):
-        differ.add("the version of the code")
-    if differ:
+    if differ := recipe_differences(run, other, but={"seed", "without_source"}):
         raise ValueError(
             f"Received: run {other}, which differs from {run} in: {', '.join(sorted(differ))}. "
             "Expected: the same recipe without a source; else the difference is not the source's."
         )
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+def recipe_differences(run: Path, other: Path, *, but: set[str]) -> set[str]:
+    """In what the recipes of two runs differ, at any step.
+
+    What a run goes on from, or is an average of, is compared too: its weights must differ, its recipe must not. Of the
+    teachers the number is compared: on other images they are others, of whose making a run knows no more.
+
+    Args:
+        run: a run folder.
+        other: another.
+        but: settings that may differ.
+
+    Returns:
+        Names of settings, or what else differs; empty for the same recipe.
+    """
+    steps = [lineage(RunFolder(each).origin()) for each in (run, other)]
+    differ: set[str] = set().union(*(_differences(one, theirs, but) for one, theirs in zip(*steps, strict=False)))
+    if len(steps[0]) != len(steps[1]):
+        differ.add("the runs that it goes on from")
+    if recipe_of(run) != recipe_of(other):
+        differ.add("the version of the code")
+    return differ
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any], but: set[str]) -> set[str]:
     """Settings that make the recipe of one step, in which two runs differ."""
     settings = [FitConfig.from_settings(step["config"], run=step["run"]) for step in (one, other)]
-    differ = set(settings[0].differences(settings[1])) - {"seed", "without_source"}
+    differ = set(settings[0].differences(settings[1])) - but
     if one.get("goes_on_from") and other.get("goes_on_from"):
         differ -= {"weights", "weights_sha256"}
     if len(settings[0].teachers) == len(settings[1].teachers):

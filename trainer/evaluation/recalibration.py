@@ -4,7 +4,7 @@ That is cross-fitted: every image is judged by a calibration and thresholds that
 lesions.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from trainer.bootstrap import LesionBootstrap
+from trainer.bootstrap import Floats, LesionBootstrap
 from trainer.calibration import fit_platt
 from trainer.evaluation.assess import calibration_measures, counts
 from trainer.evaluation.strata import share_of
@@ -28,6 +28,86 @@ CROSS_FIT_CAVEAT = (
 FOLDS = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByParts:
+    """Images of which each was judged by what was fitted on the other parts.
+
+    Args:
+        parts: how many there are.
+        calibrated: (n,), probability of each image.
+        called: (n,) each, by policy: whether an image was flagged.
+        thresholds: of each part, by policy.
+        refused: why a policy is not offered in every part.
+    """
+
+    parts: int
+    calibrated: Floats
+    called: dict[str, npt.NDArray[np.bool_]]
+    thresholds: dict[str, list[float]]
+    refused: dict[str, str]
+
+
+def judge_by_parts(images: pd.DataFrame, part: npt.NDArray[np.int64]) -> ByParts:
+    """Fit calibration and thresholds on all parts but one, and judge that one by them; each part in turn.
+
+    Args:
+        images: rows with ``label``, ``lesion_id`` and ``raw_probability``.
+        part: (n,), number of each image's part; a lesion is in one of them, both classes in each.
+
+    Raises:
+        ValueError: a class is missing in what is left of a part, or melanomas are ranked below nevi there.
+    """
+    labels = images["label"].to_numpy()
+    lesions = images["lesion_id"].to_numpy(object)
+    raw = images["raw_probability"].to_numpy()
+    calibrated = np.empty(len(images))
+    called: dict[str, npt.NDArray[np.bool_]] = {}
+    thresholds: dict[str, list[float]] = {}
+    refused: dict[str, str] = {}
+    for number in np.unique(part):
+        held_out, rest = part == number, part != number
+        calibration = fit_platt(labels[rest], raw[rest])
+        calibrated[held_out] = calibration.apply(raw[held_out])
+        chosen, not_supported = choose_thresholds(labels[rest], calibration.apply(raw[rest]), lesions[rest])
+        refused |= not_supported
+        for name, threshold in chosen.items():
+            flags = called.setdefault(name, np.zeros(len(images), bool))
+            flags[held_out] = calibrated[held_out] >= threshold
+            thresholds.setdefault(name, []).append(threshold)
+    return ByParts(
+        parts=len(np.unique(part)), calibrated=calibrated, called=called, thresholds=thresholds, refused=refused
+    )
+
+
+def describe_parts(images: pd.DataFrame, judged: ByParts, bootstrap: LesionBootstrap) -> dict[str, Any]:
+    """What came of it.
+
+    Args:
+        images: as `judge_by_parts` had them.
+        judged: what it gave.
+        bootstrap: of the same images.
+
+    Returns:
+        ``calibration`` (the measures after); ``policies`` (sensitivity and specificity over all parts, each with the
+        thresholds of its parts); ``refused``: why a policy is not among them.
+    """
+    labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
+    return {
+        "calibration": calibration_measures(labels, judged.calibrated, bootstrap),
+        "policies": {
+            name: {
+                "thresholds": judged.thresholds[name],
+                "sensitivity": share_of(bootstrap, flags, labels == 1, lesions),
+                "specificity": share_of(bootstrap, ~flags, labels == 0, lesions),
+                "missed": int((~flags & (labels == 1)).sum()),
+            }
+            for name, flags in judged.called.items()
+            if name not in judged.refused
+        },
+        "refused": judged.refused,
+    }
+
+
 def cross_fit(images: pd.DataFrame) -> dict[str, Any]:
     """Calibration and thresholds fitted on the images themselves, each image judged by a fit on other lesions.
 
@@ -35,54 +115,27 @@ def cross_fit(images: pd.DataFrame) -> dict[str, Any]:
         images: rows with ``label``, ``lesion_id`` and ``raw_probability``.
 
     Returns:
-        ``folds``; ``calibration`` (the measures after); ``policies`` (sensitivity and specificity over all folds, each
-        with the thresholds of its folds); ``refused``: why something could not be done. With too few lesions of a class
-        to fold, only ``refused``.
+        ``folds``, and what `describe_parts` gives. With too few lesions of a class to fold, or where a fit fails, only
+        ``refused``: why.
     """
     labels = images["label"].to_numpy()
     lesions = images["lesion_id"].to_numpy(object)
-    raw = images["raw_probability"].to_numpy()
     fewest = min(counts(images)["lesions"].values())
     folds = min(FOLDS, fewest)
     if folds < 2:
         return {"refused": {"recalibration": f"{fewest} lesion of a class is too few to fit on others"}}
-    calibrated = np.empty(len(images))
-    called: dict[str, npt.NDArray[np.bool_]] = {}
-    thresholds: dict[str, list[float]] = {}
-    refused: dict[str, str] = {}
     try:
-        for rest, held_out in _folds(labels, lesions, folds):
-            calibration = fit_platt(labels[rest], raw[rest])
-            calibrated[held_out] = calibration.apply(raw[held_out])
-            chosen, not_supported = choose_thresholds(labels[rest], calibration.apply(raw[rest]), lesions[rest])
-            refused |= not_supported
-            for name, threshold in chosen.items():
-                flags = called.setdefault(name, np.zeros(len(images), bool))
-                flags[held_out] = calibrated[held_out] >= threshold
-                thresholds.setdefault(name, []).append(threshold)
+        judged = judge_by_parts(images, _folds(labels, lesions, folds))
     except ValueError as error:
         return {"refused": {"recalibration": str(error)}}
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
-    return {
-        "folds": folds,
-        "calibration": calibration_measures(labels, calibrated, bootstrap),
-        "policies": {
-            name: {
-                "thresholds": thresholds[name],
-                "sensitivity": share_of(bootstrap, flags, labels == 1, lesions),
-                "specificity": share_of(bootstrap, ~flags, labels == 0, lesions),
-                "missed": int((~flags & (labels == 1)).sum()),
-            }
-            for name, flags in called.items()
-            if name not in refused
-        },
-        "refused": refused,
-    }
+    return {"folds": folds, **describe_parts(images, judged, bootstrap)}
 
 
-def _folds(
-    labels: npt.NDArray[np.int64], lesions: npt.NDArray[np.object_], folds: int
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Whole lesions, each in one held-out part; both classes in every part."""
+def _folds(labels: npt.NDArray[np.int64], lesions: npt.NDArray[np.object_], folds: int) -> npt.NDArray[np.int64]:
+    """Number of each image's part, (n,): whole lesions, both classes in every part."""
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=BOOTSTRAP_SEED)
-    yield from splitter.split(labels, labels, lesions.astype(str))
+    part = np.empty(len(labels), np.int64)
+    for number, (_, held_out) in enumerate(splitter.split(labels, labels, lesions.astype(str))):
+        part[held_out] = number
+    return part

@@ -12,7 +12,7 @@ from trainer.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
 from trainer.images.canvas import load_inputs
 from trainer.images.survey import data_sha256, digests
 from trainer.run_folder import RunFolder
-from trainer.splits import images_with_split
+from trainer.splits import TRAIN, VALIDATION, images_with_split
 from worker.images.preprocess import Preprocessing
 
 Inputs = npt.NDArray[np.uint8]
@@ -78,9 +78,22 @@ class RealImages:
         wanted = diagnoses.isin(LABELS).to_numpy()
         return self.of(side)[wanted], np.array(diagnoses[wanted].map(LABELS), np.int64)
 
-    def of_every_diagnosis(self, side: str, limit: int) -> Inputs:
-        """At most ``limit`` images of a side, spread over it, of those diagnoses too that the run knows nothing of."""
+    @property
+    def to_look_at(self) -> str:
+        """The side to look at outside test: validation, or training for a run that has no other."""
+        return VALIDATION if (self._everything["split"] == VALIDATION).any() else TRAIN
+
+    def of_every_diagnosis(self, side: str, limit: int, *, beside: int = 0) -> Inputs:
+        """At most ``limit`` images of a side, spread over it, of those diagnoses too that the run knows nothing of.
+
+        Args:
+            side: of the split.
+            limit: of their number.
+            beside: leave out what a call with this limit gives.
+        """
         paths = self._everything.loc[self._everything["split"] == side, "path"]
+        if beside:
+            paths = paths.drop(paths.index[_spread(len(paths), beside)])
         chosen = paths.iloc[_spread(len(paths), limit)]
         return load_inputs([Path(path) for path in chosen], Preprocessing(size=self._config.size))
 

@@ -60,6 +60,14 @@ def participants(report: dict[str, Any]) -> Section:
                 "stood on these sides are in the box of images not used. They are in the test split.",
             )
         )
+    if folds := report["run"].get("folds"):
+        blocks.append(
+            Paragraph(
+                text="This model was trained on every image outside test and has no validation side. Its calibration "
+                f"and thresholds are from the predictions of {len(folds)} other runs of the same recipe, each for the "
+                "fold that it was not trained on."
+            )
+        )
     if report["run"]["config"]["classes"] == "seven":
         blocks.append(
             Paragraph(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
-from trainer.policies import BOUND_CAVEAT
+from trainer.policies import BOUND_CAVEAT, CROSSFIT_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -22,6 +22,8 @@ from trainer.report.document import (
 from trainer.splits import VALIDATION
 from worker.terminal import shown_probability
 
+#: Images outside test, each predicted by the run that had left it out.
+OUT_OF_FOLD = "out-of-fold"
 _LEVELS = (("images", "image"), ("lesions", "lesion"))
 
 
@@ -29,7 +31,7 @@ def policies(report: dict[str, Any]) -> Section:
     """The thresholds, frozen on validation, and those that validation does not support."""
     side = _fitted_on(report)
     # The images of a place chose no epoch and no run.
-    caveat = f" {BOUND_CAVEAT}" if side == VALIDATION else ""
+    caveat = {VALIDATION: f" {BOUND_CAVEAT}", OUT_OF_FOLD: f" {CROSSFIT_CAVEAT}"}.get(side, "")
     rows = [
         (
             name,
@@ -70,7 +72,9 @@ def policies(report: dict[str, Any]) -> Section:
 
 def _fitted_on(report: dict[str, Any]) -> str:
     """Which images calibration and thresholds were fitted on: a recalibrated bundle has them from those of a place."""
-    return "recalibration" if report["run"].get("recalibrated") else VALIDATION
+    if report["run"].get("recalibrated"):
+        return "recalibration"
+    return OUT_OF_FOLD if report["run"].get("folds") else VALIDATION
 
 
 def _proven(found: dict[str, Any] | None) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from trainer.report.crossfit import crossfit
 from trainer.report.document import Document, Key, Section, counted, interval, number, percent_interval
 from trainer.report.groups import other_diagnoses, seven_classes, sources, strata
 from trainer.report.limits import coverage, missed, parity, seeds
@@ -37,6 +38,7 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         policies(report),
         discrimination(report),
         calibration(report, "raw output", "after calibration"),
+        None if external else crossfit(report),
         recalibrated(report) if external else None,
         predictive(report),
         decision(report),

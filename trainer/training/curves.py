@@ -23,9 +23,10 @@ def draw_curves(history: Sequence[dict[str, Any]], target: Path) -> None:
     from matplotlib.ticker import MaxNLocator
 
     epochs = [int(row["epoch"]) for row in history]
-    aucs = [float(row["validation_auc"]) for row in history]
-    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    losses_axes, auc_axes = figure.subplots(1, 2)
+    # A run that is trained on all images outside test has no validation.
+    aucs = [float(row["validation_auc"]) for row in history if row["validation_auc"]]
+    figure = Figure(figsize=(10 if aucs else 5, 4), dpi=120, layout="constrained")
+    losses_axes, *others = figure.subplots(1, 2 if aucs else 1, squeeze=False)[0]
 
     marker = "o" if len(epochs) < 15 else ""
     losses_axes.plot(epochs, [float(row["train_loss"]) for row in history], _TRAINING, marker=marker, label="training")
@@ -38,13 +39,14 @@ def draw_curves(history: Sequence[dict[str, Any]], target: Path) -> None:
     losses_axes.set_ylim(0, 1.08 * losses_axes.dataLim.ymax)
     losses_axes.set_title("Loss", loc="left")
 
-    auc_axes.plot(epochs, aucs, _VALIDATION, marker=marker)
-    best = max(range(len(aucs)), key=aucs.__getitem__)
-    auc_axes.plot(epochs[best], aucs[best], "*", color=_VALIDATION, markersize=15)
-    # In the title, for beside the star it would cross the curve.
-    auc_axes.set_title(f"Validation AUC, best {aucs[best]:.4f} in epoch {epochs[best]}", loc="left")
+    for auc_axes in others:
+        auc_axes.plot(epochs, aucs, _VALIDATION, marker=marker)
+        best = max(range(len(aucs)), key=aucs.__getitem__)
+        auc_axes.plot(epochs[best], aucs[best], "*", color=_VALIDATION, markersize=15)
+        # In the title, for beside the star it would cross the curve.
+        auc_axes.set_title(f"Validation AUC, best {aucs[best]:.4f} in epoch {epochs[best]}", loc="left")
 
-    for axes in (losses_axes, auc_axes):
+    for axes in (losses_axes, *others):
         axes.set_xlabel("epoch")
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -80,7 +80,7 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         text = f"epoch {self._epoch + 1} of {self._epochs} ({self._stage}), batch {done} of {self._batches}"
         if logs:
             text += f", loss {float(logs['loss']):.4f}"
-        if self._history:
+        if self._history and self._history[-1]["validation_auc"]:
             text += f", validation AUC {float(self._history[-1]['validation_auc']):.4f}"
         self._bar.update(
             self._task,
@@ -94,15 +94,16 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         seconds = time.monotonic() - self._start
         self._seconds = seconds if self._seconds is None else (1 - _NEWEST) * self._seconds + _NEWEST * seconds
         row = self._history[-1]
-        auc = float(row["validation_auc"])
-        better, self._best = auc > self._best, max(auc, self._best)
+        found = ""
+        # A run that is trained on all images outside test has no validation.
+        if row["validation_auc"]:
+            auc = float(row["validation_auc"])
+            better, self._best = auc > self._best, max(auc, self._best)
+            found = f", validation AUC {auc:.4f}" + (", the best so far" if better and not self._keep_last else "")
         left = self._epochs - epoch - 1
         self._console.print(
-            f"epoch {epoch + 1} of {self._epochs} ({self._stage}): loss {float(row['train_loss']):.4f}, "
-            f"validation AUC {auc:.4f}"
-            + (", the best so far" if better and not self._keep_last else "")
-            + f"; {seconds:.0f} s"
-            + (f", {_clock(self._seconds * left)} left" if left else "")
+            f"epoch {epoch + 1} of {self._epochs} ({self._stage}): loss {float(row['train_loss']):.4f}{found}"
+            f"; {seconds:.0f} s" + (f", {_clock(self._seconds * left)} left" if left else "")
         )
 
 

@@ -2,14 +2,13 @@
 
 import csv
 import io
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from trainer.atomic import replace_file, write_text
 from trainer.classifier import Classifier
@@ -23,10 +22,8 @@ HISTORY = ("epoch", "stage", "learning_rate", "train_loss", "validation_loss", "
 #: Seconds after which the curves are drawn again.
 _DRAW_EVERY = 30.0
 
-#: Takes the classifier's scoring side, gives the probability of each validation image.
-Predict = Callable[[keras.Model], npt.NDArray[np.float64]]
-#: Takes probabilities, gives the loss, or None where the loss is not computed on probabilities of melanoma.
-Loss = Callable[[npt.NDArray[np.float64]], float | None]
+#: Gives loss and AUC of the validation images; no loss, where it is not computed on probabilities of melanoma.
+Look = Callable[[], tuple[float | None, float]]
 
 
 class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -41,9 +38,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         stage: that its epochs belong to.
         progress: so far; carried on here.
         folder: of the run.
-        predict: the validation images' probabilities.
-        loss: of them.
-        labels: of the validation images, (n,), 1 for melanoma.
+        look: at validation; None where there is no such side, and the last epoch is kept.
         keep_last: whether every epoch takes the place of the one before, in place of a better one.
         patience: epochs without a better one after which the stage ends; 0 for never.
     """
@@ -55,16 +50,13 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         progress: Progress,
         folder: RunFolder,
         *,
-        predict: Predict,
-        loss: Loss,
-        labels: npt.NDArray[np.int64],
+        look: Look | None,
         keep_last: bool = False,
         patience: int = 0,
     ) -> None:
         super().__init__()
         self._classifier, self._stage, self._folder = classifier, stage, folder
-        self._predict, self._loss, self._labels, self._patience = predict, loss, labels, patience
-        self._keep_last = keep_last
+        self._look, self._patience, self._keep_last = look, patience, keep_last
         self._drawn = time.monotonic()
         self.progress = progress
 
@@ -74,8 +66,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         live = [np.array(keras.ops.convert_to_numpy(variable)) for variable in trained.trainable_variables]
         # The moving average, where there is one, takes the place of the weights to be looked at and kept.
         trained.optimizer.finalize_variable_values(trained.trainable_variables)
-        probabilities = self._predict(self._classifier.scoring)
-        auc = float(roc_auc_score(self._labels, probabilities))
+        validation_loss, auc = self._look() if self._look else (None, math.nan)
         better = self._keep_last or auc > progress.best_auc
         progress.epoch = epoch + 1
         if better:
@@ -83,7 +74,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
             with replace_file(self._folder.candidate(epoch + 1)) as unfinished:
                 self._classifier.scoring.save_weights(unfinished)
         loss = float((logs or {})["loss"])
-        progress.history.append(self._row(loss, self._loss(probabilities), auc))
+        progress.history.append(self._row(loss, validation_loss, auc))
         if epoch + 1 < self._stage.end:
             for variable, value in zip(trained.trainable_variables, live, strict=True):
                 variable.assign(value)
@@ -103,7 +94,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
             "learning_rate": f"{float(keras.ops.convert_to_numpy(optimizer.learning_rate)):.6g}",
             "train_loss": f"{loss:.6f}",
             "validation_loss": "" if validation_loss is None else f"{validation_loss:.6f}",
-            "validation_auc": f"{auc:.6f}",
+            "validation_auc": "" if math.isnan(auc) else f"{auc:.6f}",
         }
 
     def _report(self, epoch: int, loss: float, auc: float, better: bool) -> None:
@@ -114,7 +105,8 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         writer.writerows(self.progress.history)
         write_text(self._folder.history, table.getvalue())
         self._folder.log(
-            f"epoch {epoch + 1} ({self._stage.name}): loss {loss:.4f}, validation AUC {auc:.4f}"
+            f"epoch {epoch + 1} ({self._stage.name}): loss {loss:.4f}"
+            + ("" if math.isnan(auc) else f", validation AUC {auc:.4f}")
             + (", the best so far" if better and not self._keep_last else "")
         )
         if time.monotonic() - self._drawn > _DRAW_EVERY:

@@ -139,8 +139,9 @@ def test_statistics_are_those_of_the_batches_and_the_momentum_is_left_as_it_was(
 def test_trained_statistics_are_taken_anew_from_the_first_members_batches(
     dataset: Path, members: list[Path], averaged: tuple[Path, float]
 ) -> None:
-    from trainer.fit import read_surveyed, training_batches, training_images
+    from trainer.fit import read_surveyed
     from trainer.splits import images_with_split
+    from trainer.training.batches import training_batches, training_images
 
     cache, config = members[0].parent / "cache", FitConfig.read(members[0])
     everything, _ = read_surveyed(dataset, cache, config)

@@ -25,8 +25,9 @@ CONFIG = FitConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_
 def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
     import keras
 
-    from trainer.fit import fit, predict
+    from trainer.fit import fit
     from trainer.images.canvas import load_inputs
+    from trainer.predict import predict
     from worker.images.preprocess import Preprocessing
 
     run = tmp_path / "run"
@@ -63,7 +64,6 @@ def test_the_best_epoch_is_kept_or_the_last(
     auc_of_it: float,
 ) -> None:
     import trainer.fit
-    import trainer.training.watch
 
     aucs, predicted = iter([0.7, 0.9, 0.8]), []
 
@@ -71,7 +71,7 @@ def test_the_best_epoch_is_kept_or_the_last(
         predicted.append(probabilities)
         return next(aucs)
 
-    monkeypatch.setattr(trainer.training.watch, "roc_auc_score", auc)
+    monkeypatch.setattr(trainer.fit, "roc_auc_score", auc)
     config = replace(CONFIG, keep=keep)
     assert trainer.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", config) == auc_of_it
     found = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
@@ -89,11 +89,10 @@ def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
     dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import trainer.fit
-    import trainer.training.watch
 
     aucs = iter([0.7, 0.9, 0.8, 0.85])
     # A fifth epoch would find none left.
-    monkeypatch.setattr(trainer.training.watch, "roc_auc_score", lambda *_: next(aucs))
+    monkeypatch.setattr(trainer.fit, "roc_auc_score", lambda *_: next(aucs))
     config, run = replace(CONFIG, epochs=9, patience=2), tmp_path / "run"
     assert trainer.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
     assert "no better epoch in 2: ended early" in (run / "train.log").read_text()
@@ -125,8 +124,8 @@ def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: P
 
 
 def test_proven_nevi_are_drawn_as_often_as_asked_for(dataset: Path, tmp_path: Path) -> None:
-    from trainer.fit import training_batches
     from trainer.ham10000 import DIAGNOSES, read_ham10000
+    from trainer.training.batches import training_batches
 
     two = read_ham10000(dataset)
     # Images of the other diagnoses, whatever they show: each must occur.

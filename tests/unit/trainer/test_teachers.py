@@ -151,8 +151,9 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     import pandas as pd
 
     from trainer.card.training import how_trained
-    from trainer.fit import fit, predict
+    from trainer.fit import fit
     from trainer.images.canvas import load_inputs
+    from trainer.predict import predict
     from trainer.run_folder import RunError, RunFolder
     from trainer.training.teachers import load_teachers
     from worker.images.preprocess import Preprocessing

@@ -1,0 +1,58 @@
+"""What the settings of a run train on: which images, and in what batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from trainer.augment import Augmentation
+from trainer.config import FitConfig
+from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus
+from trainer.images.canvas import load_canvases
+from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
+from trainer.splits import TRAIN
+
+
+def training_images(images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
+    """Those that are trained on: of all diagnoses, or of the two."""
+    known = images if config.classes == "seven" else melanoma_or_nevus(images)
+    return known[known["split"] == TRAIN]
+
+
+def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> BalancedBatches | ClassBalancedBatches:
+    """The batches that the settings train on.
+
+    Args:
+        train: rows of the training images, with ``path``, ``dx`` and, with two classes, ``label``.
+        cache: folder of the decoded images.
+        config: the settings.
+    """
+    canvases = load_canvases([Path(path) for path in train["path"]], cache, config.size)
+    if config.classes == "two":
+        return BalancedBatches(
+            canvases,
+            train["label"].to_numpy(),
+            size=config.size,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            augmentation=Augmentation(artefacts=config.artefacts),
+            mixup_alpha=config.mixup,
+            sources=train["dataset"].astype(str).to_numpy(object) if config.source_balanced else None,
+        )
+    strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
+    shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
+    if config.proven_nevi:
+        shares, class_of = proven_nevi_apart(shares, DIAGNOSES.index("nv"), config.proven_nevi)
+        strata[((train["dx"] == "nv") & (train["dx_type"] == "histo")).to_numpy()] = len(DIAGNOSES)
+    return ClassBalancedBatches(
+        canvases,
+        strata,
+        shares=shares,
+        class_of=class_of,
+        draws=config.draws,
+        size=config.size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=Augmentation(artefacts=config.artefacts),
+        mixup_alpha=config.mixup,
+    )
