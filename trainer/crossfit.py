@@ -44,6 +44,7 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
         FileExistsError: the run has predictions already.
         RunError: a run is not finished or of the wrong fold, a fold is missing or there twice, or the runs do not
             belong together.
+        ValueError: the outputs of the folds rank melanomas below nevi.
     """
     folder = RunFolder(run)
     if not folder.begun or FitConfig.read(run).fold != ALL_FOLDS:
@@ -61,10 +62,12 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     predictions = pd.concat([_predictions(fold) for fold in ordered], ignore_index=True).sort_values("image_id")
     _check_whole(predictions, run, ordered)
     described = [_describe(fold) for fold in ordered]
+    # Before anything is written: folds that have learned nothing leave the run as it is.
+    found = _together(predictions, described)
     write_text(run / "folds.json", json.dumps(described, indent=2) + "\n")
     folder.log(f"cross-fitted with {', '.join(fold['run'] for fold in described)}")
     write_text(folder.predictions, predictions.to_csv(index=False))
-    return describe_crossfit(run)
+    return found
 
 
 def folds_of(run: Path) -> list[dict[str, Any]]:
@@ -83,13 +86,12 @@ def describe_crossfit(run: Path) -> dict[str, Any]:
     Returns:
         ``folds`` (of each ``run``, ``fold``, ``seed``, ``counts`` and ``auroc``), ``mean_auroc`` of these, ``counts``
         and ``auroc`` of all images together, and what `trainer.evaluation.recalibration.describe_parts` gives.
-
-    Raises:
-        ValueError: the outputs of a fold rank melanomas below nevi.
     """
-    folds = folds_of(run)
-    images = pd.read_csv(run / "validation.csv")
-    images = images.rename(columns={"probability": "raw_probability"})
+    return _together(pd.read_csv(RunFolder(run).predictions), folds_of(run))
+
+
+def _together(predictions: pd.DataFrame, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    images = predictions.rename(columns={"probability": "raw_probability"})
     each = []
     for fold in folds:
         part = images[images["fold"] == fold["fold"]]

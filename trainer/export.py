@@ -146,11 +146,10 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
 
 def _describe(images: RealImages, folder: Path) -> OutOfDistribution:
     """Write ``appearance.npz``: what dermoscopy looks like, by training images, and a limit by others."""
-    appearance = describe_appearance(images.of_every_diagnosis(TRAIN, _APPEARANCE_IMAGES), seed=_APPEARANCE_SEED)
+    training, others = images.of_every_diagnosis(_APPEARANCE_IMAGES)
+    appearance = describe_appearance(training, seed=_APPEARANCE_SEED)
     (folder / _APPEARANCE_FILE).write_bytes(appearance.to_bytes())
-    side = images.to_look_at
-    beside = _APPEARANCE_IMAGES if side == TRAIN else 0
-    found = distances(appearance, images.of_every_diagnosis(side, _APPEARANCE_IMAGES, beside=beside))
+    found = distances(appearance, others)
     return OutOfDistribution(
         file=_APPEARANCE_FILE, limit=float(np.quantile(found, LIMIT_QUANTILE)), distances=_quantiles(found)
     )

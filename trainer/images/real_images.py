@@ -64,7 +64,7 @@ class RealImages:
         """
         if side not in self._loaded:
             paths = [Path(path) for path in self._rows(side)["path"]]
-            self._loaded[side] = load_inputs(paths, Preprocessing(size=self._config.size))
+            self._loaded[side] = self._load(paths)
         return self._loaded[side]
 
     def some_of(self, side: str, limit: int) -> Inputs:
@@ -83,19 +83,22 @@ class RealImages:
         """The side to look at outside test: validation, or training for a run that has no other."""
         return VALIDATION if (self._everything["split"] == VALIDATION).any() else TRAIN
 
-    def of_every_diagnosis(self, side: str, limit: int, *, beside: int = 0) -> Inputs:
-        """At most ``limit`` images of a side, spread over it, of those diagnoses too that the run knows nothing of.
+    def of_every_diagnosis(self, limit: int) -> tuple[Inputs, Inputs]:
+        """At most ``limit`` training images and ``limit`` others, of those diagnoses too that the run knows nothing of.
 
-        Args:
-            side: of the split.
-            limit: of their number.
-            beside: leave out what a call with this limit gives.
+        They are spread over their sides. The others are of `to_look_at`; where that is training too, none is in both.
         """
+        if self.to_look_at == TRAIN:
+            chosen = self._spread_over(TRAIN, 2 * limit)
+            return self._load(chosen[0::2]), self._load(chosen[1::2])
+        return self._load(self._spread_over(TRAIN, limit)), self._load(self._spread_over(self.to_look_at, limit))
+
+    def _spread_over(self, side: str, limit: int) -> list[Path]:
         paths = self._everything.loc[self._everything["split"] == side, "path"]
-        if beside:
-            paths = paths.drop(paths.index[_spread(len(paths), beside)])
-        chosen = paths.iloc[_spread(len(paths), limit)]
-        return load_inputs([Path(path) for path in chosen], Preprocessing(size=self._config.size))
+        return [Path(path) for path in paths.iloc[_spread(len(paths), limit)]]
+
+    def _load(self, paths: list[Path]) -> Inputs:
+        return load_inputs(paths, Preprocessing(size=self._config.size))
 
     def _rows(self, side: str) -> pd.DataFrame:
         return self._known[self._known["split"] == side]

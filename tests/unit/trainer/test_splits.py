@@ -20,6 +20,7 @@ from trainer.splits import (
     VALIDATION,
     SplitError,
     check_lesion_disjoint,
+    hold_out_fold,
     leave_out_source,
     manifest_sha256,
     read_manifest,
@@ -209,3 +210,39 @@ def test_a_source_that_is_left_out_stays_in_test_alone() -> None:
     assert list(leave_out_source(split, sources, "clinic")) == [UNUSED, UNUSED, TEST, TRAIN]
     with pytest.raises(ValueError, match=r"'ward'\. Expected: one of clinic, practice"):
         leave_out_source(split, sources, "ward")
+
+
+@settings(deadline=None)
+@given(frame=TABLES, folds=st.integers(2, 5), seed=st.integers(0, 3))
+def test_each_lesion_outside_test_is_held_out_once(frame: pd.DataFrame, folds: int, seed: int) -> None:
+    split = split_by_lesion(frame, seed)
+    frame = frame.assign(group=frame["lesion_id"])
+    held_out = pd.Series(0, index=frame.index)
+    for number in range(1, folds + 1):
+        divided = hold_out_fold(split, frame, f"{number}/{folds}", seed)
+        assert ((divided == TEST) == (split == TEST)).all()
+        check_lesion_disjoint(frame.assign(split=divided))
+        held_out += divided == VALIDATION
+        shuffled = frame.sample(frac=1, random_state=seed)
+        assert hold_out_fold(split[shuffled.index], shuffled, f"{number}/{folds}", seed)[frame.index].equals(divided)
+    assert (held_out == (split != TEST)).all()
+    assert set(hold_out_fold(split, frame, "all", seed)) <= {TRAIN, TEST}
+
+
+def test_near_duplicates_are_held_out_together() -> None:
+    frame = split_table()
+    outside = frame[frame["split"] != TEST]
+    first, second = outside["lesion_id"].unique()[[0, -1]]
+    groups = frame["lesion_id"].replace(second, first)
+    for number in (1, 2, 3):
+        divided = hold_out_fold(frame["split"], frame.assign(group=groups), f"{number}/3", 1)
+        assert divided[frame["lesion_id"].isin((first, second))].nunique() == 1
+
+
+def test_unused_images_stay_unused_and_too_many_folds_are_refused() -> None:
+    frame = split_table().assign(group=lambda rows: rows["lesion_id"])
+    split = frame["split"].mask(frame.index < 5, UNUSED)
+    assert (hold_out_fold(split, frame, "1/3", 1)[:5] == UNUSED).all()
+    melanomas = int(((frame["dx"] == "mel") & (frame["split"] != TEST)).sum())
+    with pytest.raises(SplitError, match=rf"{melanomas + 1} folds .* {melanomas} images of its rarest"):
+        hold_out_fold(frame["split"], frame, f"1/{melanomas + 1}", 1)

@@ -1,0 +1,254 @@
+"""Folds that each predict what they have not seen, and the run that was trained on all of it."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.unit.made_up_ham10000 import write_dataset
+from trainer.calibration import fit_platt
+from trainer.config import FitConfig
+from trainer.ham10000 import METADATA_NAME
+from trainer.run_folder import RunError
+from trainer.splits import TEST, TRAIN, VALIDATION, read_manifest
+from trainer.threshold import youden_threshold
+from worker.images.opencv import cv2
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+CONFIG = FitConfig(
+    size=32, epochs=6, batch_size=4, warmup_epochs=0, learning_rate=0.1, ema_momentum=0, weight_decay=0, keep="last"
+)
+FOLDS = ("1/2", "2/2")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_dataset(tmp_path_factory.mktemp("HAM10000"), melanomas=20, nevi=20, images=2)
+    rows = pd.read_csv(root / METADATA_NAME)
+    for name in rows.loc[rows["dx"] == "mel", "image_id"]:
+        # Darker, most of them, so that the mean colour tells something and not all.
+        if int(name[-2]) % 5:
+            path = next(root.rglob(f"{name}.jpg"))
+            assert cv2.imwrite(str(path), cv2.imread(str(path)) // 2)
+    return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_networks() -> Iterator[None]:
+    """The mean colour, then one sigmoid, in place of the real network."""
+    import keras
+
+    import trainer.fit
+    from trainer.classifier import Classifier
+
+    def build(backbone: str, size: int, weights: str, weights_sha256: str) -> Any:
+        inputs = keras.Input((size, size, 3))
+        base = keras.Model(inputs, keras.layers.Rescaling(1 / 255)(inputs))
+        x = keras.layers.GlobalAveragePooling2D()(base.output)
+        model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name=backbone)
+        return Classifier(trained=model, scoring=keras.Model(inputs, model.output), backbone=base)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.fit, "build_classifier", build)
+        yield
+
+
+def train(dataset: Path, run: Path, **settings: Any) -> float:
+    from trainer.fit import fit
+
+    return fit(dataset, run, run.parent / "cache", replace(CONFIG, **settings))
+
+
+@pytest.fixture(scope="module")
+def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run for each fold, and one for all of them, not cross-fitted."""
+    root = tmp_path_factory.mktemp("runs")
+    found = {}
+    for number, fold in enumerate((*FOLDS, "all")):
+        found[fold] = root / f"run-{number}"
+        auc = train(dataset, found[fold], fold=fold)
+        assert math.isnan(auc) == (fold == "all")
+    return found
+
+
+@pytest.fixture
+def whole(runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the run for all folds, which a test may cross-fit."""
+    return Path(shutil.copytree(runs["all"], tmp_path / "all"))
+
+
+def of_folds(runs: dict[str, Path]) -> list[Path]:
+    return [runs[fold] for fold in FOLDS]
+
+
+def test_a_run_on_all_ends_without_validation(dataset: Path, runs: dict[str, Path]) -> None:
+    from trainer.run_folder import RunFolder
+
+    run = runs["all"]
+    assert set(read_manifest(run)["split"]) == {TRAIN, TEST}
+    assert (run / "model.keras").is_file()
+    assert not (run / "validation.csv").exists()
+    assert pd.read_csv(run / "history.csv")["validation_auc"].isna().all()
+    assert (run / "curves.png").stat().st_size > 5000
+    assert "AUC" not in (run / "train.log").read_text()
+    assert RunFolder(run).finished
+    with pytest.raises(FileExistsError, match="holds a finished run"):
+        train(dataset, run, fold="all")
+
+
+def test_it_is_not_judged_before_it_is_cross_fitted(runs: dict[str, Path]) -> None:
+    from trainer.frozen import load_frozen
+
+    with pytest.raises(FileNotFoundError, match=r"has none to choose thresholds on\. Expected: .* crossfit .*run-2"):
+        load_frozen(runs["all"])
+
+
+def test_every_image_outside_test_is_predicted_by_the_run_that_left_it_out(runs: dict[str, Path], whole: Path) -> None:
+    from trainer.crossfit import crossfit
+
+    crossfit(whole, of_folds(runs))
+    found = pd.read_csv(whole / "validation.csv").set_index("image_id")
+    manifest = read_manifest(whole)
+    assert set(found.index) == set(manifest.loc[manifest["split"] == TRAIN, "image_id"])
+    for fold in FOLDS:
+        theirs = read_manifest(runs[fold])
+        held_out = theirs.loc[theirs["split"] == VALIDATION, "image_id"]
+        assert set(found.index[found["fold"] == fold]) == set(held_out)
+        said = pd.read_csv(runs[fold] / "validation.csv").set_index("image_id")["probability"]
+        assert np.allclose(found.loc[said.index, "probability"], said)
+    noted = json.loads((whole / "folds.json").read_text())
+    assert [(entry["run"], entry["fold"], entry["seed"]) for entry in noted] == [
+        ("run-0", "1/2", 1),
+        ("run-1", "2/2", 1),
+    ]
+
+
+def test_figures_are_of_thresholds_that_were_chosen_on_the_other_folds(runs: dict[str, Path], whole: Path) -> None:
+    from trainer.crossfit import crossfit
+
+    # In whatever order they are given.
+    found = crossfit(whole, of_folds(runs)[::-1])
+    images = pd.read_csv(whole / "validation.csv")
+    caught, calibrated = 0, pd.Series(0.0, index=images.index)
+    for fold in FOLDS:
+        here, other = images["fold"] == fold, images[images["fold"] != fold]
+        labels, raw = other["label"].to_numpy(), other["probability"].to_numpy()
+        calibration = fit_platt(labels, raw)
+        calibrated[here] = calibration.apply(images.loc[here, "probability"].to_numpy())
+        threshold = youden_threshold(labels, calibration.apply(raw))
+        caught += int(((calibrated >= threshold) & here & (images["label"] == 1)).sum())
+    assert found["policies"]["youden"]["sensitivity"]["value"] == pytest.approx(caught / images["label"].sum())
+    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(images["label"], calibrated))
+    areas = [roc_auc_score(part["label"], part["probability"]) for _, part in images.groupby("fold")]
+    assert [fold["auroc"] for fold in found["folds"]] == pytest.approx(areas)
+    assert found["mean_auroc"] == pytest.approx(np.mean(areas))
+    assert found["counts"]["images"]["melanoma"] == images["label"].sum()
+
+
+def test_the_frozen_thresholds_are_those_of_all_folds(runs: dict[str, Path], whole: Path) -> None:
+    from trainer.crossfit import crossfit
+    from trainer.frozen import load_frozen
+    from trainer.policies import freeze
+
+    crossfit(whole, of_folds(runs))
+    images = pd.read_csv(whole / "validation.csv")
+    calibration, policies = freeze(
+        images["label"].to_numpy(), images["probability"].to_numpy(), images["lesion_id"].to_numpy(object)
+    )
+    frozen = load_frozen(whole)
+    assert frozen.calibration == calibration
+    assert frozen.thresholds == policies.thresholds
+
+
+def test_what_does_not_belong_together_is_refused(dataset: Path, runs: dict[str, Path], whole: Path) -> None:
+    from trainer.crossfit import crossfit
+
+    first, second = of_folds(runs)
+    for given, why in (
+        ([first], r"folds 1/2\. Expected: all folds of one division"),
+        ([first, first], r"both of fold 1/2\. Expected: one"),
+        ([first, second, whole], r"of the fold 'all'\. Expected: a run that held one out"),
+    ):
+        with pytest.raises(RunError, match=why):
+            crossfit(whole, given)
+    with pytest.raises(RunError, match=r"to cross-fit\. Expected: a run after `dermq-train fit --fold all`"):
+        crossfit(first, [first, second])
+    longer = whole.parent / "longer"
+    train(dataset, longer, fold="2/2", epochs=7)
+    with pytest.raises(RunError, match=r"longer, which differs from .* in: epochs\. Expected"):
+        crossfit(whole, [first, longer])
+    other = whole.parent / "other"
+    train(dataset, other, fold="2/2", split_seed=7)
+    with pytest.raises(RunError, match="in: split_seed"):
+        crossfit(whole, [first, other])
+    assert not (whole / "validation.csv").exists()
+    assert not (whole / "folds.json").exists()
+    crossfit(whole, [first, second])
+    with pytest.raises(FileExistsError, match=r"cross-fitted already\. Expected: .*remove validation\.csv"):
+        crossfit(whole, [first, second])
+
+
+def test_an_unfinished_fold_is_refused(runs: dict[str, Path], whole: Path, tmp_path: Path) -> None:
+    from trainer.crossfit import crossfit
+
+    unfinished = Path(shutil.copytree(runs["1/2"], tmp_path / "unfinished"))
+    (unfinished / "validation.csv").unlink()
+    with pytest.raises(RunError, match=r"unfinished, which is not finished"):
+        crossfit(whole, [unfinished, runs["2/2"]])
+
+
+def test_folds_go_on_from_folds_and_their_recipe_is_compared_at_every_step(
+    dataset: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    from trainer.backbones.weights import WeightsError
+    from trainer.crossfit import crossfit
+
+    with pytest.raises(WeightsError, match="a run of another split"):
+        train(dataset, tmp_path / "leak", fold="2/2", seed=2, weights=str(runs["1/2"]))
+    further = {}
+    for fold in (*FOLDS, "all"):
+        further[fold] = tmp_path / f"further-{fold[0]}"
+        train(dataset, further[fold], fold=fold, seed=2, weights=str(runs[fold]))
+    with pytest.raises(RunError, match="in: the runs that it goes on from"):
+        crossfit(further["all"], [further["1/2"], runs["2/2"]])
+    found = crossfit(further["all"], [further[fold] for fold in FOLDS])
+    assert len(found["folds"]) == 2
+
+
+def test_runs_on_all_are_averaged_and_cross_fitted_with_averages(
+    dataset: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    from trainer.average import average
+    from trainer.crossfit import crossfit
+
+    averaged = {}
+    for fold in (*FOLDS, "all"):
+        members = [tmp_path / f"{fold[0]}-{seed}" for seed in (2, 3)]
+        for seed, member in zip((2, 3), members, strict=True):
+            train(dataset, member, fold=fold, seed=seed, epochs=1, weights=str(runs[fold]))
+        averaged[fold] = tmp_path / f"averaged-{fold[0]}"
+        auc = average(dataset, averaged[fold], members, tmp_path / "cache")
+        assert math.isnan(auc) == (fold == "all")
+    assert len(crossfit(averaged["all"], [averaged[fold] for fold in FOLDS])["folds"]) == 2
+
+
+@pytest.mark.parametrize("fold", ["3/2", "0/2", "1/1", "one", "1/", "-1/2", "ALL"])
+def test_a_fold_is_one_of_several(fold: str) -> None:
+    with pytest.raises(ValueError, match=r"Expected: one of at least two folds, such as '2/5', or 'all'"):
+        replace(CONFIG, fold=fold)
+
+
+def test_an_epoch_is_not_chosen_on_the_fold_that_is_held_out() -> None:
+    with pytest.raises(ValueError, match=r"keep='best'\. Expected: keep='last'"):
+        replace(CONFIG, fold="1/2", keep="best")
+    with pytest.raises(ValueError, match="for the folds hold whole lesions"):
+        replace(CONFIG, fold="1/2", split="random-images")
