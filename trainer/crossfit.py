@@ -23,9 +23,10 @@ from trainer.evaluation.discrimination import auroc
 from trainer.evaluation.other_runs import recipe_differences
 from trainer.evaluation.recalibration import describe_parts, judge_by_parts
 from trainer.evaluation.strata import as_json
+from trainer.ham10000 import LABELS
 from trainer.policies import BOOTSTRAP_SEED
 from trainer.run_folder import RunError, RunFolder
-from trainer.splits import TEST, TRAIN, VALIDATION, read_manifest
+from trainer.splits import TEST, TRAIN, read_manifest
 
 
 def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
@@ -149,26 +150,24 @@ def _predictions(fold: Path) -> pd.DataFrame:
 
 
 def _check_whole(predictions: pd.DataFrame, run: Path, folds: Sequence[Path]) -> None:
-    """Refuse folds that do not hold the melanomas and nevi that the run was trained on, or were tested on others."""
+    """Refuse folds that are tested on other images, or do not predict each melanoma and nevus outside test once."""
     manifest = read_manifest(run)
-    sides = {side: set(manifest.loc[manifest["split"] == side, "image_id"]) for side in (TRAIN, TEST)}
+    tested = _images_of(manifest, TEST)
     for fold in folds:
-        theirs = read_manifest(fold)
-        if set(theirs.loc[theirs["split"] == TEST, "image_id"]) != sides[TEST]:
+        if _images_of(read_manifest(fold), TEST) != tested:
             raise RunError(f"Received: run {fold}, whose test split is not that of {run}. Expected: the same.")
-        if set(theirs.loc[theirs["split"].isin((TRAIN, VALIDATION)), "image_id"]) != sides[TRAIN]:
-            raise RunError(f"Received: run {fold}, which divides other images than {run} was trained on.")
-    if predictions["image_id"].duplicated().any():
-        raise RunError("Received: folds that share images. Expected: folds of one division of the data set.")
-    used = len(predictions)
-    if FitConfig.read(run).limit:
-        return
-    known = manifest["dx"].isin(("mel", "nv")) & (manifest["split"] == TRAIN)
-    if used != int(known.sum()):
+    # Under a limit each side holds other lesions, of a fold and of all of them.
+    wanted = _images_of(manifest[manifest["dx"].isin(LABELS)], TRAIN)
+    whole = FitConfig.read(run).limit or set(predictions["image_id"]) == wanted
+    if not whole or predictions["image_id"].duplicated().any():
         raise RunError(
-            f"Received: folds that predict {used} images, and a run that was trained on {int(known.sum())} melanomas "
-            "and nevi. Expected: as many."
+            f"Received: folds with {len(predictions)} predictions, of {predictions['image_id'].nunique()} images. "
+            f"Expected: one for each of the {len(wanted)} melanoma and nevus images that {run} was trained on."
         )
+
+
+def _images_of(manifest: pd.DataFrame, side: str) -> set[str]:
+    return set(manifest.loc[manifest["split"] == side, "image_id"])
 
 
 def _describe(fold: Path) -> dict[str, Any]:

@@ -206,6 +206,17 @@ def test_an_unfinished_fold_is_refused(runs: dict[str, Path], whole: Path, tmp_p
         crossfit(whole, [unfinished, runs["2/2"]])
 
 
+@pytest.mark.parametrize("change", [lambda rows: rows.iloc[1:], lambda rows: pd.concat((rows, rows.iloc[:1]))])
+def test_each_image_is_predicted_once(runs: dict[str, Path], whole: Path, tmp_path: Path, change: Any) -> None:
+    from trainer.crossfit import crossfit
+
+    changed = Path(shutil.copytree(runs["1/2"], tmp_path / "changed"))
+    change(pd.read_csv(changed / "validation.csv")).to_csv(changed / "validation.csv", index=False)
+    with pytest.raises(RunError, match=r"predictions, of \d+ images\. Expected: one for each of the \d+ melanoma"):
+        crossfit(whole, [changed, runs["2/2"]])
+    assert not (whole / "folds.json").exists()
+
+
 def test_folds_go_on_from_folds_and_their_recipe_is_compared_at_every_step(
     dataset: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
