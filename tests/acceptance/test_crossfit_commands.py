@@ -56,7 +56,7 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     assert "validation" not in report["flow"]["splits"]
     assert report["crossfit"]["counts"]["lesions"]["melanoma"] == report["flow"]["splits"]["train"]["mel"]["lesions"]
     page = Path("whole/report.html").read_text()
-    assert "Cross-fitted outside test" in page
+    assert "On the lesions outside test, cross-fitted" in page
     assert "fitted on out-of-fold images" in page
     assert "2 other runs of the same recipe" in page
 
