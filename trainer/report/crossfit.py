@@ -67,5 +67,8 @@ def crossfit(report: dict[str, Any]) -> Section | None:
             ],
         ),
     ]
-    blocks += [Paragraph(text=f"{name} is not judged here, for want of lesions in the other folds. {why}") for name, why in found["refused"].items()]
+    blocks += [
+        Paragraph(text=f"{name} is not judged here, for want of lesions in the other folds. {why}")
+        for name, why in found["refused"].items()
+    ]
     return Section(name="cross-fitted", title="On the lesions outside test, cross-fitted", blocks=blocks)
