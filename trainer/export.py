@@ -29,6 +29,7 @@ from trainer.predict import predict
 from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
+    MADE_FROM_DIGITS,
     Bundle,
     BundleManifest,
     ImageQuality,
@@ -52,6 +53,8 @@ PARITY_TOLERANCE = 0.005
 _QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
 #: File of the feature statistics.
 _APPEARANCE_FILE = "appearance.npz"
+#: File by which copies of the data set's images are told from images from elsewhere.
+_MADE_FROM_FILE = "made-from.txt"
 #: Images of each side by which it is told what dermoscopy looks like.
 _APPEARANCE_IMAGES, _APPEARANCE_SEED = 2000, 1
 #: Real images that parity is checked on.
@@ -120,6 +123,9 @@ def export(
             cost = _quantise(images, run, folder, manifest)
             manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder)})
+        # In an order that tells nothing.
+        known = sorted(digest[:MADE_FROM_DIGITS] for digest in images.digests)
+        (folder / _MADE_FROM_FILE).write_text("".join(f"{digest}\n" for digest in known))
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), report))
         seal(folder, manifest)
     return load_bundle(target)
@@ -175,6 +181,7 @@ def _manifest(images: RealImages, run: Path, config: FitConfig, *, name: str, ve
         image_quality=quality,
         metrics=json.loads((run / "metrics.json").read_text()),
         split_manifest_sha256=manifest_sha256(read_manifest(run)),
+        made_from=_MADE_FROM_FILE,
         licence=_LICENCE,
         files={},
     )

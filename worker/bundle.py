@@ -18,6 +18,8 @@ from worker.images.preprocess import Fit, Preprocessing
 MANIFEST_NAME = "bundle.json"
 #: The files that an engine loads; a bundle without their hashes is refused.
 MODEL_FILES = ("model.xml", "model.bin", "model.keras")
+#: Digits of a SHA-256 by which a bundle knows an image that it was made from: enough for no two to share them.
+MADE_FROM_DIGITS = 16
 #: What an exported model may compute with.
 Precision = Literal["float32", "int8"]
 #: Probabilities are kept this far from 0 and 1 before the logarithm of their odds is taken.
@@ -187,6 +189,9 @@ class BundleManifest(_Part):
     out_of_distribution: OutOfDistribution | None = None
     metrics: dict[str, Any]
     split_manifest_sha256: str
+    #: File with the first `MADE_FROM_DIGITS` digits of the SHA-256 of every image of the data set that it was made
+    #: from, a line each; an older bundle has none.
+    made_from: str | None = None
     licence: str
     files: dict[str, str]
 

@@ -289,6 +289,8 @@ def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:
     assert (manifest.name, manifest.version, manifest.input.size) == ("made-up", "7", SIZE)
     assert manifest.metrics == json.loads((run / "metrics.json").read_text())
     assert manifest.split_manifest_sha256 == json.loads((run / "split.json").read_text())["sha256"]
+    assert manifest.made_from is not None
+    assert len(set(bundle.read(manifest.made_from).decode().split())) == LESIONS
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     assert f"{manifest.metrics['auroc']['value']:.3f}" in card
     assert "Not a medical device" in card

@@ -10,7 +10,13 @@ from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.missed import missed_melanomas
 from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.report_file import REPORT_FORMAT, own_folder
-from trainer.external.labels import read_external, refuse_own, refuse_recalibrated_on, without_label
+from trainer.external.labels import (
+    read_external,
+    refuse_made_from,
+    refuse_own,
+    refuse_recalibrated_on,
+    without_label,
+)
 from trainer.judged import bundle_as_judged, is_bundle, require_run_or_bundle, run_as_judged, score_in_parts
 from worker.bundle import Bundle, load_bundle, sha256_of
 
@@ -52,15 +58,17 @@ def evaluate_external(
 
     Raises:
         FileNotFoundError: see `read_external`, or the run is not finished.
-        ValueError: see `read_external`, `refuse_own` and `refuse_recalibrated_on`.
+        ValueError: see `read_external`, `refuse_own`, `refuse_made_from` and `refuse_recalibrated_on`.
         BundleError: the bundle was changed.
     """
     require_run_or_bundle(judged)
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
-    refuse_own(images, judged)
     bundle = load_bundle(judged) if is_bundle(judged) else None
-    if bundle is not None:
+    if bundle is None:
+        refuse_own(images, judged)
+    else:
+        refuse_made_from(images, bundle)
         refuse_recalibrated_on(images, bundle)
     from trainer.report import write_report
 

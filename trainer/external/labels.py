@@ -7,10 +7,9 @@ import pandas as pd
 
 from trainer.evaluation.assess import counts
 from trainer.evaluation.strata import OLDEST
-from trainer.judged import is_bundle
 from trainer.splits import read_manifest
 from worker.archive import IMAGE_SUFFIXES, no_table
-from worker.bundle import Bundle, sha256_of
+from worker.bundle import MADE_FROM_DIGITS, Bundle, sha256_of
 
 #: Columns of the labels file; the others are optional.
 REQUIRED = ("image", "label")
@@ -166,29 +165,54 @@ def without_label(folder: Path, images: pd.DataFrame) -> int:
     return sum(str(path) not in named for path in found)
 
 
-def refuse_own(images: pd.DataFrame, judged: Path) -> None:
-    """Refuse images of the data set that a model was made from: they are no images from elsewhere.
+def refuse_own(images: pd.DataFrame, run: Path) -> None:
+    """Refuse images of the data set that a run was made from: they are no images from elsewhere.
 
     Known by their names, without folder and ending; a copy under another name is not found.
 
     Args:
         images: as `read_external` gives them.
-        judged: the run folder; or a bundle, which holds no list of its images, but all of HAM10000 have numbers of one
-            range that no other image has.
+        run: the run folder.
 
     Raises:
-        ValueError: counts and names them, with the side of a run's split that they are on.
+        ValueError: counts and names them, with the side of the run's split that they are on.
     """
-    if is_bundle(judged):
-        side = {f"ISIC_{number:07}": "HAM10000" for number in HAM10000_NUMBERS}
-    else:
-        manifest = read_manifest(judged)
-        side = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
-    if own := [(name, side[stem]) for name in images["image_id"] if (stem := Path(name).stem) in side]:
+    manifest = read_manifest(run)
+    side = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
+    own = [f"{name} ({side[stem]})" for name in images["image_id"] if (stem := Path(name).stem) in side]
+    _refuse(own, images, run.name)
+
+
+def refuse_made_from(images: pd.DataFrame, bundle: Bundle) -> None:
+    """Refuse images of the data set that a bundle's model was made from.
+
+    Known by their bytes, whatever their names; and by their names, without folder and ending, since those of HAM10000
+    have numbers of one range that no other image has. A bundle from before it listed the bytes knows the names alone.
+
+    Args:
+        images: as `read_external` gives them.
+        bundle: verified.
+
+    Raises:
+        ValueError: counts and names them.
+    """
+    names = {f"ISIC_{number:07}" for number in HAM10000_NUMBERS}
+    listed = bundle.manifest.made_from
+    digests = set(bundle.read(listed).decode().split()) if listed else set()
+    own = [
+        name
+        for name, digest in zip(images["image_id"], images["sha256"], strict=True)
+        if Path(name).stem in names or digest[:MADE_FROM_DIGITS] in digests
+    ]
+    _refuse(own, images, f"{bundle.manifest.name} {bundle.manifest.version}")
+
+
+def _refuse(own: list[str], images: pd.DataFrame, model: str) -> None:
+    if own:
         raise ValueError(
-            f"Received: {len(own)} of {len(images)} images with names of the model's own data set: "
-            f"{_some([f'{name} ({split})' for name, split in own])}. Expected: images that {judged.name} has never "
-            "seen; on its own it was trained, or its thresholds were chosen, or they are its sealed test split."
+            f"Received: {len(own)} of {len(images)} images of the data set that the model was made from: {_some(own)}. "
+            f"Expected: images that {model} has never seen; on its own it was trained, or its thresholds were chosen, "
+            "or they are its sealed test split."
         )
 
 

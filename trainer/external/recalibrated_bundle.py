@@ -13,7 +13,7 @@ from trainer.evaluation.assess import counts
 from trainer.evaluation.discrimination import CHANCE, auroc
 from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.strata import as_json
-from trainer.external.labels import read_external, refuse_own
+from trainer.external.labels import read_external, refuse_made_from
 from trainer.judged import bundle_as_judged, score_in_parts
 from trainer.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, freeze
 from trainer.report.document import interval
@@ -47,7 +47,7 @@ def recalibrate_bundle(
             images show too few lesions to prove any sensitivity, or are ranked no better than by chance.
         BundleError: the source was changed.
         FileNotFoundError: see `read_external`.
-        ValueError: see `read_external` and `refuse_own`.
+        ValueError: see `read_external` and `refuse_made_from`.
     """
     bundle = load_bundle(source)
     if target.resolve() == source.resolve():
@@ -57,7 +57,7 @@ def recalibrate_bundle(
         )
     refuse_occupied(target, replace=replace, name=name, version=version)
     rows = read_external(images, labels)
-    refuse_own(rows, source)
+    refuse_made_from(rows, bundle)
     _refuse_too_few(rows)
     scored = score_in_parts(bundle_as_judged(bundle), rows)
     calibration, policies, figures = _fit(scored)

@@ -79,6 +79,12 @@ class RealImages:
         return self.of(side)[wanted], np.array(diagnoses[wanted].map(LABELS), np.int64)
 
     @property
+    def digests(self) -> list[str]:
+        """SHA-256 of the file of every image of the data set, whatever its side and diagnosis."""
+        found: list[str] = self._everything["sha256"].tolist()
+        return found
+
+    @property
     def to_look_at(self) -> str:
         """The side to look at outside test: validation, or training for a run that has no other."""
         return VALIDATION if (self._everything["split"] == VALIDATION).any() else TRAIN

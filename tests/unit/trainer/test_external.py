@@ -1,5 +1,6 @@
 """Images from elsewhere: what is refused and how, and an honest recalibration."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +10,17 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from tests.made_up_bundle import make_bundle
+from tests.made_up_bundle import FILES, make_bundle
 from trainer.cli import main
 from trainer.evaluation.look import look_at
 from trainer.evaluation.recalibration import cross_fit
 from trainer.external.evaluate_external import external_folder
-from trainer.external.labels import read_external, refuse_own, without_label
+from trainer.external.labels import read_external, refuse_made_from, refuse_own, without_label
 from trainer.ham10000 import DatasetError
 from trainer.policies import freeze
 from trainer.splits import write_manifest
 from trainer.terminal import print_external
-from worker.bundle import load_bundle
+from worker.bundle import MADE_FROM_DIGITS, load_bundle, sha256_of
 from worker.images.preprocess import Preprocessing
 
 
@@ -88,13 +89,22 @@ def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path
     refuse_own(images[images["image_id"] == "b.jpg"], run)
 
 
-def test_a_bundle_knows_the_names_of_ham10000(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "bundle.json").write_text("{}")
+def test_a_bundle_knows_the_names_of_ham10000_and_its_images_under_any_name(folder: Path, tmp_path: Path) -> None:
     for name in ("ISIC_0024306.jpg", "ISIC_0034321.jpg"):
         (folder / name).write_bytes(name.encode())
-    images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\n"))
-    with pytest.raises(ValueError, match=r"1 of 2 images .*: ISIC_0024306\.jpg \(HAM10000\)\. Expected: "):
-        refuse_own(images, tmp_path)
+    images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\na.jpg,0\n"))
+    with pytest.raises(ValueError, match=r"1 of 3 images .*: ISIC_0024306\.jpg\. Expected: .* made-up 1 has never"):
+        refuse_made_from(images, load_bundle(make_bundle(tmp_path / "older")))
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    digest = sha256_of(folder / "a.jpg")
+    (listed / "made-from.txt").write_text(f"{'0' * MADE_FROM_DIGITS}\n{digest[:MADE_FROM_DIGITS]}\n")
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+    files["made-from.txt"] = sha256_of(listed / "made-from.txt")
+    bundle = load_bundle(make_bundle(listed, made_from="made-from.txt", files=files))
+    with pytest.raises(ValueError, match=r"2 of 3 images .*: ISIC_0024306\.jpg, a\.jpg\. Expected: "):
+        refuse_made_from(images, bundle)
+    refuse_made_from(images[images["image_id"] == "ISIC_0034321.jpg"], bundle)
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
