@@ -30,7 +30,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
 
     Args:
         folder: holds the images.
-        labels: CSV with ``image`` (file name, relative to the folder), ``label`` (melanoma or nevus, mel or nv, 1 or
+        labels: CSV with ``image`` or ``path`` (file name, relative to the folder), ``label`` (melanoma or nevus, mel or nv, 1 or
             0), and perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. An image without ``lesion_id`` is a
             lesion.
 
@@ -129,6 +129,9 @@ def _read_table(labels: Path) -> pd.DataFrame:
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
     rows.columns = rows.columns.str.strip().str.lower()
+    if "image" not in rows.columns:
+        # So that a manifest of `dermq submit` with a column of labels will do.
+        rows = rows.rename(columns={"path": "image"})
     if missing := [name for name in REQUIRED if name not in rows.columns]:
         raise ValueError(
             f"Received: {labels.name} with the columns {', '.join(rows.columns)}. Missing: {', '.join(missing)}. "

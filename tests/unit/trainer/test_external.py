@@ -107,6 +107,15 @@ def test_a_bundle_knows_the_names_of_ham10000_and_its_images_under_any_name(fold
     refuse_made_from(images[images["image_id"] == "ISIC_0034321.jpg"], bundle)
 
 
+def test_a_manifest_with_a_column_of_labels_will_do(folder: Path) -> None:
+    text = "path,lesion_id,patient_ref,label\na.jpg,7,P1,1\nsub/c.png,8,P2,0\n"
+    rows = read_external(folder, labels(folder, text))
+    assert rows["image_id"].tolist() == ["a.jpg", "sub/c.png"]
+    # With a column of either name, `image` it is.
+    rows = read_external(folder, labels(folder, "path,image,label\nx,a.jpg,1\ny,b.jpg,0\n"))
+    assert rows["image_id"].tolist() == ["a.jpg", "b.jpg"]
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_other_separators_and_capitals_are_read(folder: Path, separator: str) -> None:
     """A spreadsheet program writes what its country writes."""
