@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from trainer.atomic import unfinished_folder
 from trainer.backbones.weights import file_digest
 from trainer.classifier import Classifier
-from trainer.config import ALL_FOLDS, FitConfig
+from trainer.config import FitConfig
 from trainer.fit import build_network, finish, read_surveyed
 from trainer.images.survey import data_sha256
 from trainer.run_folder import RECIPE, RunError, RunFolder, recipe_of
@@ -69,7 +69,7 @@ def average(dataset: Path, run: Path, members: Sequence[Path], cache: Path, cons
 
 def validation_auc(run: Path) -> float:
     """Area under the ROC curve of a finished run's predictions for the validation images; not a number without any."""
-    if FitConfig.read(run).fold == ALL_FOLDS:
+    if not FitConfig.read(run).has_validation:
         # What `trainer.crossfit` writes there is of other networks.
         return math.nan
     predicted = pd.read_csv(RunFolder(run).predictions)

@@ -2,14 +2,13 @@
 
 import math
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainer.options import config_options
 from trainer.terminal import (
     print_beside_card,
     print_crossfitted,
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 # that there is none. The price: what else goes wrong in there is then told by Python's exception alone.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/dev/nvidiactl").exists() else "3")
 
+_FOLDER = click.Path(path_type=Path)
+#: Said of a fold, whose test side is not to be opened.
+_AFTER_FOLDS = "When every fold is done, and a run with --fold all: dermq-train crossfit RUN FOLD..."
 _DATASET = click.option(
     "--dataset",
     envvar="DERMQ_HAM10000",
@@ -86,32 +88,6 @@ def main() -> None:
     keep_freed_memory()
 
 
-def _config_options(command: Any) -> Any:
-    """An option for each field of the run's settings, with its default and its description."""
-    from trainer.config import FitConfig
-
-    described = _arguments(FitConfig.__doc__ or "")
-    for field in reversed(fields(FitConfig)):
-        flag = f"--{field.name.replace('_', '-')}"
-        kind: dict[str, Any] = {"type": type(field.default)}
-        if isinstance(field.default, bool):
-            kind = {"is_flag": True}
-        elif isinstance(field.default, tuple):
-            kind = {"type": str, "multiple": True}
-        # `trainer.presets.configure` takes the backbone's own size unless one is given.
-        shown: bool | str = "that of the backbone" if field.name == "size" else True
-        command = click.option(flag, default=field.default, show_default=shown, help=described.get(field.name), **kind)(
-            command
-        )
-    return command
-
-
-def _arguments(docstring: str) -> dict[str, str]:
-    """Name and description of each entry under ``Args:``."""
-    entries = re.findall(r"^ {8}(\w+): (.+?)(?=^ {8}\w+: |\Z)", docstring, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.split()).replace("`", "") for name, text in entries}
-
-
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @_DATASET
@@ -122,7 +98,7 @@ def _arguments(docstring: str) -> dict[str, str]:
     show_default=True,
     help="Folder of the decoded images, 2 GB at 224 pixels with seven classes; may be removed afterwards.",
 )
-@_config_options
+@config_options
 @click.pass_context
 def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset: str, **settings: Any) -> None:
     """Train into the folder RUN; the best epoch by validation AUC is kept.
@@ -143,12 +119,12 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     config = configure(preset, given)
     auc = fit(dataset, run, cache, config)
     if math.isnan(auc):
-        click.echo(f"Trained on all images outside test. Next: dermq-train crossfit {run} FOLD...")
+        click.echo(f"Trained without a validation side. Next: dermq-train crossfit {run} FOLD...")
+        return
+    if config.fold:
+        click.echo(f"AUC {auc:.4f} on fold {config.fold}, held out. {_AFTER_FOLDS}")
         return
     click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
-
-
-_FOLDER = click.Path(path_type=Path)
 
 
 @main.command()
@@ -168,15 +144,20 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     dermq-train average runs/both runs/two runs/three
     """
     from trainer.average import average, validation_auc
+    from trainer.config import FitConfig
 
     auc = average(dataset, run, members, cache)
     if math.isnan(auc):
-        click.echo(f"Averaged {len(members)} runs without validation. Next: dermq-train crossfit {run} FOLD...")
+        click.echo(f"Averaged {len(members)} runs without a validation side. Next: dermq-train crossfit {run} FOLD...")
         return
     of_members = {member: validation_auc(member) for member in members}
     for member, found in of_members.items():
         click.echo(f"{member}: validation AUC {found:.4f}")
     best = max(of_members, key=lambda member: of_members[member])
+    if fold := FitConfig.read(run).fold:
+        # Whichever is better there: all folds are made by one recipe.
+        click.echo(f"{run}: AUC {auc:.4f} on fold {fold}, held out. {_AFTER_FOLDS}")
+        return
     click.echo(f"{run}: validation AUC {auc:.4f}" + (", less than the best of them" if auc < of_members[best] else ""))
     click.echo(f"Next: dermq-train evaluate {run if auc >= of_members[best] else best}")
 

@@ -166,6 +166,11 @@ class FitConfig:
         if not 0 <= self.ema_momentum < 1:
             raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether the run has a validation side, that is does not train on everything outside test."""
+        return self.fold != ALL_FOLDS
+
     def _check_fold(self) -> None:
         if not self.fold:
             return

@@ -17,16 +17,18 @@ from sklearn.metrics import roc_auc_score
 from trainer.atomic import write_text
 from trainer.backbones.weights import file_digest
 from trainer.bootstrap import LesionBootstrap
+from trainer.calibration import fit_platt
 from trainer.config import ALL_FOLDS, FitConfig, fold_and_folds
 from trainer.evaluation.assess import counts
+from trainer.evaluation.cross_fitting import describe_judged, judge_by_folds
 from trainer.evaluation.discrimination import auroc
+from trainer.evaluation.openings import openings_of
 from trainer.evaluation.other_runs import recipe_differences
-from trainer.evaluation.recalibration import describe_parts, judge_by_parts
 from trainer.evaluation.strata import as_json
 from trainer.ham10000 import LABELS
 from trainer.policies import BOOTSTRAP_SEED
 from trainer.run_folder import RunError, RunFolder
-from trainer.splits import TEST, TRAIN, read_manifest
+from trainer.splits import TRAIN, VALIDATION, read_manifest
 
 
 def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
@@ -43,15 +45,20 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
 
     Raises:
         FileExistsError: the run has predictions already.
-        RunError: a run is not finished or of the wrong fold, a fold is missing or there twice, or the runs do not
-            belong together.
+        RunError: a run is not finished or of the wrong fold, a fold is missing or there twice, the runs do not belong
+            together, or the test split of the run was opened.
         ValueError: the outputs of the folds rank melanomas below nevi.
     """
     folder = RunFolder(run)
-    if not folder.begun or FitConfig.read(run).fold != ALL_FOLDS:
+    if not folder.begun or FitConfig.read(run).has_validation:
         raise RunError(f"Received: {run} to cross-fit. Expected: a run after `dermq-train fit --fold {ALL_FOLDS}`.")
     if not folder.finished:
         raise RunError(f"Received: run {run}, which is not finished. Expected: a run after `dermq-train fit`.")
+    if openings_of(run):
+        raise RunError(
+            f"Received: run {run}, whose test split was opened. Expected: one whose test split is sealed, for "
+            "thresholds that are chosen afterwards may be chosen by it."
+        )
     if folder.predictions.exists():
         raise FileExistsError(
             f"Received: run {run}, which was cross-fitted already. Expected: one that was not; to do it again remove "
@@ -61,45 +68,52 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     for fold in ordered:
         _check(fold, run)
     predictions = pd.concat([_predictions(fold) for fold in ordered], ignore_index=True).sort_values("image_id")
-    _check_whole(predictions, run, ordered)
+    _check_whole(predictions, run)
     described = [_describe(fold) for fold in ordered]
     # Before anything is written: folds that have learned nothing leave the run as it is.
-    found = _together(predictions, described)
-    write_text(run / "folds.json", json.dumps(described, indent=2) + "\n")
-    folder.log(f"cross-fitted with {', '.join(fold['run'] for fold in described)}")
-    write_text(folder.predictions, predictions.to_csv(index=False))
+    found = _of_all_folds(predictions, described)
+    with folder.lock():
+        write_text(run / "folds.json", json.dumps(described, indent=2) + "\n")
+        folder.log(f"cross-fitted with {', '.join(fold['run'] for fold in described)}")
+        write_text(folder.predictions, predictions.to_csv(index=False))
     return found
 
 
 def folds_of(run: Path) -> list[dict[str, Any]]:
-    """The runs that a run was cross-fitted with: ``run``, ``fold``, ``seed``, ``weights_sha256``; empty for none."""
+    """The runs that a run was cross-fitted with, by name, fold, seed and SHA-256 of weights; empty for none."""
     file = run / "folds.json"
     found: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
     return found
 
 
 def describe_crossfit(run: Path) -> dict[str, Any]:
-    """What the folds say of the recipe: each image judged by a network, a calibration and thresholds of other lesions.
+    """What the recipe gives on the lesions outside test, each predicted by a network that was not trained on it.
+
+    Calibration and thresholds that a fold is judged by are those of the other folds. That is no nested
+    cross-validation: the networks whose predictions they were fitted on were trained on this fold, by which its figures
+    owe a little to it, and the intervals leave out that other trainings would differ.
 
     Args:
         run: the folder of a cross-fitted run.
 
     Returns:
-        ``folds`` (of each ``run``, ``fold``, ``seed``, ``counts`` and ``auroc``), ``mean_auroc`` of these, ``counts``
-        and ``auroc`` of all images together, and what `trainer.evaluation.recalibration.describe_parts` gives.
+        ``folds`` (of each ``run``, ``fold``, ``seed``, ``openings`` of its test split, ``counts``, ``auroc``, and
+        ``calibration``: slope and intercept fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of
+        all images together, and what `trainer.evaluation.cross_fitting.describe_judged` gives.
     """
-    return _together(pd.read_csv(RunFolder(run).predictions), folds_of(run))
+    return _of_all_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
 
 
-def _together(predictions: pd.DataFrame, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _of_all_folds(predictions: pd.DataFrame, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     images = predictions.rename(columns={"probability": "raw_probability"})
     each = []
     for fold in folds:
         part = images[images["fold"] == fold["fold"]]
-        area = float(roc_auc_score(part["label"], part["raw_probability"]))
-        each.append({**fold, "counts": counts(part), "auroc": area})
+        labels, raw = part["label"].to_numpy(), part["raw_probability"].to_numpy()
+        scale = fit_platt(labels, raw).model_dump(include={"slope", "intercept"})
+        each.append({**fold, "counts": counts(part), "auroc": float(roc_auc_score(labels, raw)), "calibration": scale})
     numbers = images["fold"].map({fold["fold"]: number for number, fold in enumerate(folds)}).to_numpy(np.int64)
-    judged = judge_by_parts(images, numbers)
+    judged = judge_by_folds(images, numbers)
     labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
     return {
@@ -107,14 +121,13 @@ def _together(predictions: pd.DataFrame, folds: Sequence[dict[str, Any]]) -> dic
         "mean_auroc": float(np.mean([fold["auroc"] for fold in each])),
         "counts": counts(images),
         "auroc": as_json(bootstrap(lambda weights: auroc(labels, judged.calibrated, weights))),
-        **describe_parts(images, judged, bootstrap),
+        **describe_judged(images, judged, bootstrap),
     }
 
 
 def _in_order(folds: Sequence[Path]) -> list[Path]:
     """The runs by the number of their fold, when each fold is there once."""
-    places: dict[int, Path] = {}
-    of = set()
+    places: dict[tuple[int, int], Path] = {}
     for fold in folds:
         if not RunFolder(fold).finished:
             raise RunError(f"Received: run {fold}, which is not finished. Expected: a run after `dermq-train fit`.")
@@ -124,14 +137,14 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
                 f"Received: run {fold} of the fold {held_out!r}. Expected: a run that held one out, after `dermq-train "
                 "fit --fold 2/5` or the like."
             )
-        if place[0] in places:
-            raise RunError(f"Received: runs {places[place[0]]} and {fold}, both of fold {held_out}. Expected: one.")
-        places[place[0]] = fold
-        of.add(place[1])
-    if len(of) != 1 or set(places) != set(range(1, max(of) + 1)):
+        if place in places:
+            raise RunError(f"Received: runs {places[place]} and {fold}, both of fold {held_out}. Expected: one.")
+        places[place] = fold
+    count = max((of for _, of in places), default=0)
+    if set(places) != {(number, count) for number in range(1, count + 1)} or not places:
         found = ", ".join(FitConfig.read(fold).fold for fold in folds) or "none"
         raise RunError(f"Received: runs of the folds {found}. Expected: all folds of one division, each once.")
-    return [places[number] for number in sorted(places)]
+    return [places[place] for place in sorted(places)]
 
 
 def _check(fold: Path, run: Path) -> None:
@@ -146,28 +159,35 @@ def _check(fold: Path, run: Path) -> None:
 
 
 def _predictions(fold: Path) -> pd.DataFrame:
-    return pd.read_csv(RunFolder(fold).predictions).assign(fold=FitConfig.read(fold).fold)
+    """What a run predicted of the fold that it had held out, and of nothing else."""
+    predicted = pd.read_csv(RunFolder(fold).predictions)
+    manifest, config = read_manifest(fold), FitConfig.read(fold)
+    held_out = _melanomas_and_nevi(manifest, VALIDATION)
+    names = set(predicted["image_id"])
+    # Under a limit some of them.
+    whole = names <= held_out if config.limit else names == held_out
+    if not whole or predicted["image_id"].duplicated().any():
+        raise RunError(
+            f"Received: run {fold} with {len(predicted)} predictions, which are not those of the {len(held_out)} "
+            "melanoma and nevus images that it held out. Expected: validation.csv as `dermq-train fit` wrote it."
+        )
+    return predicted.assign(fold=config.fold)
 
 
-def _check_whole(predictions: pd.DataFrame, run: Path, folds: Sequence[Path]) -> None:
-    """Refuse folds that are tested on other images, or do not predict each melanoma and nevus outside test once."""
-    manifest = read_manifest(run)
-    tested = _images_of(manifest, TEST)
-    for fold in folds:
-        if _images_of(read_manifest(fold), TEST) != tested:
-            raise RunError(f"Received: run {fold}, whose test split is not that of {run}. Expected: the same.")
-    # Under a limit each side holds other lesions, of a fold and of all of them.
-    wanted = _images_of(manifest[manifest["dx"].isin(LABELS)], TRAIN)
-    whole = FitConfig.read(run).limit or set(predictions["image_id"]) == wanted
+def _check_whole(predictions: pd.DataFrame, run: Path) -> None:
+    """Refuse folds of another division than that which the run was trained on as a whole."""
+    wanted, found = _melanomas_and_nevi(read_manifest(run), TRAIN), set(predictions["image_id"])
+    whole = found <= wanted if FitConfig.read(run).limit else found == wanted
     if not whole or predictions["image_id"].duplicated().any():
         raise RunError(
-            f"Received: folds with {len(predictions)} predictions, of {predictions['image_id'].nunique()} images. "
-            f"Expected: one for each of the {len(wanted)} melanoma and nevus images that {run} was trained on."
+            f"Received: folds with {len(predictions)} predictions, of {len(found)} images. Expected: one for each of "
+            f"the {len(wanted)} melanoma and nevus images that {run} was trained on. Were they divided by the same "
+            "version of scikit-learn? run.json tells."
         )
 
 
-def _images_of(manifest: pd.DataFrame, side: str) -> set[str]:
-    return set(manifest.loc[manifest["split"] == side, "image_id"])
+def _melanomas_and_nevi(manifest: pd.DataFrame, side: str) -> set[str]:
+    return set(manifest.loc[(manifest["split"] == side) & manifest["dx"].isin(LABELS), "image_id"])
 
 
 def _describe(fold: Path) -> dict[str, Any]:
@@ -177,4 +197,5 @@ def _describe(fold: Path) -> dict[str, Any]:
         "fold": config.fold,
         "seed": config.seed,
         "weights_sha256": file_digest(RunFolder(fold).best),
+        "openings": openings_of(fold),
     }

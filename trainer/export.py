@@ -24,7 +24,7 @@ from trainer.evaluation.report_file import read_report
 from trainer.ham10000 import DIAGNOSES, MALIGNANT
 from trainer.images.real_images import RealImages
 from trainer.parts import in_parts
-from trainer.policies import choose_on_validation
+from trainer.policies import Policies, freeze_on_validation
 from trainer.predict import predict
 from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
@@ -32,6 +32,7 @@ from worker.bundle import (
     MADE_FROM_DIGITS,
     Bundle,
     BundleManifest,
+    Calibration,
     ImageQuality,
     InputSpec,
     OutOfDistribution,
@@ -59,6 +60,8 @@ _MADE_FROM_FILE = "made-from.txt"
 _APPEARANCE_IMAGES, _APPEARANCE_SEED = 2000, 1
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
+#: Images outside test, at most, whose flags say which layers go back to floats.
+_FLAGGED_IMAGES = 1500
 #: Seeds of the made-up reference images.
 _REFERENCE_SEEDS = (11, 23, 42, 57)
 #: The quality gate stops what is below this share of nearly every training image's measure.
@@ -91,19 +94,30 @@ def export(
         The bundle, loaded and verified.
 
     Raises:
-        ExportError: the target holds a bundle that is not to be replaced or something else, the run is not finished or
-            its split leaks, the converted model differs from the Keras model, or 8 bits cost too much.
+        ExportError: the target holds a bundle that is not to be replaced or something else, the run is not finished,
+            its report is of other thresholds or its split leaks, the converted model differs from the Keras model, or
+            8 bits cost too much.
         ValueError: the run was evaluated by a version whose report lacks figures of today's.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json", "report.json"):
         if not (run / needed).is_file():
-            raise ExportError(f"Received: run {run} without {needed}. Expected: a run after `fit` and `evaluate`.")
+            raise ExportError(
+                f"Received: run {run} without {needed}. Expected: a run after `fit`, `crossfit` if it was trained with "
+                "--fold all, and `evaluate`."
+            )
     report = read_report(run)
     refuse_occupied(target, replace=replace, name=name, version=version)
     if (kind := split_kind(run)) != LESION_DISJOINT:
         raise ExportError(
             f"Received: run {run}, whose split is {kind}: it leaks, and its figures hold for no new patient. Expected: "
             "a run of the clean preset."
+        )
+    calibration, policies = freeze_on_validation(run)
+    stated = {name: policy.model_dump() for name, policy in policies.thresholds.items()}
+    if (report["run"]["calibration"], report["policies"]) != (calibration.model_dump(), stated):
+        raise ExportError(
+            f"Received: run {run}, whose report.json is of another calibration or other thresholds than its "
+            f"validation.csv gives. Expected: the report of these; `dermq-train evaluate {run}` makes it anew."
         )
     config = FitConfig.read(run)
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
@@ -113,8 +127,8 @@ def export(
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
         _write_references(reference, folder, config)
-        manifest = _manifest(images, run, config, name=name, version=version)
-        inputs = images.some_of(images.to_look_at, _PARITY_IMAGES)
+        manifest = _manifest(images, run, config, calibration, policies, name=name, version=version)
+        inputs = images.some_of(images.side_outside_test, _PARITY_IMAGES)
         if parity(model, _unsealed(folder, manifest), inputs) > PARITY_TOLERANCE:
             # Sixteen bits a weight are too few for this network.
             convert(reference, folder / "model.xml", config.size, half=False)
@@ -161,8 +175,16 @@ def _describe(images: RealImages, folder: Path) -> OutOfDistribution:
     )
 
 
-def _manifest(images: RealImages, run: Path, config: FitConfig, *, name: str, version: str) -> BundleManifest:
-    calibration, thresholds = choose_on_validation(run)
+def _manifest(
+    images: RealImages,
+    run: Path,
+    config: FitConfig,
+    calibration: Calibration,
+    policies: Policies,
+    *,
+    name: str,
+    version: str,
+) -> BundleManifest:
     seven = config.classes == "seven"
     limits, quality = _quality(images.of(TRAIN), config.size)
     return BundleManifest(
@@ -175,7 +197,7 @@ def _manifest(images: RealImages, run: Path, config: FitConfig, *, name: str, ve
         malignant=MALIGNANT if seven else (),
         input=InputSpec(size=config.size, fit="cover", colour_order="RGB", scale="in the graph, from 0 to 255"),
         outputs=(*OUTPUTS, "class_probabilities") if seven else OUTPUTS,
-        thresholds=thresholds,
+        thresholds=policies.thresholds,
         calibration=calibration,
         quality=limits,
         image_quality=quality,
@@ -225,15 +247,15 @@ def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManif
     log_opening(run, "export --precision int8")
     inputs, labels = images.melanomas_and_nevi(TEST)
     before = _inferred(folder, manifest, inputs)
-    validation, _ = images.melanomas_and_nevi(images.to_look_at)
+    others, _ = images.melanomas_and_nevi(images.side_outside_test, _FLAGGED_IMAGES)
 
     def agreement(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
         return min(agreements(then, now, manifest.calibration, manifest.thresholds).values())
 
-    layers = quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES), validation, agreement)
+    layers = quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES), others, agreement)
     if not layers:
         raise ExportError(
-            "8 bits change too many flags of the validation images, whichever layer they are in: every layer went back "
+            "8 bits change too many flags of images outside test, whichever layer they are in: every layer went back "
             "to floats. Nothing was written. Export with --precision float32."
         )
     cost = cost_of(labels, before, _inferred(folder, manifest, inputs), manifest.calibration, manifest.thresholds)

@@ -20,7 +20,7 @@ from trainer.atomic import replace_file, write_text
 from trainer.backbones import registered
 from trainer.backbones.weights import IMAGENET, NONE, WeightsError, check_file, file_digest
 from trainer.classifier import Classifier, build_classifier, build_seven_class_classifier
-from trainer.config import ALL_FOLDS, FitConfig
+from trainer.config import FitConfig
 from trainer.ham10000 import melanoma_or_nevus, read_ham10000
 from trainer.images.canvas import load_inputs
 from trainer.images.near_duplicates import linked_groups
@@ -53,7 +53,7 @@ from worker.terminal import make_console
 
 
 def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Console | None = None) -> float:
-    """Train, keep the epoch with the best validation AUC, and predict the validation split with it.
+    """Train, keep the epoch with the best validation AUC or the last, and predict the validation images with it.
 
     A run that was interrupted goes on where its last complete epoch ended, and ends with the weights of an undisturbed
     one.
@@ -176,6 +176,11 @@ def _origin(config: FitConfig) -> dict[str, Any] | None:
     if (earlier := _earlier_run(config)) is None:
         return None
     origin = RunFolder(earlier).origin()
+    if config.fold and not RunFolder(earlier).finished:
+        raise WeightsError(
+            f"Received: --weights {earlier}, which is not finished, with --fold {config.fold}. Expected: a finished "
+            "run, for the folds of one recipe are trained equally long."
+        )
     if config.seed in (seeds := sorted({step["config"]["seed"] for step in lineage(origin)})):
         raise WeightsError(
             f"Received: --seed {config.seed} to go on from {earlier}, which was trained with it: the same images would "
@@ -218,7 +223,7 @@ def _begin(
                 f"Received: --teachers {teacher}, a run of another split: it may have been trained on images that this "
                 "one is tested on. Expected: a run of the same data, split, split seed and near-duplicates."
             )
-    if recorded.fold != ALL_FOLDS:
+    if recorded.has_validation:
         _refuse_one_class(everything, recorded.limit)
     digest = write_manifest(
         everything, folder.path, recorded.split_seed, kind=recorded.split, near_duplicates=recorded.near_duplicates
@@ -282,7 +287,7 @@ def _train(
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
-    look = None if config.fold == ALL_FOLDS else _look_at(classifier, validation, config)
+    look = _look_at(classifier, validation, config) if config.has_validation else None
     keep_last = config.keep == "last"
     with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches), keep_last=keep_last) as shown:
         for stage in stages:
@@ -335,14 +340,16 @@ def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, conf
     """Write the model and its predictions for validation, where there is one; what is last marks a finished run."""
     if history := read_progress(folder.checkpoint).history:
         draw_curves(history, folder.curves)
+    if not config.has_validation:
+        folder.log("finished")
     with replace_file(folder.model) as unfinished:
         classifier.scoring.save(unfinished)
+    if not config.has_validation:
+        return
     two = melanoma_or_nevus(images)
     validation = two[two["split"] == VALIDATION]
-    folder.log("finished")
-    if config.fold == ALL_FOLDS:
-        return
     predicted = validation.assign(probability=_probabilities(classifier, validation, config))
+    folder.log("finished")
     unwanted = ["path", "sha256", "fault", "group"]
     write_text(folder.predictions, predicted.drop(columns=unwanted, errors="ignore").to_csv(index=False))
 

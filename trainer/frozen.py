@@ -78,8 +78,8 @@ def load_frozen(run: Path) -> Frozen:
         if not (run / needed).is_file():
             if needed == "validation.csv" and RunFolder(run).finished:
                 raise FileNotFoundError(
-                    f"Received: run {run}, which was trained on all images outside test and has none to choose "
-                    f"thresholds on. Expected: such a run after `dermq-train crossfit {run} FOLD...`."
+                    f"Received: run {run}, which has no validation side (--fold all), and so nothing to choose "
+                    f"thresholds on. Expected: it after `dermq-train crossfit {run} FOLD...`."
                 )
             raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
     calibration, policies = freeze_on_validation(run)

@@ -31,8 +31,9 @@ BOUND_CAVEAT = (
 )
 #: The same where other networks made the predictions that thresholds are chosen on.
 CROSSFIT_CAVEAT = (
-    "Each image outside test was predicted by a network that had not seen it, trained by the same recipe on fewer "
-    "lesions: that the thresholds fit this network too is taken for granted, and the test results say what came of it."
+    "Out-of-fold: each image outside test was predicted by a network that had not seen it, trained by the same recipe "
+    "on fewer lesions. That the thresholds fit this network too is taken for granted, and the recipe may have been "
+    "chosen on a part of these lesions, so that the bound is somewhat too good; the test results say what came of it."
 )
 #: Seed of every resampling; fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260

@@ -25,7 +25,7 @@ from typing import Any
 import keras
 
 from trainer.atomic import sweep_unfinished, write_text
-from trainer.config import ALL_FOLDS, FitConfig
+from trainer.config import FitConfig
 
 #: Packages whose version decides the last digits of a run.
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
@@ -67,7 +67,7 @@ class RunFolder:
         """Whether the training has ended; of a run without validation the model marks that."""
         if self.predictions.exists():
             return True
-        return self.begun and self.model.exists() and FitConfig.read(self.path).fold == ALL_FOLDS
+        return self.begun and self.model.exists() and not FitConfig.read(self.path).has_validation
 
     def candidate(self, epoch: int) -> Path:
         """Weights of an epoch that are the best so far, until a checkpoint says so too."""

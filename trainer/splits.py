@@ -109,17 +109,18 @@ def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed:
         seed: of the division; the same seed and images give the same folds in whatever order the rows come.
 
     Raises:
-        SplitError: fewer images of a diagnosis, or fewer groups, than folds.
+        SplitError: a diagnosis has fewer groups than there are folds.
     """
     outside = frame[split.isin((TRAIN, VALIDATION))].sort_values("image_id")
     divided = split.mask(split == VALIDATION, TRAIN)
     if (place := fold_and_folds(fold)) is None:
         return divided
     number, folds = place
-    if (rarest := int(outside["dx"].value_counts().min())) < folds:
+    groups = outside.groupby("dx")["group"].nunique()
+    if (fewest := int(groups.min())) < folds:
         raise SplitError(
-            f"Received: {folds} folds of a data set with {rarest} images of its rarest diagnosis outside test. "
-            "Expected: at least one for each fold; take fewer folds."
+            f"Received: {folds} folds of a data set with {fewest} lesions of {groups.idxmin()} outside test. Expected: "
+            "at least one for each fold; take fewer folds."
         )
     divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     held_out = [places for _, places in divider.split(outside, outside["dx"], outside["group"])][number - 1]

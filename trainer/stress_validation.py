@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from trainer.atomic import write_text
-from trainer.crossfit import folds_of
+from trainer.config import FitConfig
 from trainer.evaluation.engine_parity import converted_scorer
 from trainer.evaluation.strata import stratify
 from trainer.evaluation.stress import stress
@@ -40,9 +40,9 @@ def stress_validation(dataset: Path, run: Path) -> dict[str, Any]:
         RunError: it was begun with other data, or has no validation side.
         SplitError: its manifest was changed.
     """
-    if folds_of(run):
+    if (run / "config.json").is_file() and not FitConfig.read(run).has_validation:
         raise RunError(
-            f"Received: run {run}, which was trained on all images outside test. Expected: a run with a validation "
+            f"Received: run {run}, which has no validation side (--fold all). Expected: a run with a validation "
             "side, such as one of its folds."
         )
     frozen = load_frozen(run)

@@ -83,18 +83,22 @@ def print_crossfitted(found: dict[str, Any]) -> None:
     Args:
         found: as `trainer.crossfit.describe_crossfit` gives it.
     """
-    from trainer.report.crossfit import summary
+    from trainer.report.crossfit import not_judged, summary
 
     for fold in found["folds"]:
-        click.echo(f"fold {fold['fold']} ({fold['run']}): AUC {fold['auroc']:.4f}")
+        scale = fold["calibration"]
+        click.echo(
+            f"fold {fold['fold']} ({fold['run']}): AUC {fold['auroc']:.4f}, calibration slope {scale['slope']:.3f} and "
+            f"intercept {scale['intercept']:.3f}"
+        )
     click.echo(summary(found))
     for policy, figures in found["policies"].items():
         click.echo(
             f"{policy}, cross-fitted: sensitivity {_with_interval(figures['sensitivity'])}, specificity "
             f"{_with_interval(figures['specificity'])}"
         )
-    for policy, why in found["refused"].items():
-        click.echo(f"{policy}: not offered. {why}")
+    for line in not_judged(found):
+        click.echo(line)
 
 
 def print_recalibrated(made: "BundleManifest", refused: dict[str, str]) -> None:

@@ -40,7 +40,7 @@ class InputSpec(_Part):
 
 
 class LesionSensitivity(_Part):
-    """Sensitivity on the melanoma lesions of validation, one case a lesion, and what it proves.
+    """Sensitivity on the melanoma lesions that it was chosen on, one case a lesion, and what it proves.
 
     Args:
         lesions: how many there are.

@@ -39,10 +39,12 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     settings = {"size": 64, "epochs": 5, "batch-size": 8, "warmup-epochs": 1, "ema-momentum": 0.8}
     quick = [*(f"--{name}={value}" for name, value in settings.items()), "--keep=last", "--cache=cache"]
     for number, fold in enumerate(FOLDS):
-        assert "Validation AUC" in _train("fit", f"fold-{number}", "--fold", fold, *quick).stdout
+        told = _train("fit", f"fold-{number}", "--fold", fold, *quick).stdout.splitlines()[-1]
+        assert f"on fold {fold}, held out. When every fold is done" in told
+        assert "evaluate" not in told, "its test split is not to be opened"
     done = _train("fit", "whole", "--fold", "all", *quick)
     assert done.stdout.splitlines()[-1] == (
-        "Trained on all images outside test. Next: dermq-train crossfit whole FOLD..."
+        "Trained without a validation side. Next: dermq-train crossfit whole FOLD..."
     )
     assert "AUC" not in done.stderr
     told = _train("crossfit", "whole", "fold-0", "fold-1").stdout
@@ -57,8 +59,8 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     assert report["crossfit"]["counts"]["lesions"]["melanoma"] == report["flow"]["splits"]["train"]["mel"]["lesions"]
     page = Path("whole/report.html").read_text()
     assert "On the lesions outside test, cross-fitted" in page
-    assert "fitted on out-of-fold images" in page
-    assert "2 other runs of the same recipe" in page
+    assert "fitted on out-of-fold predictions" in page
+    assert "predictions of 2 other runs of the same recipe" in page
 
     _train("export", "whole", "bundle", "--version", "1")
     bundle = load_bundle(Path("bundle"))
@@ -69,7 +71,8 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     lesions = predictions.loc[predictions["label"] == 1, "lesion_id"].nunique()
     assert bundle.manifest.thresholds["youden"].by_lesion.lesions == lesions
     card = Path("bundle/MODEL_CARD.md").read_text()
-    assert "one of 2 other runs of this recipe that was not trained on it" in card
+    assert "each by that one of 2 other runs of this recipe that was not trained on it" in card
+    assert "Split by lesion, 15% in test, all of the rest in training" in card
     assert "| Policy, cross-fitted |" in card
 
     # Whoever has bundle and data set finds its split, which is not that of the defaults.
@@ -77,7 +80,7 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     anew = json.loads(Path("test-bundle-1/report.json").read_text())
     assert anew["crossfit"] == report["crossfit"]
     assert anew["assessment"]["counts"] == report["assessment"]["counts"]
-    assert "fitted on out-of-fold images" in Path("test-bundle-1/report.html").read_text()
+    assert "fitted on out-of-fold predictions" in Path("test-bundle-1/report.html").read_text()
 
     from trainer.cli import main
 

@@ -324,6 +324,20 @@ def test_an_unfinished_run_is_not_exported(dataset: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_of_other_thresholds_is_not_exported(dataset: Path, run: Path, tmp_path: Path) -> None:
+    from trainer.cli import main
+
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    predicted = pd.read_csv(other / "validation.csv")
+    predicted["probability"] **= 2
+    predicted.to_csv(other / "validation.csv", index=False)
+    command = ["export", str(other), str(tmp_path / "bundle"), "--version", "9", "--dataset", str(dataset)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert "report.json is of another calibration or other thresholds than its validation.csv gives" in done.stderr
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_conversion_that_changes_the_model_is_refused(
     dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

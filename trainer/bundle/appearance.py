@@ -12,7 +12,7 @@ from worker.images.appearance import Appearance, Floats, measure_appearance
 #: Changes under which an image still is dermoscopy: other cameras and light; and hair, a ruler, ink, blur.
 _OTHER_CAMERA = Augmentation(cutout=0.0)
 _WITH_ARTEFACTS = Augmentation(artefacts=0.5, cutout=0.0)
-#: The limit is the distance below which this share of the validation images lies.
+#: The limit is the distance below which this share of the images lies that it was not fitted to.
 LIMIT_QUANTILE = 0.999
 
 

@@ -26,7 +26,7 @@ CALIBRATION_IMAGES = 300
 #: What quantisation may cost: of the area under the ROC curve, and of the triage flags, under every policy.
 GREATEST_AUROC_LOSS = 0.003
 LEAST_AGREEMENT = 0.99
-#: Agreement on validation images at which no more layers go back to floats: some above what test images must show.
+#: Agreement on images outside test at which no more layers go back to floats: some above what test images must show.
 _AGREEMENT_AIMED_AT = 0.995
 
 
@@ -54,8 +54,8 @@ class QuantisationCost:
         return faults
 
 
-def quantise(model: Path, calibration: Inputs, validation: Inputs, agreement: Agreement) -> int:
-    """Quantise a converted model in place, as far as the flags of validation images allow.
+def quantise(model: Path, calibration: Inputs, others: Inputs, agreement: Agreement) -> int:
+    """Quantise a converted model in place, as far as the flags of other images allow.
 
     Depthwise convolutions are left as they are: their channels differ too much in range for one scale of activations,
     and they take a small part of the time. So is the head, which takes none, and whose few numbers would become coarse
@@ -65,7 +65,7 @@ def quantise(model: Path, calibration: Inputs, validation: Inputs, agreement: Ag
     Args:
         model: ``model.xml``, with ``model.bin`` beside it.
         calibration: inputs that the ranges of the activations are taken from, (n, size, size, 3), uint8, RGB.
-        validation: inputs that the flags are compared on.
+        others: inputs that the flags are compared on.
         agreement: share of images whose flag stays when the first probabilities become the second ones.
 
     Returns:
@@ -73,7 +73,7 @@ def quantise(model: Path, calibration: Inputs, validation: Inputs, agreement: Ag
     """
     core = openvino.Core()
     read = core.read_model(model)
-    before = _probabilities(core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), validation)
+    before = _probabilities(core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), others)
 
     def judge(compiled: Any, items: Iterable[tuple[int, Inputs]]) -> tuple[float, list[float]]:
         numbers, images = zip(*items, strict=True)
@@ -84,7 +84,7 @@ def quantise(model: Path, calibration: Inputs, validation: Inputs, agreement: Ag
     quantised = nncf.quantize_with_accuracy_control(
         read,
         nncf.Dataset(calibration, lambda image: image[None]),
-        nncf.Dataset(list(enumerate(validation)), lambda item: item[1][None]),
+        nncf.Dataset(list(enumerate(others)), lambda item: item[1][None]),
         judge,
         max_drop=1 - _AGREEMENT_AIMED_AT,
         drop_type=nncf.DropType.ABSOLUTE,

@@ -23,6 +23,7 @@ from trainer.card.results import (
     test_results,
 )
 from trainer.card.training import first_weights, how_trained
+from trainer.config import ALL_FOLDS
 from trainer.evaluation.report_file import read_report
 from trainer.report.document import counted, interval
 from trainer.report.groups import unseen_sources, weakest_groups, within_sources
@@ -144,7 +145,7 @@ _TERMS = """## Terms
 - PPV: share of the flagged that are melanomas, at a given share of melanomas among all.
 - Brier score: mean squared error of the probability, 0 at best. Expected calibration error: by how much the stated
   probability is off, on average. Slope and in the large: 1 and 0 when it is neither too sure nor too high.
-- Platt scaling: the curve, fitted on images not trained on, that makes a network's output a probability.
+- Platt scaling: the curve, fitted on validation or out-of-fold predictions, that makes an output a probability.
 - `mel` melanoma, `nv` nevus, `bcc` basal cell carcinoma, `akiec` actinic keratosis or Bowen's disease,
   `bkl` benign keratosis-like lesion, `df` dermatofibroma, `vasc` vascular lesion.
 - ITA: individual typology angle, an estimate of skin tone from colour. Clear, of a vignette: how much of the picture a
@@ -206,8 +207,8 @@ def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
 def _fitted_on(report: dict[str, Any] | None) -> str:
     if folds := report["run"].get("folds") if report else None:
         return (
-            f"the images outside test, each as predicted by one of {len(folds)} other runs of this recipe that was not "
-            "trained on it; this model was trained on all of them"
+            f"predictions for the melanomas and nevi outside test, each by that one of {len(folds)} other runs of this "
+            "recipe that was not trained on it"
         )
     return "validation images only"
 
@@ -219,8 +220,9 @@ def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None)
         "HAM10000 (Tschandl et al., Scientific Data 5:180161, 2018; ViDIR Group, Medical University of Vienna; CC "
         "BY-NC 4.0): dermoscopic images of Vienna, Austria, and Queensland, Australia; diagnoses `mel` and `nv`. "
         "Melanomas are proven by histology, nevi by histology, follow-up, consensus or confocal microscopy. "
-        f"{_split(metrics)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images['melanoma']} melanoma "
-        f"images of {lesions['melanoma']} lesions, {images['nevus']} nevus images of {lesions['nevus']} lesions.",
+        f"{_split(metrics, report)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images['melanoma']} "
+        f"melanoma images of {lesions['melanoma']} lesions, {images['nevus']} nevus images of {lesions['nevus']} "
+        "lesions.",
     ]
     if report is not None:
         rows = [
@@ -250,8 +252,11 @@ def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None)
     return "\n".join(lines)
 
 
-def _split(metrics: dict[str, Any]) -> str:
+def _split(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
     if LESION_DISJOINT in metrics["split"]:
+        if fold := report["run"]["config"].get("fold") if report else "":
+            rest = "all of the rest in training" if fold == ALL_FOLDS else f"of the rest fold {fold} in validation"
+            return f"Split by lesion, 15% in test, {rest}"
         return "Split 70/15/15 by lesion"
     return (
         "**Split image by image, as the project's brief has it: test lesions were trained on, and every figure is too "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
+from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.policies import BOUND_CAVEAT, CROSSFIT_CAVEAT
 from trainer.report import crossfit
 from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
@@ -76,14 +76,14 @@ def policies(report: dict[str, Any]) -> str:
     head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "PPV at 2%", "Flagged at 2%")
     shown = table(head, rows)
     refused = "".join(f"\n\nNot offered: `{name}`. {why}" for name, why in report["refused_policies"].items())
-    chosen_on, caveat = ("validation", BOUND_CAVEAT)
+    chosen_on, caveat = ("validation images", BOUND_CAVEAT)
     found = report.get("crossfit")
     if found:
-        chosen_on, caveat = ("out-of-fold", CROSSFIT_CAVEAT)
+        chosen_on, caveat = ("out-of-fold predictions", CROSSFIT_CAVEAT)
     return (
-        f"## Policies\n\n`youden`: greatest sensitivity + specificity on {chosen_on} images. `sensitivity:X`: the "
-        f"highest threshold whose one-sided 95% lower bound of sensitivity on {chosen_on} melanoma lesions is at least "
-        f"X; a lesion is caught when all its images are flagged. {caveat}\n\n{shown}{refused}"
+        f"## Policies\n\n`youden`: greatest sensitivity + specificity on {chosen_on}. `sensitivity:X`: the "
+        f"highest threshold whose one-sided 95% lower bound of sensitivity on the melanoma lesions of these is at "
+        f"least X; a lesion is caught when all its images are flagged. {caveat}\n\n{shown}{refused}"
         + (f"\n\n{_crossfitted(found)}" if found else "")
     )
 
@@ -91,7 +91,7 @@ def policies(report: dict[str, Any]) -> str:
 def _crossfitted(found: dict[str, Any]) -> str:
     head = ("Policy, cross-fitted", "Sensitivity", "Specificity", "Melanoma images missed")
     shown = table(head, [(f"`{name}`", *figures) for name, *figures in crossfit.rows(found)])
-    return f"{crossfit.summary(found)} {CROSS_FIT_CAVEAT}\n\n{shown}"
+    return f"{crossfit.summary(found)} {crossfit.CAVEAT} {CROSS_FIT_CAVEAT}\n\n{shown}"
 
 
 def caught(found: dict[str, Any] | None) -> str:

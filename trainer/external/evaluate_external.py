@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.evaluation.assess import assess, counts
+from trainer.evaluation.cross_fitting import cross_fit
 from trainer.evaluation.missed import missed_melanomas
-from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.report_file import REPORT_FORMAT, own_folder
 from trainer.external.labels import (
     read_external,

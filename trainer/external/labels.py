@@ -130,7 +130,7 @@ def _read_table(labels: Path) -> pd.DataFrame:
         raise ValueError(f"Received: {labels.name} with two columns {_some(twice)}. Expected: each name once.")
     rows.columns = rows.columns.str.strip().str.lower()
     if "image" not in rows.columns:
-        # So that a manifest of `dermq submit` with a column of labels will do.
+        # The name that a manifest of `dermq submit` has for it.
         rows = rows.rename(columns={"path": "image"})
     if missing := [name for name in REQUIRED if name not in rows.columns]:
         raise ValueError(

@@ -10,8 +10,8 @@ from trainer.bootstrap import LesionBootstrap
 from trainer.bundle.folder import ExportError, new_bundle, refuse_occupied, seal
 from trainer.card.recalibrated import recalibrated_card
 from trainer.evaluation.assess import counts
+from trainer.evaluation.cross_fitting import cross_fit
 from trainer.evaluation.discrimination import CHANCE, auroc
-from trainer.evaluation.recalibration import cross_fit
 from trainer.evaluation.strata import as_json
 from trainer.external.labels import read_external, refuse_made_from
 from trainer.judged import bundle_as_judged, score_in_parts

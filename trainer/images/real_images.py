@@ -23,6 +23,10 @@ def _spread(count: int, limit: int) -> npt.NDArray[np.intp]:
     return np.linspace(0, count - 1, min(count, limit)).round().astype(np.intp)
 
 
+def _paths(images: pd.DataFrame, limit: int) -> list[Path]:
+    return [Path(path) for path in images["path"].iloc[_spread(len(images), limit)]]
+
+
 def read_images_of(run: Path, dataset: Path) -> pd.DataFrame:
     """The data set with each image's SHA-256 and its side of a run's split.
 
@@ -72,11 +76,17 @@ class RealImages:
         images = self.of(side)
         return images[_spread(len(images), limit)]
 
-    def melanomas_and_nevi(self, side: str) -> tuple[Inputs, npt.NDArray[np.int64]]:
-        """The images of the two-class task, and their labels, (n,): 1 for melanoma and 0 for nevus."""
-        diagnoses = self._rows(side)["dx"]
-        wanted = diagnoses.isin(LABELS).to_numpy()
-        return self.of(side)[wanted], np.array(diagnoses[wanted].map(LABELS), np.int64)
+    def melanomas_and_nevi(self, side: str, limit: int | None = None) -> tuple[Inputs, npt.NDArray[np.int64]]:
+        """The images of the two-class task, and their labels, (n,): 1 for melanoma and 0 for nevus.
+
+        Args:
+            side: of the split.
+            limit: of their number, spread over the side; None for all.
+        """
+        diagnoses = self._rows(side)["dx"].to_numpy(object)
+        wanted = np.flatnonzero(np.isin(diagnoses, list(LABELS)))
+        chosen = wanted if limit is None else wanted[_spread(len(wanted), limit)]
+        return self.of(side)[chosen], np.array([LABELS[dx] for dx in diagnoses[chosen]], np.int64)
 
     @property
     def digests(self) -> list[str]:
@@ -85,23 +95,22 @@ class RealImages:
         return found
 
     @property
-    def to_look_at(self) -> str:
+    def side_outside_test(self) -> str:
         """The side to look at outside test: validation, or training for a run that has no other."""
-        return VALIDATION if (self._everything["split"] == VALIDATION).any() else TRAIN
+        return VALIDATION if self._config.has_validation else TRAIN
 
     def of_every_diagnosis(self, limit: int) -> tuple[Inputs, Inputs]:
         """At most ``limit`` training images and ``limit`` others, of those diagnoses too that the run knows nothing of.
 
-        They are spread over their sides. The others are of `to_look_at`; where that is training too, none is in both.
+        They are spread over their sides. The others are of `side_outside_test`; where that is training too, the lesions
+        are halved, for images of one lesion look alike.
         """
-        if self.to_look_at == TRAIN:
-            chosen = self._spread_over(TRAIN, 2 * limit)
-            return self._load(chosen[0::2]), self._load(chosen[1::2])
-        return self._load(self._spread_over(TRAIN, limit)), self._load(self._spread_over(self.to_look_at, limit))
-
-    def _spread_over(self, side: str, limit: int) -> list[Path]:
-        paths = self._everything.loc[self._everything["split"] == side, "path"]
-        return [Path(path) for path in paths.iloc[_spread(len(paths), limit)]]
+        training = self._everything[self._everything["split"] == TRAIN]
+        others = self._everything[self._everything["split"] == self.side_outside_test]
+        if self.side_outside_test == TRAIN:
+            second = pd.Series(pd.factorize(training["lesion_id"])[0] % 2 == 1, index=training.index)
+            training, others = training[~second], training[second]
+        return self._load(_paths(training, limit)), self._load(_paths(others, limit))
 
     def _load(self, paths: list[Path]) -> Inputs:
         return load_inputs(paths, Preprocessing(size=self._config.size))

@@ -2,8 +2,14 @@
 
 from typing import Any
 
-from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
+from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.report.document import Block, Paragraph, Section, Table, counted, interval, number, percent_interval
+
+#: What these figures are not, for report and card.
+CAVEAT = (
+    "Each fold is judged by calibration and thresholds of the others. That is no nested cross-validation: the networks "
+    "behind these thresholds were trained on the fold, by which its figures owe a little to it."
+)
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -36,15 +42,20 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def not_judged(found: dict[str, Any]) -> list[str]:
+    """A sentence on each policy that the folds cannot judge, which all of them together may offer all the same."""
+    return [
+        f"{name} is not judged by folds, for want of lesions in the others. {why}"
+        for name, why in found["refused"].items()
+    ]
+
+
 def crossfit(report: dict[str, Any]) -> Section | None:
     """The section; None for a run that was not cross-fitted."""
     if not (found := report.get("crossfit")):
         return None
     blocks: list[Block] = [
-        Paragraph(
-            text=f"{summary(found)} Calibration and thresholds of each fold are those of the other folds. "
-            f"{CROSS_FIT_CAVEAT}"
-        ),
+        Paragraph(text=f"{summary(found)} {CAVEAT} {CROSS_FIT_CAVEAT}"),
         Table(
             caption="Cross-fitted on the images outside test, by image, with 95% intervals",
             head=("Policy", "Sensitivity", "Specificity", "Melanoma images missed"),
@@ -52,7 +63,9 @@ def crossfit(report: dict[str, Any]) -> Section | None:
         ),
         Table(
             caption="Each fold, predicted by the run that had left it out",
-            head=("Fold", "Run", "Melanoma lesions / images", "Nevus lesions / images", "AUROC"),
+            head=("Fold", "Run", "Melanoma lesions / images", "Nevus lesions / images", "AUROC", "Slope; intercept"),
+            note="Slope and intercept of a calibration fitted on the fold alone: where they lie far apart, the "
+            "networks differ in scale, and thresholds of some do not fit the others.",
             rows=[
                 (
                     fold["fold"],
@@ -62,13 +75,13 @@ def crossfit(report: dict[str, Any]) -> Section | None:
                         for name in ("melanoma", "nevus")
                     ),
                     number(fold["auroc"]),
+                    f"{fold['calibration']['slope']:.2f}; {fold['calibration']['intercept']:.2f}",
                 )
                 for fold in found["folds"]
             ],
         ),
     ]
-    blocks += [
-        Paragraph(text=f"{name} is not judged here, for want of lesions in the other folds. {why}")
-        for name, why in found["refused"].items()
-    ]
+    if opened := [fold["run"] for fold in found["folds"] if fold["openings"]]:
+        blocks.append(Paragraph(kind="warning", text=f"The test split was opened for folds too: {', '.join(opened)}."))
+    blocks += [Paragraph(text=line) for line in not_judged(found)]
     return Section(name="cross-fitted", title="On the lesions outside test, cross-fitted", blocks=blocks)

@@ -63,9 +63,9 @@ def participants(report: dict[str, Any]) -> Section:
     if folds := report["run"].get("folds"):
         blocks.append(
             Paragraph(
-                text="This model was trained on every image outside test and has no validation side. Its calibration "
-                f"and thresholds are from the predictions of {len(folds)} other runs of the same recipe, each for the "
-                "fold that it was not trained on."
+                text="This model has no validation side: what would be in it was trained on as well. Calibration and "
+                f"thresholds are from predictions of {len(folds)} other runs of the same recipe, each for the fold "
+                "that it was not trained on."
             )
         )
     if report["run"]["config"]["classes"] == "seven":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.evaluation.recalibration import CROSS_FIT_CAVEAT
+from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.policies import BOUND_CAVEAT, CROSSFIT_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
@@ -32,6 +32,7 @@ def policies(report: dict[str, Any]) -> Section:
     side = _fitted_on(report)
     # The images of a place chose no epoch and no run.
     caveat = {VALIDATION: f" {BOUND_CAVEAT}", OUT_OF_FOLD: f" {CROSSFIT_CAVEAT}"}.get(side, "")
+    noun = "predictions" if side == OUT_OF_FOLD else "images"
     rows = [
         (
             name,
@@ -45,14 +46,14 @@ def policies(report: dict[str, Any]) -> Section:
     ]
     blocks: list[Block] = [
         Paragraph(
-            text=f"Thresholds and calibration were fitted on {side} images and not changed since. youden is the "
+            text=f"Thresholds and calibration were fitted on {side} {noun} and not changed since. youden is the "
             "threshold with the greatest sensitivity + specificity - 1. sensitivity:X is the highest threshold whose "
-            f"one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on {side} melanoma lesions is "
-            "at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
+            f"one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on the melanoma lesions of these "
+            "is at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
             f"may hold any one of them alone.{caveat}"
         ),
         Table(
-            caption=f"Frozen thresholds, with what they gave on the {side} images they were chosen on",
+            caption=f"Frozen thresholds, with what they gave on the {side} {noun} they were chosen on",
             head=(
                 "Policy",
                 "High risk from",
@@ -154,13 +155,14 @@ def discrimination(report: dict[str, Any]) -> Section:
 def calibration(report: dict[str, Any], first: str, second: str) -> Section:
     """Reliability curve and measures, before and after."""
     measures = report["assessment"]["calibration"]
+    noun = "predictions" if _fitted_on(report) == OUT_OF_FOLD else "images"
     return Section(
         name="calibration",
         title="Calibration",
         blocks=(
             Paragraph(
                 text="Does a probability of 0.3 mean that 3 in 10 such images are melanomas? Platt scaling was fitted "
-                f"on {_fitted_on(report)} images and holds at their share of melanomas; where melanoma is rarer, "
+                f"on {_fitted_on(report)} {noun} and holds at their share of melanomas; where melanoma is rarer, "
                 "probabilities are too high."
             ),
             _calibration_table(measures["before"], measures["after"], (first, second)),

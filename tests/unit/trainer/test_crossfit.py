@@ -105,11 +105,14 @@ def test_a_run_on_all_ends_without_validation(dataset: Path, runs: dict[str, Pat
         train(dataset, run, fold="all")
 
 
-def test_it_is_not_judged_before_it_is_cross_fitted(runs: dict[str, Path]) -> None:
+def test_it_is_not_judged_before_it_is_cross_fitted(dataset: Path, runs: dict[str, Path]) -> None:
     from trainer.frozen import load_frozen
+    from trainer.stress_validation import stress_validation
 
-    with pytest.raises(FileNotFoundError, match=r"has none to choose thresholds on\. Expected: .* crossfit .*run-2"):
+    with pytest.raises(FileNotFoundError, match=r"nothing to choose thresholds on\. Expected: .* crossfit .*run-2"):
         load_frozen(runs["all"])
+    with pytest.raises(RunError, match="no validation side"):
+        stress_validation(dataset, runs["all"])
 
 
 def test_every_image_outside_test_is_predicted_by_the_run_that_left_it_out(runs: dict[str, Path], whole: Path) -> None:
@@ -212,9 +215,60 @@ def test_each_image_is_predicted_once(runs: dict[str, Path], whole: Path, tmp_pa
 
     changed = Path(shutil.copytree(runs["1/2"], tmp_path / "changed"))
     change(pd.read_csv(changed / "validation.csv")).to_csv(changed / "validation.csv", index=False)
-    with pytest.raises(RunError, match=r"predictions, of \d+ images\. Expected: one for each of the \d+ melanoma"):
+    with pytest.raises(RunError, match=r"changed with \d+ predictions, which are not those of the \d+ melanoma"):
         crossfit(whole, [changed, runs["2/2"]])
     assert not (whole / "folds.json").exists()
+
+
+def test_folds_of_another_division_are_refused(dataset: Path, runs: dict[str, Path], whole: Path) -> None:
+    """As another version of scikit-learn might divide them."""
+    import trainer.splits
+    from trainer.crossfit import crossfit
+
+    other = whole.parent / "divided-otherwise"
+    with pytest.MonkeyPatch.context() as patch:
+        divide = trainer.splits.hold_out_fold
+        patch.setattr(trainer.splits, "hold_out_fold", lambda split, frame, fold, seed: divide(split, frame, fold, 5))
+        train(dataset, other, fold="2/2")
+    with pytest.raises(RunError, match=r"Were they divided by the same version of scikit-learn\?"):
+        crossfit(whole, [runs["1/2"], other])
+
+
+def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[str, Path], whole: Path) -> None:
+    from trainer.crossfit import crossfit
+    from trainer.evaluation.openings import log_opening
+
+    log_opening(whole, "evaluate")
+    with pytest.raises(RunError, match="whose test split was opened"):
+        crossfit(whole, of_folds(runs))
+
+
+def test_an_opening_for_a_fold_is_told(runs: dict[str, Path], whole: Path, tmp_path: Path) -> None:
+    from trainer.crossfit import crossfit
+    from trainer.evaluation.openings import log_opening
+    from trainer.report import crossfit as section
+
+    opened = Path(shutil.copytree(runs["1/2"], tmp_path / "opened"))
+    log_opening(opened, "evaluate")
+    found = crossfit(whole, [opened, runs["2/2"]])
+    shown = section.crossfit({"crossfit": found})
+    assert shown is not None
+    assert [block.text for block in shown.blocks if getattr(block, "kind", "") == "warning"] == [
+        "The test split was opened for folds too: opened."
+    ]
+
+
+def test_an_unfinished_run_is_neither_cross_fitted_nor_gone_on_from(
+    dataset: Path, runs: dict[str, Path], whole: Path
+) -> None:
+    from trainer.backbones.weights import WeightsError
+    from trainer.crossfit import crossfit
+
+    (whole / "model.keras").unlink()
+    with pytest.raises(RunError, match="which is not finished"):
+        crossfit(whole, of_folds(runs))
+    with pytest.raises(WeightsError, match="not finished, with --fold all"):
+        train(dataset, whole.parent / "further", fold="all", seed=2, weights=str(whole))
 
 
 def test_folds_go_on_from_folds_and_their_recipe_is_compared_at_every_step(

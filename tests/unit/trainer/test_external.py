@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from tests.made_up_bundle import FILES, make_bundle
 from trainer.cli import main
+from trainer.evaluation.cross_fitting import cross_fit
 from trainer.evaluation.look import look_at
-from trainer.evaluation.recalibration import cross_fit
 from trainer.external.evaluate_external import external_folder
 from trainer.external.labels import read_external, refuse_made_from, refuse_own, without_label
 from trainer.ham10000 import DatasetError

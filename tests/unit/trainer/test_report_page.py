@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tests.unit.made_up_report import write_page
-from trainer.evaluation.recalibration import cross_fit
+from trainer.evaluation.cross_fitting import cross_fit
 
 
 class Page(HTMLParser):

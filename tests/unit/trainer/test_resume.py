@@ -1,7 +1,7 @@
 """A training that is killed goes on as if nothing had happened."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,12 @@ def undisturbed(dataset: Path, small_network: None, tmp_path_factory: pytest.Tem
     return folder / "run"
 
 
-def assert_same_run(one: Path, two: Path) -> None:
+def assert_same_run(one: Path, two: Path, files: Sequence[str] = ("history.csv", "validation.csv")) -> None:
     import keras
 
     weights = [keras.saving.load_model(run / "model.keras", compile=False).get_weights() for run in (one, two)]
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(*weights, strict=True))
-    for name in ("history.csv", "validation.csv"):
+    for name in files:
         numbers = [pd.read_csv(run / name).select_dtypes("number") for run in (one, two)]
         assert numbers[0].shape == numbers[1].shape
         assert np.allclose(*numbers, atol=1e-5, equal_nan=True), name
@@ -113,6 +113,31 @@ def test_a_run_killed_while_it_writes_a_file_ends_as_if_undisturbed(
             fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
     fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
     assert_same_run(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("last.npz", True), ("last.npz", False), ("best.weights.h5", True), ("model.keras", True), ("model.keras", False)],
+)
+def test_a_run_without_validation_that_is_killed_ends_as_if_undisturbed(
+    dataset: Path, tmp_path: Path, small_network: None, name: str, before: bool
+) -> None:
+    """What marks that it has ended is its model, and no predictions."""
+    from trainer.fit import fit
+
+    config = replace(CONFIG, fold="all", keep="last")
+    fit(dataset, tmp_path / "undisturbed", tmp_path / "cache", config)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_when_replacing(patch, name, before=before)
+        with pytest.raises(Killed):
+            fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+    if (name, before) == ("model.keras", False):
+        with pytest.raises(FileExistsError, match="holds a finished run"):
+            fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+    else:
+        fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+    assert_same_run(tmp_path / "run", tmp_path / "undisturbed", files=["history.csv"])
+    assert (tmp_path / "run" / "train.log").read_text().splitlines()[-1].endswith(" finished")
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])

@@ -243,6 +243,6 @@ def test_unused_images_stay_unused_and_too_many_folds_are_refused() -> None:
     frame = split_table().assign(group=lambda rows: rows["lesion_id"])
     split = frame["split"].mask(frame.index < 5, UNUSED)
     assert (hold_out_fold(split, frame, "1/3", 1)[:5] == UNUSED).all()
-    melanomas = int(((frame["dx"] == "mel") & (frame["split"] != TEST)).sum())
-    with pytest.raises(SplitError, match=rf"{melanomas + 1} folds .* {melanomas} images of its rarest"):
+    melanomas = int(frame.loc[(frame["dx"] == "mel") & (frame["split"] != TEST), "lesion_id"].nunique())
+    with pytest.raises(SplitError, match=rf"{melanomas + 1} folds .* {melanomas} lesions of mel outside test"):
         hold_out_fold(frame["split"], frame, f"1/{melanomas + 1}", 1)

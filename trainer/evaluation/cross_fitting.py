@@ -1,7 +1,6 @@
-"""What calibration and thresholds of its own would give a place.
+"""Cross-fitting: every image is judged by a calibration and thresholds that were fitted on other lesions.
 
-That is cross-fitted: every image is judged by a calibration and thresholds that were fitted on other
-lesions.
+So it is told what a place would get from recalibration, and what the folds of a recipe give (`trainer.crossfit`).
 """
 
 from dataclasses import dataclass
@@ -24,38 +23,36 @@ CROSS_FIT_CAVEAT = (
     "lie lower than those that are chosen on all: these have somewhat less sensitivity and more specificity than is "
     "told. The intervals leave out that thresholds chosen on other lesions would differ."
 )
-#: Parts of a cross-fit; fewer when a class has fewer lesions.
+#: Folds of a cross-fit; fewer when a class has fewer lesions.
 FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByParts:
-    """Images of which each was judged by what was fitted on the other parts.
+class JudgedByFolds:
+    """Images of which each was judged by what was fitted on the other folds.
 
     Args:
-        parts: how many there are.
         calibrated: (n,), probability of each image.
         called: (n,) each, by policy: whether an image was flagged.
-        thresholds: of each part, by policy.
-        refused: why a policy is not offered in every part.
+        thresholds: of each fold, by policy.
+        refused: why a policy is not judged in every fold.
     """
 
-    parts: int
     calibrated: Floats
     called: dict[str, npt.NDArray[np.bool_]]
     thresholds: dict[str, list[float]]
     refused: dict[str, str]
 
 
-def judge_by_parts(images: pd.DataFrame, part: npt.NDArray[np.int64]) -> ByParts:
-    """Fit calibration and thresholds on all parts but one, and judge that one by them; each part in turn.
+def judge_by_folds(images: pd.DataFrame, fold: npt.NDArray[np.int64]) -> JudgedByFolds:
+    """Fit calibration and thresholds on all folds but one, and judge that one by them; each in turn.
 
     Args:
         images: rows with ``label``, ``lesion_id`` and ``raw_probability``.
-        part: (n,), number of each image's part; a lesion is in one of them, both classes in each.
+        fold: (n,), number of each image's fold; a lesion is in one of them, both classes in each.
 
     Raises:
-        ValueError: a class is missing in what is left of a part, or melanomas are ranked below nevi there.
+        ValueError: a class is missing in what is left of a fold, or melanomas are ranked below nevi there.
     """
     labels = images["label"].to_numpy()
     lesions = images["lesion_id"].to_numpy(object)
@@ -64,8 +61,8 @@ def judge_by_parts(images: pd.DataFrame, part: npt.NDArray[np.int64]) -> ByParts
     called: dict[str, npt.NDArray[np.bool_]] = {}
     thresholds: dict[str, list[float]] = {}
     refused: dict[str, str] = {}
-    for number in np.unique(part):
-        held_out, rest = part == number, part != number
+    for number in np.unique(fold):
+        held_out, rest = fold == number, fold != number
         calibration = fit_platt(labels[rest], raw[rest])
         calibrated[held_out] = calibration.apply(raw[held_out])
         chosen, not_supported = choose_thresholds(labels[rest], calibration.apply(raw[rest]), lesions[rest])
@@ -74,22 +71,20 @@ def judge_by_parts(images: pd.DataFrame, part: npt.NDArray[np.int64]) -> ByParts
             flags = called.setdefault(name, np.zeros(len(images), bool))
             flags[held_out] = calibrated[held_out] >= threshold
             thresholds.setdefault(name, []).append(threshold)
-    return ByParts(
-        parts=len(np.unique(part)), calibrated=calibrated, called=called, thresholds=thresholds, refused=refused
-    )
+    return JudgedByFolds(calibrated=calibrated, called=called, thresholds=thresholds, refused=refused)
 
 
-def describe_parts(images: pd.DataFrame, judged: ByParts, bootstrap: LesionBootstrap) -> dict[str, Any]:
+def describe_judged(images: pd.DataFrame, judged: JudgedByFolds, bootstrap: LesionBootstrap) -> dict[str, Any]:
     """What came of it.
 
     Args:
-        images: as `judge_by_parts` had them.
+        images: as `judge_by_folds` had them.
         judged: what it gave.
         bootstrap: of the same images.
 
     Returns:
-        ``calibration`` (the measures after); ``policies`` (sensitivity and specificity over all parts, each with the
-        thresholds of its parts); ``refused``: why a policy is not among them.
+        ``calibration`` (the measures after); ``policies`` (sensitivity and specificity over all folds, each with the
+        thresholds of its own); ``refused``: why a policy is not among them.
     """
     labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
     return {
@@ -115,7 +110,7 @@ def cross_fit(images: pd.DataFrame) -> dict[str, Any]:
         images: rows with ``label``, ``lesion_id`` and ``raw_probability``.
 
     Returns:
-        ``folds``, and what `describe_parts` gives. With too few lesions of a class to fold, or where a fit fails, only
+        ``folds``, and what `describe_judged` gives. With too few lesions of a class to fold, or where a fit fails, only
         ``refused``: why.
     """
     labels = images["label"].to_numpy()
@@ -125,17 +120,17 @@ def cross_fit(images: pd.DataFrame) -> dict[str, Any]:
     if folds < 2:
         return {"refused": {"recalibration": f"{fewest} lesion of a class is too few to fit on others"}}
     try:
-        judged = judge_by_parts(images, _folds(labels, lesions, folds))
+        judged = judge_by_folds(images, _folds(labels, lesions, folds))
     except ValueError as error:
         return {"refused": {"recalibration": str(error)}}
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
-    return {"folds": folds, **describe_parts(images, judged, bootstrap)}
+    return {"folds": folds, **describe_judged(images, judged, bootstrap)}
 
 
 def _folds(labels: npt.NDArray[np.int64], lesions: npt.NDArray[np.object_], folds: int) -> npt.NDArray[np.int64]:
-    """Number of each image's part, (n,): whole lesions, both classes in every part."""
+    """Number of each image's fold, (n,): whole lesions, both classes in every fold."""
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=BOOTSTRAP_SEED)
-    part = np.empty(len(labels), np.int64)
+    fold = np.empty(len(labels), np.int64)
     for number, (_, held_out) in enumerate(splitter.split(labels, labels, lesions.astype(str))):
-        part[held_out] = number
-    return part
+        fold[held_out] = number
+    return fold
