@@ -42,9 +42,11 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - start)
     base, *_ = seconds.values()
     print(f"{backbone} at {size}, Keras' prediction          images/s   ratio   (medians of {ROUNDS} rounds)")
+    found = [in_parts(infer, inputs, PREDICT_BATCH) for infer in contenders.values()]
     for name, times in seconds.items():
         ratio = statistics.median(own / other for own, other in zip(base, times, strict=True))
         print(f"{name:48} {IMAGES / statistics.median(times):9.1f} {ratio:7.2f}")
+    print(f"greatest difference of a probability: {np.abs(found[0] - found[1]).max():.1g}")
 
 
 if __name__ == "__main__":
