@@ -1,6 +1,7 @@
 """``dermq-train``: help, errors for the person who trains, and a quick start."""
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -169,3 +170,27 @@ def test_some_images_of_a_side_are_spread_over_all_of_it(count: int, limit: int)
     assert (chosen[0], chosen[-1], len(chosen)) == (0, count - 1, min(count, limit))
     assert len(set(chosen.tolist())) == len(chosen)
     assert np.ptp(np.diff(chosen)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("fold", "auc", "told"),
+    [
+        ("2/3", 0.9, "AUC 0.9000 on fold 2/3, held out. When every fold is done"),
+        ("all", math.nan, "Averaged 2 runs without a validation side. Next: dermq-train crossfit"),
+    ],
+)
+def test_after_averaging_folds_no_choice_is_advised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fold: str, auc: float, told: str
+) -> None:
+    """By the greater AUC on what was held out an average or its member would be chosen, and its test split opened."""
+    import trainer.average
+
+    run = tmp_path / "averaged"
+    run.mkdir()
+    FitConfig(fold=fold, keep="last").write(run)
+    monkeypatch.setattr(trainer.average, "average", lambda *_: auc)
+    monkeypatch.setattr(trainer.average, "validation_auc", lambda _: auc)
+    result = CliRunner().invoke(main, ["average", str(run), "one", "two", "--dataset", str(tmp_path)])
+    assert result.exit_code == 0
+    assert told in result.stdout.splitlines()[-1]
+    assert "evaluate" not in result.stdout
