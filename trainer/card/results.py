@@ -89,7 +89,7 @@ def policies(report: dict[str, Any]) -> str:
 
 
 def _crossfitted(found: dict[str, Any]) -> str:
-    head = ("Policy, cross-fitted", "Sensitivity", "Specificity", "Melanoma images missed")
+    head = ("Policy, cross-fitted", *crossfit.HEAD)
     shown = table(head, [(f"`{name}`", *figures) for name, *figures in crossfit.rows(found)])
     return f"{crossfit.summary(found)} {crossfit.CAVEAT} {CROSS_FIT_CAVEAT}\n\n{shown}"
 

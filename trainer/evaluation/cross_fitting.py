@@ -16,6 +16,7 @@ from trainer.calibration import fit_platt
 from trainer.evaluation.assess import calibration_measures, counts
 from trainer.evaluation.strata import share_of
 from trainer.policies import BOOTSTRAP_SEED, choose_thresholds
+from trainer.threshold import Labels, Lesions
 
 #: What cross-fitted figures are not, for report and card.
 CROSS_FIT_CAVEAT = (
@@ -84,7 +85,7 @@ def describe_judged(images: pd.DataFrame, judged: JudgedByFolds, bootstrap: Lesi
 
     Returns:
         ``calibration`` (the measures after); ``policies`` (sensitivity and specificity over all folds, each with the
-        thresholds of its own); ``refused``: why a policy is not among them.
+        thresholds of its own, and melanoma lesions caught by every image); ``refused``: why a policy is not among them.
     """
     labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
     return {
@@ -95,12 +96,19 @@ def describe_judged(images: pd.DataFrame, judged: JudgedByFolds, bootstrap: Lesi
                 "sensitivity": share_of(bootstrap, flags, labels == 1, lesions),
                 "specificity": share_of(bootstrap, ~flags, labels == 0, lesions),
                 "missed": int((~flags & (labels == 1)).sum()),
+                "by_lesion": _caught(flags, labels, lesions),
             }
             for name, flags in judged.called.items()
             if name not in judged.refused
         },
         "refused": judged.refused,
     }
+
+
+def _caught(flags: npt.NDArray[np.bool_], labels: Labels, lesions: Lesions) -> dict[str, int]:
+    """Melanoma lesions, and how many of them have every image flagged, as the policies promise it."""
+    every = pd.Series(flags[labels == 1]).groupby(lesions[labels == 1]).all()
+    return {"caught": int(every.sum()), "lesions": len(every)}
 
 
 def cross_fit(images: pd.DataFrame) -> dict[str, Any]:

@@ -28,8 +28,12 @@ def summary(found: dict[str, Any]) -> str:
     )
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Of each policy its name, sensitivity, specificity, and the melanoma images missed."""
+#: Names of what `rows` has beside the policy.
+HEAD = ("Sensitivity", "Specificity", "Melanoma images missed", "Melanoma lesions caught, every image")
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Of each policy its name, and figures in the order of `HEAD`."""
     melanomas = found["counts"]["images"]["melanoma"]
     return [
         (
@@ -37,6 +41,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
             percent_interval(policy["sensitivity"]),
             percent_interval(policy["specificity"]),
             f"{policy['missed']} of {melanomas:,}",
+            f"{policy['by_lesion']['caught']} of {policy['by_lesion']['lesions']:,}",
         )
         for name, policy in found["policies"].items()
     ]
@@ -58,7 +63,7 @@ def crossfit(report: dict[str, Any]) -> Section | None:
         Paragraph(text=f"{summary(found)} {CAVEAT} {CROSS_FIT_CAVEAT}"),
         Table(
             caption="Cross-fitted on the images outside test, by image, with 95% intervals",
-            head=("Policy", "Sensitivity", "Specificity", "Melanoma images missed"),
+            head=("Policy", *HEAD),
             rows=rows(found),
         ),
         Table(

@@ -150,6 +150,7 @@ def test_figures_are_of_thresholds_that_were_chosen_on_the_other_folds(runs: dic
         threshold = youden_threshold(labels, calibration.apply(raw))
         caught += int(((calibrated >= threshold) & here & (images["label"] == 1)).sum())
     assert found["policies"]["youden"]["sensitivity"]["value"] == pytest.approx(caught / images["label"].sum())
+    assert found["policies"]["youden"]["by_lesion"] == {"caught": caught, "lesions": 17}, "each has one image"
     assert found["auroc"]["value"] == pytest.approx(roc_auc_score(images["label"], calibrated))
     areas = [roc_auc_score(part["label"], part["probability"]) for _, part in images.groupby("fold")]
     assert [fold["auroc"] for fold in found["folds"]] == pytest.approx(areas)
