@@ -101,7 +101,7 @@ def main() -> None:
 @config_options
 @click.pass_context
 def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset: str, **settings: Any) -> None:
-    """Train into the folder RUN; the best epoch by validation AUC is kept.
+    """Train into the folder RUN; the best epoch by validation AUC is kept, or with --keep last the last.
 
     An interrupted run goes on when the same command is given again. The defaults are those of the preset "clean"; what
     is given by name overrides a preset.

@@ -70,7 +70,7 @@ class FitConfig:
         split_seed: of the split, and of the folds.
         fold: the images outside test are divided anew, by lesion: ``2/5`` holds out the second of five folds as
             validation, ``all`` trains on all of them and holds out none, for `dermq-train crossfit`; empty keeps
-            training and validation as the split draws them.
+            training and validation as the split draws them. Both ask for ``keep=last``.
         near_duplicates: bits of the perceptual hash that near-duplicates may differ by; -1 does not look for any.
         without_source: source of HAM10000, by its column `dataset`, that is left out of training and validation, to see
             how a model does on a clinic that it has never seen; empty leaves none out.
@@ -177,7 +177,8 @@ class FitConfig:
         place = fold_and_folds(self.fold)
         if self.fold != ALL_FOLDS and not (place and 1 <= place[0] <= place[1] and place[1] >= 2):
             raise ValueError(
-                f"Received: fold={self.fold!r}. Expected: one of at least two folds, such as '2/5', or 'all'."
+                f"Received: fold={self.fold!r}. Expected: K/N, with N of at least 2 and K from 1 to N, such as '2/5'; "
+                "or 'all'."
             )
         if self.split == "random-images":
             raise ValueError(
@@ -186,8 +187,12 @@ class FitConfig:
             )
         if self.keep != "last":
             raise ValueError(
-                f"Received: fold={self.fold!r} with keep={self.keep!r}. Expected: keep='last', for an epoch that is "
-                "chosen on the images held out has seen them."
+                f"Received: fold={self.fold!r} with keep={self.keep!r}. Expected: keep='last' (--keep last), for "
+                + (
+                    "an epoch that is chosen on the images held out has seen them."
+                    if self.has_validation
+                    else "no image is held out to choose an epoch on."
+                )
             )
 
     def write(self, folder: Path) -> None:

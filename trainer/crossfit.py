@@ -6,7 +6,7 @@ run that was trained on all, as in `sklearn.calibration.CalibratedClassifierCV` 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from trainer.calibration import fit_platt
 from trainer.config import ALL_FOLDS, FitConfig, fold_and_folds
 from trainer.evaluation.assess import counts
 from trainer.evaluation.cross_fitting import describe_judged, judge_by_folds
-from trainer.evaluation.discrimination import auroc
+from trainer.evaluation.discrimination import CHANCE, auroc
 from trainer.evaluation.openings import openings_of
 from trainer.evaluation.other_runs import recipe_differences
 from trainer.evaluation.strata import as_json
 from trainer.ham10000 import LABELS
 from trainer.policies import BOOTSTRAP_SEED
+from trainer.report.document import interval
 from trainer.run_folder import RunError, RunFolder
 from trainer.splits import TRAIN, VALIDATION, read_manifest
 
@@ -46,23 +47,27 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     Raises:
         FileExistsError: the run has predictions already.
         RunError: a run is not finished or of the wrong fold, a fold is missing or there twice, the runs do not belong
-            together, or the test split of the run was opened.
+            together, have learned nothing, or the test split of the run was opened.
         ValueError: the outputs of the folds rank melanomas below nevi.
     """
     folder = RunFolder(run)
     if not folder.begun or FitConfig.read(run).has_validation:
-        raise RunError(f"Received: {run} to cross-fit. Expected: a run after `dermq-train fit --fold {ALL_FOLDS}`.")
+        raise RunError(
+            f"Received: {run} as the run to cross-fit, which {_what_it_is(run)}. Expected: a run after `dermq-train "
+            f"fit --fold {ALL_FOLDS}` first, and the folds after it."
+        )
     if not folder.finished:
         raise RunError(f"Received: run {run}, which is not finished. Expected: a run after `dermq-train fit`.")
     if openings_of(run):
         raise RunError(
             f"Received: run {run}, whose test split was opened. Expected: one whose test split is sealed, for "
-            "thresholds that are chosen afterwards may be chosen by it."
+            "thresholds that are chosen afterwards may be chosen by it. It stays as it is (put its "
+            f"{folder.predictions.name} back if it was moved); to choose anew, train anew."
         )
     if folder.predictions.exists():
         raise FileExistsError(
-            f"Received: run {run}, which was cross-fitted already. Expected: one that was not; to do it again remove "
-            f"{folder.predictions.name} from its folder."
+            f"Received: run {run}, which was cross-fitted already. Expected: one that was not. It has not been "
+            f"evaluated yet: to do it again, remove {folder.predictions.name} from its folder."
         )
     ordered = _in_order(folds)
     for fold in ordered:
@@ -72,6 +77,11 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     described = [_describe(fold) for fold in ordered]
     # Before anything is written: folds that have learned nothing leave the run as it is.
     found = _of_all_folds(predictions, described)
+    if (low := found["auroc"]["low"]) is not None and low <= CHANCE:
+        raise RunError(
+            f"Received: folds whose area under the ROC curve together is {interval(found['auroc'])}, perhaps no better "
+            "than chance, which no threshold mends. Expected: a recipe that learns; train longer, or with more lesions."
+        )
     with folder.lock():
         write_text(run / "folds.json", json.dumps(described, indent=2) + "\n")
         folder.log(f"cross-fitted with {', '.join(fold['run'] for fold in described)}")
@@ -97,8 +107,8 @@ def describe_crossfit(run: Path) -> dict[str, Any]:
         run: the folder of a cross-fitted run.
 
     Returns:
-        ``folds`` (of each ``run``, ``fold``, ``seed``, ``openings`` of its test split, ``counts``, ``auroc``, and
-        ``calibration``: slope and intercept fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of
+        ``folds`` (of each ``run``, ``fold``, ``seed``, ``counts``, ``auroc``, and ``calibration``: slope and intercept
+        fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of
         all images together, and what `trainer.evaluation.cross_fitting.describe_judged` gives.
     """
     return _of_all_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
@@ -130,7 +140,9 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
     places: dict[tuple[int, int], Path] = {}
     for fold in folds:
         if not RunFolder(fold).finished:
-            raise RunError(f"Received: run {fold}, which is not finished. Expected: a run after `dermq-train fit`.")
+            raise RunError(
+                f"Received: {fold} as a fold, which {_what_it_is(fold)}. Expected: a run after `dermq-train fit`."
+            )
         held_out = FitConfig.read(fold).fold
         if (place := fold_and_folds(held_out)) is None:
             raise RunError(
@@ -138,13 +150,33 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
                 "fit --fold 2/5` or the like."
             )
         if place in places:
-            raise RunError(f"Received: runs {places[place]} and {fold}, both of fold {held_out}. Expected: one.")
+            raise RunError(
+                f"Received: {places[place]} and {fold}, both of fold {held_out}. Expected: one run of each fold."
+            )
         places[place] = fold
     count = max((of for _, of in places), default=0)
-    if set(places) != {(number, count) for number in range(1, count + 1)} or not places:
-        found = ", ".join(FitConfig.read(fold).fold for fold in folds) or "none"
-        raise RunError(f"Received: runs of the folds {found}. Expected: all folds of one division, each once.")
+    wanted = {(number, count) for number in range(1, count + 1)}
+    if set(places) != wanted or not places:
+        found = _named(places)
+        missing = f"; missing: {_named(wanted - set(places))}" if wanted - set(places) else ""
+        raise RunError(f"Received: runs of the folds {found}{missing}. Expected: all folds of one division, each once.")
     return [places[place] for place in sorted(places)]
+
+
+def _named(places: Iterable[tuple[int, int]]) -> str:
+    return ", ".join(f"{number}/{count}" for number, count in sorted(places)) or "none"
+
+
+def _what_it_is(run: Path) -> str:
+    """Why a folder will not do: ``does not exist``, ``is no run``, ``is of fold 1/2``."""
+    if not run.exists():
+        return "does not exist"
+    if not RunFolder(run).begun:
+        return "is no run"
+    config = FitConfig.read(run)
+    if not RunFolder(run).finished:
+        return "is not finished"
+    return f"is of fold {config.fold}" if config.fold else "has a validation side of the split's own"
 
 
 def _check(fold: Path, run: Path) -> None:
@@ -197,5 +229,4 @@ def _describe(fold: Path) -> dict[str, Any]:
         "fold": config.fold,
         "seed": config.seed,
         "weights_sha256": file_digest(RunFolder(fold).best),
-        "openings": openings_of(fold),
     }

