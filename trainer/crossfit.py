@@ -107,9 +107,9 @@ def describe_crossfit(run: Path) -> dict[str, Any]:
         run: the folder of a cross-fitted run.
 
     Returns:
-        ``folds`` (of each ``run``, ``fold``, ``seed``, ``counts``, ``auroc``, and ``calibration``: slope and intercept
-        fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of
-        all images together, and what `trainer.evaluation.cross_fitting.describe_judged` gives.
+        ``folds`` (of each ``run``, ``fold``, ``seed``, ``weights_sha256``, ``counts``, ``auroc``, and ``calibration``:
+        slope and intercept fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of all images
+        together, and what `trainer.evaluation.cross_fitting.describe_judged` gives.
     """
     return _of_all_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
 

@@ -109,6 +109,5 @@ def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
         f"Received: bundle {bundle.manifest.name} {bundle.manifest.version} of split {named[:12]}, and a data set "
         f"whose split by the defaults of `dermq-train fit` is {found[0][:12]}, or {found[1][:12]} with --fold "
         f"{ALL_FOLDS}. Expected: the data set and split that it was made under. A bundle made with --split-seed, "
-        "--fold K/N, --near-duplicates, --without-source or --skip-corrupt is judged by its run: `dermq-train evaluate "
-        "RUN`."
+        "--near-duplicates, --without-source or --skip-corrupt is judged by its run: `dermq-train evaluate RUN`."
     )

@@ -30,7 +30,7 @@ BOUND_CAVEAT = (
     "too good, and the test results say what came of it."
 )
 #: The same where other networks made the predictions that thresholds are chosen on.
-CROSSFIT_CAVEAT = (
+OUT_OF_FOLD_CAVEAT = (
     "Out-of-fold: each image outside test was predicted by a network that had not seen it, trained by the same recipe "
     "on fewer lesions. That the thresholds fit this network too is taken for granted, and the recipe may have been "
     "chosen on a part of these lesions, so that the bound is somewhat too good; the test results say what came of it."
@@ -102,21 +102,12 @@ def _name(target: float) -> str:
     return f"sensitivity:{target:.2f}"
 
 
-def choose_on_validation(run: Path) -> tuple[Calibration, dict[str, PolicyThreshold]]:
-    """Fit calibration and thresholds on a run's validation predictions.
+def freeze_on_validation(run: Path) -> tuple[Calibration, Policies]:
+    """As `freeze`, on what a run has in ``validation.csv``: its own predictions, or those of its folds.
 
     Args:
-        run: the run folder, with ``validation.csv``.
-
-    Returns:
-        The calibration, and the numbers of each policy that validation supports, on calibrated probabilities.
+        run: the run folder.
     """
-    calibration, policies = freeze_on_validation(run)
-    return calibration, policies.thresholds
-
-
-def freeze_on_validation(run: Path) -> tuple[Calibration, Policies]:
-    """As `choose_on_validation`, with the policies that validation does not support and why."""
     validation = pd.read_csv(run / "validation.csv")
     return freeze(
         validation["label"].to_numpy(), validation["probability"].to_numpy(), validation["lesion_id"].to_numpy(object)

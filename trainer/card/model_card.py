@@ -23,7 +23,6 @@ from trainer.card.results import (
     test_results,
 )
 from trainer.card.training import first_weights, how_trained
-from trainer.config import ALL_FOLDS
 from trainer.evaluation.report_file import read_report
 from trainer.report.document import counted, interval
 from trainer.report.groups import unseen_sources, weakest_groups, within_sources
@@ -254,10 +253,9 @@ def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None)
 
 def _split(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
     if LESION_DISJOINT in metrics["split"]:
-        if fold := report["run"]["config"].get("fold") if report else "":
-            rest = "all of the rest in training" if fold == ALL_FOLDS else f"of the rest fold {fold} in validation"
-            return f"Split by lesion, 15% in test, {rest}"
-        return "Split 70/15/15 by lesion"
+        # Of runs with folds that on all of them alone is evaluated.
+        folds = bool(report and report["run"].get("folds"))
+        return "Split by lesion, 15% in test, all of the rest in training" if folds else "Split 70/15/15 by lesion"
     return (
         "**Split image by image, as the project's brief has it: test lesions were trained on, and every figure is too "
         "good.** The split"

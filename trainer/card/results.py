@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
-from trainer.policies import BOUND_CAVEAT, CROSSFIT_CAVEAT
+from trainer.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
 from trainer.report import crossfit
 from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
 from trainer.report.robustness import name_of
@@ -79,7 +79,7 @@ def policies(report: dict[str, Any]) -> str:
     chosen_on, caveat = ("validation images", BOUND_CAVEAT)
     found = report.get("crossfit")
     if found:
-        chosen_on, caveat = ("out-of-fold predictions", CROSSFIT_CAVEAT)
+        chosen_on, caveat = ("out-of-fold predictions", OUT_OF_FOLD_CAVEAT)
     return (
         f"## Policies\n\n`youden`: greatest sensitivity + specificity on {chosen_on}. `sensitivity:X`: the "
         f"highest threshold whose one-sided 95% lower bound of sensitivity on the melanoma lesions of these is at "

@@ -3,7 +3,7 @@
 from typing import Any
 
 from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
-from trainer.policies import BOUND_CAVEAT, CROSSFIT_CAVEAT
+from trainer.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -24,14 +24,13 @@ from worker.terminal import shown_probability
 
 #: Images outside test, each predicted by the run that had left it out.
 OUT_OF_FOLD = "out-of-fold"
-_LEVELS = (("images", "image"), ("lesions", "lesion"))
 
 
 def policies(report: dict[str, Any]) -> Section:
     """The thresholds, frozen on validation, and those that validation does not support."""
     side = _fitted_on(report)
     # The images of a place chose no epoch and no run.
-    caveat = {VALIDATION: f" {BOUND_CAVEAT}", OUT_OF_FOLD: f" {CROSSFIT_CAVEAT}"}.get(side, "")
+    caveat = {VALIDATION: f" {BOUND_CAVEAT}", OUT_OF_FOLD: f" {OUT_OF_FOLD_CAVEAT}"}.get(side, "")
     noun = "predictions" if side == OUT_OF_FOLD else "images"
     rows = [
         (
@@ -48,7 +47,7 @@ def policies(report: dict[str, Any]) -> Section:
         Paragraph(
             text=f"Thresholds and calibration were fitted on {side} {noun} and not changed since. youden is the "
             "threshold with the greatest sensitivity + specificity - 1. sensitivity:X is the highest threshold whose "
-            f"one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on the melanoma lesions of these "
+            "one-sided 95% lower confidence bound of sensitivity (Clopper-Pearson) on the melanoma lesions of these "
             "is at least X; a lesion counts as caught only when every one of its images is flagged, because an archive "
             f"may hold any one of them alone.{caveat}"
         ),

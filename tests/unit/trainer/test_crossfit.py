@@ -105,6 +105,22 @@ def test_a_run_on_all_ends_without_validation(dataset: Path, runs: dict[str, Pat
         train(dataset, run, fold="all")
 
 
+def test_what_dermoscopy_looks_like_and_its_limit_are_of_different_lesions(
+    dataset: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no validation side for the limit, and images of one lesion look alike."""
+    from trainer.images.real_images import RealImages
+
+    monkeypatch.setattr(RealImages, "_load", lambda self, paths: paths)
+    halves = RealImages(dataset, runs["all"], FitConfig.read(runs["all"])).of_every_diagnosis(1000)
+    # The last digit of a name here is the number of the image of its lesion.
+    first, second = ({Path(path).stem[:-1] for path in half} for half in halves)
+    assert not first & second
+    assert abs(len(first) - len(second)) <= 1
+    manifest = read_manifest(runs["all"])
+    assert sum(map(len, halves)) == (manifest["split"] == TRAIN).sum()
+
+
 def test_it_is_not_judged_before_it_is_cross_fitted(dataset: Path, runs: dict[str, Path]) -> None:
     from trainer.frozen import load_frozen
     from trainer.stress_validation import stress_validation

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from trainer.policies import SENSITIVITIES, choose_on_validation, choose_policies, freeze_on_validation
+from trainer.policies import SENSITIVITIES, choose_policies, freeze_on_validation
 from trainer.threshold import lesion_sensitivity
 
 
@@ -27,7 +27,8 @@ def validation(melanomas: int, nevi: int, seed: int = 3) -> pd.DataFrame:
 
 def test_a_run_with_enough_lesions_carries_every_policy(tmp_path: Path) -> None:
     validation(92, 300).to_csv(tmp_path / "validation.csv", index=False)
-    calibration, thresholds = choose_on_validation(tmp_path)
+    calibration, policies = freeze_on_validation(tmp_path)
+    thresholds = policies.thresholds
     assert list(thresholds) == ["youden", "sensitivity:0.95", "sensitivity:0.90", "sensitivity:0.85"]
     assert calibration.slope > 0
     # The higher the promise, the lower the threshold.
