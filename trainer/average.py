@@ -18,7 +18,6 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from trainer.atomic import unfinished_folder
-from trainer.backbones.weights import file_digest
 from trainer.classifier import Classifier
 from trainer.config import FitConfig
 from trainer.fit import build_network, finish, read_surveyed
@@ -28,6 +27,7 @@ from trainer.sequence import BalancedBatches, ClassBalancedBatches
 from trainer.splits import RANDOM_IMAGES, first_lesions, images_with_split
 from trainer.training.batches import training_batches, training_images
 from trainer.training.stages import unfreeze
+from worker.bundle import sha256_of
 from worker.terminal import make_console
 
 
@@ -136,7 +136,7 @@ def _described(member: Path) -> dict[str, Any]:
     return {
         "run": member.resolve().name,
         "seed": FitConfig.read(member).seed,
-        "weights_sha256": file_digest(RunFolder(member).best),
+        "weights_sha256": sha256_of(RunFolder(member).best),
     }
 
 

@@ -111,12 +111,14 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     dermq-train fit runs/brief --preset reference --weights resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5
     dermq-train fit runs/leak --preset reference --backbone efficientnet-lite0
     """
-    from trainer.fit import fit
     from trainer.presets import configure
 
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
     config = configure(preset, given)
+    # After the settings are known to be good, for it loads TensorFlow, which takes seconds.
+    from trainer.fit import fit
+
     auc = fit(dataset, run, cache, config)
     if math.isnan(auc):
         click.echo(f"Trained without a validation side. Next: dermq-train crossfit {run} FOLD...")

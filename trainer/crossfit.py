@@ -15,7 +15,6 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from trainer.atomic import write_text
-from trainer.backbones.weights import file_digest
 from trainer.bootstrap import LesionBootstrap
 from trainer.calibration import fit_platt
 from trainer.config import ALL_FOLDS, FitConfig, fold_and_folds
@@ -30,6 +29,7 @@ from trainer.policies import BOOTSTRAP_SEED
 from trainer.report.document import interval
 from trainer.run_folder import RunError, RunFolder
 from trainer.splits import TRAIN, VALIDATION, read_manifest
+from worker.bundle import sha256_of
 
 
 def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
@@ -228,5 +228,5 @@ def _describe(fold: Path) -> dict[str, Any]:
         "run": fold.resolve().name,
         "fold": config.fold,
         "seed": config.seed,
-        "weights_sha256": file_digest(RunFolder(fold).best),
+        "weights_sha256": sha256_of(RunFolder(fold).best),
     }

@@ -87,6 +87,8 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     classifier = _build(config, first_weights=progress.epoch == 0)
     teachers = load_teachers([Path(run) for run in config.teachers], seven=config.classes == "seven")
     origin = None if folder.begun else _origin(config)
+    # Minutes, the first time.
+    console.print("Looking through the images of the data set ...")
     everything, seen = read_surveyed(dataset, cache, config)
     with folder.lock():
         if folder.begun:
@@ -284,6 +286,7 @@ def _train(
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
+    console.print(f"Bringing {len(train):,} training images to one size ...")
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")

@@ -22,8 +22,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from trainer.atomic import sweep_unfinished, write_text
 from trainer.config import FitConfig
 
@@ -115,7 +113,7 @@ class RunFolder:
                 f"The run in {self.path} was begun by code that trains otherwise (recipe {found}, this is {RECIPE}). "
                 "Go on with that version, or choose another folder."
             )
-        begun, here = self.described().get("versions", {}).get("backend"), keras.config.backend()
+        begun, here = self.described().get("versions", {}).get("backend"), _backend()
         if begun not in (None, here):
             raise RunError(
                 f"The run in {self.path} was begun on Keras' backend {begun}, this is {here}: its dropout draws other "
@@ -232,7 +230,7 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what a run's last digits depend on."""
-    backend = keras.config.backend()
+    backend = _backend()
     packages = (*_PACKAGES, _BACKEND_PACKAGES[backend])
     return {
         "python": platform.python_version(),
@@ -240,6 +238,13 @@ def versions() -> dict[str, str]:
         "backend": backend,
         **{package: _version(package) for package in packages},
     }
+
+
+def _backend() -> str:
+    # Here, because it takes seconds, and what only reads runs needs no network.
+    import keras
+
+    return str(keras.config.backend())
 
 
 def _version(package: str) -> str:

@@ -191,7 +191,8 @@ def write_manifest(
     """Write ``split.csv`` and ``split.json`` (seed, kind, counts, groups, SHA-256) into a run folder.
 
     Args:
-        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``split`` and perhaps ``group``.
+        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``split`` and perhaps ``group`` and ``sha256`` (of each
+            file, by which a run knows its images under other names; the manifest's own SHA-256 leaves it out).
         folder: the run folder.
         seed: of the draw, recorded.
         kind: `LESION_DISJOINT` or `RANDOM_IMAGES`.
@@ -200,7 +201,8 @@ def write_manifest(
     Returns:
         The manifest's SHA-256 in hexadecimal.
     """
-    rows = frame.sort_values("image_id")[["image_id", "lesion_id", "dx", "split"]]
+    columns = ["image_id", "lesion_id", "dx", "split", *(["sha256"] if "sha256" in frame.columns else [])]
+    rows = frame.sort_values("image_id")[columns]
     write_text(folder / "split.csv", rows.to_csv(index=False, lineterminator="\n"))
     digest = manifest_sha256(rows)
     counts = {

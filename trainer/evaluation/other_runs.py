@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainer.backbones.weights import file_digest
 from trainer.config import FitConfig
 from trainer.run_folder import RunFolder, lineage, recipe_of
 from trainer.splits import TRAIN, VALIDATION, read_manifest
+from worker.bundle import sha256_of
 
 
 def check_seeds(run: Path, others: Sequence[Path]) -> None:
@@ -175,7 +175,7 @@ def _split_sha256(run: Path) -> str:
 
 def _require_member(other: Path, run: Path, members: Sequence[dict[str, Any]]) -> None:
     best = RunFolder(other).best
-    if not best.is_file() or file_digest(best) not in [member["weights_sha256"] for member in members]:
+    if not best.is_file() or sha256_of(best) not in [member["weights_sha256"] for member in members]:
         names = ", ".join(f"{member['run']} (seed {member['seed']})" for member in members)
         raise ValueError(
             f"Received: run {other}, which {run} is not an average of. Expected: one of {names}, with the weights that "

@@ -7,7 +7,7 @@ import pandas as pd
 
 from trainer.evaluation.assess import counts
 from trainer.evaluation.strata import OLDEST
-from trainer.splits import read_manifest
+from trainer.splits import UNUSED, read_manifest
 from worker.archive import IMAGE_SUFFIXES, no_table
 from worker.bundle import MADE_FROM_DIGITS, Bundle, sha256_of
 
@@ -171,7 +171,9 @@ def without_label(folder: Path, images: pd.DataFrame) -> int:
 def refuse_own(images: pd.DataFrame, run: Path) -> None:
     """Refuse images of the data set that a run was made from: they are no images from elsewhere.
 
-    Known by their names, without folder and ending; a copy under another name is not found.
+    Known by their names, without folder and ending, and by their bytes, whatever their names; a run from before it
+    listed the bytes knows the names alone. Those that the run set aside, of a source that it left out for example, it
+    has never seen: they may be judged.
 
     Args:
         images: as `read_external` gives them.
@@ -181,8 +183,14 @@ def refuse_own(images: pd.DataFrame, run: Path) -> None:
         ValueError: counts and names them, with the side of the run's split that they are on.
     """
     manifest = read_manifest(run)
-    side = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
-    own = [f"{name} ({side[stem]})" for name in images["image_id"] if (stem := Path(name).stem) in side]
+    manifest = manifest[manifest["split"] != UNUSED]
+    of_name = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
+    of_bytes = dict(zip(manifest["sha256"], manifest["split"], strict=True)) if "sha256" in manifest else {}
+    own = [
+        f"{name} ({side})"
+        for name, digest in zip(images["image_id"], images["sha256"], strict=True)
+        if (side := of_name.get(Path(name).stem) or of_bytes.get(digest))
+    ]
     _refuse(own, images, run.name)
 
 

@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trainer.backbones.weights import file_digest
 from trainer.classifier import with_all_outputs
 from trainer.ham10000 import DIAGNOSES
 from trainer.images.mixup import Floats
 from trainer.run_folder import RunError, RunFolder
 from trainer.sequence import AugmentedBatches
+from worker.bundle import sha256_of
 from worker.images.opencv import cv2
 
 #: What a teacher says of a batch: its outputs by name, as in `trainer.classifier.with_all_outputs`.
@@ -37,13 +37,13 @@ def teacher_name(run: Path) -> str:
     Raises:
         RunError: the run has no model.
     """
-    return f"{run.resolve().name} (SHA-256 {file_digest(_model_of(run))})"
+    return f"{run.resolve().name} (SHA-256 {sha256_of(_model_of(run))})"
 
 
 def describe_teacher(run: Path) -> dict[str, Any]:
     """What ``run.json`` notes of a teacher: ``run``, ``model_sha256``, and its settings as it recorded them."""
     settings = json.loads((run / "config.json").read_text())
-    return {"run": run.resolve().name, "model_sha256": file_digest(_model_of(run)), "config": settings}
+    return {"run": run.resolve().name, "model_sha256": sha256_of(_model_of(run)), "config": settings}
 
 
 def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
@@ -62,7 +62,7 @@ def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
     """
     if not runs:
         return []
-    digests = [file_digest(_model_of(run)) for run in runs]
+    digests = [sha256_of(_model_of(run)) for run in runs]
     if len(set(digests)) < len(digests):
         named = ", ".join(map(str, runs))
         raise RunError(f"Received: --teachers {named}, two of which have the same model. Expected: each model once.")

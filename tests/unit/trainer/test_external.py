@@ -89,6 +89,19 @@ def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path
     refuse_own(images[images["image_id"] == "b.jpg"], run)
 
 
+def test_a_run_knows_its_images_under_other_names_but_not_those_that_it_set_aside(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    sides = {"ISIC_1": "validation", "ISIC_2": "unused", "ISIC_3": "train"}
+    digests = [sha256_of(folder / "a.jpg"), sha256_of(folder / "b.jpg"), "0" * 64]
+    rows = pd.DataFrame({"image_id": list(sides), "dx": "nv", "split": list(sides.values()), "sha256": digests})
+    write_manifest(rows.assign(lesion_id=rows["image_id"]), run, 1)
+    images = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\nsub/c.png,0\n"))
+    with pytest.raises(ValueError, match=r"1 of 3 images .*: a\.jpg \(validation\)\. Expected: "):
+        refuse_own(images, run)
+    refuse_own(images[images["image_id"] != "a.jpg"], run)
+
+
 def test_a_bundle_knows_the_names_of_ham10000_and_its_images_under_any_name(folder: Path, tmp_path: Path) -> None:
     for name in ("ISIC_0024306.jpg", "ISIC_0034321.jpg"):
         (folder / name).write_bytes(name.encode())
