@@ -23,9 +23,9 @@ def check_leakage(images: pd.DataFrame, cache: Path) -> dict[str, Any]:
         cache: folder that keeps thumbnails between calls.
 
     Returns:
-        ``lesions`` on both sides, ``files`` of equal content on both sides, ``near_duplicates``: pairs of pictures on
-        both sides that `trainer.images.near_duplicates` takes for one photograph, the first of them by name; and
-        ``clean``.
+        ``sides`` that test was compared with; ``lesions`` on both; ``files`` of equal content on both;
+        ``near_duplicates``, pairs of pictures on both that `trainer.images.near_duplicates` takes for one photograph,
+        the first of them by name; and ``clean``.
     """
     images = images[images["split"].isin((TRAIN, VALIDATION, TEST))]
     held_out = (images["split"] == TEST).to_numpy()
@@ -38,6 +38,7 @@ def check_leakage(images: pd.DataFrame, cache: Path) -> dict[str, Any]:
     names = images["image_id"].to_numpy(object)
     return {
         "compared": {"test": int(held_out.sum()), "others": int((~held_out).sum())},
+        "sides": [side for side in (TRAIN, VALIDATION) if (images["split"] == side).any()],
         "lesions": len(lesions),
         "files": len(files),
         "near_duplicates": len(across),

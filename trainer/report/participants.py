@@ -4,6 +4,7 @@ from typing import Any
 
 from trainer.evaluation.discrimination import CHANCE
 from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted, interval
+from trainer.splits import TRAIN, VALIDATION
 
 #: Ages that no person has, of those named.
 _NAMED = 5
@@ -133,9 +134,11 @@ def external_images(report: dict[str, Any]) -> Section:
 def leakage(found: dict[str, Any]) -> Section:
     """Lesions, files and near-duplicates on both sides."""
     compared = found["compared"]
+    # A run on everything outside test has no validation; reports from before there were such runs do not say.
+    sides = [_SIDES[side].lower() for side in found.get("sides", (TRAIN, VALIDATION))]
     table = Table(
-        caption=f"{compared['test']:,} test images (all diagnoses) against {compared['others']:,} of training and "
-        "validation",
+        caption=f"{compared['test']:,} test images (all diagnoses) against {compared['others']:,} of "
+        + " and ".join(sides),
         head=("Check", "Found on both sides"),
         rows=(
             ("The same lesion, by lesion_id", str(found["lesions"])),
@@ -149,7 +152,7 @@ def leakage(found: dict[str, Any]) -> Section:
         more = found["near_duplicates"] - len(found["pairs"])
         blocks.append(Paragraph(text=f"Near-duplicates: {shown}" + (f"; and {more} more." if more else ".")))
     if found["clean"]:
-        blocks.append(Paragraph(text="Nothing of the test split was found in training or validation."))
+        blocks.append(Paragraph(text=f"Nothing of the test split was found in {' or '.join(sides)}."))
     else:
         blocks.append(
             Paragraph(kind="warning", text="Something of the test split was seen in training: figures may be too good.")

@@ -11,6 +11,8 @@ import pytest
 from trainer.config import FitConfig
 from trainer.evaluation.leakage import check_leakage
 from trainer.evaluation.other_runs import compare_seeds, require_same_recipe, sources_left_out
+from trainer.report.document import Table
+from trainer.report.participants import leakage
 from trainer.run_folder import RECIPE
 from trainer.splits import leave_out_source, write_manifest
 from worker.images.made_up import draw_lesion
@@ -62,6 +64,15 @@ def test_images_that_a_run_does_not_use_cannot_leak(tmp_path: Path) -> None:
     Path(rows.loc[4, "path"]).write_bytes(Path(rows.loc[1, "path"]).read_bytes())
     rows.loc[1, "split"] = "unused"
     assert check_leakage(rows, tmp_path / "cache")["clean"]
+
+
+def test_the_report_names_the_sides_that_there_are(tmp_path: Path) -> None:
+    rows = images(tmp_path)
+    without = rows.assign(split=rows["split"].replace("validation", "train"))
+    for frame, told in ((rows, "4 of training and validation"), (without, "4 of training")):
+        table = leakage(check_leakage(frame, tmp_path / "cache")).blocks[0]
+        assert isinstance(table, Table)
+        assert table.caption.endswith(told)
 
 
 def metrics(auroc: float) -> dict[str, Any]:
