@@ -54,7 +54,7 @@ clean: ## Remove environment, demo and caches
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), f"dermq needs Python 3.11 to 3.13, this is {sys.version}: make PYTHON=python3.12"'
-	@echo "Setting up $(VENV) (once) …"
+	@echo "Setting up $(VENV) (once; minutes without a word, 0.6 GB) …"
 	@$(PYTHON) -m venv --without-pip $(VENV)
 
 $(VENV)/run.done: requirements/run.txt pyproject.toml | $(VENV)/bin/python
@@ -63,6 +63,6 @@ $(VENV)/run.done: requirements/run.txt pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/dev.done: requirements/dev.txt $(VENV)/run.done
-	@echo "Installing the trainer and the checks (once) …"
+	@echo "Installing the trainer and the checks (once; minutes without a word, 2.7 GB more) …"
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
