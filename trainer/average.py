@@ -27,7 +27,6 @@ from trainer.sequence import BalancedBatches, ClassBalancedBatches
 from trainer.splits import RANDOM_IMAGES, first_lesions, images_with_split
 from trainer.training.batches import training_batches, training_images
 from trainer.training.stages import unfreeze
-from worker.bundle import sha256_of
 from worker.terminal import make_console
 
 
@@ -79,7 +78,7 @@ def validation_auc(run: Path) -> float:
 def _average(
     dataset: Path, folder: RunFolder, config: FitConfig, members: Sequence[Path], cache: Path, console: Console
 ) -> float:
-    everything, _ = read_surveyed(dataset, cache, config)
+    everything, _ = read_surveyed(dataset, cache, config, console)
     described = RunFolder(members[0]).described()
     RunFolder(members[0]).check_data(data_sha256(everything))
     keras.utils.set_random_seed(config.seed)
@@ -136,7 +135,7 @@ def _described(member: Path) -> dict[str, Any]:
     return {
         "run": member.resolve().name,
         "seed": FitConfig.read(member).seed,
-        "weights_sha256": sha256_of(RunFolder(member).best),
+        "weights_sha256": RunFolder(member).weights_sha256(),
     }
 
 

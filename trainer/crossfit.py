@@ -29,7 +29,6 @@ from trainer.policies import BOOTSTRAP_SEED
 from trainer.report.document import interval
 from trainer.run_folder import RunError, RunFolder
 from trainer.splits import TRAIN, VALIDATION, read_manifest
-from worker.bundle import sha256_of
 
 
 def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
@@ -228,5 +227,5 @@ def _describe(fold: Path) -> dict[str, Any]:
         "run": fold.resolve().name,
         "fold": config.fold,
         "seed": config.seed,
-        "weights_sha256": sha256_of(RunFolder(fold).best),
+        "weights_sha256": RunFolder(fold).weights_sha256(),
     }

@@ -87,9 +87,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     classifier = _build(config, first_weights=progress.epoch == 0)
     teachers = load_teachers([Path(run) for run in config.teachers], seven=config.classes == "seven")
     origin = None if folder.begun else _origin(config)
-    # Minutes, the first time.
-    console.print("Looking through the images of the data set ...")
-    everything, seen = read_surveyed(dataset, cache, config)
+    everything, seen = read_surveyed(dataset, cache, config, console)
     with folder.lock():
         if folder.begun:
             folder.check_resumable(recorded)
@@ -115,13 +113,23 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     return best
 
 
-def read_surveyed(dataset: Path, cache: Path, config: FitConfig) -> tuple[pd.DataFrame, Survey]:
+def read_surveyed(
+    dataset: Path, cache: Path, config: FitConfig, console: Console | None = None
+) -> tuple[pd.DataFrame, Survey]:
     """The data set with the hash of each image and what is wrong with it, and what was seen.
+
+    Args:
+        dataset: the HAM10000 folder.
+        cache: folder that keeps the thumbnails.
+        config: whether images that do not decode are skipped.
+        console: where is said that it takes a while, minutes the first time.
 
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
     """
     everything = read_ham10000(dataset)
+    if console is not None:
+        console.print(f"Looking through {len(everything):,} images ...")
     seen = survey([Path(path) for path in everything["path"]], cache)
     everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
     if not config.skip_corrupt:

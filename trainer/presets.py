@@ -5,6 +5,7 @@ validation. ``reference`` follows the brief that the project started from, its r
 chosen on the test split included, so that what they inflate is a figure (`trainer.reference`).
 """
 
+from dataclasses import replace
 from typing import Any
 
 from trainer.config import FitConfig
@@ -56,10 +57,6 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
     if preset not in PRESETS:
         raise ValueError(f"Received: preset {preset!r}. Expected: one of {', '.join(PRESETS)}.")
     settings = {**PRESETS[preset], **given, "preset": preset}
-    if "size" not in settings and "backbone" in settings:
-        from trainer.backbones import registered
-
-        settings["size"] = registered(settings["backbone"]).size
     config = FitConfig(**settings)
     if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
         raise ValueError(
@@ -72,4 +69,9 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
                 f"Received: {', '.join(idle)} with classes={config.classes!r}, which does not look at it. Expected: "
                 f"classes={classes!r}, or leave it out."
             )
+    if "size" not in settings and "backbone" in settings:
+        # Last, for it loads TensorFlow.
+        from trainer.backbones import registered
+
+        return replace(config, size=registered(config.backbone).size)
     return config

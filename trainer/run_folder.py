@@ -22,8 +22,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from trainer.atomic import sweep_unfinished, write_text
 from trainer.config import FitConfig
+from trainer.images.survey import data_sha256
+from trainer.splits import SplitError
+from worker.bundle import sha256_of
 
 #: Packages whose version decides the last digits of a run.
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
@@ -145,6 +150,35 @@ class RunFolder:
                 f"The run in {self.path} was begun with other data: their SHA-256 was {recorded}, now it is {found}. "
                 "Pass the data set that it was begun with, or choose another run."
             )
+
+    def check_hashes(self, manifest: pd.DataFrame) -> None:
+        """Refuse a manifest whose hashes of files are not those that the run began with; older runs have none.
+
+        Args:
+            manifest: from `trainer.splits.read_manifest`.
+
+        Raises:
+            SplitError: they were changed, or taken away.
+        """
+        recorded = self.described().get("data", {}).get("sha256")
+        if recorded and "sha256" in manifest and data_sha256(manifest) != recorded:
+            raise SplitError(
+                f"The hashes of files in {self.path / 'split.csv'} are not those that the run began with. Restore it, "
+                "or choose another run."
+            )
+
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights that were kept.
+
+        Raises:
+            RunError: they are gone.
+        """
+        if not self.best.is_file():
+            raise RunError(
+                f"Received: run {self.path} without {self.best.name}. Expected: the whole folder of a finished run; it "
+                "is told apart by its weights."
+            )
+        return sha256_of(self.best)
 
     def begin(self, config: FitConfig, described: dict[str, Any]) -> None:
         """Write what a run is made from; ``config.json`` last, for it marks that a run began.

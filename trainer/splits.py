@@ -243,13 +243,28 @@ def read_manifest(folder: Path) -> pd.DataFrame:
     recorded = described["sha256"]
     if (digest := manifest_sha256(rows)) != recorded:
         raise SplitError(
-            f"split.csv has SHA-256 {digest}, split.json recorded {recorded}: the split was changed after the run "
-            "began. Restore it or start a new run."
+            f"The sides in split.csv have SHA-256 {digest}, split.json recorded {recorded}: the split was changed "
+            "after the run began. Restore it or start a new run."
         )
     if split_kind(folder) == LESION_DISJOINT:
         check_lesion_disjoint(rows)
         check_groups_together(rows, described.get("near_duplicates", {}).get("groups", []))
     return rows
+
+
+def never_seen(manifest: pd.DataFrame, folder: Path) -> "pd.Series[bool]":
+    """Which images a run set aside, with every image of the lesion and every near-duplicate.
+
+    Args:
+        manifest: from `read_manifest`.
+        folder: the run folder.
+    """
+    described = json.loads((folder / "split.json").read_text())
+    groups = described.get("near_duplicates", {}).get("groups", [])
+    group_of = {lesion: group[0] for group in groups for lesion in group}
+    group = manifest["lesion_id"].map(lambda lesion: group_of.get(lesion, lesion))
+    unused = manifest["split"] == UNUSED
+    return unused & ~group.isin(set(group[~unused]))
 
 
 def images_with_split(everything: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -7,7 +7,8 @@ import pandas as pd
 
 from trainer.evaluation.assess import counts
 from trainer.evaluation.strata import OLDEST
-from trainer.splits import UNUSED, read_manifest
+from trainer.run_folder import RunFolder
+from trainer.splits import UNUSED, never_seen, read_manifest
 from worker.archive import IMAGE_SUFFIXES, no_table
 from worker.bundle import MADE_FROM_DIGITS, Bundle, sha256_of
 
@@ -172,25 +173,28 @@ def refuse_own(images: pd.DataFrame, run: Path) -> None:
     """Refuse images of the data set that a run was made from: they are no images from elsewhere.
 
     Known by their names, without folder and ending, and by their bytes, whatever their names; a run from before it
-    listed the bytes knows the names alone. Those that the run set aside, of a source that it left out for example, it
-    has never seen: they may be judged.
+    listed the bytes knows the names alone. Images that it set aside, of a source that it left out for example, may be
+    judged where it has seen no other image of the lesion and no near-duplicate.
 
     Args:
         images: as `read_external` gives them.
         run: the run folder.
 
     Raises:
-        ValueError: counts and names them, with the side of the run's split that they are on.
+        ValueError: counts and names them, with the run's name for them and the side of its split that they are on.
+        SplitError: the run's split was changed since it was written.
     """
     manifest = read_manifest(run)
-    manifest = manifest[manifest["split"] != UNUSED]
-    of_name = dict(zip(manifest["image_id"].astype(str), manifest["split"].astype(str), strict=True))
-    of_bytes = dict(zip(manifest["sha256"], manifest["split"], strict=True)) if "sha256" in manifest else {}
-    own = [
-        f"{name} ({side})"
-        for name, digest in zip(images["image_id"], images["sha256"], strict=True)
-        if (side := of_name.get(Path(name).stem) or of_bytes.get(digest))
-    ]
+    RunFolder(run).check_hashes(manifest)
+    manifest = manifest[~never_seen(manifest, run)]
+    names = manifest["image_id"].astype(str)
+    sides = dict(zip(names, manifest["split"].replace(UNUSED, "set aside, its lesion was not"), strict=True))
+    name_of = dict(zip(manifest["sha256"], names, strict=True)) if "sha256" in manifest else {}
+    own = []
+    for given, digest in zip(images["image_id"], images["sha256"], strict=True):
+        name = stem if (stem := Path(given).stem) in sides else name_of.get(digest)
+        if name is not None:
+            own.append(f"{given} ({'' if name == stem else f'{name}, '}{sides[name]})")
     _refuse(own, images, run.name)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from trainer.evaluation.discrimination import CHANCE
 from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted, interval
-from trainer.splits import TRAIN, VALIDATION
 
 #: Ages that no person has, of those named.
 _NAMED = 5
@@ -134,8 +133,7 @@ def external_images(report: dict[str, Any]) -> Section:
 def leakage(found: dict[str, Any]) -> Section:
     """Lesions, files and near-duplicates on both sides."""
     compared = found["compared"]
-    # A run on everything outside test has no validation; reports from before there were such runs do not say.
-    sides = [_SIDES[side].lower() for side in found.get("sides", (TRAIN, VALIDATION))]
+    sides = [_SIDES[side].lower() for side in found["sides"]]
     table = Table(
         caption=f"{compared['test']:,} test images (all diagnoses) against {compared['others']:,} of "
         + " and ".join(sides),

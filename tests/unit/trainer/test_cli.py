@@ -147,6 +147,17 @@ def test_importing_the_cli_does_not_import_tensorflow() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_wrong_settings_are_refused_before_tensorflow_is_loaded(tmp_path: Path) -> None:
+    script = (
+        "import sys; from click.testing import CliRunner; from trainer.cli import main; "
+        f"arguments = ['fit', {str(tmp_path / 'run')!r}, '--dataset', {str(tmp_path)!r}, '--preset', 'reference']; "
+        "result = CliRunner().invoke(main, [*arguments, '--epochs', '-3']); assert result.exit_code == 2; "
+        "assert 'epochs=-3' in result.stderr; print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
 def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
     script = "import os, trainer.cli; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
     for given, expected in ((None, "2" if Path("/dev/nvidiactl").exists() else "3"), ("0", "0")):

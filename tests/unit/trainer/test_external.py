@@ -1,6 +1,7 @@
 """Images from elsewhere: what is refused and how, and an honest recalibration."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ from trainer.evaluation.look import look_at
 from trainer.external.evaluate_external import external_folder
 from trainer.external.labels import read_external, refuse_made_from, refuse_own, without_label
 from trainer.ham10000 import DatasetError
+from trainer.images.survey import data_sha256
 from trainer.policies import freeze
-from trainer.splits import write_manifest
+from trainer.splits import SplitError, manifest_sha256, read_manifest, write_manifest
 from trainer.terminal import print_external
 from worker.bundle import MADE_FROM_DIGITS, load_bundle, sha256_of
 from worker.images.preprocess import Preprocessing
@@ -92,14 +94,40 @@ def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path
 def test_a_run_knows_its_images_under_other_names_but_not_those_that_it_set_aside(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    sides = {"ISIC_1": "validation", "ISIC_2": "unused", "ISIC_3": "train"}
-    digests = [sha256_of(folder / "a.jpg"), sha256_of(folder / "b.jpg"), "0" * 64]
-    rows = pd.DataFrame({"image_id": list(sides), "dx": "nv", "split": list(sides.values()), "sha256": digests})
-    write_manifest(rows.assign(lesion_id=rows["image_id"]), run, 1)
-    images = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\nsub/c.png,0\n"))
-    with pytest.raises(ValueError, match=r"1 of 3 images .*: a\.jpg \(validation\)\. Expected: "):
+    for name in ("ISIC_2.jpg", "ISIC_4.jpg", "ISIC_6.jpg"):
+        (folder / name).write_bytes(name.encode())
+    manifest = (
+        ("ISIC_1", "HAM_1", "validation", sha256_of(folder / "a.jpg")),
+        ("ISIC_2", "HAM_2", "unused", sha256_of(folder / "ISIC_2.jpg")),
+        # Set aside, but another image of the lesion was not, or a near-duplicate of it.
+        ("ISIC_4", "HAM_1", "unused", "0" * 64),
+        ("ISIC_6", "HAM_6", "unused", "1" * 64),
+        ("ISIC_7", "HAM_7", "train", "2" * 64),
+    )
+    rows = pd.DataFrame(manifest, columns=["image_id", "lesion_id", "split", "sha256"])
+    write_manifest(rows.assign(dx="nv", group=["1", "2", "1", "6", "6"]), run, 1, near_duplicates=10)
+    assert read_manifest(run)["sha256"].tolist() == [row[3] for row in manifest]
+    names = ("a.jpg", "ISIC_2.jpg", "ISIC_4.jpg", "ISIC_6.jpg", "b.jpg")
+    images = read_external(folder, labels(folder, "image,label\n" + ",1\n".join(names) + ",0\n"))
+    own = r"a\.jpg \(ISIC_1, validation\), ISIC_4\.jpg \(set aside, its lesion was not\), ISIC_6\.jpg \(set aside"
+    with pytest.raises(ValueError, match=rf"3 of 5 images .*: {own}, its lesion was not\)\. Expected: "):
         refuse_own(images, run)
-    refuse_own(images[images["image_id"] != "a.jpg"], run)
+    refuse_own(images[images["image_id"].isin(("ISIC_2.jpg", "b.jpg"))], run)
+
+
+def test_hashes_that_were_exchanged_are_refused(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    rows = pd.DataFrame({"image_id": ["ISIC_1"], "lesion_id": ["HAM_1"], "dx": ["nv"], "split": ["train"]})
+    digest = write_manifest(rows.assign(sha256="0" * 64), run, 1)
+    # The manifest's own SHA-256 is that of the sides alone.
+    assert digest == manifest_sha256(rows)
+    (run / "run.json").write_text(json.dumps({"data": {"sha256": data_sha256(read_manifest(run))}}))
+    images = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\n"))
+    refuse_own(images, run)
+    (run / "split.csv").write_text((run / "split.csv").read_text().replace("0" * 64, "1" * 64))
+    with pytest.raises(SplitError, match="hashes of files"):
+        refuse_own(images, run)
 
 
 def test_a_bundle_knows_the_names_of_ham10000_and_its_images_under_any_name(folder: Path, tmp_path: Path) -> None:

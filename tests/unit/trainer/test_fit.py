@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from trainer.config import FitConfig
+from trainer.images.survey import data_sha256
 from trainer.splits import TEST, VALIDATION, read_manifest
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
@@ -36,6 +37,7 @@ def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_pat
     assert FitConfig.read(run) == CONFIG
     manifest = read_manifest(run)
     assert len(manifest) == 30
+    assert data_sha256(manifest) == json.loads((run / "run.json").read_text())["data"]["sha256"]
     with (run / "history.csv").open() as file:
         history = list(csv.DictReader(file))
     assert [row["epoch"] for row in history] == ["1", "2", "3"]

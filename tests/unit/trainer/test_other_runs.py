@@ -11,7 +11,7 @@ import pytest
 from trainer.config import FitConfig
 from trainer.evaluation.leakage import check_leakage
 from trainer.evaluation.other_runs import compare_seeds, require_same_recipe, sources_left_out
-from trainer.report.document import Table
+from trainer.report.document import Paragraph, Table
 from trainer.report.participants import leakage
 from trainer.run_folder import RECIPE
 from trainer.splits import leave_out_source, write_manifest
@@ -70,9 +70,11 @@ def test_the_report_names_the_sides_that_there_are(tmp_path: Path) -> None:
     rows = images(tmp_path)
     without = rows.assign(split=rows["split"].replace("validation", "train"))
     for frame, told in ((rows, "4 of training and validation"), (without, "4 of training")):
-        table = leakage(check_leakage(frame, tmp_path / "cache")).blocks[0]
+        table, verdict = leakage(check_leakage(frame, tmp_path / "cache")).blocks
         assert isinstance(table, Table)
+        assert isinstance(verdict, Paragraph)
         assert table.caption.endswith(told)
+        assert verdict.text.endswith(f"found in {told.removeprefix('4 of ').replace(' and ', ' or ')}.")
 
 
 def metrics(auroc: float) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_the_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert manifest_sha256(back) == digest
 
 
-def test_the_hash_is_that_of_the_file_and_is_recorded_with_seed_and_counts(tmp_path: Path) -> None:
+def test_the_hash_is_that_of_the_sides_and_is_recorded_with_seed_and_counts(tmp_path: Path) -> None:
     frame = split_table(seed=7)
     digest = write_manifest(frame, tmp_path, seed=7)
     assert digest == hashlib.sha256((tmp_path / "split.csv").read_bytes()).hexdigest()
@@ -128,7 +128,7 @@ def test_a_changed_split_is_refused(tmp_path: Path) -> None:
     # A whole lesion changes sides: still disjoint, only the hash can tell.
     first = text.splitlines()[1]
     path.write_text(text.replace(first, first.rsplit(",", 1)[0] + (",test" if first.endswith("train") else ",train")))
-    with pytest.raises(SplitError, match=r"split\.csv has SHA-256 [0-9a-f]{64}, split\.json recorded [0-9a-f]{64}"):
+    with pytest.raises(SplitError, match=r"split\.csv have SHA-256 [0-9a-f]{64}, split\.json recorded [0-9a-f]{64}"):
         read_manifest(tmp_path)
 
 
