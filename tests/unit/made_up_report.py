@@ -101,6 +101,7 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
             "training": {dx: size(11, 12) for dx in DIAGNOSES},
         },
         "leakage": {
+            "sides": ["train", "validation"],
             "compared": {"test": 40, "others": 80},
             "lesions": 0,
             "files": 0,
