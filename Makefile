@@ -66,3 +66,4 @@ $(VENV)/dev.done: requirements/dev.txt $(VENV)/run.done
 	@echo "Installing the trainer and the checks (once; minutes without a word, 2.7 GB more) …"
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
+	@echo "Ready. For its commands: source $(VENV)/bin/activate"

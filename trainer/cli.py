@@ -10,11 +10,13 @@ import click
 
 from trainer.options import config_options
 from trainer.terminal import (
+    AFTER_FOLDS,
     print_beside_card,
     print_crossfitted,
     print_external,
     print_figures,
     print_recalibrated,
+    print_trained,
 )
 from trainer.training.memory import keep_freed_memory
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/dev/nvidiactl").exists() else "3")
 
 _FOLDER = click.Path(path_type=Path)
-#: Said of a fold, whose test side is not to be opened.
-_AFTER_FOLDS = "When every fold is done, and a run with --fold all: dermq-train crossfit RUN FOLD..."
 _DATASET = click.option(
     "--dataset",
     envvar="DERMQ_HAM10000",
@@ -119,14 +119,7 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     # After the settings are known to be good, for it loads TensorFlow, which takes seconds.
     from trainer.fit import fit
 
-    auc = fit(dataset, run, cache, config)
-    if math.isnan(auc):
-        click.echo(f"Trained without a validation side. Next: dermq-train crossfit {run} FOLD...")
-        return
-    if config.fold:
-        click.echo(f"AUC {auc:.4f} on fold {config.fold}, held out. {_AFTER_FOLDS}")
-        return
-    click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
+    print_trained(run, config, fit(dataset, run, cache, config))
 
 
 @main.command()
@@ -158,7 +151,7 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     best = max(of_members, key=lambda member: of_members[member])
     if fold := FitConfig.read(run).fold:
         # Whichever is better there: all folds are made by one recipe.
-        click.echo(f"{run}: AUC {auc:.4f} on fold {fold}, held out. {_AFTER_FOLDS}")
+        click.echo(f"{run}: AUC {auc:.4f} on fold {fold}, held out. {AFTER_FOLDS}")
         return
     click.echo(f"{run}: validation AUC {auc:.4f}" + (", less than the best of them" if auc < of_members[best] else ""))
     click.echo(f"Next: dermq-train evaluate {run if auc >= of_members[best] else best}")

@@ -70,13 +70,15 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
 
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
-        FileExistsError: the run is finished.
+        FileExistsError: the run is finished, or its folder is a file.
         ValueError: the data set has no source of the name that is to be left out.
         RunError: the run was begun with other settings or data, validation is of one class, or another process is at
             it.
         WeightsError: the first weights are not to be had, or are not what they should be.
     """
     console = console or make_console(stderr=True)
+    if run.exists() and not run.is_dir():
+        raise FileExistsError(f"Received: {run} as the run folder, which is a file. Expected: a new folder.")
     folder, recorded = RunFolder(run), as_recorded(config)
     if folder.begun:
         folder.check_resumable(recorded)

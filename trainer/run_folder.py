@@ -106,7 +106,7 @@ class RunFolder:
         if self.finished:
             raise FileExistsError(
                 f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
-                "interrupted."
+                f"interrupted. To go on from a finished run: a new folder, and --weights {self.path}."
             )
         if not (self.path / "run.json").exists():
             raise RunError(

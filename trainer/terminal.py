@@ -3,12 +3,38 @@
 What computes figures is imported where it is needed: it loads TensorFlow, and ``--help`` should not wait for that.
 """
 
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from trainer.config import FitConfig
     from worker.bundle import BundleManifest
+
+#: Said of a fold, whose test side is not to be opened.
+AFTER_FOLDS = "When every fold is done, and a run with --fold all: dermq-train crossfit RUN FOLD..."
+
+
+def print_trained(run: Path, config: "FitConfig", auc: float) -> None:
+    """Print what a training came to, and what to do next.
+
+    Args:
+        run: the run folder.
+        config: its settings.
+        auc: area under the ROC curve on validation; not a number without that side.
+    """
+    from trainer.evaluation.discrimination import CHANCE
+
+    if math.isnan(auc):
+        click.echo(f"Trained without a validation side. Next: dermq-train crossfit {run} FOLD...")
+    elif config.fold:
+        click.echo(f"AUC {auc:.4f} on fold {config.fold}, held out. {AFTER_FOLDS}")
+    elif auc <= CHANCE:
+        click.echo(f"Validation AUC {auc:.4f}, no better than chance: train longer, or on more lesions.")
+    else:
+        click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
 
 
 def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:

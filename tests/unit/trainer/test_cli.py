@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -17,6 +18,7 @@ from trainer.cli import main
 from trainer.config import FitConfig
 from trainer.images.real_images import _spread
 from trainer.run_folder import RECIPE
+from trainer.terminal import AFTER_FOLDS, print_trained
 
 
 def test_help_shows_the_commands_and_how_to_use_them() -> None:
@@ -156,6 +158,29 @@ def test_wrong_settings_are_refused_before_tensorflow_is_loaded(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "auc", "said"),
+    [
+        ({}, 0.9, "Validation AUC 0.9000, of the best epoch. Next: dermq-train evaluate runs/a\n"),
+        ({}, 0.33, "Validation AUC 0.3300, no better than chance: train longer, or on more lesions.\n"),
+        ({"fold": "2/4", "keep": "last"}, 0.33, f"AUC 0.3300 on fold 2/4, held out. {AFTER_FOLDS}\n"),
+        ({"fold": "all", "keep": "last"}, math.nan, "Trained without a validation side. Next: dermq-train crossfit "),
+    ],
+)
+def test_a_training_ends_with_what_to_do_next(
+    settings: dict[str, Any], auc: float, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_trained(Path("runs/a"), FitConfig(**settings), auc)
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_a_file_is_no_run_folder(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    result = CliRunner().invoke(main, ["fit", str(tmp_path / "run"), "--dataset", str(dataset)])
+    assert result.exit_code == 2
+    assert "run as the run folder, which is a file. Expected: a new folder." in result.stderr
 
 
 def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
