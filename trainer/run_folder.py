@@ -152,13 +152,13 @@ class RunFolder:
             )
 
     def check_hashes(self, manifest: pd.DataFrame) -> None:
-        """Refuse a manifest whose hashes of files are not those that the run began with; older runs have none.
+        """Refuse a manifest whose hashes of files are not those that the run began with; one without hashes passes.
 
         Args:
             manifest: from `trainer.splits.read_manifest`.
 
         Raises:
-            SplitError: they were changed, or taken away.
+            SplitError: they were changed.
         """
         recorded = self.described().get("data", {}).get("sha256")
         if recorded and "sha256" in manifest and data_sha256(manifest) != recorded:
