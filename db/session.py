@@ -28,6 +28,9 @@ _POSTGRES_PATIENCE = {
 }
 _URL_FORMS = "sqlite:////absolute/path/dermq.db or postgresql://user:password@host/name"
 _READ_ONLY = "dermq_read_only"
+#: Results of SQLite that mean a lock of somebody else. "Protocol" is a reader's word for it, of one that found the
+#: write-ahead log's own locks taken for ten seconds: a process that was frozen while it held them, or a slow disk.
+_SQLITE_LOCKS = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
 
 Result = TypeVar("Result")
 
@@ -214,6 +217,6 @@ def _is_passing(error: DBAPIError) -> bool:
         # A server that says nothing was waited for once, for ten seconds. Workers go on waiting, and say so.
         return False
     # "no such table" and "unable to open database file" are operational errors of SQLite too, and do not pass.
-    return (
-        "locked" in text or "busy" in text or getattr(error.orig, "sqlstate", None) is not None or "connection" in text
-    )
+    if str(getattr(error.orig, "sqlite_errorname", "")).startswith(_SQLITE_LOCKS):
+        return True
+    return getattr(error.orig, "sqlstate", None) is not None or "connection" in text

@@ -1,7 +1,11 @@
 """What a transaction leaves behind: nothing that was deleted, and no connection that a time limit struck."""
 
 import signal
+import sqlite3
+import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,6 +78,45 @@ def test_a_time_limit_in_mid_statement_is_a_time_limit(database: Engine) -> None
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert transact(database, lambda c: c.exec_driver_sql("SELECT 1").scalar_one()) == 1
+
+
+_HOLD_READ_MARKS = """
+import fcntl, sys, time
+with open(sys.argv[1], "r+b") as shared_memory:
+    # The marks 1 to 4 of readers, as a process holds them that is frozen while it starts the log anew.
+    fcntl.lockf(shared_memory, fcntl.LOCK_EX, 4, 124)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_log_that_a_frozen_process_holds_is_waited_for(
+    sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite gives up by itself after ten seconds, and calls it no lock but its locking protocol."""
+    path = str(sqlite_database.url.database)
+    with closing(sqlite3.connect(path)) as other:
+        # Without another connection the log would be gone, and with it the lock.
+        other.execute("SELECT count(*) FROM job").fetchone()
+        add_job(sqlite_database, 1)
+        holder = subprocess.Popen([sys.executable, "-c", _HOLD_READ_MARKS, f"{path}-shm"], stdout=subprocess.PIPE)
+        waits: list[float] = []
+
+        def wake(seconds: float) -> None:
+            waits.append(seconds)
+            holder.kill()
+            holder.wait()
+
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            monkeypatch.setattr(db.session.time, "sleep", wake)
+            assert read(sqlite_database, lambda c: c.exec_driver_sql("SELECT count(*) FROM job").scalar_one()) == 1
+        finally:
+            holder.kill()
+            holder.communicate()
+    assert waits == [db.session.BACKOFF_SECONDS]
 
 
 def test_a_delete_beside_a_reader_says_what_is_left(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
