@@ -112,11 +112,13 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     dermq-train fit runs/leak --preset reference --backbone efficientnet-lite0
     """
     from trainer.presets import configure
+    from trainer.run_folder import RunFolder
 
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
+    RunFolder(run).refuse_taken()
     config = configure(preset, given)
-    # After the settings are known to be good, for it loads TensorFlow, which takes seconds.
+    # After folder and settings are known to be good, for it loads TensorFlow, which takes seconds.
     from trainer.fit import fit
 
     print_trained(run, config, fit(dataset, run, cache, config))
@@ -249,15 +251,18 @@ def evaluate(
         )
     from trainer.evaluate import EvaluationOptions, evaluate
 
-    how = EvaluationOptions(
-        pictures=not without_pictures, say=lambda line: click.echo(f"{line} ...", err=True), **options
-    )
+    how = EvaluationOptions(pictures=not without_pictures, say=_say, **options)
     if of_bundle:
         _evaluate_bundle(dataset, run, how)
         return
     metrics = evaluate(dataset, run, how)
     print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
     click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE --version N")
+
+
+def _say(line: str) -> None:
+    """Tell whoever waits what is being done."""
+    click.echo(f"{line} ...", err=True)
 
 
 def _given(options: dict[str, Any], names: Sequence[str]) -> str:
@@ -355,7 +360,7 @@ def export(
     from trainer.export import export
 
     name = name or bundle.resolve().name
-    exported = export(dataset, run, bundle, name=name, version=version, precision=precision, replace=replace)
+    exported = export(dataset, run, bundle, name=name, version=version, precision=precision, replace=replace, say=_say)
     click.echo(f"{bundle}: {exported.manifest.name} {exported.manifest.version}, SHA-256 {exported.sha256}")
 
 

@@ -1,7 +1,9 @@
 """The settings of a training run."""
 
 import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,40 @@ from trainer.atomic import write_text
 _BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}
 #: A setting of older runs with seven classes, now `sampling_power`, and its value that drew all alike.
 _SHARE_OF_TWO, _ALL_ALIKE = "share_of_two", 2 / 7
+
+#: Least values of whole numbers. ResNet takes no images below 32 pixels.
+_LEAST = {
+    "size": 32,
+    "head_epochs": 0,
+    "epochs": 0,
+    "patience": 0,
+    "unfreeze_last": -1,
+    "draws": 1,
+    "batch_size": 1,
+    "near_duplicates": -1,
+    "limit": 0,
+}
+_Range = tuple[Callable[[float], bool], str]
+_NOT_NEGATIVE: _Range = (lambda value: 0 <= value < math.inf, "0 or a positive number")
+_BELOW_ONE: _Range = (lambda value: 0 <= value < 1, "from 0 up to, not including, 1")
+_PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "a probability, from 0 to 1")
+# AdamW moves each weight by about its rate at every step: by more than 1 nothing is learnt.
+_RATE: _Range = (lambda value: 0 < value <= 1, "above 0, and at most 1")
+#: What the other numbers may be.
+_RANGES = {
+    "head_learning_rate": _RATE,
+    "sampling_power": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "proven_nevi": _BELOW_ONE,
+    "learning_rate": _RATE,
+    "warmup_epochs": _NOT_NEGATIVE,
+    "weight_decay": _BELOW_ONE,
+    "ema_momentum": _BELOW_ONE,
+    "gamma": _NOT_NEGATIVE,
+    "alpha": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "mixup": (_NOT_NEGATIVE[0], "0 or a positive number, say 0.3"),
+    "artefacts": _PROBABILITY,
+    "label_smoothing": _BELOW_ONE,
+}
 
 #: Fold of a run that is trained on all images outside test.
 ALL_FOLDS = "all"
@@ -132,16 +168,13 @@ class FitConfig:
                 "Received: split='random-images' with classes='seven'. Expected: classes='two', for the reference's "
                 "balanced split holds melanomas and nevi only."
             )
-        for name, least in (
-            ("head_epochs", 0),
-            ("epochs", 0),
-            ("patience", 0),
-            ("limit", 0),
-            ("unfreeze_last", -1),
-            ("near_duplicates", -1),
-        ):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: at least {least}.")
+        for name, (inside, expected) in _RANGES.items():
+            # What is not a number is in no range.
+            if not inside(getattr(self, name)):
+                raise ValueError(f"Received: {name}={getattr(self, name)}. Expected: {expected}.")
         if self.head_epochs + self.epochs < 1:
             raise ValueError("Received: head_epochs=0 and epochs=0. Expected: at least one epoch.")
         if self.keep == "last" and self.patience:
@@ -150,21 +183,16 @@ class FitConfig:
                 "would be chosen on validation."
             )
         self._check_fold()
-        if not 0 <= self.sampling_power <= 1:
-            raise ValueError(f"Received: sampling_power={self.sampling_power}. Expected: from 0 to 1.")
-        if not 0 <= self.proven_nevi < 1:
-            raise ValueError(f"Received: proven_nevi={self.proven_nevi}. Expected: from 0 up to, not including, 1.")
+        if self.classes == "two" and self.batch_size % 2:
+            raise ValueError(
+                f"Received: batch_size={self.batch_size} with classes='two'. Expected: an even number, half for each "
+                "class."
+            )
         if self.mixup and self.classes == "two" and not self.teachers:
             raise ValueError(
                 f"Received: mixup={self.mixup} with classes='two'. Expected: classes='seven' or teachers, for the "
                 "focal loss does not have its least value at the share of a blended label."
             )
-        if not 0 <= self.mixup < float("inf"):
-            raise ValueError(f"Received: mixup={self.mixup}. Expected: 0 or a positive number, say 0.3.")
-        if not 0 <= self.artefacts <= 1:
-            raise ValueError(f"Received: artefacts={self.artefacts}. Expected: a probability, from 0 to 1.")
-        if not 0 <= self.ema_momentum < 1:
-            raise ValueError(f"Received: ema_momentum={self.ema_momentum}. Expected: from 0 up to, not including, 1.")
 
     @property
     def has_validation(self) -> bool:

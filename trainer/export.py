@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def export(
     version: str,
     precision: Precision = "float32",
     replace: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Write a run's bundle, replacing the target only when everything held.
 
@@ -89,6 +91,7 @@ def export(
         version: of the bundle.
         precision: ``float32``, or ``int8``, which opens the test split to see what it costs.
         replace: whether a bundle in the target may go.
+        say: takes a line about what is being done, for the person who waits.
 
     Returns:
         The bundle, loaded and verified.
@@ -120,6 +123,7 @@ def export(
             f"validation.csv gives. Expected: the report of these; `dermq-train evaluate {run}` makes it anew."
         )
     config = FitConfig.read(run)
+    say("Converting the network")
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
     images = RealImages(dataset, run, config)
@@ -127,15 +131,19 @@ def export(
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
         _write_references(reference, folder, config)
+        say("Taking limits of image quality from the training images")
         manifest = _manifest(images, run, config, calibration, policies, name=name, version=version)
+        say(f"Comparing it with the Keras model on {_PARITY_IMAGES} images")
         inputs = images.some_of(images.side_outside_test, _PARITY_IMAGES)
         if parity(model, _unsealed(folder, manifest), inputs) > PARITY_TOLERANCE:
             # Sixteen bits a weight are too few for this network.
             convert(reference, folder / "model.xml", config.size, half=False)
         _check_parity(model, reference, _unsealed(folder, manifest), inputs)
         if precision == "int8":
+            say("Putting 8-bit integers into it, and seeing what they cost")
             cost = _quantise(images, run, folder, manifest)
             manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
+        say("Describing what dermoscopy looks like")
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder)})
         # In an order that tells nothing.
         known = sorted(digest[:MADE_FROM_DIGITS] for digest in images.digests)

@@ -77,9 +77,9 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
         WeightsError: the first weights are not to be had, or are not what they should be.
     """
     console = console or make_console(stderr=True)
-    if run.exists() and not run.is_dir():
-        raise FileExistsError(f"Received: {run} as the run folder, which is a file. Expected: a new folder.")
-    folder, recorded = RunFolder(run), as_recorded(config)
+    folder = RunFolder(run)
+    folder.refuse_taken()
+    recorded = as_recorded(config)
     if folder.begun:
         folder.check_resumable(recorded)
     keras.utils.set_random_seed(config.seed)

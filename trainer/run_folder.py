@@ -93,6 +93,20 @@ class RunFolder:
                 ) from None
             yield
 
+    def refuse_taken(self) -> None:
+        """Refuse a folder that no run may begin or go on in, whatever its settings.
+
+        Raises:
+            FileExistsError: the run is finished, or the folder is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"Received: {self.path} as the run folder, which is a file. Expected: a new folder.")
+        if self.finished:
+            raise FileExistsError(
+                f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
+                f"interrupted. To go on from a finished run: a new folder, and --weights {self.path}."
+            )
+
     def check_resumable(self, config: FitConfig) -> None:
         """Refuse to go on in a folder whose run is finished, or was begun with other settings.
 
@@ -103,11 +117,7 @@ class RunFolder:
             FileExistsError: the run is finished.
             RunError: names every setting that differs.
         """
-        if self.finished:
-            raise FileExistsError(
-                f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
-                f"interrupted. To go on from a finished run: a new folder, and --weights {self.path}."
-            )
+        self.refuse_taken()
         if not (self.path / "run.json").exists():
             raise RunError(
                 f"The run in {self.path} was begun by a version that wrote no checkpoints and cannot go on. Choose "
@@ -132,7 +142,11 @@ class RunFolder:
             )
             raise RunError(
                 f"The run in {self.path} was begun with other settings:\n{listed}\n"
-                "Go on with its settings, or choose another folder."
+                + (
+                    "Go on with its settings, or choose another folder."
+                    if self.checkpoint.exists()
+                    else "No epoch of it is done. Choose another folder, or remove this one."
+                )
             )
 
     def check_data(self, found: str) -> None:

@@ -108,6 +108,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path), "--epochs", "4"])
     assert result.exit_code == 2
     assert "--epochs: the run has 3, asked for is 4" in result.stderr
+    assert "No epoch of it is done. Choose another folder, or remove this one." in result.stderr
     assert "--backbone: the run has 'resnet50', asked for is 'efficientnet-lite0'" in result.stderr
     assert "Traceback" not in result.output
 
@@ -149,12 +150,20 @@ def test_importing_the_cli_does_not_import_tensorflow() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_wrong_settings_are_refused_before_tensorflow_is_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("run", "epochs", "said"), [("new", "-3", "epochs=-3"), ("finished", "3", "which holds a finished run")]
+)
+def test_wrong_settings_and_a_taken_folder_are_refused_before_tensorflow_is_loaded(
+    tmp_path: Path, run: str, epochs: str, said: str
+) -> None:
+    finished = tmp_path / "finished"
+    finished.mkdir()
+    (finished / "validation.csv").touch()
     script = (
         "import sys; from click.testing import CliRunner; from trainer.cli import main; "
-        f"arguments = ['fit', {str(tmp_path / 'run')!r}, '--dataset', {str(tmp_path)!r}, '--preset', 'reference']; "
-        "result = CliRunner().invoke(main, [*arguments, '--epochs', '-3']); assert result.exit_code == 2; "
-        "assert 'epochs=-3' in result.stderr; print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+        f"arguments = ['fit', {str(tmp_path / run)!r}, '--dataset', {str(tmp_path)!r}, '--preset', 'reference']; "
+        f"result = CliRunner().invoke(main, [*arguments, '--epochs', {epochs!r}]); assert result.exit_code == 2; "
+        f"assert {said!r} in result.stderr, result.output; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

@@ -1,6 +1,7 @@
 """Settings: presets, what overrides them, and what older runs recorded."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ({"ema_momentum": 1.0}, "ema_momentum=1.0"),
         ({"classes": "two", "mixup": 0.2}, "mixup=0.2 with classes='two'"),
         ({"classes": "seven", "mixup": -0.2}, "mixup=-0.2"),
+        ({"learning_rate": 5.0}, "learning_rate=5.0. Expected: above 0, and at most 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"head_learning_rate": -1e-3}, "head_learning_rate=-0.001"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs=-1.0"),
+        ({"warmup_epochs": math.inf}, "warmup_epochs=inf"),
+        ({"weight_decay": -0.01}, "weight_decay=-0.01"),
+        ({"gamma": -1.0}, "gamma=-1.0"),
+        ({"alpha": 1.0}, "alpha=1.0. Expected: between 0 and 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
+        ({"batch_size": 0}, "batch_size=0. Expected: at least 1"),
+        ({"batch_size": 7}, "batch_size=7 with classes='two'"),
+        ({"draws": 0, "classes": "seven"}, "draws=0"),
+        ({"size": 3}, "size=3. Expected: at least 32"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words: str) -> None:
