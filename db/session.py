@@ -1,7 +1,9 @@
 """Engines and transactions for SQLite and PostgreSQL."""
 
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url
@@ -157,19 +159,21 @@ def empty_write_ahead_log(engine: Engine) -> bool:
     """Take SQLite's write-ahead log over into the database and cut it off: deleted rows would stay readable in it.
 
     Returns:
-        Whether it is empty now; not while somebody reads, after a wait of `SQLITE_BUSY_SECONDS`.
+        Whether it is empty now; not while somebody reads or holds it, after a wait of `SQLITE_BUSY_SECONDS`.
     """
     if engine.dialect.name != "sqlite":
         return True
-    connection = engine.raw_connection()
     try:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        # A reader makes it no error: the first column says whether it was in the way.
-        (blocked, *_), *_ = cursor.fetchall()
-        return not blocked
-    finally:
-        connection.close()
+        with closing(engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # A reader makes it no error: the first column says whether it was in the way.
+            (blocked, *_), *_ = cursor.fetchall()
+            return not blocked
+    except sqlite3.OperationalError as error:
+        if _is_sqlite_lock(error):
+            return False
+        raise
 
 
 def _in_transaction(engine: Engine, work: Callable[[Connection], Result]) -> Result:
@@ -206,6 +210,10 @@ def _with_retries(attempt: Callable[[], Result]) -> Result:
     return attempt()
 
 
+def _is_sqlite_lock(error: BaseException | None) -> bool:
+    return str(getattr(error, "sqlite_errorname", "")).startswith(_SQLITE_LOCKS)
+
+
 def _is_passing(error: DBAPIError) -> bool:
     """Whether another attempt may succeed: locked, deadlocked, serialisation, or the connection is gone."""
     if error.connection_invalidated:
@@ -217,6 +225,6 @@ def _is_passing(error: DBAPIError) -> bool:
         # A server that says nothing was waited for once, for ten seconds. Workers go on waiting, and say so.
         return False
     # "no such table" and "unable to open database file" are operational errors of SQLite too, and do not pass.
-    if str(getattr(error.orig, "sqlite_errorname", "")).startswith(_SQLITE_LOCKS):
+    if _is_sqlite_lock(error.orig):
         return True
     return getattr(error.orig, "sqlstate", None) is not None or "connection" in text

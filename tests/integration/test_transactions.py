@@ -111,6 +111,7 @@ def test_a_log_that_a_frozen_process_holds_is_waited_for(
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
+            assert not empty_write_ahead_log(sqlite_database)
             monkeypatch.setattr(db.session.time, "sleep", wake)
             assert read(sqlite_database, lambda c: c.exec_driver_sql("SELECT count(*) FROM job").scalar_one()) == 1
         finally:
