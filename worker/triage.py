@@ -76,5 +76,5 @@ def why_unlike_dermoscopy(distance: float, limit: float) -> tuple[UngradableReas
         return None
     return (
         UngradableReason.UNLIKE_DERMOSCOPY,
-        f"does not look like dermoscopy: {distance:.1f} from the training images, the farthest accepted is {limit:.1f}",
+        f"does not look like dermoscopy: {distance:.2f} from the training images, the farthest accepted is {limit:.2f}",
     )

@@ -74,7 +74,7 @@ def test_what_is_too_far_from_dermoscopy_is_stopped_and_the_limit_itself_passes(
     assert why_unlike_dermoscopy(9.5, 9.5) is None
     assert why_unlike_dermoscopy(12.34, 9.5) == (
         UngradableReason.UNLIKE_DERMOSCOPY,
-        "does not look like dermoscopy: 12.3 from the training images, the farthest accepted is 9.5",
+        "does not look like dermoscopy: 12.34 from the training images, the farthest accepted is 9.50",
     )
 
 
