@@ -26,7 +26,7 @@ from trainer.ham10000 import DIAGNOSES, MALIGNANT
 from trainer.images.real_images import RealImages
 from trainer.parts import in_parts
 from trainer.policies import Policies, freeze_on_validation
-from trainer.predict import predict
+from trainer.predict import predict, predict_by, traced
 from trainer.run_folder import RunFolder
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
 from worker.bundle import (
@@ -135,10 +135,13 @@ def export(
         manifest = _manifest(images, run, config, calibration, policies, name=name, version=version)
         say(f"Comparing it with the Keras model on {_PARITY_IMAGES} images")
         inputs = images.some_of(images.side_outside_test, _PARITY_IMAGES)
-        if parity(model, _unsealed(folder, manifest), inputs) > PARITY_TOLERANCE:
+        # Once each: a network is traced anew for every call, which takes seconds.
+        expected, rounded = (predict(_to_probability(network), inputs) for network in (model, reference))
+        if _apart(_inferred(folder, manifest, inputs), expected) > PARITY_TOLERANCE:
             # Sixteen bits a weight are too few for this network.
             convert(reference, folder / "model.xml", config.size, half=False)
-        _check_parity(model, reference, _unsealed(folder, manifest), inputs)
+        _check_parity(expected, "converted model's", _inferred(folder, manifest, inputs))
+        _check_parity(expected, "rounded reference's", rounded)
         if precision == "int8":
             say("Putting 8-bit integers into it, and seeing what they cost")
             cost = _quantise(images, run, folder, manifest)
@@ -163,12 +166,12 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
     reference = folder / "reference"
     reference.mkdir()
     expected = {}
-    preprocessing = Preprocessing(size=config.size)
+    preprocessing, step = Preprocessing(size=config.size), traced(_to_probability(model))
     for seed in _REFERENCE_SEEDS:
         path = reference / f"made-up-{seed}.png"
         encoded = cv2.imencode(".png", cv2.cvtColor(draw_lesion(seed, width=360, height=270), cv2.COLOR_RGB2BGR))[1]
         path.write_bytes(encoded.tobytes())
-        expected[path.name] = float(_probabilities(model, preprocessing(decode(path.read_bytes()))[None])[0])
+        expected[path.name] = float(predict_by(step, preprocessing(decode(path.read_bytes()))[None])[0])
     (reference / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
@@ -240,14 +243,16 @@ def _unsealed(folder: Path, manifest: BundleManifest) -> Bundle:
     return Bundle(folder=folder, sha256="", manifest=manifest)
 
 
-def _check_parity(model: keras.Model, reference: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> None:
-    rounding = np.abs(_probabilities(reference, inputs) - _probabilities(model, inputs)).max()
-    for what, difference in (("converted model's", parity(model, bundle, inputs)), ("rounded reference's", rounding)):
-        if difference > PARITY_TOLERANCE:
-            raise ExportError(
-                f"On {len(inputs)} real images the {what} probability differs from the Keras model's by up to "
-                f"{difference:.4f}; at most {PARITY_TOLERANCE} is allowed. Nothing was written."
-            )
+def _check_parity(expected: npt.NDArray[np.float64], what: str, found: npt.NDArray[np.float64]) -> None:
+    if (difference := _apart(found, expected)) > PARITY_TOLERANCE:
+        raise ExportError(
+            f"On {len(expected)} real images the {what} probability differs from the Keras model's by up to "
+            f"{difference:.4f}; at most {PARITY_TOLERANCE} is allowed. Nothing was written."
+        )
+
+
+def _apart(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+    return float(np.abs(found - expected).max())
 
 
 def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManifest) -> Quantisation:
@@ -286,17 +291,5 @@ def _inferred(folder: Path, manifest: BundleManifest, inputs: npt.NDArray[np.uin
     return in_parts(lambda part: engine.infer(part).probability, inputs)
 
 
-def parity(model: keras.Model, bundle: Bundle, inputs: npt.NDArray[np.uint8]) -> float:
-    """Greatest difference of a probability between the bundle on OpenVINO and the Keras model.
-
-    Args:
-        model: with the outputs of `trainer.classifier.OUTPUTS`.
-        bundle: to compare.
-        inputs: (n, size, size, 3), uint8, RGB.
-    """
-    found = load_engine("openvino", bundle).infer(inputs).probability
-    return float(np.abs(found - _probabilities(model, inputs)).max())
-
-
-def _probabilities(model: keras.Model, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    return predict(keras.Model(model.input, model.output["probability"]), inputs)
+def _to_probability(model: keras.Model) -> keras.Model:
+    return keras.Model(model.input, model.output["probability"])
