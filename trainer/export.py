@@ -137,7 +137,7 @@ def export(
         inputs = images.some_of(images.side_outside_test, _PARITY_IMAGES)
         # Once each: a network is traced anew for every call, which takes seconds.
         expected, rounded = (predict(_to_probability(network), inputs) for network in (model, reference))
-        if _apart(_inferred(folder, manifest, inputs), expected) > PARITY_TOLERANCE:
+        if parity(_inferred(folder, manifest, inputs), expected) > PARITY_TOLERANCE:
             # Sixteen bits a weight are too few for this network.
             convert(reference, folder / "model.xml", config.size, half=False)
         _check_parity(expected, "converted model's", _inferred(folder, manifest, inputs))
@@ -244,14 +244,15 @@ def _unsealed(folder: Path, manifest: BundleManifest) -> Bundle:
 
 
 def _check_parity(expected: npt.NDArray[np.float64], what: str, found: npt.NDArray[np.float64]) -> None:
-    if (difference := _apart(found, expected)) > PARITY_TOLERANCE:
+    if (difference := parity(found, expected)) > PARITY_TOLERANCE:
         raise ExportError(
             f"On {len(expected)} real images the {what} probability differs from the Keras model's by up to "
             f"{difference:.4f}; at most {PARITY_TOLERANCE} is allowed. Nothing was written."
         )
 
 
-def _apart(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+def parity(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> float:
+    """Greatest difference of a probability between what is exported and the Keras model, both (n,)."""
     return float(np.abs(found - expected).max())
 
 

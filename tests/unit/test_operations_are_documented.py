@@ -16,8 +16,8 @@ ROWS = {
     int(row[0]): row[1:] for row in re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
 }
 SOURCE = "\n".join(path.read_text() for package in ("worker", "db") for path in (ROOT / package).rglob("*.py"))
-#: What others say in the log, not our code: Celery, Redis, and Python by an error's name.
-NOT_OURS = {"consumer: Cannot connect", "OOM"}
+#: What others say in the log, not our code: Celery, Redis and SQLite.
+NOT_OURS = {"consumer: Cannot connect", "OOM", "database is locked", "locking protocol"}
 
 
 def drilled() -> dict[int, list[str]]:

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"),
 ]
 
-SIZE = 16
+SIZE = 32
 MEL, NV, BCC = (DIAGNOSES.index(dx) for dx in ("mel", "nv", "bcc"))
 CONFIG = FitConfig(classes="seven", size=SIZE, epochs=1, draws=40, batch_size=8, warmup_epochs=0)
 
@@ -189,7 +189,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
 
     told = how_trained(RunFolder(student).origin())
     digest = described[0]["model_sha256"][:12]
-    assert f"teachers: efficientnet-lite0 at 16 pixels, seven classes (teacher, SHA-256 {digest}…)), images" in told
+    assert f"teachers: efficientnet-lite0 at {SIZE} pixels, seven classes (teacher, SHA-256 {digest}…)), images" in told
     assert "smoothing" not in told
 
     with pytest.raises(RunError, match="a run of another split"):
