@@ -159,7 +159,8 @@ def empty_write_ahead_log(engine: Engine) -> bool:
     """Take SQLite's write-ahead log over into the database and cut it off: deleted rows would stay readable in it.
 
     Returns:
-        Whether it is empty now; not while somebody reads or holds it, after a wait of `SQLITE_BUSY_SECONDS`.
+        Whether it is empty now; not while somebody reads or holds it, after a wait of `SQLITE_BUSY_SECONDS` or of
+        SQLite's own ten seconds.
     """
     if engine.dialect.name != "sqlite":
         return True

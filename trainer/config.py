@@ -15,14 +15,14 @@ _BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}
 #: A setting of older runs with seven classes, now `sampling_power`, and its value that drew all alike.
 _SHARE_OF_TWO, _ALL_ALIKE = "share_of_two", 2 / 7
 
-#: Least values of whole numbers. ResNet takes no images below 32 pixels.
+#: Least values of whole numbers. ResNet takes no images below 32 pixels; of seven diagnoses one each is drawn.
 _LEAST = {
     "size": 32,
     "head_epochs": 0,
     "epochs": 0,
     "patience": 0,
     "unfreeze_last": -1,
-    "draws": 1,
+    "draws": 7,
     "batch_size": 1,
     "near_duplicates": -1,
     "limit": 0,
@@ -33,6 +33,7 @@ _BELOW_ONE: _Range = (lambda value: 0 <= value < 1, "from 0 up to, not including
 _PROBABILITY: _Range = (lambda value: 0 <= value <= 1, "a probability, from 0 to 1")
 # AdamW moves each weight by about its rate at every step: by more than 1 nothing is learnt.
 _RATE: _Range = (lambda value: 0 < value <= 1, "above 0, and at most 1")
+_SEED: _Range = (lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
 #: What the other numbers may be.
 _RANGES = {
     "head_learning_rate": _RATE,
@@ -47,6 +48,8 @@ _RANGES = {
     "mixup": (_NOT_NEGATIVE[0], "0 or a positive number, say 0.3"),
     "artefacts": _PROBABILITY,
     "label_smoothing": _BELOW_ONE,
+    "split_seed": _SEED,
+    "seed": _SEED,
 }
 
 #: Fold of a run that is trained on all images outside test.
@@ -232,7 +235,7 @@ class FitConfig:
         """Read ``config.json`` of a run folder; a setting that is newer than the run has the value it had in effect.
 
         Raises:
-            ValueError: the run was made with a setting that there is no more.
+            ValueError: the run was made with a setting that there is no more, or that is out of today's range.
         """
         return cls.from_settings(json.loads((folder / "config.json").read_text()), run=str(folder))
 
@@ -256,7 +259,10 @@ class FitConfig:
             )
         # JSON has no tuples.
         settings["teachers"] = tuple(settings.get("teachers", ()))
-        return cls(**settings)
+        try:
+            return cls(**settings)
+        except ValueError as error:
+            raise ValueError(f"{run} was made with settings that this version does not take. {error}") from None
 
     def differences(self, other: "FitConfig") -> dict[str, tuple[Any, Any]]:
         """Settings that differ, each with this value and the other's."""

@@ -135,7 +135,7 @@ def export(
         manifest = _manifest(images, run, config, calibration, policies, name=name, version=version)
         say(f"Comparing it with the Keras model on {_PARITY_IMAGES} images")
         inputs = images.some_of(images.side_outside_test, _PARITY_IMAGES)
-        # Once each: a network is traced anew for every call, which takes seconds.
+        # Once each and not for every comparison: to predict is to trace a network first, which takes seconds.
         expected, rounded = (predict(_to_probability(network), inputs) for network in (model, reference))
         if parity(_inferred(folder, manifest, inputs), expected) > PARITY_TOLERANCE:
             # Sixteen bits a weight are too few for this network.

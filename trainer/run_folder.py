@@ -145,7 +145,7 @@ class RunFolder:
                 + (
                     "Go on with its settings, or choose another folder."
                     if self.checkpoint.exists()
-                    else "No epoch of it is done. Choose another folder, or remove this one."
+                    else "No epoch of it is done. Choose another folder or, if nothing trains in it, remove this one."
                 )
             )
 

@@ -331,7 +331,10 @@ def migrate() -> None:
         database.dispose()
     click.echo(f"The database has schema {newest_revision()}.")
     if not emptied:
-        click.echo("Its write-ahead log is not emptied, for somebody reads; ask again when they are done.", err=True)
+        click.echo(
+            "Its write-ahead log is not emptied: somebody reads, or a stopped process holds it. Ask again then.",
+            err=True,
+        )
 
 
 @main.command()

@@ -156,8 +156,9 @@ def delete(job: int, yes: bool) -> None:
     click.echo(f"Job {job} is deleted.")
     if not empty_write_ahead_log(database):
         click.echo(
-            "WARNING: somebody reads the database, an export or a watch, so that what was deleted still stands in the "
-            "file beside it that ends in -wal. When they are done, `dermq migrate` takes it away.",
+            "WARNING: somebody reads the database, an export or a watch, or a stopped process holds its log, so that "
+            "what was deleted still stands in the file beside it that ends in -wal. After that "
+            "`dermq migrate` takes it away.",
             err=True,
         )
         sys.exit(1)

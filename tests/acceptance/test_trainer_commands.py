@@ -338,14 +338,20 @@ def test_a_report_of_other_thresholds_is_not_exported(dataset: Path, run: Path, 
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("differences", "what"),
+    # With half of the bits, with all of them, and of the reference.
+    [((0.2, 0.2), "converted model's"), ((0.0, 0.0, 0.2), "rounded reference's")],
+)
 def test_a_conversion_that_changes_the_model_is_refused(
-    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differences: tuple[float], what: str
 ) -> None:
     import trainer.export
 
-    monkeypatch.setattr(trainer.export, "parity", lambda *_: 0.2)
+    measured = iter(differences)
+    monkeypatch.setattr(trainer.export, "parity", lambda *_: next(measured))
     target = tmp_path / "bundle"
-    with pytest.raises(trainer.export.ExportError, match=r"up to 0\.2000"):
+    with pytest.raises(trainer.export.ExportError, match=rf"{what} probability differs .* up to 0\.2000"):
         trainer.export.export(dataset, run, target, name="made-up", version="1")
     assert not target.exists()
     assert list(tmp_path.iterdir()) == []

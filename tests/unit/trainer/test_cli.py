@@ -108,7 +108,9 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path), "--epochs", "4"])
     assert result.exit_code == 2
     assert "--epochs: the run has 3, asked for is 4" in result.stderr
-    assert "No epoch of it is done. Choose another folder, or remove this one." in result.stderr
+    assert (
+        "No epoch of it is done. Choose another folder or, if nothing trains in it, remove this one." in result.stderr
+    )
     assert "--backbone: the run has 'resnet50', asked for is 'efficientnet-lite0'" in result.stderr
     assert "Traceback" not in result.output
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,9 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
         ({"batch_size": 0}, "batch_size=0. Expected: at least 1"),
         ({"batch_size": 7}, "batch_size=7 with classes='two'"),
-        ({"draws": 0, "classes": "seven"}, "draws=0"),
+        ({"draws": 3, "classes": "seven"}, "draws=3. Expected: at least 7"),
+        ({"seed": -1}, "seed=-1"),
+        ({"split_seed": 2**32}, "split_seed=4294967296"),
         ({"size": 3}, "size=3. Expected: at least 32"),
     ],
 )
@@ -88,6 +91,17 @@ def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         FitConfig(**values)  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(FitConfig) if type(field.default) in (int, float)])
+def test_every_number_has_a_range(name: str) -> None:
+    with pytest.raises(ValueError, match=f"Received: {name}=-9"):
+        FitConfig(**{name: type(getattr(FitConfig(), name))(-9)})
+
+
+def test_a_run_whose_settings_are_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match=r"runs/old was made with settings .* size=16\. Expected: at least 32"):
+        FitConfig.from_settings({"size": 16}, run="runs/old")
 
 
 def test_a_run_from_before_a_setting_existed_is_read_as_what_it_was(tmp_path: Path) -> None:
