@@ -58,6 +58,11 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
         raise ValueError(f"Received: preset {preset!r}. Expected: one of {', '.join(PRESETS)}.")
     settings = {**PRESETS[preset], **given, "preset": preset}
     config = FitConfig(**settings)
+    if "warmup_epochs" in given and 0 < config.epochs <= config.warmup_epochs:
+        raise ValueError(
+            f"Received: warmup_epochs={config.warmup_epochs:g} with epochs={config.epochs}, so that the learning rate "
+            "would never reach its peak. Expected: fewer epochs of warm-up than of fine-tuning."
+        )
     if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
         raise ValueError(
             f"Received: {', '.join(idle)} with teachers, by whose labels the loss is plain cross-entropy. Expected: "

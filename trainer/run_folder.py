@@ -34,7 +34,11 @@ from worker.bundle import sha256_of
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
 #: Package behind each of Keras' backends.
 _BACKEND_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
-
+#: Files of a run, beside its checkpoints. A killed run may have left any of them.
+_OF_A_RUN = {
+    *("config.json", "split.csv", "split.json", "run.json", "train.log", "history.csv", "curves.png"),
+    *("best.weights.h5", "model.keras", "validation.csv"),
+}
 
 #: Raised when code changes what the same settings train, so that runs from before and after are not taken for alike.
 RECIPE = 3
@@ -97,15 +101,26 @@ class RunFolder:
         """Refuse a folder that no run may begin or go on in, whatever its settings.
 
         Raises:
-            FileExistsError: the run is finished, or the folder is a file.
+            FileExistsError: the run is finished, or the folder is a file or holds what is of no run.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
             raise FileExistsError(f"Received: {self.path} as the run folder, which is a file. Expected: a new folder.")
+        if not self.begun and (others := sorted(each.name for each in self.path.iterdir() if self._is_foreign(each))):
+            raise FileExistsError(
+                f"Received: {self.path} as the run folder, which holds other things ({', '.join(others[:3])}). "
+                "Expected: a new or an empty folder, or that of a run."
+            )
         if self.finished:
             raise FileExistsError(
                 f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
                 f"interrupted. To go on from a finished run: a new folder, and --weights {self.path}."
             )
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Whether it is none of what a run writes; hidden files, its lock among them, count for nothing."""
+        return not (path.name.startswith(".") or path.name in _OF_A_RUN or path == self.checkpoint.parent)
 
     def check_resumable(self, config: FitConfig) -> None:
         """Refuse to go on in a folder whose run is finished, or was begun with other settings.

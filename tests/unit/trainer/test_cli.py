@@ -194,6 +194,14 @@ def test_a_file_is_no_run_folder(dataset: Path, tmp_path: Path) -> None:
     assert "run as the run folder, which is a file. Expected: a new folder." in result.stderr
 
 
+def test_a_folder_of_other_things_is_left_alone(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(dataset)])
+    assert result.exit_code == 2
+    assert "which holds other things (note.txt). Expected: a new or an empty folder" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
 def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
     script = "import os, trainer.cli; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
     for given, expected in ((None, "2" if Path("/dev/nvidiactl").exists() else "3"), ("0", "0")):

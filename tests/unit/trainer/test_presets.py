@@ -93,6 +93,13 @@ def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words
     assert words in str(caught.value)
 
 
+def test_a_warm_up_that_takes_the_whole_training_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup_epochs=50 with epochs=30"):
+        configure("clean", {"warmup_epochs": 50.0})
+    # One that nobody asked for is as it was.
+    assert configure("clean", {"epochs": 1}).warmup_epochs == 2
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(FitConfig) if type(field.default) in (int, float)])
 def test_every_number_has_a_range(name: str) -> None:
     with pytest.raises(ValueError, match=f"Received: {name}=-9"):
