@@ -37,7 +37,7 @@ _SEED: _Range = (lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
 #: What the other numbers may be.
 _RANGES = {
     "head_learning_rate": _RATE,
-    "sampling_power": (lambda value: 0 <= value <= 1, "from 0 to 1"),
+    "sampling_power": (_PROBABILITY[0], "from 0 to 1"),
     "proven_nevi": _BELOW_ONE,
     "learning_rate": _RATE,
     "warmup_epochs": _NOT_NEGATIVE,

@@ -70,7 +70,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
 
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
-        FileExistsError: the run is finished, or its folder is a file.
+        FileExistsError: the run is finished, or its folder is a file or holds other things.
         ValueError: the data set has no source of the name that is to be left out.
         RunError: the run was begun with other settings or data, validation is of one class, or another process is at
             it.

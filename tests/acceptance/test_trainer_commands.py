@@ -313,17 +313,6 @@ def test_both_engines_give_what_the_keras_model_gave(bundle: Bundle, name: str) 
     assert alone[0] == pytest.approx(inference.probability[2], abs=1e-6)
 
 
-def test_an_unfinished_run_is_not_exported(dataset: Path, tmp_path: Path) -> None:
-    from trainer.cli import main
-
-    (tmp_path / "run").mkdir()
-    arguments = ["export", str(tmp_path / "run"), str(tmp_path / "out"), "--version", "1", "--dataset", str(dataset)]
-    refused = CliRunner().invoke(main, arguments)
-    assert refused.exit_code == 2
-    assert "model.keras" in refused.output
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_report_of_other_thresholds_is_not_exported(dataset: Path, run: Path, tmp_path: Path) -> None:
     from trainer.cli import main
 
@@ -395,18 +384,6 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
     assert replay_reference(quantised, load_engine("tensorflow", quantised))[0] <= REPLAY_TOLERANCE
     assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
     assert (run / "test-openings.log").read_text().count("export --precision int8") == 2
-
-
-def test_a_folder_that_holds_something_else_is_left_alone(dataset: Path, run: Path, tmp_path: Path) -> None:
-    from trainer.cli import main
-
-    precious = tmp_path / "precious.txt"
-    precious.write_text("mine")
-    arguments = ["export", str(run), str(tmp_path), "--version", "1", "--dataset", str(dataset)]
-    refused = CliRunner().invoke(main, arguments)
-    assert refused.exit_code == 2
-    assert "holds something else" in refused.output
-    assert precious.read_text() == "mine"
 
 
 def test_a_bundle_is_replaced_only_when_that_is_asked_for(dataset: Path, run: Path, tmp_path: Path) -> None:

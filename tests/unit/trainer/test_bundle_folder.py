@@ -1,5 +1,6 @@
 """A bundle in the place of another: whole, refused, or brought back after a kill."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,23 @@ def test_a_bundle_has_a_name_and_a_version(tmp_path: Path, name: str, version: s
         refuse_occupied(tmp_path / "new", replace=False, name=name, version=version)
 
 
-def test_an_evaluation_that_broke_off_is_not_exported(tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    for replace in (False, True):
+        with pytest.raises(ExportError, match="holds something else"):
+            refuse_occupied(tmp_path, replace=replace, name="made-up", version="1")
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_a_run_that_is_not_finished_and_evaluated_is_not_exported(tmp_path: Path, left: int) -> None:
     """Its card would lack groups, robustness and warnings without saying so."""
     from trainer.export import export
 
-    for name in ("model.keras", "validation.csv", "metrics.json"):
+    needed = ("model.keras", "validation.csv", "metrics.json", "report.json")
+    for name in needed[:left]:
         (tmp_path / name).write_text("")
-    with pytest.raises(ExportError, match=r"without report\.json"):
+    with pytest.raises(ExportError, match=f"without {re.escape(needed[left])}"):
         export(tmp_path, tmp_path, tmp_path / "bundle", name="made-up", version="1")
+    assert not (tmp_path / "bundle").exists()
