@@ -124,23 +124,25 @@ def _seeded(capsys: pytest.CaptureFixture[str]) -> Iterator[Random]:
 def _alive(system: RunningSystem, submitter: _Submitter) -> dict[str, list[int]]:
     """Whom a kill can strike at this moment."""
     found = sorted(processes_of(system.home).items())
-    workers = [pid for pid, command in found if "worker.cli worker" in command]
-    mains = [pid for pid in workers if _leads(pid)]
+    leaders = {pid: _leader(pid) for pid, command in found if "worker.cli worker" in command}
+    children = [pid for pid, leader in leaders.items() if leader not in (None, pid)]
     kinds = {
-        "worker": mains,
-        "child": [pid for pid in workers if pid not in mains],
+        # One that has forked its children: where a start takes seconds, and the next one waits for up to half a minute,
+        # a storm that strikes at starts as well keeps every child from being born.
+        "worker": [pid for pid in leaders if pid in {leaders[child] for child in children}],
+        "child": children,
         "sweeper": [pid for pid, command in found if "worker.cli sweep" in command],
         "submitter": [submitter.pid] if submitter.pid is not None else [],
     }
     return {kind: pids for kind, pids in kinds.items() if pids}
 
 
-def _leads(pid: int) -> bool:
-    """Whether a process is its group's first: of a worker, the main one."""
+def _leader(pid: int) -> int | None:
+    """The first process of its group, which is itself for a worker's main one, or None where it is gone."""
     try:
-        return os.getpgid(pid) == pid
+        return os.getpgid(pid)
     except ProcessLookupError:
-        return False
+        return None
 
 
 @pytest.mark.drill(3)
