@@ -111,14 +111,16 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     dermq-train fit runs/brief --preset reference --weights resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5
     dermq-train fit runs/leak --preset reference --backbone efficientnet-lite0
     """
+    from trainer.ham10000 import metadata_file
     from trainer.presets import configure
     from trainer.run_folder import RunFolder
 
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
     RunFolder(run).refuse_taken()
+    metadata_file(dataset)
     config = configure(preset, given)
-    # After folder and settings are known to be good, for it loads TensorFlow, which takes seconds.
+    # After folders and settings are known to be good, for it loads TensorFlow, which takes seconds.
     from trainer.fit import fit
 
     print_trained(run, config, fit(dataset, run, cache, config))

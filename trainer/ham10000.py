@@ -39,13 +39,7 @@ def read_ham10000(root: Path) -> pd.DataFrame:
         DatasetError: the folder, a column, an image or a folder of images is missing, an image is listed twice, or a
             lesion has two diagnoses. Every missing column and image is named.
     """
-    metadata = root / METADATA_NAME
-    if not metadata.is_file():
-        raise DatasetError(
-            f"Received: {root} as the HAM10000 folder. Expected: {METADATA_NAME} in it, beside "
-            f"{' and '.join(IMAGE_FOLDERS)}. Pass the folder that holds them, as published on Harvard Dataverse."
-        )
-    frame = pd.read_csv(metadata)
+    frame = pd.read_csv(metadata_file(root))
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise DatasetError(
             f"Received: {METADATA_NAME} with columns {', '.join(frame.columns)}. Missing: {', '.join(missing)}. "
@@ -69,6 +63,20 @@ def read_ham10000(root: Path) -> pd.DataFrame:
         )
     frame["path"] = frame["image_id"].map(lambda name: str(found[name]))
     return frame.sort_values("image_id", ignore_index=True)
+
+
+def metadata_file(root: Path) -> Path:
+    """The table of a HAM10000 folder, by which one is told from any other folder.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if not (metadata := root / METADATA_NAME).is_file():
+        raise DatasetError(
+            f"Received: {root} as the HAM10000 folder. Expected: {METADATA_NAME} in it, beside "
+            f"{' and '.join(IMAGE_FOLDERS)}. Pass the folder that holds them, as published on Harvard Dataverse."
+        )
+    return metadata
 
 
 def melanoma_or_nevus(frame: pd.DataFrame) -> pd.DataFrame:

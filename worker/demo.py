@@ -39,7 +39,11 @@ def run_demo(images: Path | None, count: int, settings: Settings) -> bool:
             make_archive(source, count)
         console.print(f"Archive: {count} made-up pictures and some broken files in {_short(source)}")
     console.print("Starting broker, worker, sweeper and Flower …")
-    with LocalSystem(settings=settings) as system:
+
+    def say_waiting(part: str, at_most: float) -> None:
+        console.print(f"Waiting for the {part}, at most {at_most:.0f} s …")
+
+    with LocalSystem(settings=settings, say_waiting=say_waiting) as system:
         stop = threading.Event()
         supervisor = threading.Thread(target=system.supervise, args=(stop,), daemon=True)
         supervisor.start()

@@ -98,6 +98,10 @@ class StoppedError(Exception):
     """Somebody stopped the system while it started; the text says what it waited for."""
 
 
+def _log_waiting(part: str, at_most: float) -> None:
+    log.info("waits for an answer", part=part, at_most_seconds=at_most)
+
+
 @dataclass(kw_only=True)
 class LocalSystem:
     """Starts and stops the system; a context manager.
@@ -105,6 +109,7 @@ class LocalSystem:
     Args:
         settings: the broker's address in them is used when set; otherwise a broker is started.
         asked_to_stop: ends the waiting for a part that does not come up.
+        say_waiting: told the name of a part that lets itself be waited for, once, and the seconds that it has.
 
     Raises:
         StoppedError: it was asked to stop before everything was up.
@@ -114,6 +119,7 @@ class LocalSystem:
 
     settings: Settings
     asked_to_stop: threading.Event = field(default_factory=threading.Event)
+    say_waiting: Callable[[str, float], None] = _log_waiting
     parts: list[_Part] = field(default_factory=list)
     _lock: IO[str] | None = None
     _noted: bool = False
@@ -241,7 +247,7 @@ class LocalSystem:
         while not answers():
             if not said and time.monotonic() - begun > _SAY_AFTER:
                 said = True
-                log.info("waits for an answer", part=name, at_most_seconds=_START_SECONDS)
+                self.say_waiting(name, _START_SECONDS)
             if self.asked_to_stop.is_set():
                 raise StoppedError(f"dermq has stopped before it was up, while it waited for its {name}.")
             part = next((part for part in self.parts if part.name == name), None)

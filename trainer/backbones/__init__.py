@@ -79,10 +79,7 @@ def registered(name: str) -> Backbone:
     try:
         return BACKBONES[name]
     except KeyError:
-        raise ValueError(
-            f"Received: backbone {name!r}. Expected: one of {', '.join(sorted(BACKBONES))}. "
-            "Register a new one in trainer/backbones/__init__.py."
-        ) from None
+        raise ValueError(f"Received: backbone {name!r}. Expected: one of {', '.join(sorted(BACKBONES))}.") from None
 
 
 def build_backbone(name: str, size: int, weights: str = IMAGENET, weights_sha256: str = "") -> "keras.Model":

@@ -28,10 +28,10 @@ def test_help_shows_the_commands_and_how_to_use_them() -> None:
         assert expected in result.output
 
 
-def test_without_the_packages_for_training_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_packages_for_training_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
     """`make demo` sets up an environment in which `dermq-train` is there and TensorFlow is not."""
     monkeypatch.setitem(sys.modules, "trainer.fit", None)
-    result = CliRunner().invoke(main, ["fit", "run", "--dataset", "/data"])
+    result = CliRunner().invoke(main, ["fit", "run", "--dataset", str(dataset)])
     assert result.exit_code == 2
     assert "the package trainer.fit is not installed" in result.stderr
     assert "make dev-environment" in result.stderr
@@ -102,10 +102,10 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     assert FitConfig.read(tmp_path) == FitConfig(epochs=3)
 
 
-def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path, dataset: Path) -> None:
     FitConfig(epochs=3, backbone="resnet50").write(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"recipe": RECIPE}))
-    result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path), "--epochs", "4"])
+    result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(dataset), "--epochs", "4"])
     assert result.exit_code == 2
     assert "--epochs: the run has 3, asked for is 4" in result.stderr
     assert (
@@ -115,13 +115,15 @@ def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_a_preset_is_overridden_by_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_is_overridden_by_what_is_given(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import trainer.fit
 
     seen: list[FitConfig] = []
     monkeypatch.setattr(trainer.fit, "fit", lambda dataset, run, cache, config: seen.append(config) or 0.9)
     # 30 is what the default of --epochs is: given by name it counts all the same.
-    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(tmp_path), "--preset", "reference", "--epochs", "30"]
+    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(dataset), "--preset", "reference", "--epochs", "30"]
     assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
     (config,) = seen
     assert (config.preset, config.backbone, config.unfreeze_last, config.epochs) == ("reference", "resnet50", 30, 30)
@@ -133,8 +135,8 @@ def test_every_option_of_a_training_is_described() -> None:
             assert option.help, option.name
 
 
-def test_a_weights_file_that_is_not_there_ends_with_a_sentence(tmp_path: Path) -> None:
-    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(tmp_path), "--weights", str(tmp_path / "none.h5")]
+def test_a_weights_file_that_is_not_there_ends_with_a_sentence(tmp_path: Path, dataset: Path) -> None:
+    arguments = ["fit", str(tmp_path / "run"), "--dataset", str(dataset), "--weights", str(tmp_path / "none.h5")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "there is no such file" in result.stderr
@@ -153,18 +155,24 @@ def test_importing_the_cli_does_not_import_tensorflow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "epochs", "said"), [("new", "-3", "epochs=-3"), ("finished", "3", "which holds a finished run")]
+    ("run", "folder", "epochs", "said"),
+    [
+        ("new", ".", "-3", "epochs=-3"),
+        ("finished", ".", "3", "which holds a finished run"),
+        ("new", "HAM10000_images_part_1", "3", "as the HAM10000 folder"),
+    ],
 )
-def test_wrong_settings_and_a_taken_folder_are_refused_before_tensorflow_is_loaded(
-    tmp_path: Path, run: str, epochs: str, said: str
+def test_wrong_settings_a_taken_folder_and_no_data_set_are_refused_before_tensorflow_is_loaded(
+    tmp_path: Path, dataset: Path, run: str, folder: str, epochs: str, said: str
 ) -> None:
     finished = tmp_path / "finished"
     finished.mkdir()
     (finished / "validation.csv").touch()
     script = (
         "import sys; from click.testing import CliRunner; from trainer.cli import main; "
-        f"arguments = ['fit', {str(tmp_path / run)!r}, '--dataset', {str(tmp_path)!r}, '--preset', 'reference']; "
-        f"result = CliRunner().invoke(main, [*arguments, '--epochs', {epochs!r}]); assert result.exit_code == 2; "
+        f"arguments = ['fit', {str(tmp_path / run)!r}, '--dataset', {str(dataset / folder)!r}]; "
+        f"arguments += ['--preset', 'reference', '--epochs', {epochs!r}]; "
+        "result = CliRunner().invoke(main, arguments); assert result.exit_code == 2; "
         f"assert {said!r} in result.stderr, result.output; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
