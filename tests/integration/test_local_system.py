@@ -80,15 +80,19 @@ def test_flower_alone_on_a_taken_port_says_which_one(taken_port: int) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_system_that_waits_for_its_broker_can_be_stopped(tmp_path: Path) -> None:
-    stop = threading.Event()
+def test_a_system_that_waits_for_its_broker_says_so_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.local._SAY_AFTER", 0.1)
+    stop, waits = threading.Event(), []
     threading.Timer(0.5, stop.set).start()
     settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     with (
         pytest.raises(StoppedError, match="before it was up, while it waited for its broker"),
-        LocalSystem(settings=settings, asked_to_stop=stop),
+        LocalSystem(settings=settings, asked_to_stop=stop, say_waiting=lambda part, _: waits.append(part)),
     ):
         pytest.fail("it is not up")
+    assert waits == ["broker"]
     # Its lock is free again.
     with pytest.raises(StoppedError), LocalSystem(settings=settings, asked_to_stop=stop):
         pytest.fail("it is not up")
