@@ -47,6 +47,8 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._history: list[dict[str, Any]] = []
         self._best = float("-inf")
         self._start = time.monotonic()
+        #: Seconds until the end of the epoch's first batch.
+        self._first = 0.0
 
     def __enter__(self) -> "TrainingProgress":
         self._bar.start()
@@ -68,31 +70,40 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._history, self._best = history, best
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._start = time.monotonic()
+        self._start, self._first = time.monotonic(), 0.0
         self._epoch = epoch
+        if self._seconds is None:
+            self._bar.update(
+                self._task,
+                description=f"epoch {epoch + 1} of {self._epochs} ({self._stage}), preparing the first batch: up to a "
+                "minute",
+                refresh=True,
+            )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._first = self._first or time.monotonic() - self._start
         if not self._console.is_terminal:
             return
         done = batch + 1
-        seconds = self._seconds or (time.monotonic() - self._start) / done * self._batches
-        left = seconds * (self._epochs - self._epoch - done / self._batches)
         text = f"epoch {self._epoch + 1} of {self._epochs} ({self._stage}), batch {done} of {self._batches}"
         if logs:
             text += f", loss {float(logs['loss']):.4f}"
         if self._history and self._history[-1]["validation_auc"]:
             text += f", validation AUC {float(self._history[-1]['validation_auc']):.4f}"
-        self._bar.update(
-            self._task,
-            completed=self._epoch * self._batches + done,
-            description=f"{text}, {_clock(left)} left",
-            refresh=True,
-        )
+        seconds = self._seconds
+        if seconds is None and done > 1:
+            seconds = (time.monotonic() - self._start - self._first) / (done - 1) * self._batches
+        if seconds is not None:
+            text += f", {_clock(seconds * (self._epochs - self._epoch - done / self._batches))} left"
+        self._bar.update(self._task, completed=self._epoch * self._batches + done, description=text, refresh=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # With the look at validation, which the watch before this one has taken.
         seconds = time.monotonic() - self._start
-        self._seconds = seconds if self._seconds is None else (1 - _NEWEST) * self._seconds + _NEWEST * seconds
+        if self._seconds is None:
+            self._seconds = seconds - self._preparation(seconds)
+        else:
+            self._seconds = (1 - _NEWEST) * self._seconds + _NEWEST * seconds
         row = self._history[-1]
         found = ""
         # A run that is trained on all images outside test has no validation.
@@ -105,6 +116,11 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
             f"epoch {epoch + 1} of {self._epochs} ({self._stage}): loss {float(row['train_loss']):.4f}{found}"
             f"; {seconds:.0f} s" + (f", {_clock(self._seconds * left)} left" if left else "")
         )
+
+    def _preparation(self, seconds: float) -> float:
+        """Seconds by which a stage's first batch, before which TensorFlow traces the network, took longer."""
+        others = self._batches - 1
+        return max(0.0, self._first - (seconds - self._first) / others) if others else 0.0
 
 
 def _clock(seconds: float) -> str:

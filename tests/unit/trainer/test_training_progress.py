@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def shown_on(console: Console, clock: list[float], *, keep_last: bool = False) -> Any:
+def shown_on(console: Console, clock: list[float], *, keep_last: bool = False, tracing: float = 0.0) -> Any:
     from trainer.training.progress import TrainingProgress
     from trainer.training.stages import Stage
 
@@ -32,6 +32,7 @@ def shown_on(console: Console, clock: list[float], *, keep_last: bool = False) -
         progress.begin(Stage(name="fine-tuning", first=0, end=4), history, float("-inf"))
         for epoch, auc in enumerate((0.8, 0.9, 0.85)):
             progress.on_epoch_begin(epoch)
+            clock[0] += 0.0 if epoch else tracing
             for batch in range(10):
                 clock[0] += 6
                 progress.on_train_batch_end(batch, {"loss": 0.05})
@@ -61,6 +62,16 @@ def test_on_a_terminal_a_bar_says_where_it_is_and_how_long_it_takes(clock: list[
     output = io.StringIO()
     shown_on(Console(file=output, width=160, force_terminal=True), clock)
     text = output.getvalue()
+    assert "epoch 1 of 4 (fine-tuning), preparing the first batch: up to a minute" in text
     # Half of the first epoch took 30 s, so three and a half are left.
     assert "epoch 1 of 4 (fine-tuning), batch 5 of 10, loss 0.0500, 0:03:30 left" in text
     assert "validation AUC 0.9000, 0:01" in text
+
+
+def test_the_preparation_of_the_first_batch_is_not_counted_for_all_epochs(clock: list[float]) -> None:
+    terminal, file = io.StringIO(), io.StringIO()
+    shown_on(Console(file=terminal, width=160, force_terminal=True), clock, tracing=40)
+    assert "batch 1 of 10, loss 0.0500 " not in terminal.getvalue(), "there is nothing yet to tell the time left by"
+    assert "epoch 1 of 4 (fine-tuning), batch 5 of 10, loss 0.0500, 0:03:30 left" in terminal.getvalue()
+    shown_on(Console(file=file, width=140, force_terminal=False), clock, tracing=40)
+    assert "the best so far; 100 s, 0:03:00 left" in file.getvalue().splitlines()[0]
