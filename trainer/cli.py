@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainer.command_group import CommandGroup
 from trainer.options import config_options
 from trainer.terminal import (
     AFTER_FOLDS,
@@ -39,43 +40,7 @@ _DATASET = click.option(
 )
 
 
-class _Group(click.Group):
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except Exception as error:
-            if isinstance(error, ModuleNotFoundError) and error.name is not None:
-                # In an environment for workers alone, as `make demo` sets it up.
-                click.echo(
-                    f"dermq-train: the package {error.name} is not installed. Training needs the extra 'trainer': "
-                    "make dev-environment, or pip install 'dermq[trainer]'.",
-                    err=True,
-                )
-                raise SystemExit(2) from None
-            if type(error).__name__ in _EXPECTED:
-                click.echo(f"dermq-train: {error}", err=True)
-                raise SystemExit(2) from None
-            raise
-
-
-#: Errors whose text is for the person who trains; by name, since importing them imports TensorFlow.
-_EXPECTED = {
-    "BundleError",
-    "CheckpointError",
-    "DatasetError",
-    "ExportError",
-    "FileExistsError",
-    "FileNotFoundError",
-    "ModuleNotFoundError",
-    "PermissionError",
-    "RunError",
-    "SplitError",
-    "ValueError",
-    "WeightsError",
-}
-
-
-@click.group(cls=_Group)
+@click.group(cls=CommandGroup)
 def main() -> None:
     """Train a melanoma classifier on HAM10000 and export it for dermq's workers.
 

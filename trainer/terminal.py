@@ -32,7 +32,7 @@ def print_trained(run: Path, config: "FitConfig", auc: float) -> None:
     elif config.fold:
         click.echo(f"AUC {auc:.4f} on fold {config.fold}, held out. {AFTER_FOLDS}")
     elif auc <= CHANCE:
-        click.echo(f"Validation AUC {auc:.4f}, no better than chance: train longer, or on more lesions.")
+        click.echo(f"Validation AUC {auc:.4f}, no better than chance: train anew, longer or on more lesions.")
     else:
         click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
 

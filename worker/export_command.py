@@ -97,7 +97,7 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
         if ranked and written.not_judged
         else ""
     )
-    click.echo(f"{written.images:,} images of job {job}{first}.", err=True)
+    click.echo(f"{written.images:,} image{'s' if written.images != 1 else ''} of job {job}{first}.", err=True)
     for view in found:
         for warning in _warnings(job, view.status, written):
             click.echo(f"WARNING: {warning}", err=True)

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from celery import Celery
 from sqlalchemy import Connection, Engine
@@ -128,12 +128,20 @@ class Intake:
             notes.append(f"Rows that repeated a path and were left out, the first one counts: {self.repeated:,}.")
         notes += self.folder.notes()
         if not self.hinted:
-            notes.append("The broker cannot be reached. The job is recorded and begins by itself when it is back.")
+            notes.append(
+                "The broker cannot be reached. The job is recorded and begins by itself when it is back: on one "
+                "machine with `dermq up`; `dermq check` says more."
+            )
         return notes
 
     def _way_to_find(self) -> str:
         """What to do about paths without a file. The first is judged and not shown, for it may name a patient."""
         first = self.first_not_found or ""
+        if PureWindowsPath(first).drive:
+            return (
+                "a drive or share of Windows means nothing here: write paths from a folder on, with /, and name that "
+                "folder with --root"
+            )
         if "\\" in first:
             return "write / in place of \\ between folders"
         if not first.lower().endswith(tuple(IMAGE_SUFFIXES)):

@@ -117,7 +117,8 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
     if not retried.images and not retried.left:
         click.echo(f"Job {job} has no failed images{' with these codes' if codes else ''}; nothing is tried again.")
         return
-    click.echo(f"{retried.images:,} image{'s' if retried.images != 1 else ''} of job {job} tried again.")
+    count = f"1 image of job {job} is" if retried.images == 1 else f"{retried.images:,} images of job {job} are"
+    click.echo(f"{count} to be tried again: `dermq watch {job}` shows how they do.")
     if retried.left:
         click.echo(
             f"WARNING: {retried.left:,} failed images are in chunks that a worker has in hand. Retry again when "

@@ -102,9 +102,12 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
             total = counts.submitted if job.status is not JobStatus.SUBMITTING else None
             bar.update(task, total=total, completed=counts.ended, text=text)
             why = why_it_stands(database, job) if speed.seconds_without_progress() > _IDLE_AFTER else None
-            if why:
-                bar.update(task, text=f"{text}. {why}")
-            if not console.is_terminal and (time.monotonic() - last_line >= _LINE_EVERY or job.status in AT_REST):
+            if console.is_terminal:
+                if why and why != told:
+                    # Above the bar, whose one line a narrow terminal cuts off.
+                    console.print(f"job {job_id}: {why}", markup=False, highlight=False)
+                told = why
+            elif time.monotonic() - last_line >= _LINE_EVERY or job.status in AT_REST:
                 last_line = time.monotonic()
                 if why != told:
                     complaint.withdraw()

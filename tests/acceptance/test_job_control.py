@@ -42,7 +42,7 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
 
     (folder / "00799.jpg").unlink()
     (folder.parent / "elsewhere.jpg").rename(folder / "00799.jpg")
-    assert f"1 image of job {job} tried again" in system.dermq("retry", job, "--code", "outside_root").stdout
+    assert f"1 image of job {job} is to be tried again" in system.dermq("retry", job, "--code", "outside_root").stdout
     system.dermq("watch", job)
     assert "has no failed images; nothing is tried again" in system.dermq("retry", job, "--failed").stdout
     assert "800 scored, 0 ungradable, 0 failed" in system.dermq("reconcile", job).stdout

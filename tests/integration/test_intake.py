@@ -161,6 +161,8 @@ def test_paths_that_lead_out_are_told_apart_from_missing_files(
         ("missing.jpg", "name another folder with --root"),
         ("ISIC_0000001", "write the names of files with their endings, such as .jpg, and name another folder"),
         ("part_1\\a.jpg", "write / in place of \\ between folders"),
+        ("C:\\part_1\\a.jpg", "a drive or share of Windows means nothing here"),
+        ("C:/part_1/a.jpg", "a drive or share of Windows means nothing here"),
     ],
 )
 def test_paths_without_a_file_are_answered_with_what_is_wrong_with_them(

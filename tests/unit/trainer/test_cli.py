@@ -183,7 +183,11 @@ def test_wrong_settings_a_taken_folder_and_no_data_set_are_refused_before_tensor
     ("settings", "auc", "said"),
     [
         ({}, 0.9, "Validation AUC 0.9000, of the best epoch. Next: dermq-train evaluate runs/a\n"),
-        ({}, 0.33, "Validation AUC 0.3300, no better than chance: train longer, or on more lesions.\n"),
+        (
+            {},
+            0.33,
+            "Validation AUC 0.3300, no better than chance: train anew, longer or on more lesions.\n",
+        ),
         ({"fold": "2/4", "keep": "last"}, 0.33, f"AUC 0.3300 on fold 2/4, held out. {AFTER_FOLDS}\n"),
         ({"fold": "all", "keep": "last"}, math.nan, "Trained without a validation side. Next: dermq-train crossfit "),
     ],
@@ -193,6 +197,27 @@ def test_a_training_ends_with_what_to_do_next(
 ) -> None:
     print_trained(Path("runs/a"), FitConfig(**settings), auc)
     assert capsys.readouterr().out.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("fit", "interrupted. The same command goes on after the last complete epoch.\n"), ("average", "interrupted.\n")],
+)
+def test_an_interrupted_command_says_so(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str
+) -> None:
+    import trainer.average
+    import trainer.fit
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for module in (trainer.fit, trainer.average):
+        monkeypatch.setattr(module, module.__name__.split(".")[-1], interrupted)
+    members = [str(tmp_path)] * 2 if command == "average" else []
+    result = CliRunner().invoke(main, [command, str(tmp_path / "run"), *members, "--dataset", str(dataset)])
+    assert result.exit_code == 130
+    assert result.stderr == f"dermq-train: {said}"
 
 
 def test_a_file_is_no_run_folder(dataset: Path, tmp_path: Path) -> None:
