@@ -1,0 +1,83 @@
+"""What chance does to a model that was trained on all images outside test: its recipe with other seeds, on test.
+
+    DERMQ_HAM10000=/data/HAM10000 python benchmarks/seeds.py BUNDLE RUN [RUN...]
+
+The runs are of the bundle's recipe, finished by `dermq-train fit --fold all`. Calibration and thresholds are the
+bundle's: `dermq-train crossfit` chooses them on the predictions of the folds, and would give every run on all the same.
+Each opening of the test split is logged in its run folder; nothing may be chosen by what is printed.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from trainer.bootstrap import LesionBootstrap
+from trainer.evaluation.assess import by_lesion
+from trainer.evaluation.discrimination import auroc
+from trainer.evaluation.openings import log_opening
+from trainer.ham10000 import melanoma_or_nevus
+from trainer.images.canvas import load_inputs
+from trainer.images.real_images import read_images_of
+from trainer.policies import BOOTSTRAP_SEED
+from trainer.predict import predict
+from trainer.run_folder import RunFolder
+from trainer.splits import TEST, manifest_sha256, read_manifest
+from worker.bundle import Bundle, load_bundle
+
+
+def figures(test: pd.DataFrame, bundle: Bundle) -> dict[str, str]:
+    """Area under the ROC curve with its interval, by lesion, of proven nevi, and what each policy gives.
+
+    Args:
+        test: rows with ``label``, calibrated ``probability``, ``lesion_id`` and ``dx_type``.
+        bundle: whose thresholds are used.
+    """
+    label, probability = test["label"].to_numpy(), test["probability"].to_numpy()
+    bootstrap = LesionBootstrap(test["lesion_id"].to_numpy(object), label, seed=BOOTSTRAP_SEED)
+    area = bootstrap(lambda weights: auroc(label, probability, weights))
+    lesions, proven = by_lesion(test), test[(test["label"] == 1) | (test["dx_type"] == "histo")]
+    found = {
+        "AUROC": f"{area.value:.4f} ({area.low:.4f} to {area.high:.4f})",
+        "by lesion": f"{roc_auc_score(lesions['label'], lesions['highest']):.3f}",
+        "proven nevi": f"{roc_auc_score(proven['label'], proven['probability']):.3f}",
+    }
+    for name, policy in bundle.manifest.thresholds.items():
+        called = probability >= policy.threshold
+        found[name] = f"{called[label == 1].mean():.1%} at {(~called[label == 0]).mean():.1%}"
+    return found
+
+
+def main() -> None:
+    """Print a line for the bundle's own network, and one for each run."""
+    bundle = load_bundle(Path(sys.argv[1]))
+    manifest, runs = bundle.manifest, [Path(run) for run in sys.argv[2:]]
+    for run in runs:
+        split = manifest_sha256(read_manifest(run))
+        if split != manifest.split_manifest_sha256 or not RunFolder(run).model.is_file():
+            sys.exit(f"Received: run {run}. Expected: a finished run of the bundle's split, --fold all.")
+    everything = read_images_of(runs[0], Path(os.environ["DERMQ_HAM10000"]))
+    test = melanoma_or_nevus(everything[everything["split"] == TEST])
+    inputs = load_inputs([Path(path) for path in test["path"]], bundle.preprocessing)
+    shipped = keras.models.load_model(bundle.folder / "model.keras")
+    networks = {"the bundle": keras.Model(shipped.input, shipped.output["probability"])}
+    for run in runs:
+        log_opening(run, "benchmarks/seeds.py")
+        networks[run.name] = keras.models.load_model(RunFolder(run).model)
+    rows = {
+        name: figures(test.assign(probability=manifest.calibration.apply(predict(network, inputs))), bundle)
+        for name, network in networks.items()
+    }
+    print(pd.DataFrame(rows).T.to_string())
+    areas = [float(row["AUROC"].split()[0]) for row in rows.values()]
+    print(f"AUROC of {len(areas)} seeds: mean {np.mean(areas):.4f}, from {min(areas):.4f} to {max(areas):.4f}")
+
+
+if __name__ == "__main__":
+    main()
