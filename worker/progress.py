@@ -148,7 +148,8 @@ def _progress_text(job: JobView, counts: JobCounts, speed: _Speed) -> str:
     rate = speed.rate()
     parts = [f"{counts.ended:,} of {counts.submitted:,}"]
     if job.status in AT_REST:
-        parts.append(f"{_rate(job, counts):.0f}/s")
+        if (whole := _rate(job, counts)) is not None:
+            parts.append(f"{whole:.0f}/s")
     elif rate is not None:
         parts.append(f"{rate:.0f}/s")
         if rate > 0 and job.status is not JobStatus.SUBMITTING:
@@ -176,8 +177,10 @@ def _worked(job: JobView, counts: JobCounts) -> float | None:
     return (counts.last_end - job.started_at).total_seconds() - counts.rested
 
 
-def _rate(job: JobView, counts: JobCounts) -> float:
-    return counts.ended / max(_worked(job, counts) or 0.0, 0.1)
+def _rate(job: JobView, counts: JobCounts) -> float | None:
+    """Images per second over the whole job; None for less than a second, which says nothing of the next."""
+    seconds = _worked(job, counts)
+    return None if seconds is None or seconds < 1 else counts.ended / seconds
 
 
 def outcome_counts(counts: JobCounts) -> str:
@@ -188,5 +191,7 @@ def outcome_counts(counts: JobCounts) -> str:
 
 def job_rate(job: JobView, counts: JobCounts) -> str:
     """How long a job has taken and how fast it was, or an empty text before its first image ended."""
-    seconds = _worked(job, counts)
-    return "" if seconds is None else f"{seconds:.1f} s, {_rate(job, counts):.0f} images/s"
+    seconds, rate = _worked(job, counts), _rate(job, counts)
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" + (f", {rate:.0f} images/s" if rate is not None else "")

@@ -1,6 +1,7 @@
 """Images from elsewhere: a folder, and a CSV of what they show."""
 
 import csv
+import hashlib
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,8 @@ _SEPARATORS = ",;\t"
 _UNNAMED = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
 #: Words, HAM10000's names, and numbers, which a spreadsheet may write with a point.
 _LABELS = {"melanoma": 1, "nevus": 0, "mel": 1, "nv": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
+#: SHA-256 of an empty file.
+_EMPTY = hashlib.sha256(b"").hexdigest()
 #: Names given in an error; the rest are counted.
 _NAMED = 10
 
@@ -60,7 +63,9 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             f"{_some(absent)}. Expected: file names relative to the folder, with their endings, and / between folders."
         )
     digests = pd.Series([sha256_of(folder / name) for name in rows["image"]], index=rows.index)
-    if copies := sorted(rows.loc[digests.duplicated(keep=False), "image"]):
+    by_bytes = rows["image"].groupby(digests)
+    # Empty files are no copies of each other; that they do not decode is said later.
+    if copies := sorted(" = ".join(sorted(names)) for bytes_, names in by_bytes if len(names) > 1 and bytes_ != _EMPTY):
         raise ValueError(
             f"Received: {labels.name} with images of the same bytes under several names: {_some(copies)}. Expected: "
             "each once, for copies would count as lesions of their own."

@@ -234,7 +234,7 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("image,label\na.jpg,1\nsub\\c.png,0\n", "and / between folders"),
         (f"image,label\na.jpg,1\n{'b' * 300}.jpg,0\n", "1 of 2 images that are not in"),
         ("image,label\na.jpg,1\na.jpg,0\n", "listed twice: a.jpg"),
-        ("image,label\na.jpg,1\n./a.jpg,0\n", "same bytes under several names: ./a.jpg, a.jpg"),
+        ("image,label\na.jpg,1\n./a.jpg,0\n", "same bytes under several names: ./a.jpg = a.jpg."),
         ("image,label,Site,site\na.jpg,1,x,y\nb.jpg,0,x,y\n", "two columns site"),
         ("image,label\na.jpg,1\nb.jpg,1\n", "2 melanoma and 0 nevus images"),
         ("image,label,lesion_id\na.jpg,1,7\nb.jpg,0,7\n", "lesions of two labels: 7"),
@@ -242,6 +242,13 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
 )
 def test_bad_labels_are_refused_with_what_was_received_and_expected(folder: Path, text: str, said: str) -> None:
     assert said in refusal(folder, text)
+
+
+def test_copies_are_named_with_what_they_are_copies_of_and_empty_files_are_none(folder: Path) -> None:
+    for name, content in (("d.jpg", b"d"), ("e.jpg", b""), ("f.jpg", b"d"), ("g.jpg", b"")):
+        (folder / name).write_bytes(content)
+    rows = "".join(f"{name}.jpg,{number % 2}\n" for number, name in enumerate("adefg"))
+    assert "several names: d.jpg = f.jpg. Expected" in refusal(folder, f"image,label\n{rows}")
 
 
 def test_rows_of_separators_alone_are_none(folder: Path) -> None:
