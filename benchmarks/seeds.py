@@ -2,9 +2,10 @@
 
     DERMQ_HAM10000=/data/HAM10000 python benchmarks/seeds.py BUNDLE RUN [RUN...]
 
-The runs are of the bundle's recipe, finished by `dermq-train fit --fold all`. Calibration and thresholds are the
-bundle's: `dermq-train crossfit` chooses them on the predictions of the folds, and would give every run on all the same.
-Each opening of the test split is logged in its run folder; nothing may be chosen by what is printed.
+The runs are of the bundle's recipe, finished by `dermq-train fit --fold all`; a bundle does not tell its recipe, so
+they are compared with each other alone. Calibration and thresholds are the bundle's: `dermq-train crossfit` chooses
+them on the predictions of the folds, and would give every run on all the same. Each opening of the test split is
+logged in its run folder; nothing may be chosen by what is printed.
 """
 
 import os
@@ -22,6 +23,7 @@ from trainer.bootstrap import LesionBootstrap
 from trainer.evaluation.assess import by_lesion
 from trainer.evaluation.discrimination import auroc
 from trainer.evaluation.openings import log_opening
+from trainer.evaluation.other_runs import require_other_seeds
 from trainer.ham10000 import melanoma_or_nevus
 from trainer.images.canvas import load_inputs
 from trainer.images.real_images import read_images_of
@@ -62,6 +64,8 @@ def main() -> None:
         split = manifest_sha256(read_manifest(run))
         if split != manifest.split_manifest_sha256 or not RunFolder(run).model.is_file():
             sys.exit(f"Received: run {run}. Expected: a finished run of the bundle's split, --fold all.")
+    for number, run in enumerate(runs):
+        require_other_seeds(run, runs[:number])
     everything = read_images_of(runs[0], Path(os.environ["DERMQ_HAM10000"]))
     test = melanoma_or_nevus(everything[everything["split"] == TEST])
     inputs = load_inputs([Path(path) for path in test["path"]], bundle.preprocessing)

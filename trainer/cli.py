@@ -217,6 +217,7 @@ def evaluate(
             "give --external FOLDER and --labels CSV."
         )
     from trainer.evaluate import EvaluationOptions, evaluate
+    from trainer.splits import LESION_DISJOINT, split_kind
 
     how = EvaluationOptions(pictures=not without_pictures, say=_say, **options)
     if of_bundle:
@@ -224,7 +225,10 @@ def evaluate(
         return
     metrics = evaluate(dataset, run, how)
     print_figures(metrics["auroc"], metrics["policies"], "Test AUC")
-    click.echo(f"All figures: {run / 'report.html'}. Next: dermq-train export {run} BUNDLE --version N")
+    # What leaks makes no bundle.
+    leaks = split_kind(run) != LESION_DISJOINT
+    next_step = "" if leaks else f" Next: dermq-train export {run} BUNDLE --version N"
+    click.echo(f"All figures: {run / 'report.html'}.{next_step}")
 
 
 def _say(line: str) -> None:

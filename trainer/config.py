@@ -24,7 +24,6 @@ _LEAST = {
     "unfreeze_last": -1,
     "draws": 7,
     "batch_size": 1,
-    "near_duplicates": -1,
     "limit": 0,
 }
 _Range = tuple[Callable[[float], bool], str]
@@ -48,6 +47,8 @@ _RANGES = {
     "mixup": (_NOT_NEGATIVE[0], "0 or a positive number, say 0.3"),
     "artefacts": _PROBABILITY,
     "label_smoothing": _BELOW_ONE,
+    # Of 64 bits; beyond this nearly all pairs are looked at in detail, which takes hours and more memory than there is.
+    "near_duplicates": (lambda value: -1 <= value <= 20, "-1, or from 0 to 20 bits"),
     "split_seed": _SEED,
     "seed": _SEED,
 }

@@ -5,6 +5,7 @@ validation. ``reference`` follows the brief that the project started from, its r
 chosen on the test split included, so that what they inflate is a figure (`trainer.reference`).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,16 @@ _ONLY_WITH = {
     "seven": ("draws", "sampling_power", "proven_nevi", "label_smoothing"),
 }
 
+#: Settings that others leave without effect: when, and the words for it.
+_WITHOUT_EFFECT: tuple[tuple[str, Callable[[FitConfig], bool], str], ...] = (
+    ("head_learning_rate", lambda config: config.head_epochs == 0, "head_epochs=0"),
+    *(
+        (name, lambda config: config.epochs == 0, "epochs=0")
+        for name in ("learning_rate", "unfreeze_last", "warmup_epochs", "patience")
+    ),
+    ("near_duplicates", lambda config: config.split == "random-images", "split='random-images'"),
+)
+
 #: Settings of the losses by the diagnoses.
 _NOT_WITH_TEACHERS = ("gamma", "alpha", "label_smoothing")
 
@@ -63,6 +74,16 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
             f"Received: warmup_epochs={config.warmup_epochs:g} with epochs={config.epochs}, so that the learning rate "
             "would never reach its peak. Expected: fewer epochs of warm-up than of fine-tuning."
         )
+    if config.weights_sha256 and config.weights in ("imagenet", "none"):
+        raise ValueError(
+            f"Received: weights_sha256 with weights={config.weights!r}, which is no file that it could be the hash of. "
+            "Expected: the path of a weights file with it, or leave it out."
+        )
+    for name, idle_when, why in _WITHOUT_EFFECT:
+        if name in given and idle_when(config):
+            raise ValueError(
+                f"Received: {name} with {why}, which does not look at it. Expected: one without the other."
+            )
     if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
         raise ValueError(
             f"Received: {', '.join(idle)} with teachers, by whose labels the loss is plain cross-entropy. Expected: "

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def check_seeds(run: Path, others: Sequence[Path]) -> None:
             )
         if members:
             _require_member(other, run, members)
-        _require_another_seed(other, seen)
+        require_other_seeds(other, seen)
         seen.append(other)
 
 
@@ -59,8 +58,9 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
         others: run folders after ``dermq-train evaluate``, of the same split.
 
     Returns:
-        ``runs`` (name, seed and figures of each), ``figures`` (mean, least and greatest of each figure) and
-        ``average`` (name and figures of a run that is the average of the others, else null).
+        ``runs`` (name, seed and figures of each), ``figures`` (mean, least and greatest of each figure), ``average``
+        (name and figures of a run that is the average of the others, else null) and ``one_trunk`` (whether all go on
+        from the same weights, so that the range is of the last step alone).
 
     Raises:
         FileNotFoundError, ValueError: as `check_seeds`.
@@ -81,7 +81,8 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
             continue
         values = [each[name] for each in of_runs]
         figures[name] = {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values)}
-    return {"runs": runs, "figures": figures, "average": average}
+    trunks = {FitConfig.read(folder).weights_sha256 for folder, _ in found}
+    return {"runs": runs, "figures": figures, "average": average, "one_trunk": len(trunks) == 1}
 
 
 def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
@@ -183,18 +184,38 @@ def _require_member(other: Path, run: Path, members: Sequence[dict[str, Any]]) -
         )
 
 
-def _require_another_seed(other: Path, runs: Sequence[Path]) -> None:
-    settings = asdict(FitConfig.read(other))
+def require_other_seeds(other: Path, runs: Sequence[Path]) -> None:
+    """Refuse a run that differs from others in more than its seed, or not in the seed of every step of its own.
+
+    Args:
+        other: a run folder.
+        runs: of the same recipe; a step that it shares with one of them, as branches of one run do, is not counted.
+
+    Raises:
+        ValueError: names what differs.
+    """
     for run in runs:
-        theirs = asdict(FitConfig.read(run))
-        differ = sorted(name for name in settings if settings[name] != theirs[name])
-        if recipe_of(run) != recipe_of(other):
-            differ = ["the version of the code"]
-        if differ != ["seed"]:
+        differ = sorted(recipe_differences(run, other, but={"seed"}))
+        if not differ and (steps := _steps_with_one_seed(run, other)):
+            differ = [f"nothing at the step with seed {seed}" for seed in steps]
+        if differ:
             raise ValueError(
-                f"Received: run {other}, which differs from {run} in: {', '.join(differ) or 'nothing'}. Expected: runs "
-                "that differ in their seed and in nothing else; the range is to show chance alone."
+                f"Received: run {other}, which differs from {run} in: {', '.join(differ)}. Expected: runs that differ "
+                "in their seed, at every step that they do not share, and in nothing else; the range is to show chance "
+                "alone."
             )
+
+
+def _steps_with_one_seed(run: Path, other: Path) -> list[int]:
+    """Seeds of the steps that two runs of one recipe made each for itself, with the same seed."""
+    configs = [[step["config"] for step in lineage(RunFolder(each).origin())] for each in (run, other)]
+    # What a step goes on from tells whether the one before it is the same.
+    made = [one.get("weights_sha256") != theirs.get("weights_sha256") for one, theirs in zip(*configs, strict=True)][1:]
+    return [
+        int(one["seed"])
+        for one, theirs, own in zip(*configs, [*made, True], strict=True)
+        if own and one["seed"] == theirs["seed"]
+    ]
 
 
 def _seed(run: Path) -> int | None:

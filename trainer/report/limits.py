@@ -97,7 +97,8 @@ def seeds(report: dict[str, Any]) -> Section:
             ],
         )
     ]
-    if report["run"].get("goes_on_from"):
+    # Reports from before it was noted are of branches of one run: no others were taken.
+    if report["run"].get("goes_on_from") and found.get("one_trunk", True):
         blocks.append(Paragraph(text="All of them go on from the same run: the range is that of the last step alone."))
     if count < 3:
         blocks.append(Paragraph(text="Two runs are a hint; three are the least for a range."))

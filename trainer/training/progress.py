@@ -15,6 +15,8 @@ from trainer.training.stages import Stage
 _NEWEST = 0.5
 #: Columns that the words take.
 _WIDTH_OF_TEXT = 100
+#: Columns that the bar takes at least; on a narrow terminal the end of the words is cut off, where the loss stands.
+_NARROWEST_BAR = 10
 
 
 class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
@@ -34,7 +36,7 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._console, self._epochs, self._batches = console, epochs, batches
         self._keep_last = keep_last
         self._bar = Progress(
-            *([BarColumn(bar_width=min(40, console.width - _WIDTH_OF_TEXT))] if console.width > 105 else []),
+            BarColumn(bar_width=min(40, max(_NARROWEST_BAR, console.width - _WIDTH_OF_TEXT))),
             TextColumn("{task.description}"),
             console=console,
             disable=not console.is_terminal,
@@ -85,16 +87,17 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         if not self._console.is_terminal:
             return
         done = batch + 1
-        text = f"epoch {self._epoch + 1} of {self._epochs} ({self._stage}), batch {done} of {self._batches}"
-        if logs:
-            text += f", loss {float(logs['loss']):.4f}"
-        if self._history and self._history[-1]["validation_auc"]:
-            text += f", validation AUC {float(self._history[-1]['validation_auc']):.4f}"
+        text = f"epoch {self._epoch + 1} of {self._epochs} ({self._stage})"
         seconds = self._seconds
         if seconds is None and done > 1:
             seconds = (time.monotonic() - self._start - self._first) / (done - 1) * self._batches
         if seconds is not None:
             text += f", {_clock(seconds * (self._epochs - self._epoch - done / self._batches))} left"
+        text += f", batch {done} of {self._batches}"
+        if self._history and self._history[-1]["validation_auc"]:
+            text += f", validation AUC {float(self._history[-1]['validation_auc']):.4f}"
+        if logs:
+            text += f", loss {float(logs['loss']):.4f}"
         self._bar.update(self._task, completed=self._epoch * self._batches + done, description=text, refresh=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -123,8 +123,32 @@ def test_the_same_seed_twice_and_another_recipe_are_refused(tmp_path: Path) -> N
         compare_seeds(first, metrics(0.9), [run(tmp_path / "b", seed=1, found=metrics(0.9))])
     other = run(tmp_path / "c", seed=2, found=metrics(0.9))
     (other / "config.json").write_text(json.dumps({"seed": 2, "epochs": 7}))
-    with pytest.raises(ValueError, match="in: epochs, seed"):
+    with pytest.raises(ValueError, match="in: epochs"):
         compare_seeds(first, metrics(0.9), [other])
+
+
+def test_seeds_of_a_recipe_in_two_steps_differ_at_each_step_that_they_do_not_share(tmp_path: Path) -> None:
+    def made(name: str, *, trunk: int, seed: int, epochs: int = 30) -> Path:
+        folder = run(tmp_path / name, seed=seed, found=metrics(0.9))
+        config = {"seed": seed, "weights": f"trunk-{trunk}", "weights_sha256": f"of-{trunk}"}
+        (folder / "config.json").write_text(json.dumps(config))
+        before = asdict(FitConfig(seed=trunk, epochs=epochs))
+        earlier = {"run": f"trunk-{trunk}", "config": before, "weights_from": "x", "goes_on_from": None}
+        (folder / "run.json").write_text(json.dumps({"recipe": RECIPE, "goes_on_from": earlier}))
+        return folder
+
+    main = made("main", trunk=41, seed=43)
+    whole, branch = made("whole", trunk=51, seed=53), made("branch", trunk=41, seed=44)
+    assert not compare_seeds(main, metrics(0.9), [whole])["one_trunk"]
+    assert compare_seeds(main, metrics(0.9), [branch])["one_trunk"]
+    with pytest.raises(ValueError, match="in: nothing at the step with seed 43"):
+        compare_seeds(main, metrics(0.9), [made("same-end", trunk=61, seed=43)])
+    with pytest.raises(ValueError, match="in: epochs"):
+        compare_seeds(main, metrics(0.9), [made("shorter", trunk=71, seed=73, epochs=20)])
+    again = made("again", trunk=41, seed=45)
+    (again / "config.json").write_text(json.dumps({"seed": 45, "weights": "again", "weights_sha256": "of-another-41"}))
+    with pytest.raises(ValueError, match="in: nothing at the step with seed 41"):
+        compare_seeds(main, metrics(0.9), [again])
 
 
 def test_a_run_without_a_source_must_be_of_the_same_recipe(tmp_path: Path) -> None:

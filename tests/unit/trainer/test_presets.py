@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,3 +157,19 @@ def test_a_setting_without_effect_is_refused(given: dict[str, object], words: st
 
 def test_differences_name_each_setting_with_both_values() -> None:
     assert FitConfig(seed=1, epochs=3).differences(FitConfig(seed=2, epochs=3)) == {"seed": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"head_learning_rate": 0.01}, "head_learning_rate with head_epochs=0"),
+        ({"head_epochs": 2, "epochs": 0, "unfreeze_last": 30}, "unfreeze_last with epochs=0"),
+        ({"split": "random-images", "near_duplicates": 5}, "near_duplicates with split='random-images'"),
+        ({"weights_sha256": "0" * 64}, "weights_sha256 with weights='imagenet'"),
+        ({"weights": "none", "weights_sha256": "0" * 64}, "weights_sha256 with weights='none'"),
+        ({"near_duplicates": 21}, "near_duplicates=21. Expected: -1, or from 0 to 20 bits"),
+    ],
+)
+def test_a_setting_without_effect_or_beyond_its_range_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        configure("clean", given)

@@ -64,14 +64,25 @@ def test_on_a_terminal_a_bar_says_where_it_is_and_how_long_it_takes(clock: list[
     text = output.getvalue()
     assert "epoch 1 of 4 (fine-tuning), preparing the first batch: up to a minute" in text
     # Half of the first epoch took 30 s, so three and a half are left.
-    assert "epoch 1 of 4 (fine-tuning), batch 5 of 10, loss 0.0500, 0:03:30 left" in text
-    assert "validation AUC 0.9000, 0:01" in text
+    assert "epoch 1 of 4 (fine-tuning), 0:03:30 left, batch 5 of 10, loss 0.0500" in text
+    assert "0:01:30 left, batch 5 of 10, validation AUC 0.9000, loss 0.0500" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_time_left_and_bar_are_seen_on_a_narrow_terminal_too(clock: list[float], width: int) -> None:
+    output = io.StringIO()
+    shown_on(Console(file=output, width=width, force_terminal=True), clock)
+    text = output.getvalue()
+    assert "epoch 2 of 4 (fine-tuning), 0:02:30 left, batch 5 of 10" in text
+    assert "━" * 10 in text
 
 
 def test_the_preparation_of_the_first_batch_is_not_counted_for_all_epochs(clock: list[float]) -> None:
     terminal, file = io.StringIO(), io.StringIO()
     shown_on(Console(file=terminal, width=160, force_terminal=True), clock, tracing=40)
-    assert "batch 1 of 10, loss 0.0500 " not in terminal.getvalue(), "there is nothing yet to tell the time left by"
-    assert "epoch 1 of 4 (fine-tuning), batch 5 of 10, loss 0.0500, 0:03:30 left" in terminal.getvalue()
+    assert "left, batch 1 of 10, loss 0.0500" not in terminal.getvalue(), (
+        "there is nothing yet to tell the time left by"
+    )
+    assert "epoch 1 of 4 (fine-tuning), 0:03:30 left, batch 5 of 10, loss 0.0500" in terminal.getvalue()
     shown_on(Console(file=file, width=140, force_terminal=False), clock, tracing=40)
     assert "the best so far; 100 s, 0:03:00 left" in file.getvalue().splitlines()[0]
