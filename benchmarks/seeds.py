@@ -34,8 +34,10 @@ from trainer.splits import TEST, manifest_sha256, read_manifest
 from worker.bundle import Bundle, load_bundle
 
 
-def figures(test: pd.DataFrame, bundle: Bundle) -> dict[str, str]:
-    """Area under the ROC curve with its interval, by lesion, of proven nevi, and what each policy gives.
+def figures(test: pd.DataFrame, bundle: Bundle) -> tuple[float, dict[str, str]]:
+    """The area under the ROC curve, and a row to print.
+
+    The row has the area with its interval, by lesion and against proven nevi, and what each policy gives.
 
     Args:
         test: rows with ``label``, calibrated ``probability``, ``lesion_id`` and ``dx_type``.
@@ -53,11 +55,13 @@ def figures(test: pd.DataFrame, bundle: Bundle) -> dict[str, str]:
     for name, policy in bundle.manifest.thresholds.items():
         called = probability >= policy.threshold
         found[name] = f"{called[label == 1].mean():.1%} at {(~called[label == 0]).mean():.1%}"
-    return found
+    return area.value, found
 
 
 def main() -> None:
     """Print a line for the bundle's own network, and one for each run."""
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     bundle = load_bundle(Path(sys.argv[1]))
     manifest, runs = bundle.manifest, [Path(run) for run in sys.argv[2:]]
     for run in runs:
@@ -74,12 +78,12 @@ def main() -> None:
     for run in runs:
         log_opening(run, "benchmarks/seeds.py")
         networks[run.name] = keras.models.load_model(RunFolder(run).model)
-    rows = {
+    found = {
         name: figures(test.assign(probability=manifest.calibration.apply(predict(network, inputs))), bundle)
         for name, network in networks.items()
     }
-    print(pd.DataFrame(rows).T.to_string())
-    areas = [float(row["AUROC"].split()[0]) for row in rows.values()]
+    print(pd.DataFrame({name: row for name, (_, row) in found.items()}).T.to_string())
+    areas = [area for area, _ in found.values()]
     print(f"AUROC of {len(areas)} seeds: mean {np.mean(areas):.4f}, from {min(areas):.4f} to {max(areas):.4f}")
 
 

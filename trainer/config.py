@@ -47,8 +47,7 @@ _RANGES = {
     "mixup": (_NOT_NEGATIVE[0], "0 or a positive number, say 0.3"),
     "artefacts": _PROBABILITY,
     "label_smoothing": _BELOW_ONE,
-    # Of 64 bits; beyond this nearly all pairs are looked at in detail, which takes hours and more memory than there is.
-    "near_duplicates": (lambda value: -1 <= value <= 20, "-1, or from 0 to 20 bits"),
+    "near_duplicates": (lambda value: -1 <= value <= 64, "-1, or from 0 to the 64 bits of the hash"),
     "split_seed": _SEED,
     "seed": _SEED,
 }

@@ -44,7 +44,7 @@ _WITHOUT_EFFECT: tuple[tuple[str, Callable[[FitConfig], bool], str], ...] = (
     ("head_learning_rate", lambda config: config.head_epochs == 0, "head_epochs=0"),
     *(
         (name, lambda config: config.epochs == 0, "epochs=0")
-        for name in ("learning_rate", "unfreeze_last", "warmup_epochs", "patience")
+        for name in ("learning_rate", "unfreeze_last", "warmup_epochs")
     ),
     ("near_duplicates", lambda config: config.split == "random-images", "split='random-images'"),
 )

@@ -22,6 +22,8 @@ DETAIL = 0.93
 _BLOCK = 8
 #: Images that are compared with all others at once; only memory depends on it.
 _ROWS = 1_000
+#: Pairs whose details are compared at once.
+_PAIRS = 10_000
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -57,8 +59,11 @@ def near_duplicate_pairs(thumbnails: Thumbnails, distance: int = DISTANCE) -> np
         first, second = np.nonzero(near)
         first += start
         first, second = first[first < second], second[first < second]
-        agree = np.einsum("nd,nd->n", detail[first], detail[second]) >= DETAIL
-        found.append(np.column_stack((first[agree], second[agree])))
+        # In parts: with a great distance these are millions of pairs, of 8 KB each.
+        for part in range(0, len(first), _PAIRS):
+            one, other = first[part : part + _PAIRS], second[part : part + _PAIRS]
+            agree = np.einsum("nd,nd->n", detail[one], detail[other]) >= DETAIL
+            found.append(np.column_stack((one[agree], other[agree])))
     return np.concatenate(found)
 
 

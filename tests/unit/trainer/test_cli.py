@@ -183,11 +183,7 @@ def test_wrong_settings_a_taken_folder_and_no_data_set_are_refused_before_tensor
     ("settings", "auc", "said"),
     [
         ({}, 0.9, "Validation AUC 0.9000, of the best epoch. Next: dermq-train evaluate runs/a\n"),
-        (
-            {},
-            0.33,
-            "Validation AUC 0.3300, no better than chance: train anew, longer or on more lesions.\n",
-        ),
+        ({}, 0.33, "Validation AUC 0.3300, no better than chance: train anew, longer or on more lesions.\n"),
         ({"fold": "2/4", "keep": "last"}, 0.33, f"AUC 0.3300 on fold 2/4, held out. {AFTER_FOLDS}\n"),
         ({"fold": "all", "keep": "last"}, math.nan, "Trained without a validation side. Next: dermq-train crossfit "),
     ],

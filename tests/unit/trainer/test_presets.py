@@ -167,9 +167,13 @@ def test_differences_name_each_setting_with_both_values() -> None:
         ({"split": "random-images", "near_duplicates": 5}, "near_duplicates with split='random-images'"),
         ({"weights_sha256": "0" * 64}, "weights_sha256 with weights='imagenet'"),
         ({"weights": "none", "weights_sha256": "0" * 64}, "weights_sha256 with weights='none'"),
-        ({"near_duplicates": 21}, "near_duplicates=21. Expected: -1, or from 0 to 20 bits"),
+        ({"near_duplicates": 65}, "near_duplicates=65. Expected: -1, or from 0 to the 64 bits of the hash"),
     ],
 )
 def test_a_setting_without_effect_or_beyond_its_range_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         configure("clean", given)
+
+
+def test_patience_holds_for_a_training_of_the_head_alone() -> None:
+    assert configure("clean", {"head_epochs": 5, "epochs": 0, "patience": 2}).patience == 2
