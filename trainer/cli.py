@@ -156,7 +156,11 @@ def crossfit(run: Path, folds: tuple[Path, ...]) -> None:
     help="Folder of HAM10000 in its published layout; not needed with --external.",
 )
 @click.option("--cache", type=_FOLDER, default=Path(".cache/dermq"), show_default=True, help="Folder of thumbnails.")
-@click.option("--quick", is_flag=True, help="Leave out robustness and the other diagnoses.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Leave out robustness and the other diagnoses, and with them the table of all seven.",
+)
 @click.option("--without-pictures", is_flag=True, help="Put no picture of a missed melanoma into report.html.")
 @click.option("--seeds", type=_FOLDER, multiple=True, help="An evaluated run with another seed; may be repeated.")
 @click.option("--also", type=_FOLDER, multiple=True, help="A run trained without a source; may be repeated.")
@@ -171,7 +175,12 @@ def crossfit(run: Path, folds: tuple[Path, ...]) -> None:
 @click.option(
     "--external", type=_FOLDER, help="Judge RUN, or a bundle, on this folder of images; the test split stays sealed."
 )
-@click.option("--labels", type=_FOLDER, help="CSV for --external: image, label; optional lesion_id, age, sex, site.")
+@click.option(
+    "--labels",
+    type=_FOLDER,
+    help="CSV for --external: image, label (melanoma, nevus, or HAM10000's bcc, bkl ...); optional lesion_id, age, "
+    "sex, site.",
+)
 def evaluate(
     run: Path, dataset: Path | None, external: Path | None, labels: Path | None, without_pictures: bool, **options: Any
 ) -> None:
@@ -191,13 +200,15 @@ def evaluate(
     if (external is None) != (labels is None):
         raise click.UsageError("--external FOLDER and --labels CSV belong together; one of them is missing.")
     if external is not None and labels is not None:
-        if given := _given(options, ("quick", "seeds", "also", "bundle", "remarks")):
+        if given := _given(options, ("seeds", "also", "bundle", "remarks")):
             raise click.UsageError(
                 f"{given} would belong to the report of the test split; --external writes another one, without."
             )
         from trainer.external.evaluate_external import evaluate_external
 
-        report, target = evaluate_external(run, external, labels, pictures=not without_pictures)
+        report, target = evaluate_external(
+            run, external, labels, pictures=not without_pictures, quick=options["quick"], say=_say
+        )
         print_external(report)
         holds = "scores of each image" + (", with pictures" if report["missed"] and not without_pictures else "")
         click.echo(f"All figures: {target / 'report.html'}; the folder holds {holds} and stays here")
@@ -358,7 +369,9 @@ def recalibrate(
     from trainer.external.recalibrated_bundle import recalibrate_bundle
 
     name = name or target.resolve().name
-    made, policies = recalibrate_bundle(bundle, target, external, labels, name=name, version=version, replace=replace)
+    made, policies = recalibrate_bundle(
+        bundle, target, external, labels, name=name, version=version, replace=replace, say=_say
+    )
     print_recalibrated(made.manifest, policies.refused)
     click.echo(f"{target}: {made.manifest.name} {made.manifest.version}, SHA-256 {made.sha256}")
 

@@ -22,7 +22,8 @@ from trainer.calibration import brier
 from trainer.crossfit import describe_crossfit, folds_of
 from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.discrimination import auroc, average_precision
-from trainer.evaluation.engine_parity import Scorer, bundle_scorer, compare, converted_scorer
+from trainer.evaluation.engine_parity import bundle_scorer
+from trainer.evaluation.engines import Engines, run_engines
 from trainer.evaluation.leakage import check_leakage
 from trainer.evaluation.missed import missed_melanomas
 from trainer.evaluation.openings import log_opening
@@ -30,11 +31,11 @@ from trainer.evaluation.other_runs import check_seeds, compare_seeds, require_sa
 from trainer.evaluation.report_file import REPORT_FORMAT
 from trainer.evaluation.seven_classes import describe_classes
 from trainer.evaluation.strata import as_json, describe, share_of
-from trainer.evaluation.stress import other_diagnoses, stress
+from trainer.evaluation.stress import other_diagnoses
 from trainer.frozen import Frozen, load_frozen
 from trainer.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
 from trainer.images.real_images import read_images_of
-from trainer.judged import Judged, describe_run
+from trainer.judged import Judged, run_as_judged
 from trainer.policies import BOOTSTRAP_SEED
 from trainer.report import write_report
 from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, first_lesions, split_kind
@@ -101,11 +102,11 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         require_same_recipe(run, folder)
     check_seeds(run, options.seeds)
     left_out = [(folder, load_frozen(folder), sources_left_out(with_split, folder)) for folder in options.also]
-    engine_score, engine_name = _other_engine(frozen, options, split_sha256)
+    engines = _engines(frozen, options, split_sha256)
     log_opening(run, "evaluate")
 
     used = first_lesions(with_split, frozen.config.limit)
-    judged = Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
+    judged = run_as_judged(run, frozen)
     opened = open_test(judged, used, run, options, kind=split_kind(run))
     crossfitted = describe_crossfit(run) if folds_of(run) else None
     if crossfitted:
@@ -117,25 +118,11 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         "crossfit": crossfitted,
         "seeds": compare_seeds(run, opened.metrics, options.seeds),
         "sources_left_out": [entry for other in left_out for entry in _left_out(*other, opened.test)],
-        "engine_parity": {
-            "engine": engine_name,
-            **compare(
-                opened.test["label"].to_numpy(),
-                opened.test["raw_probability"].to_numpy(),
-                engine_score(opened.inputs),
-                frozen.calibration,
-                frozen.thresholds,
-            ),
-        },
+        "engine_parity": engines.parity(opened.test, engines.other(opened.inputs)),
     }
     if not options.quick:
         options.say(SAY_STRESS)
-        report["robustness"] = stress(
-            opened.test,
-            lambda changed: frozen.calibration.apply(engine_score(changed)),
-            frozen.preprocessing,
-            frozen.thresholds,
-        )
+        report["robustness"] = engines.robustness(opened.test)
     write_on_test(report, opened, run, options, started)
     return opened.metrics
 
@@ -186,19 +173,35 @@ def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: Evaluat
         "refused_policies": judged.policies.refused,
         "assessment": assess(test, thresholds),
         "missed": missed_melanomas(test, thresholds),
-        "seven_classes": None,
-        "other_diagnoses": None,
         "robustness": None,
     }
     others = used[(used["split"] == TEST) & ~used["dx"].isin(LABELS)]
-    if len(others) and not options.quick:
+    if options.quick:
+        others = others.iloc[:0]
+    if len(others):
         options.say("Scoring the other diagnoses")
-        scored, _ = judged.score(others)
-        report["other_diagnoses"] = other_diagnoses(scored, thresholds)
-        if judged.described["config"]["classes"] == "seven":
-            report["seven_classes"] = describe_classes(pd.concat((test, scored), ignore_index=True))
+        others, _ = judged.score(others)
+    report |= describe_others(judged, test, others)
     options.say("Looking for anything seen before; comparing engines")
     return Opened(report=report, metrics=metrics, test=test, inputs=inputs)
+
+
+def describe_others(judged: Judged, scored: pd.DataFrame, others: pd.DataFrame) -> dict[str, Any]:
+    """What the model makes of the diagnoses that it does not tell apart, for ``report.json``.
+
+    Args:
+        judged: a run or a bundle.
+        scored: melanomas and nevi, as `trainer.judged.Judged.score` gives them.
+        others: images of the other diagnoses, likewise; may be empty.
+
+    Returns:
+        ``other_diagnoses``, and ``seven_classes`` of a model that was trained on all; both None without such images.
+    """
+    seven = len(others) and judged.described["config"]["classes"] == "seven"
+    return {
+        "other_diagnoses": other_diagnoses(others, judged.policies.thresholds) if len(others) else None,
+        "seven_classes": describe_classes(pd.concat((scored, others), ignore_index=True)) if seven else None,
+    }
 
 
 def write_on_test(
@@ -257,10 +260,12 @@ def measure(
     }
 
 
-def _other_engine(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> tuple[Scorer, str]:
-    if options.bundle is not None:
-        return bundle_scorer(options.bundle, frozen.config, frozen.calibration, split_sha256=split_sha256)
-    return converted_scorer(frozen.model, frozen.config.size), "OpenVINO, converted for this report"
+def _engines(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> Engines:
+    if options.bundle is None:
+        return run_engines(frozen)
+    return run_engines(
+        frozen, *bundle_scorer(options.bundle, frozen.config, frozen.calibration, split_sha256=split_sha256)
+    )
 
 
 def _left_out(run: Path, other: Frozen, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:

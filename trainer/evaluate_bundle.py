@@ -5,24 +5,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from trainer.config import ALL_FOLDS, FitConfig
 from trainer.evaluate import SAY_STRESS, EvaluationOptions, flow, open_test, write_on_test
-from trainer.evaluation.engine_parity import compare
+from trainer.evaluation.assess import counts
+from trainer.evaluation.engines import bundle_engines
 from trainer.evaluation.leakage import check_leakage
 from trainer.evaluation.openings import log_opening, openings_of
 from trainer.evaluation.report_file import own_folder
-from trainer.evaluation.stress import stress
 from trainer.fit import read_surveyed
+from trainer.ham10000 import melanoma_or_nevus
 from trainer.images.near_duplicates import linked_groups
-from trainer.judged import Judged, bundle_as_judged
-from trainer.parts import in_parts
-from trainer.splits import LESION_DISJOINT, draw_split, manifest_sha256
+from trainer.judged import Judged, bundle_as_judged, load_service
+from trainer.splits import LESION_DISJOINT, TEST, draw_split, manifest_sha256
 from worker.bundle import Bundle, load_bundle
-from worker.engine import Engine, load_engine
 
 
 def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> tuple[dict[str, Any], Bundle, Path]:
@@ -42,12 +39,13 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
     Raises:
         BundleError: the bundle was changed.
         DatasetError: the data set is not as published, or images do not decode.
-        ValueError: the bundle was made under another split.
+        ValueError: the bundle was made under another split, or from some of the lesions alone.
     """
     started = time.monotonic()
     bundle = load_bundle(folder)
     with_split = _as_split(dataset, bundle, options.cache)
-    manifest, service = bundle.manifest, load_engine("openvino", bundle, threads=2)
+    _refuse_other_images(with_split, bundle)
+    manifest, service = bundle.manifest, load_service(bundle)
     judged = bundle_as_judged(bundle, service)
     name = re.sub(r"[^\w.-]+", "-", f"test-{manifest.name}-{manifest.version}")
     target = own_folder(Path.cwd(), name, bundle.sha256)
@@ -60,38 +58,20 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
         options,
         kind=LESION_DISJOINT,
     )
-    reference = load_engine("tensorflow", bundle)
+    engines = bundle_engines(bundle, service)
     report = opened.report | {
         "flow": flow(with_split, with_split),
         "leakage": check_leakage(with_split, options.cache),
         "crossfit": manifest.metrics.get("crossfit"),
         "seeds": {"runs": [], "figures": {}, "average": None},
         "sources_left_out": [],
-        "engine_parity": {
-            "engine": service.label,
-            **compare(
-                opened.test["label"].to_numpy(),
-                _raw(reference, opened.inputs),
-                opened.test["raw_probability"].to_numpy(),
-                manifest.calibration,
-                manifest.thresholds,
-            ),
-        },
+        "engine_parity": engines.parity(opened.test, engines.other(opened.inputs)),
     }
     if not options.quick:
         options.say(SAY_STRESS)
-        report["robustness"] = stress(
-            opened.test,
-            lambda changed: manifest.calibration.apply(_raw(service, changed)),
-            bundle.preprocessing,
-            manifest.thresholds,
-        )
+        report["robustness"] = engines.robustness(opened.test)
     write_on_test(report, opened, target, options, started)
     return opened.metrics, bundle, target
-
-
-def _raw(engine: Engine, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    return in_parts(lambda part: engine.infer(part).probability, inputs)
 
 
 def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
@@ -111,3 +91,21 @@ def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
         f"{ALL_FOLDS}. Expected: the data set and split that it was made under. A bundle made with --split-seed, "
         "--near-duplicates, --without-source or --skip-corrupt is judged by its run: `dermq-train evaluate RUN`."
     )
+
+
+def _refuse_other_images(with_split: pd.DataFrame, bundle: Bundle) -> None:
+    """Refuse a bundle whose card is of fewer images than its split has: of a run with ``--limit``."""
+    manifest = bundle.manifest
+    # The figures of a recalibrated bundle are of the images of its place.
+    stated = manifest.metrics.get("images") if manifest.recalibration is None else None
+    found = counts(melanoma_or_nevus(with_split[with_split["split"] == TEST]))["images"]
+    if stated not in (None, found):
+        raise ValueError(
+            f"Received: bundle {manifest.name} {manifest.version}, whose card is of {_told(stated)} images of its test "
+            f"split, which has {_told(found)}. Expected: a bundle of a whole run; one that was made with --limit is "
+            "judged by its run: `dermq-train evaluate RUN`."
+        )
+
+
+def _told(images: dict[str, int]) -> str:
+    return f"{images['melanoma']} melanoma and {images['nevus']} nevus"

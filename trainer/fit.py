@@ -45,7 +45,7 @@ from trainer.training.checkpoint import Progress, read_progress, restore_checkpo
 from trainer.training.curves import draw_curves
 from trainer.training.fused_batch_normalisation import fused_batch_normalisation
 from trainer.training.progress import TrainingProgress
-from trainer.training.stages import make_loss, prepare, stages_of
+from trainer.training.stages import make_loss, prepare, stages_of, unfreeze
 from trainer.training.teachers import TaughtBatches, Teacher, describe_teacher, load_teachers, teacher_name
 from trainer.training.watch import Look, ValidationWatch
 from worker.images.preprocess import Preprocessing
@@ -163,6 +163,8 @@ def build_network(config: FitConfig, weights: str = NONE) -> Classifier:
 def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
     earlier = _earlier_run(config)
     classifier = build_network(config, config.weights if first_weights and earlier is None else NONE)
+    # Once here, so that more layers than there are are refused before anything is written.
+    unfreeze(classifier.backbone, config.unfreeze_last)
     if first_weights and earlier is not None:
         best = RunFolder(earlier).best
         check_file(best, config.backbone, None, config.weights_sha256 or file_digest(best))

@@ -22,6 +22,7 @@ from worker.engine import Engine, load_engine
 
 # TensorFlow, which takes ten seconds to import, is needed for a run and not for a bundle; bad labels are told before.
 if TYPE_CHECKING:
+    from trainer.evaluation.engine_parity import Scorer
     from trainer.frozen import Frozen
 
 
@@ -63,27 +64,25 @@ def require_run_or_bundle(folder: Path) -> None:
         )
 
 
-def run_as_judged(run: Path) -> Judged:
-    """A finished run.
-
-    Raises:
-        FileNotFoundError: it is not finished; names the file.
-    """
-    from trainer.frozen import load_frozen
-
-    frozen = load_frozen(run)
+def run_as_judged(run: Path, frozen: "Frozen") -> Judged:
+    """A finished run, of which `trainer.frozen.load_frozen` gave what is frozen."""
     return Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
 
 
+def load_service(bundle: Bundle) -> Engine:
+    """The engine that a worker runs, with a bundle's model, on two threads."""
+    return load_engine("openvino", bundle, threads=2)
+
+
 def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
-    """A bundle, on OpenVINO.
+    """A bundle, as a worker runs it.
 
     Args:
         bundle: verified.
         engine: with the bundle's model, where there is one already.
     """
     manifest = bundle.manifest
-    engine = engine or load_engine("openvino", bundle, threads=2)
+    engine = engine or load_service(bundle)
     columns = ["raw_probability"] + (list(probability_columns()) if len(manifest.classes) > 2 else [])
 
     def infer(inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -114,16 +113,20 @@ def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
     return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)
 
 
-def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> pd.DataFrame:
+def score_in_parts(
+    judged: Judged, images: pd.DataFrame, part: int = _PART, other: "Scorer | None" = None
+) -> pd.DataFrame:
     """Score images of which more may be given than fit into memory when they are decoded.
 
     Args:
         judged: a run or a bundle.
         images: rows with ``path``.
         part: images at once.
+        other: another engine, which is asked about the same inputs.
 
     Returns:
-        The rows as `Judged.score` gives them, in their order.
+        The rows as `Judged.score` gives them, in their order; with another engine its ``other_probability``, before
+        calibration.
 
     Raises:
         DatasetError: files cannot be decoded; those of every part are named.
@@ -131,7 +134,8 @@ def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> p
     scored, faults = [], []
     for start in range(0, len(images), part):
         try:
-            scored.append(judged.score(images.iloc[start : start + part])[0])
+            rows, inputs = judged.score(images.iloc[start : start + part])
+            scored.append(rows if other is None else rows.assign(other_probability=other(inputs)))
         except DatasetError as error:
             faults.append(str(error))
     if faults:

@@ -74,6 +74,11 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
             f"Received: warmup_epochs={config.warmup_epochs:g} with epochs={config.epochs}, so that the learning rate "
             "would never reach its peak. Expected: fewer epochs of warm-up than of fine-tuning."
         )
+    if "patience" in given and 0 < config.epochs <= config.patience:
+        raise ValueError(
+            f"Received: patience={config.patience} with epochs={config.epochs}, so that it could never end a training. "
+            "Expected: less patience than epochs of fine-tuning."
+        )
     if config.weights_sha256 and config.weights in ("imagenet", "none"):
         raise ValueError(
             f"Received: weights_sha256 with weights={config.weights!r}, which is no file that it could be the hash of. "

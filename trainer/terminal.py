@@ -91,10 +91,12 @@ def print_external(report: dict[str, Any]) -> None:
         f"{counted(given['images'][name], f'{name} image')} of {counted(given['lesions'][name], 'lesion')}"
         for name in ("melanoma", "nevus")
     )
+    others = counted(given["other_diagnoses"], "image") if given["other_diagnoses"] else ""
     left_out = counted(given["without_label"], "image") if given["without_label"] else ""
     ages = counted(len(given["ages_set_aside"]), "age") if given["ages_set_aside"] else ""
     click.echo(
         classes
+        + (f"; apart from them {others} of other diagnoses" if others else "")
         + (f"; left out without a label: {left_out}" if left_out else "")
         + (f"; taken as unknown, for no person has them: {ages}" if ages else "")
     )

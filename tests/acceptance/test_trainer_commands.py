@@ -150,6 +150,9 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         picture = draw_lesion(1_000 + number, width=96, height=72, atypical=number % 2 == 0)
         (clinic / f"{number}.png").write_bytes(encode(picture, ".png"))
         lines.append(f"{number}.png,{'melanoma' if number % 2 == 0 else 'nevus'}")
+    for number in range(40, 44):
+        (clinic / f"{number}.png").write_bytes(encode(draw_lesion(1_000 + number, width=96, height=72), ".png"))
+        lines.append(f"{number}.png,bcc")
     labels = clinic.parent / "labels.csv"
     labels.write_text("\n".join(lines))
     return clinic, labels
@@ -164,6 +167,11 @@ def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: P
     assert report["external"]["images"] == {"melanoma": 20, "nevus": 20}
     assert report["assessment"]["images"]["auroc"]["value"] > 0.8
     assert report["recalibrated"]["folds"] == 5
+    assert [(entry["diagnosis"], entry["images"]) for entry in report["other_diagnoses"]] == [("bcc", 4)]
+    assert "apart from them 4 images of other diagnoses" in done.stdout
+    assert report["engine_parity"]["images"] == 40
+    assert report["engine_parity"]["largest"] < 0.01
+    assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
     assert (run / "test-openings.log").read_text() == openings
 
 
@@ -176,8 +184,8 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     held = sorted(bundle.folder.rglob("*"))
     for earlier in run.glob("external-clinic"):
         earlier.chmod(0o755)
-    _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
-    _train(dataset, "evaluate", str(bundle.folder), "--external", str(folder), "--labels", str(labels))
+    for judged in (run, bundle.folder):
+        _train(dataset, "evaluate", str(judged), "--external", str(folder), "--labels", str(labels), "--quick")
     assert sorted(bundle.folder.rglob("*")) == held
     told = tmp_path / "external-clinic-made-up-7"
     ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic"))
@@ -186,7 +194,10 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
     for report_folder in (told, run / "external-clinic"):
         assert report_folder.stat().st_mode & 0o077 == 0, "it holds pictures of patients"
+    assert report["engine_parity"]["largest"] < 0.01
     page = (told / "report.html").read_text()
+    assert "4 images of other diagnoses: they count in no figure" in page
+    assert page.count("Not done: left out by --quick") == 2
     assert f"Bundle made-up 7 on images of {folder.name}" in page
     assert f"SHA-256 {bundle.sha256[:12]}." in page
 
@@ -247,6 +258,27 @@ def test_a_bundle_of_another_split_is_not_judged_on_this_one(
     assert not list(tmp_path.glob("test-*"))
 
 
+def test_a_bundle_of_some_lesions_is_judged_by_its_run(
+    dataset: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The split of a run with `--limit` is that of all lesions, and its card is of some: no two figures would fit."""
+    from trainer.bundle.folder import seal
+    from trainer.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    limited = tmp_path / "limited"
+    shutil.copytree(bundle.folder, limited)
+    (limited / "bundle.json").unlink()
+    metrics = bundle.manifest.metrics | {"images": {"melanoma": 3, "nevus": 4}}
+    seal(limited, bundle.manifest.model_copy(update={"metrics": metrics}))
+    done = CliRunner().invoke(
+        main, ["evaluate", str(limited), "--dataset", str(dataset), "--cache", str(tmp_path / "cache")]
+    )
+    assert done.exit_code == 2
+    assert "whose card is of 3 melanoma and 4 nevus images of its test split, which has " in done.stderr
+    assert not list(tmp_path.glob("test-*"))
+
+
 def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
     bundle: Bundle, clinic: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -258,17 +290,18 @@ def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
     arguments = ["recalibrate", str(bundle.folder), str(target), "--external", str(folder), "--labels", str(labels)]
     done = CliRunner().invoke(main, [*arguments, "--version", "1"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
+    assert "Leaving out 4 images of other diagnoses" in done.stderr
     made = load_bundle(target)
     assert made.manifest.calibration != bundle.manifest.calibration
     engine = load_engine("openvino", made)
     worst, count = replay_reference(made, engine)
     assert (count, worst <= REPLAY_TOLERANCE) == (4, True)
-    rows = pd.read_csv(labels)
+    rows = pd.read_csv(labels).query("label != 'bcc'")
     inputs = np.stack([made.preprocessing(decode((folder / name).read_bytes())) for name in rows["image"]])
     probabilities = made.manifest.calibration.apply(engine.infer(inputs).probability)
     melanoma = (rows["label"] == "melanoma").to_numpy()
     refused = CliRunner().invoke(main, ["evaluate", str(target), "--external", str(folder), "--labels", str(labels)])
-    assert "40 of 40 images that place 1 was recalibrated to" in refused.stderr
+    assert "40 of 44 images that place 1 was recalibrated to" in refused.stderr
     for policy in made.manifest.thresholds.values():
         assert (probabilities >= policy.threshold)[melanoma].mean() == policy.sensitivity
         assert (probabilities < policy.threshold)[~melanoma].mean() == policy.specificity

@@ -2,9 +2,12 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from trainer.evaluation.assess import assess, counts
 from trainer.evaluation.cross_fitting import cross_fit
@@ -17,8 +20,20 @@ from trainer.external.labels import (
     refuse_recalibrated_on,
     without_label,
 )
-from trainer.judged import bundle_as_judged, is_bundle, require_run_or_bundle, run_as_judged, score_in_parts
+from trainer.ham10000 import LABELS, melanoma_or_nevus
+from trainer.judged import (
+    Judged,
+    bundle_as_judged,
+    is_bundle,
+    load_service,
+    require_run_or_bundle,
+    run_as_judged,
+    score_in_parts,
+)
 from worker.bundle import Bundle, load_bundle, sha256_of
+
+if TYPE_CHECKING:
+    from trainer.evaluation.engines import Engines
 
 
 def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path) -> Path:
@@ -41,7 +56,13 @@ def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path
 
 
 def evaluate_external(
-    judged: Path, folder: Path, labels: Path, *, pictures: bool = True
+    judged: Path,
+    folder: Path,
+    labels: Path,
+    *,
+    pictures: bool = True,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[dict[str, Any], Path]:
     """Judge a run or a bundle on images from elsewhere, and write ``report.json`` and ``report.html``.
 
@@ -52,6 +73,8 @@ def evaluate_external(
         folder: holds the images.
         labels: CSV, see `trainer.external.labels.read_external`.
         pictures: put the missed melanomas' pictures into ``report.html``.
+        quick: leave out robustness and the other diagnoses.
+        say: takes a line about what is being done, for the person who waits.
 
     Returns:
         The report, as in ``report.json``, and the folder that it was written to.
@@ -70,14 +93,23 @@ def evaluate_external(
     else:
         refuse_made_from(images, bundle)
         refuse_recalibrated_on(images, bundle)
+    from trainer.evaluate import SAY_STRESS, describe_others
     from trainer.report import write_report
 
     started = time.monotonic()
-    model = run_as_judged(judged) if bundle is None else bundle_as_judged(bundle)
-    scored = score_in_parts(model, images)
+    model, engines = _load(judged, bundle)
+    say("Scoring the images, and comparing engines")
+    scored = score_in_parts(model, melanoma_or_nevus(images), other=engines.other)
+    others = images[~images["dx"].isin(LABELS)]
+    unscored = others if quick else others.iloc[:0]
+    others = others.drop(unscored.index)
+    if len(others):
+        say("Scoring the other diagnoses")
+        others = score_in_parts(model, others)
     target = external_folder(judged, bundle, folder, labels)
     # Before any figure is computed: the scores took longest.
-    scored.drop(columns="path").to_csv(target / "scored.csv", index=False)
+    both = pd.concat((scored.drop(columns=["label", "other_probability"]), others), ignore_index=True)
+    both.drop(columns="path").to_csv(target / "scored.csv", index=False)
     thresholds = model.policies.thresholds
     report: dict[str, Any] = {
         "format": REPORT_FORMAT,
@@ -87,6 +119,7 @@ def evaluate_external(
         "external": {
             "name": folder.resolve().name,
             **counts(scored),
+            "other_diagnoses": len(others) + len(unscored),
             "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
             "without_label": without_label(folder, images),
             "ages_set_aside": [age for age in scored.get("age_set_aside", ()) if age],
@@ -96,8 +129,25 @@ def evaluate_external(
         "assessment": assess(scored, thresholds),
         "recalibrated": cross_fit(scored),
         "missed": missed_melanomas(scored, thresholds),
+        **describe_others(model, scored, others),
+        "engine_parity": engines.parity(scored, scored["other_probability"].to_numpy()),
+        "robustness": None,
     }
+    if not quick:
+        say(SAY_STRESS)
+        report["robustness"] = engines.robustness(scored)
     report["seconds"] = round(time.monotonic() - started)
     paths = dict(zip(scored["image_id"], scored["path"], strict=True)) if pictures else {}
     write_report(report, target, {str(name): Path(path) for name, path in paths.items()})
     return report, target
+
+
+def _load(judged: Path, bundle: Bundle | None) -> "tuple[Judged, Engines]":
+    from trainer.evaluation.engines import bundle_engines, run_engines
+    from trainer.frozen import load_frozen
+
+    if bundle is None:
+        frozen = load_frozen(judged)
+        return run_as_judged(judged, frozen), run_engines(frozen)
+    service = load_service(bundle)
+    return bundle_as_judged(bundle, service), bundle_engines(bundle, service)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from trainer.evaluation.assess import counts
 from trainer.evaluation.strata import OLDEST
+from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus
 from trainer.run_folder import RunFolder
 from trainer.splits import UNUSED, never_seen, read_manifest
 from worker.archive import IMAGE_SUFFIXES, no_table
@@ -21,8 +22,15 @@ HAM10000_NUMBERS = range(24_306, 34_321)
 _SEPARATORS = ",;\t"
 #: What stands for a lesion that is not known; as one lesion, all images so marked would count as one.
 _UNNAMED = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
-#: Words, HAM10000's names, and numbers, which a spreadsheet may write with a point.
-_LABELS = {"melanoma": 1, "nevus": 0, "mel": 1, "nv": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
+#: Words, HAM10000's names, and numbers, which a spreadsheet may write with a point; each with HAM10000's name.
+_LABELS = {name: name for name in DIAGNOSES} | {
+    "melanoma": "mel",
+    "nevus": "nv",
+    "1": "mel",
+    "0": "nv",
+    "1.0": "mel",
+    "0.0": "nv",
+}
 #: SHA-256 of an empty file.
 _EMPTY = hashlib.sha256(b"").hexdigest()
 #: Names given in an error; the rest are counted.
@@ -35,19 +43,19 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     Args:
         folder: holds the images.
         labels: CSV with ``image`` or ``path`` (file name, relative to the folder), ``label`` (melanoma or nevus, mel or
-            nv, 1 or 0), and perhaps ``lesion_id``, ``age`` (years), ``sex`` and ``site``. An image without
-            ``lesion_id`` is a lesion.
+            nv, 1 or 0; or HAM10000's name of another diagnosis), and perhaps ``lesion_id``, ``age`` (years), ``sex``
+            and ``site``. An image without ``lesion_id`` is a lesion.
 
     Returns:
-        Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``label`` (1 or 0),
-        ``path``, ``sha256`` (of the file), the optional columns under HAM10000's names, and with ages
-        ``age_set_aside``: one that no person has, or that is no number, as it was given; empty where there is none.
+        Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``dx`` (HAM10000's name
+        of the diagnosis), ``path``, ``sha256`` (of the file), the optional columns under HAM10000's names, and with
+        ages ``age_set_aside``: one that no person has, or that is no number, as it was given; empty where it is fine.
 
     Raises:
         FileNotFoundError: the folder, the CSV or an image is missing; the first images are named.
         ValueError: the CSV is none; a column is missing or stands there twice, a cell of one that is needed is empty, a
-            label is unknown, an image is listed twice or is there under two names, a lesion has two labels, or a class
-            does not occur.
+            label is unknown, an image is listed twice or is there under two names, a lesion has two labels, or there is
+            no melanoma or no nevus.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"Received: {folder} as the folder of images, which is none. Expected: a folder.")
@@ -78,7 +86,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             "image_id": rows["image"],
             "lesion_id": named.where(given, rows["image"]),
             "lesion_given": given,
-            "label": rows["label"].map(_LABELS).astype(int),
+            "dx": rows["label"].map(_LABELS),
             "path": [str(folder / name) for name in rows["image"]],
             "sha256": digests,
         }
@@ -90,13 +98,13 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     for theirs, ours in (("sex", "sex"), ("site", "localization")):
         if theirs in rows:
             images[ours] = rows[theirs]
-    found = counts(images)["images"]
+    found = counts(melanoma_or_nevus(images))["images"]
     if not (found["melanoma"] and found["nevus"]):
         raise ValueError(
             f"Received: {labels.name} with {found['melanoma']} melanoma and {found['nevus']} nevus images. Expected: "
             "at least one of each; sensitivity needs the one and specificity the other."
         )
-    labels_of = images.groupby("lesion_id")["label"].nunique()
+    labels_of = images.groupby("lesion_id")["dx"].nunique()
     if torn := sorted(labels_of.index[labels_of > 1]):
         raise ValueError(
             f"Received: {labels.name} with lesions of two labels: {_some(torn)}. Expected: one label a lesion."
@@ -156,8 +164,8 @@ def _read_table(labels: Path) -> pd.DataFrame:
     if unknown := sorted(set(rows["label"]) - set(_LABELS)):
         raise ValueError(
             f"Received: {labels.name} with the labels {_some([repr(name) for name in unknown])}. Expected: melanoma or "
-            "nevus (or mel and nv, or 1 and 0). Take out images of anything else: the model is judged on melanoma "
-            "against nevus."
+            "nevus (or mel and nv, or 1 and 0), or of what is neither HAM10000's name: akiec, bcc, bkl, df or vasc. "
+            "Take out images of anything else."
         )
     return rows
 

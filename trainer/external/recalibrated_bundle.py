@@ -1,5 +1,6 @@
 """A bundle for a place: the model of another bundle, with calibration and thresholds fitted on the place's images."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from trainer.evaluation.cross_fitting import cross_fit
 from trainer.evaluation.discrimination import CHANCE, auroc
 from trainer.evaluation.strata import as_json
 from trainer.external.labels import read_external, refuse_made_from
+from trainer.ham10000 import LABELS, melanoma_or_nevus
 from trainer.judged import bundle_as_judged, score_in_parts
 from trainer.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, freeze
-from trainer.report.document import interval
+from trainer.report.document import counted, interval
 from trainer.report.participants import swapped_labels
 from trainer.threshold import lesions_needed
 from worker.bundle import Bundle, Calibration, Recalibration, load_bundle
@@ -26,7 +28,15 @@ _DIGESTS = "recalibrated-on.txt"
 
 
 def recalibrate_bundle(
-    source: Path, target: Path, images: Path, labels: Path, *, name: str, version: str, replace: bool = False
+    source: Path,
+    target: Path,
+    images: Path,
+    labels: Path,
+    *,
+    name: str,
+    version: str,
+    replace: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bundle, Policies]:
     """Write a bundle whose calibration and thresholds are fitted on images from elsewhere; the model stays.
 
@@ -38,6 +48,7 @@ def recalibrate_bundle(
         name: of the new bundle.
         version: of the new bundle.
         replace: whether a bundle in the target may go.
+        say: takes a line about what is being done, for the person who waits.
 
     Returns:
         The new bundle, loaded and verified, and the policies with those that are refused.
@@ -58,7 +69,12 @@ def recalibrate_bundle(
     refuse_occupied(target, replace=replace, name=name, version=version)
     rows = read_external(images, labels)
     refuse_made_from(rows, bundle)
+    # Of other diagnoses neither calibration nor thresholds say anything.
+    if others := int((~rows["dx"].isin(LABELS)).sum()):
+        say(f"Leaving out {counted(others, 'image')} of other diagnoses")
+    rows = melanoma_or_nevus(rows)
     _refuse_too_few(rows)
+    say("Scoring the images")
     scored = score_in_parts(bundle_as_judged(bundle), rows)
     calibration, policies, figures = _fit(scored)
     origin = Recalibration(

@@ -224,6 +224,10 @@ def sources(report: dict[str, Any]) -> Section:
     )
 
 
+def _given(report: dict[str, Any]) -> str:
+    return "the labelled images" if report["kind"] == "external" else "the test images"
+
+
 def other_diagnoses(report: dict[str, Any]) -> Section:
     """What happens to the diagnoses that are neither."""
     found = report["other_diagnoses"]
@@ -231,7 +235,7 @@ def other_diagnoses(report: dict[str, Any]) -> Section:
         return Section(
             name="other-diagnoses",
             title="Other diagnoses",
-            blocks=(Paragraph(text="Not done: left out by --quick, or the test split holds no other diagnosis."),),
+            blocks=(Paragraph(text=f"Not done: left out by --quick, or {_given(report)} hold no other diagnosis."),),
         )
     names = list(report["policies"])
     seven = report["run"]["config"]["classes"] == "seven"
@@ -254,7 +258,7 @@ def other_diagnoses(report: dict[str, Any]) -> Section:
         title="Other diagnoses",
         blocks=(
             Paragraph(
-                text="Archives hold more than melanomas and nevi. These are the test images of the other five "
+                text=f"Archives hold more than melanomas and nevi. These are {_given(report)} of other "
                 f"diagnoses. {seen} Basal cell carcinoma and actinic keratosis need treatment too: an image of them "
                 "that is not flagged is a finding that this model does not make."
             ),

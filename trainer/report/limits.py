@@ -110,10 +110,10 @@ def parity(report: dict[str, Any]) -> Section:
     found = report["engine_parity"]
     source = (
         "The figures of this report come from the bundle as workers run it. Its Keras model is the reference; this is "
-        "the difference on the same test images."
+        "the difference on the same images."
         if "bundle_sha256" in report["run"]
         else "The figures of this report come from the Keras model. Workers run a converted one; this is the "
-        "difference on the same test images."
+        "difference on the same images."
     )
     rows = [
         ("Largest difference of a calibrated probability", f"{found['largest']:.5f}"),

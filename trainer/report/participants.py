@@ -109,6 +109,13 @@ def external_images(report: dict[str, Any]) -> Section:
     ]
     if warning := swapped_labels(report["assessment"]["images"]["auroc"]):
         blocks.insert(0, Paragraph(kind="warning", text=warning))
+    if others := external["other_diagnoses"]:
+        blocks.append(
+            Paragraph(
+                text=f"{counted(others, 'image')} of other diagnoses: they count in no figure but those under "
+                '"Other diagnoses".'
+            )
+        )
     if left := external["without_label"]:
         blocks.append(Paragraph(text=f"{counted(left, 'other image')} in the folder without a label: left out."))
     if missing := external["lesion_ids_missing"]:

@@ -26,6 +26,7 @@ def robustness(report: dict[str, Any]) -> Section:
     if found is None:
         return Section(name="robustness", title=title, blocks=(Paragraph(text="Not done: left out by --quick."),))
     policy = next(iter(report["policies"]))
+    origin = "" if report["kind"] == "external" else " of the test split"
     unchanged, images = found["policies"][policy], found["images"]
     rows = [
         (
@@ -50,7 +51,7 @@ def robustness(report: dict[str, Any]) -> Section:
     worst = min(found["changes"], key=lambda change: change["policies"][policy]["sensitivity"]["value"])
     blocks: list[Block] = [
         Paragraph(
-            text=f"{images['melanoma']} melanoma and {images['nevus']} nevus images of the test split, drawn once, "
+            text=f"{images['melanoma']} melanoma and {images['nevus']} nevus images{origin}, drawn once, "
             "were changed before preprocessing and scored again. The changes are drawn by a program and show a "
             "direction; real hair and ink may do more or less. AUROC alone would hide what matters: a change may "
             f"leave the order of the images as it is and push the melanomas below the threshold. At {policy}."

@@ -44,12 +44,12 @@ def document(report: dict[str, Any], pictures: dict[str, str]) -> Document:
         decision(report),
         strata(report),
         None if alone else sources(report),
-        None if external else other_diagnoses(report),
-        None if external else seven_classes(report),
-        None if external else robustness(report),
+        other_diagnoses(report),
+        seven_classes(report),
+        robustness(report),
         coverage(report),
         None if alone else seeds(report),
-        None if external else parity(report),
+        parity(report),
         missed(report, pictures),
     ]
     config = run["config"]

@@ -68,7 +68,15 @@ def unfreeze(backbone: keras.Model, last: int) -> None:
     Args:
         backbone: a part of the classifier; what comes after it is left as it is.
         last: how many layers; -1 means all.
+
+    Raises:
+        ValueError: there are not so many.
     """
+    if last > len(backbone.layers):
+        raise ValueError(
+            f"Received: unfreeze_last={last} of {backbone.name}, which has {len(backbone.layers)} layers. Expected: at "
+            "most that, or -1 for all."
+        )
     frozen = 0 if last < 0 else max(0, len(backbone.layers) - last)
     for number, layer in enumerate(backbone.layers):
         layer.trainable = number >= frozen

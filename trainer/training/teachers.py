@@ -66,11 +66,6 @@ def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
     if len(set(digests)) < len(digests):
         named = ", ".join(map(str, runs))
         raise RunError(f"Received: --teachers {named}, two of which have the same model. Expected: each model once.")
-    if (backend := keras.config.backend()) != "tensorflow":
-        raise RunError(
-            f"Received: --teachers with KERAS_BACKEND={backend}. Expected: KERAS_BACKEND=tensorflow, which converts "
-            "the teachers' networks for OpenVINO."
-        )
     teachers = [_load(run) for run in runs]
     said = [says(np.zeros((1, size, size, 3), np.uint8)) for size, says in teachers]
     if seven and not any("class_probabilities" in each for each in said):

@@ -14,6 +14,18 @@ class Killed(BaseException):
     """What a process does not live to see."""
 
 
+def test_a_network_is_converted_by_tensorflow_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Keras' other backends a run can be trained; told early, where a traceback of OpenVINO's came late."""
+    import keras
+
+    from trainer.bundle.conversion import convert
+    from trainer.run_folder import RunError
+
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    with pytest.raises(RunError, match=r"KERAS_BACKEND=torch\. Expected: KERAS_BACKEND=tensorflow"):
+        convert(keras.Sequential(), tmp_path / "model.xml", 32)
+
+
 def test_a_bundle_that_a_killed_export_had_put_aside_is_brought_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

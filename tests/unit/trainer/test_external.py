@@ -52,7 +52,7 @@ def refusal(folder: Path, text: str) -> str:
 
 def test_words_and_numbers_are_labels_and_a_lesion_is_an_image_unless_named(folder: Path) -> None:
     rows = read_external(folder, labels(folder, "image,label\na.jpg,Melanoma\nb.jpg, 0\nsub/c.png,nevus\n"))
-    assert rows["label"].tolist() == [1, 0, 0]
+    assert rows["dx"].tolist() == ["mel", "nv", "nv"]
     assert rows["lesion_id"].tolist() == ["a.jpg", "b.jpg", "sub/c.png"]
     assert Path(rows["path"][2]) == folder / "sub" / "c.png"
 
@@ -223,7 +223,8 @@ def test_two_folders_of_one_name_have_a_report_each(tmp_path: Path) -> None:
         ("image,diagnosis\na.jpg,1\n", "Missing: label"),
         ("", "not read as a table"),
         ("image,label\na.jpg,1,\nb.jpg,0,\n", "more fields than its first line has names"),
-        ("image,label\na.jpg,bcc\nb.jpg,0\n", "'bcc'"),
+        ("image,label\na.jpg,scc\nb.jpg,0\n", "'scc'"),
+        ("image,label\na.jpg,1\nb.jpg,bcc\n", "1 melanoma and 0 nevus images"),
         ("image,label\na.jpg,\nb.jpg,0\n", "without label in row 1, counted"),
         ("image,label\na.jpg,1\n,\n,0\n", "without image in row 3, counted"),
         ("image,label,label\na.jpg,1,0\nb.jpg,0,1\n", "two columns label"),
@@ -277,6 +278,7 @@ def test_what_was_judged_is_told_and_labels_that_look_swapped(capsys: pytest.Cap
         "external": {
             "images": {"melanoma": 1, "nevus": 1_200},
             "lesions": {"melanoma": 1, "nevus": 900},
+            "other_diagnoses": 0,
             "without_label": 235,
             "ages_set_aside": ["forty"],
         },
@@ -336,7 +338,7 @@ def test_folder_and_labels_belong_together(missing: list[str]) -> None:
 def test_what_belongs_to_the_test_split_is_no_option_of_images_from_elsewhere(folder: Path) -> None:
     given = labels(folder, "image,label\na.jpg,1\nb.jpg,0\n")
     arguments = ["evaluate", "run", "--external", str(folder), "--labels", str(given)]
-    for extra in (["--quick"], ["--seeds", "runs/a"], ["--bundle", "b"], ["--remark", "Told."]):
+    for extra in (["--seeds", "runs/a"], ["--bundle", "b"], ["--remark", "Told."]):
         result = CliRunner().invoke(main, [*arguments, *extra])
         assert result.exit_code == 2
         assert f"{extra[0]} would belong to the report of the test split" in result.stderr

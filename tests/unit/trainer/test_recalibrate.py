@@ -251,7 +251,7 @@ def test_on_the_command_line_figures_and_refusals_are_told(make_place: Callable[
     assert "AUC on these images 0.9" in told.stdout
     assert "sensitivity:0.95: not offered. Received: 40 melanoma lesions" in told.stdout
     assert f"{place.target}: clinic 2, SHA-256 " in told.stdout
-    assert told.stderr == ""
+    assert told.stderr == "Scoring the images ...\n"
     again = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])
     assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
 

@@ -121,10 +121,11 @@ def test_a_report_of_images_from_elsewhere(
             "name": "clinic",
             "lesion_ids_missing": 40,
             "ages_set_aside": ["150", "forty", "150"],
+            "other_diagnoses": 2,
             "without_label": 3,
         },
-        "assessment": report["assessment"],
-        "missed": report["missed"],
+        **{name: report[name] for name in ("assessment", "missed", "engine_parity", "robustness", "seven_classes")},
+        "other_diagnoses": report["other_diagnoses"],
         "recalibrated": cross_fit(evaluated_images),
     }
     text = write_page(external, tmp_path)
@@ -132,6 +133,10 @@ def test_a_report_of_images_from_elsewhere(
     assert "name no lesion_id for 40 of 40 images" in text
     assert "3 ages in the labels that no person has (150, forty): counted" in text
     assert "3 other images in the folder without a label" in text
+    assert "2 images of other diagnoses: they count in no figure" in text
+    assert "These are the labelled images of other diagnoses" in text
+    assert "nevus images, drawn once, were changed" in text
+    assert "test images" not in text
     assert "swapped" not in text
     below_chance = {**report["assessment"]["images"], "auroc": {"value": 0.05, "low": 0.03, "high": 0.07}}
     swapped = write_page({**external, "assessment": {**report["assessment"], "images": below_chance}}, tmp_path)

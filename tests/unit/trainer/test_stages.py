@@ -56,6 +56,16 @@ def test_first_the_head_then_the_last_layers_of_the_backbone(classifier: Any) ->
     assert not any(name.endswith("_bn") for name in trained_layers(classifier))
 
 
+def test_more_layers_than_there_are_cannot_be_unfrozen(classifier: Any) -> None:
+    from trainer.training.stages import unfreeze
+
+    layers = len(classifier.backbone.layers)
+    with pytest.raises(
+        ValueError, match=rf"unfreeze_last={layers + 1} of efficientnet-lite0, which has {layers} layers"
+    ):
+        unfreeze(classifier.backbone, layers + 1)
+
+
 def test_batch_normalisation_keeps_its_statistics_in_both_stages(classifier: Any) -> None:
     import keras
 
