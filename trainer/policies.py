@@ -27,13 +27,14 @@ SENSITIVITIES = (0.95, 0.90, 0.85)
 #: What the bound of a proven sensitivity does not cover, for report and card.
 BOUND_CAVEAT = (
     "The bound takes the model as given, but the same lesions chose which epoch or which run was kept: it is somewhat "
-    "too good, and the test results say what came of it."
+    "too good, and the results on other images say what came of it."
 )
 #: The same where other networks made the predictions that thresholds are chosen on.
 OUT_OF_FOLD_CAVEAT = (
     "Out-of-fold: each image outside test was predicted by a network that had not seen it, trained by the same recipe "
     "on fewer lesions. That the thresholds fit this network too is taken for granted, and the recipe may have been "
-    "chosen on a part of these lesions, so that the bound is somewhat too good; the test results say what came of it."
+    "chosen on a part of these lesions, so that the bound is somewhat too good; the results on other images "
+    "say what came of it."
 )
 #: Seed of every resampling; fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260

@@ -84,7 +84,8 @@ def print_external(report: dict[str, Any]) -> None:
         report: as `trainer.external.evaluate_external` gives it.
     """
     from trainer.report.document import counted
-    from trainer.report.participants import swapped_labels
+    from trainer.report.participants import few_lesions, swapped_labels
+    from trainer.report.robustness import greatest_fall
 
     given, judged = report["external"], report["assessment"]["images"]
     classes = " and ".join(
@@ -93,16 +94,22 @@ def print_external(report: dict[str, Any]) -> None:
     )
     others = counted(given["other_diagnoses"], "image") if given["other_diagnoses"] else ""
     left_out = counted(given["without_label"], "image") if given["without_label"] else ""
+    unnamed = counted(given["lesion_ids_missing"], "image") if given["lesion_ids_missing"] else ""
     ages = counted(len(given["ages_set_aside"]), "age") if given["ages_set_aside"] else ""
     click.echo(
         classes
         + (f"; apart from them {others} of other diagnoses" if others else "")
         + (f"; left out without a label: {left_out}" if left_out else "")
+        + (f"; without a lesion_id, so that each counts as a lesion: {unnamed}" if unnamed else "")
         + (f"; taken as unknown, for no person has them: {ages}" if ages else "")
     )
     print_figures(judged["auroc"], judged["policies"], "AUC on these images")
-    if warning := swapped_labels(judged["auroc"]):
-        click.echo(f"WARNING: {warning}", err=True)
+    for entry in report["other_diagnoses"] or ():
+        flagged = ", ".join(f"{count} at {policy}" for policy, count in entry["policies"].items())
+        click.echo(f"{entry['diagnosis']}: of {counted(entry['images'], 'image')} flagged {flagged}")
+    for warning in (swapped_labels(judged["auroc"]), few_lesions(given), greatest_fall(report)):
+        if warning:
+            click.echo(f"WARNING: {warning}", err=True)
 
 
 def print_crossfitted(found: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from trainer.evaluation.engines import Engines
 
 
-def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path) -> Path:
+def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path, *, quick: bool = False) -> Path:
     """Make the folder of the report on a folder of images: ``external-<its name>``.
 
     Of a run into its folder. Of a bundle, which nobody should change, into the current folder, under the bundle's name
@@ -47,8 +47,11 @@ def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path
         bundle: loaded, when it is one.
         folder: holds the images.
         labels: the CSV; other labels of the same images have a report of their own.
+        quick: of a report that leaves things out, which takes no whole one's place.
     """
     name, about = f"external-{folder.resolve().name}", f"{folder.resolve()}\nlabels {sha256_of(labels)}"
+    if quick:
+        name += "-quick"
     if bundle is None:
         return own_folder(run, name, about)
     label = re.sub(r"[^\w.-]+", "-", f"{name}-{bundle.manifest.name}-{bundle.manifest.version}")
@@ -106,7 +109,7 @@ def evaluate_external(
     if len(others):
         say("Scoring the other diagnoses")
         others = score_in_parts(model, others)
-    target = external_folder(judged, bundle, folder, labels)
+    target = external_folder(judged, bundle, folder, labels, quick=quick)
     # Before any figure is computed: the scores took longest.
     both = pd.concat((scored.drop(columns=["label", "other_probability"]), others), ignore_index=True)
     both.drop(columns="path").to_csv(target / "scored.csv", index=False)

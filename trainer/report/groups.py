@@ -228,6 +228,13 @@ def _given(report: dict[str, Any]) -> str:
     return "the labelled images" if report["kind"] == "external" else "the test images"
 
 
+def _why_none(report: dict[str, Any]) -> str:
+    known = report["external"]["other_diagnoses"] if report["kind"] == "external" else None
+    if known == 0:
+        return "The labels name none."
+    return f"Not done: left out by --quick{'' if known else f', or {_given(report)} hold no other diagnosis'}."
+
+
 def other_diagnoses(report: dict[str, Any]) -> Section:
     """What happens to the diagnoses that are neither."""
     found = report["other_diagnoses"]
@@ -235,7 +242,7 @@ def other_diagnoses(report: dict[str, Any]) -> Section:
         return Section(
             name="other-diagnoses",
             title="Other diagnoses",
-            blocks=(Paragraph(text=f"Not done: left out by --quick, or {_given(report)} hold no other diagnosis."),),
+            blocks=(Paragraph(text=_why_none(report)),),
         )
     names = list(report["policies"])
     seven = report["run"]["config"]["classes"] == "seven"

@@ -45,7 +45,7 @@ def coverage(report: dict[str, Any]) -> Section:
                 plots=(
                     Plot(
                         source=plots.coverage(points),
-                        alternative="Coverage from 100% to 50%: share flagged wrongly from "
+                        alternative="Coverage from 100% to 50%: share judged wrongly from "
                         f"{percent(points[0]['risk'])} to {percent(points[-1]['risk'])}.",
                         caption="The most certain images keep their flag.",
                     ),
@@ -53,7 +53,7 @@ def coverage(report: dict[str, Any]) -> Section:
             ),
             Table(
                 caption="Among the images that keep their flag",
-                head=("Coverage", "Images", "Flagged wrongly", "Sensitivity", "Specificity", "Melanomas missed"),
+                head=("Coverage", "Images", "Judged wrongly", "Sensitivity", "Specificity", "Melanomas missed"),
                 rows=rows,
             ),
         ),

@@ -3,7 +3,9 @@
 from typing import Any
 
 from trainer.evaluation.discrimination import CHANCE
+from trainer.policies import SENSITIVITIES
 from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted, interval
+from trainer.threshold import lesions_needed
 
 #: Ages that no person has, of those named.
 _NAMED = 5
@@ -92,6 +94,22 @@ def swapped_labels(area: dict[str, Any]) -> str | None:
     )
 
 
+def few_lesions(external: dict[str, Any]) -> str | None:
+    """A warning where there are too few lesions of a class to say much.
+
+    Args:
+        external: ``lesions`` by class, as in ``report.json``.
+    """
+    enough, lesions = lesions_needed(min(SENSITIVITIES)), external["lesions"]
+    if min(lesions.values()) >= enough:
+        return None
+    return (
+        f"{counted(lesions['melanoma'], 'melanoma lesion')} and {counted(lesions['nevus'], 'nevus lesion')} are few: "
+        f"below {enough} of each no sensitivity that a policy is named after can be proven. Read the intervals, not "
+        "the figures."
+    )
+
+
 def external_images(report: dict[str, Any]) -> Section:
     """What was handed in for an external evaluation."""
     external = report["external"]
@@ -116,6 +134,8 @@ def external_images(report: dict[str, Any]) -> Section:
                 '"Other diagnoses".'
             )
         )
+    if few := few_lesions(external):
+        blocks.insert(0, Paragraph(kind="warning", text=few))
     if left := external["without_label"]:
         blocks.append(Paragraph(text=f"{counted(left, 'other image')} in the folder without a label: left out."))
     if missing := external["lesion_ids_missing"]:

@@ -85,7 +85,7 @@ def precision_recall(assessment: Assessment) -> str:
                 continue
             precision = (images["melanoma"] - policy["missed"]) / policy["flagged"]
             _mark(axes, policy["sensitivity"]["value"], precision, number, name)
-        _square(axes, "Sensitivity (recall)", "PPV (precision) at the test share")
+        _square(axes, "Sensitivity (recall)", "PPV (precision) at the share of these images")
         axes.legend(loc="lower left")
     return _address(figure)
 
@@ -107,10 +107,12 @@ def reliability(before: dict[str, Any], after: dict[str, Any], names: tuple[str,
                 markersize=4.5,
                 linewidth=1.6,
                 linestyle=dash,
+                # Whole at the very edge, where a share is 0 or 1.
+                clip_on=False,
                 label=f"{name}, ECE {part['ece']['value']:.3f}",
             )
         _square(axes, "Predicted probability", "Observed share of melanomas")
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
     return _address(figure)
 
 
@@ -154,7 +156,7 @@ def coverage(points: Sequence[dict[str, Any]]) -> str:
         for name, label, colour, marker in (
             ("sensitivity", "sensitivity", CASE, "o"),
             ("specificity", "specificity", MODEL, "s"),
-            ("risk", "flagged wrongly", BEFORE, "^"),
+            ("risk", "judged wrongly", BEFORE, "^"),
         ):
             values = [float("nan") if point[name] is None else point[name] for point in points]
             axes.plot(covered, values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label)
@@ -162,7 +164,7 @@ def coverage(points: Sequence[dict[str, Any]]) -> str:
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("Images that keep their flag, %")
         axes.set_ylabel("Share")
-        axes.legend(loc="center left")
+        axes.legend(loc="best")
     return _address(figure)
 
 
@@ -243,16 +245,17 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _mark(axes: Axes, x: float, y: float, number: int, name: str) -> None:
-    """The operating point of a policy, by its number in their order."""
+    """The operating point of a policy, by its number; smaller ones lie on it where two are at a place."""
     axes.plot(
         x,
         y,
         _POLICY_MARKERS[number % len(_POLICY_MARKERS)],
         color=CASE,
-        markersize=6.5,
+        markersize=max(10.0 - 1.6 * number, 4.0),
         markeredgecolor="white",
+        clip_on=False,
         label=name,
-        zorder=5,
+        zorder=5 + number,
     )
 
 

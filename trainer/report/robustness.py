@@ -17,6 +17,8 @@ from trainer.report.document import (
 
 #: A fall of sensitivity from this on is a limit of the model that report and card name.
 _FALL = 0.05
+#: Unless it is of fewer images than this, where chance rules.
+_FEW = 3
 
 
 def robustness(report: dict[str, Any]) -> Section:
@@ -106,9 +108,14 @@ def greatest_fall(report: dict[str, Any]) -> str:
     before = found["policies"][policy]["sensitivity"]["value"]
     worst: dict[str, dict[str, Any]] = {}
     for change in found["changes"]:
-        after = change["policies"][policy]["sensitivity"]["value"]
-        if before - after >= _FALL and (
-            change["name"] not in worst or after < worst[change["name"]]["policies"][policy]["sensitivity"]["value"]
+        at = change["policies"][policy]
+        after, lost = at["sensitivity"]["value"], at["melanomas_lost"] - at["melanomas_gained"]
+        if (
+            before - after >= _FALL
+            and lost >= _FEW
+            and (
+                change["name"] not in worst or after < worst[change["name"]]["policies"][policy]["sensitivity"]["value"]
+            )
         ):
             worst[change["name"]] = change
     if not worst:

@@ -105,7 +105,7 @@ def _keys(report: dict[str, Any]) -> list[Key]:
     for name, policy in assessment["images"]["policies"].items():
         keys.append(
             Key(
-                label=f"Sensitivity at {name}",
+                label=f"Sensitivity, policy {name}",
                 value=percent_interval({**policy["sensitivity"], "low": None}),
                 detail=f"specificity {percent_interval({**policy['specificity'], 'low': None})}; "
                 f"{policy['missed']} of {counts['images']['melanoma']} melanoma images missed",
@@ -144,6 +144,8 @@ def _footer(report: dict[str, Any]) -> list[str]:
     command = f"dermq-train evaluate {'BUNDLE' if 'bundle_sha256' in run else run['name']}" + (
         " --external FOLDER --labels CSV" if report["kind"] == "external" else ""
     )
+    if report["robustness"] is None:
+        command += " --quick"
     lines = [
         f"Made by `{command}` in {report['seconds']} seconds; every figure is in report.json beside this file.",
         "Intervals are 95% percentile intervals of 1,000 resamples of whole lesions within each class, so that several "

@@ -278,19 +278,26 @@ def test_what_was_judged_is_told_and_labels_that_look_swapped(capsys: pytest.Cap
         "external": {
             "images": {"melanoma": 1, "nevus": 1_200},
             "lesions": {"melanoma": 1, "nevus": 900},
-            "other_diagnoses": 0,
+            "other_diagnoses": 3,
+            "lesion_ids_missing": 4,
             "without_label": 235,
             "ages_set_aside": ["forty"],
         },
+        "other_diagnoses": [{"diagnosis": "bcc", "images": 3, "policies": {"youden": 2, "sensitivity:0.95": 3}}],
+        "robustness": None,
         "assessment": {"images": {"auroc": {"value": 0.0484, "low": 0.0279, "high": 0.0716}, "policies": {}}},
     }
     print_external(report)
     told = capsys.readouterr()
     assert told.out.startswith(
-        "1 melanoma image of 1 lesion and 1,200 nevus images of 900 lesions; left out without a label: 235 images; "
-        "taken as unknown, for no person has them: 1 age\nAUC on these images 0.0484"
+        "1 melanoma image of 1 lesion and 1,200 nevus images of 900 lesions; apart from them 3 images of other "
+        "diagnoses; left out without a label: 235 images; without a lesion_id, so that each counts as a lesion: "
+        "4 images; taken as unknown, for no person has them: 1 age\nAUC on these images 0.0484"
     )
     assert "WARNING: The area under the ROC curve is 0.048 (0.028 to 0.072), far below one half" in told.err
+    assert "WARNING: 1 melanoma lesion and 900 nevus lesions are few: below 19 of each" in told.err
+    assert "bcc: of 3 images flagged 2 at youden, 3 at sensitivity:0.95" in told.out
+    report["external"]["lesions"] = {"melanoma": 19, "nevus": 19}
     report["assessment"]["images"]["auroc"] = {"value": 0.45, "low": 0.3, "high": 0.6}
     print_external(report)
     assert capsys.readouterr().err == ""
