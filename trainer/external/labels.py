@@ -26,6 +26,7 @@ _UNNAMED = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
 _LABELS = {name: name for name in DIAGNOSES} | {
     "melanoma": "mel",
     "nevus": "nv",
+    "naevus": "nv",
     "1": "mel",
     "0": "nv",
     "1.0": "mel",

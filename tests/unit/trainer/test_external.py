@@ -51,7 +51,7 @@ def refusal(folder: Path, text: str) -> str:
 
 
 def test_words_and_numbers_are_labels_and_a_lesion_is_an_image_unless_named(folder: Path) -> None:
-    rows = read_external(folder, labels(folder, "image,label\na.jpg,Melanoma\nb.jpg, 0\nsub/c.png,nevus\n"))
+    rows = read_external(folder, labels(folder, "image,label\na.jpg,Melanoma\nb.jpg, 0\nsub/c.png,naevus\n"))
     assert rows["dx"].tolist() == ["mel", "nv", "nv"]
     assert rows["lesion_id"].tolist() == ["a.jpg", "b.jpg", "sub/c.png"]
     assert Path(rows["path"][2]) == folder / "sub" / "c.png"
