@@ -71,7 +71,7 @@ def augmented(image: Images, rng: np.random.Generator) -> Images:
 
 
 def drawn(classes: Images, draws: int, rng: np.random.Generator) -> Images:
-    """Places of an epoch's images: each diagnosis as often, each of its images as often as can be."""
+    """Places of an epoch's images: each diagnosis with the same chance, of one its images by turns."""
     wanted = rng.choice(len(DIAGNOSES), draws)
     places = np.empty(draws, int)
     for diagnosis in np.unique(wanted):

@@ -9,6 +9,7 @@ _EXPECTED = {
     "BundleError",
     "CheckpointError",
     "DatasetError",
+    "EngineError",
     "ExportError",
     "FileExistsError",
     "FileNotFoundError",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from trainer.bundle.conversion import require_tensorflow
 from trainer.config import ALL_FOLDS, FitConfig
 from trainer.evaluate import SAY_STRESS, EvaluationOptions, flow, open_test, write_on_test
 from trainer.evaluation.assess import counts
@@ -38,14 +39,18 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
 
     Raises:
         BundleError: the bundle was changed.
+        EngineError: a network of the bundle cannot be loaded.
+        RunError: Keras' backend is not TensorFlow.
         DatasetError: the data set is not as published, or images do not decode.
         ValueError: the bundle was made under another split, or from some of the lesions alone.
     """
+    require_tensorflow()
     started = time.monotonic()
     bundle = load_bundle(folder)
     with_split = _as_split(dataset, bundle, options.cache)
     _refuse_other_images(with_split, bundle)
     manifest, service = bundle.manifest, load_service(bundle)
+    engines = bundle_engines(bundle, service)
     judged = bundle_as_judged(bundle, service)
     name = re.sub(r"[^\w.-]+", "-", f"test-{manifest.name}-{manifest.version}")
     target = own_folder(Path.cwd(), name, bundle.sha256)
@@ -58,7 +63,6 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
         options,
         kind=LESION_DISJOINT,
     )
-    engines = bundle_engines(bundle, service)
     report = opened.report | {
         "flow": flow(with_split, with_split),
         "leakage": check_leakage(with_split, options.cache),

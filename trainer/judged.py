@@ -20,9 +20,8 @@ from trainer.splits import split_kind
 from worker.bundle import MANIFEST_NAME, Bundle
 from worker.engine import Engine, load_engine
 
-# TensorFlow, which takes ten seconds to import, is needed for a run and not for a bundle; bad labels are told before.
+# It imports TensorFlow, which takes ten seconds; bad labels are told before.
 if TYPE_CHECKING:
-    from trainer.evaluation.engine_parity import Scorer
     from trainer.frozen import Frozen
 
 
@@ -113,20 +112,16 @@ def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
     return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)
 
 
-def score_in_parts(
-    judged: Judged, images: pd.DataFrame, part: int = _PART, other: "Scorer | None" = None
-) -> pd.DataFrame:
+def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> pd.DataFrame:
     """Score images of which more may be given than fit into memory when they are decoded.
 
     Args:
         judged: a run or a bundle.
         images: rows with ``path``.
         part: images at once.
-        other: another engine, which is asked about the same inputs.
 
     Returns:
-        The rows as `Judged.score` gives them, in their order; with another engine its ``other_probability``, before
-        calibration.
+        The rows as `Judged.score` gives them, in their order.
 
     Raises:
         DatasetError: files cannot be decoded; those of every part are named.
@@ -134,8 +129,7 @@ def score_in_parts(
     scored, faults = [], []
     for start in range(0, len(images), part):
         try:
-            rows, inputs = judged.score(images.iloc[start : start + part])
-            scored.append(rows if other is None else rows.assign(other_probability=other(inputs)))
+            scored.append(judged.score(images.iloc[start : start + part])[0])
         except DatasetError as error:
             faults.append(str(error))
     if faults:

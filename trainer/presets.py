@@ -74,10 +74,12 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
             f"Received: warmup_epochs={config.warmup_epochs:g} with epochs={config.epochs}, so that the learning rate "
             "would never reach its peak. Expected: fewer epochs of warm-up than of fine-tuning."
         )
-    if "patience" in given and 0 < config.epochs <= config.patience:
+    # It ends the last stage.
+    name = "epochs" if config.epochs else "head_epochs"
+    if "patience" in given and getattr(config, name) <= config.patience:
         raise ValueError(
-            f"Received: patience={config.patience} with epochs={config.epochs}, so that it could never end a training. "
-            "Expected: less patience than epochs of fine-tuning."
+            f"Received: patience={config.patience} with {name}={getattr(config, name)}, so that it could never end a "
+            f"training. Expected: less patience than {name}."
         )
     if config.weights_sha256 and config.weights in ("imagenet", "none"):
         raise ValueError(

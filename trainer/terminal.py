@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Said of a fold, whose test side is not to be opened.
 AFTER_FOLDS = "When every fold is done, and a run with --fold all: dermq-train crossfit RUN FOLD..."
 
+#: Why an area has no interval: by whether it is 1.
+_WITHOUT_INTERVAL = {True: "no interval: perfectly separated", False: "no interval: too few lesions"}
+
 
 def print_trained(run: Path, config: "FitConfig", auc: float) -> None:
     """Print what a training came to, and what to do next.
@@ -48,7 +51,9 @@ def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) ->
     from trainer.report.document import counted
 
     known = auroc["low"] is not None
-    spread = f"95% interval {auroc['low']:.4f} to {auroc['high']:.4f}" if known else "no interval: perfectly separated"
+    spread = (
+        f"95% interval {auroc['low']:.4f} to {auroc['high']:.4f}" if known else _WITHOUT_INTERVAL[auroc["value"] == 1]
+    )
     click.echo(f"{name} {auroc['value']:.4f} ({spread})")
     for policy, figures in policies.items():
         missed = figures.get("missed_melanoma_images", figures.get("missed"))

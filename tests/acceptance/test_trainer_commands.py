@@ -182,17 +182,21 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     folder, labels = clinic
     monkeypatch.chdir(tmp_path)
     held = sorted(bundle.folder.rglob("*"))
-    for earlier in run.glob("external-clinic"):
+    for earlier in run.glob("external-clinic*"):
         earlier.chmod(0o755)
+    whole = (run / "external-clinic" / "report.json").read_bytes()
     for judged in (run, bundle.folder):
         _train(dataset, "evaluate", str(judged), "--external", str(folder), "--labels", str(labels), "--quick")
     assert sorted(bundle.folder.rglob("*")) == held
-    told = tmp_path / "external-clinic-made-up-7"
-    ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic"))
+    assert (run / "external-clinic" / "report.json").read_bytes() == whole, "a quick report takes no whole one's place"
+    told = tmp_path / "external-clinic-quick-made-up-7"
+    ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic-quick"))
+    assert [int((ours["label"] == label).sum()) for label in (1, 0)] == [20, 20]
+    assert ours["label"].isna().sum() == 4
     assert ours["probability"].to_numpy() == pytest.approx(theirs["probability"].to_numpy(), abs=REPLAY_TOLERANCE)
     report = json.loads((told / "report.json").read_text())
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
-    for report_folder in (told, run / "external-clinic"):
+    for report_folder in (told, run / "external-clinic-quick"):
         assert report_folder.stat().st_mode & 0o077 == 0, "it holds pictures of patients"
     assert report["engine_parity"]["largest"] < 0.01
     page = (told / "report.html").read_text()
@@ -256,6 +260,20 @@ def test_a_bundle_of_another_split_is_not_judged_on_this_one(
     assert f"of split {bundle.manifest.split_manifest_sha256[:12]}" in done.stderr
     assert "is judged by its run" in done.stderr
     assert not list(tmp_path.glob("test-*"))
+
+
+def test_on_another_backend_a_bundle_is_refused_before_its_test_split_is_opened(
+    dataset: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    from trainer.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(keras.config, "backend", lambda: "torch")
+    done = CliRunner().invoke(main, ["evaluate", str(bundle.folder), "--dataset", str(dataset)])
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "KERAS_BACKEND=torch" in done.stderr
 
 
 def test_a_bundle_of_some_lesions_is_judged_by_its_run(

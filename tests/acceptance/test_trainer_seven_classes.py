@@ -14,6 +14,7 @@ from worker.engine import load_engine
 from worker.health import REPLAY_TOLERANCE, replay_reference
 from worker.images.made_up import draw_lesion
 from worker.images.preprocess import Preprocessing
+from worker.made_up_archive import encode
 
 SIZE = 64
 
@@ -71,3 +72,19 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: py
     reports = [json.loads((where / "report.json").read_text()) for where in (run, tmp_path / "test-bundle-1")]
     found = [report["seven_classes"]["balanced_accuracy"]["value"] for report in reports]
     assert found[0] == pytest.approx(found[1], abs=0.05)
+
+    # And on images from elsewhere.
+    (tmp_path / "clinic").mkdir()
+    lines = ["image,label"]
+    for number, dx in enumerate(("mel", "nv") * 8 + DIAGNOSES):
+        picture = draw_lesion(500 + number, width=96, height=72, atypical=dx == "mel")
+        (tmp_path / "clinic" / f"{number}.png").write_bytes(encode(picture, ".png"))
+        lines.append(f"{number}.png,{dx}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    told = train(dataset, "evaluate", target, "--external", tmp_path / "clinic", "--labels", tmp_path / "labels.csv")
+    assert "9 melanoma images of 9 lesions and 9 nevus images of 9 lesions; apart from them 5 images" in told
+    report = json.loads((tmp_path / "external-clinic-bundle-1" / "report.json").read_text())
+    assert [entry["images"] for entry in report["seven_classes"]["diagnoses"]] == [1, 1, 1, 1, 9, 9, 1]
+    page = (tmp_path / "external-clinic-bundle-1" / "report.html").read_text()
+    assert "Each image is given the diagnosis" in page
+    assert "test image" not in page

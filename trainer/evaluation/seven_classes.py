@@ -8,7 +8,7 @@ import pandas as pd
 
 from trainer.bootstrap import RESAMPLES, LesionBootstrap
 from trainer.evaluation.discrimination import auroc, share
-from trainer.evaluation.strata import as_json
+from trainer.evaluation.strata import as_json, share_of
 from trainer.ham10000 import DIAGNOSES
 from trainer.policies import BOOTSTRAP_SEED
 
@@ -37,7 +37,8 @@ def describe_classes(images: pd.DataFrame, *, resamples: int = RESAMPLES) -> dic
     truth = images["dx"].map(DIAGNOSES.index).to_numpy(np.int64)
     probabilities = images[probability_columns()].to_numpy(np.float64)
     said = probabilities.argmax(axis=1)
-    bootstrap = LesionBootstrap(images["lesion_id"].to_numpy(object), truth, seed=BOOTSTRAP_SEED, resamples=resamples)
+    lesions = images["lesion_id"].to_numpy(object)
+    bootstrap = LesionBootstrap(lesions, truth, seed=BOOTSTRAP_SEED, resamples=resamples)
     present = np.unique(truth)
 
     def sensitivity(number: int, weights: Floats) -> Floats:
@@ -53,7 +54,7 @@ def describe_classes(images: pd.DataFrame, *, resamples: int = RESAMPLES) -> dic
                 "diagnosis": DIAGNOSES[number],
                 "images": len(rows),
                 "lesions": int(rows["lesion_id"].nunique()),
-                "sensitivity": as_json(bootstrap(lambda weights, n=number: sensitivity(n, weights))),  # type: ignore[misc]
+                "sensitivity": share_of(bootstrap, said == number, truth == number, lesions),
                 "auroc": as_json(bootstrap(lambda weights, i=is_it, c=column: auroc(i, c, weights))),  # type: ignore[misc]
             }
         )

@@ -1,4 +1,4 @@
-"""Score changed copies of test images, and images of diagnoses that the two-class task leaves out."""
+"""Score changed copies of images, and images of diagnoses that the two-class task leaves out."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

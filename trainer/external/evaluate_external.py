@@ -30,10 +30,14 @@ from trainer.judged import (
     run_as_judged,
     score_in_parts,
 )
+from trainer.policies import BOOTSTRAP_SEED
 from worker.bundle import Bundle, load_bundle, sha256_of
 
 if TYPE_CHECKING:
     from trainer.evaluation.engines import Engines
+
+#: Images by which the engines are compared.
+_COMPARED = 500
 
 
 def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path, *, quick: bool = False) -> Path:
@@ -76,7 +80,7 @@ def evaluate_external(
         folder: holds the images.
         labels: CSV, see `trainer.external.labels.read_external`.
         pictures: put the missed melanomas' pictures into ``report.html``.
-        quick: leave out robustness and the other diagnoses.
+        quick: leave out robustness and the figures of the other diagnoses.
         say: takes a line about what is being done, for the person who waits.
 
     Returns:
@@ -86,6 +90,9 @@ def evaluate_external(
         FileNotFoundError: see `read_external`, or the run is not finished.
         ValueError: see `read_external`, `refuse_own`, `refuse_made_from` and `refuse_recalibrated_on`.
         BundleError: the bundle was changed.
+        DatasetError: images cannot be decoded; all of them are named.
+        EngineError: a network of the bundle cannot be loaded.
+        RunError: Keras' backend is not TensorFlow.
     """
     require_run_or_bundle(judged)
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
@@ -101,18 +108,15 @@ def evaluate_external(
 
     started = time.monotonic()
     model, engines = _load(judged, bundle)
-    say("Scoring the images, and comparing engines")
-    scored = score_in_parts(model, melanoma_or_nevus(images), other=engines.other)
-    others = images[~images["dx"].isin(LABELS)]
-    unscored = others if quick else others.iloc[:0]
-    others = others.drop(unscored.index)
-    if len(others):
-        say("Scoring the other diagnoses")
-        others = score_in_parts(model, others)
+    say("Scoring the images")
+    # All of them, so that whatever cannot be read is named at once.
+    both = score_in_parts(model, images)
+    scored, others = melanoma_or_nevus(both), both[~both["dx"].isin(LABELS)]
     target = external_folder(judged, bundle, folder, labels, quick=quick)
     # Before any figure is computed: the scores took longest.
-    both = pd.concat((scored.drop(columns=["label", "other_probability"]), others), ignore_index=True)
-    both.drop(columns="path").to_csv(target / "scored.csv", index=False)
+    both.assign(label=both["dx"].map(LABELS).astype("Int64")).drop(columns="path").to_csv(
+        target / "scored.csv", index=False
+    )
     thresholds = model.policies.thresholds
     report: dict[str, Any] = {
         "format": REPORT_FORMAT,
@@ -122,18 +126,18 @@ def evaluate_external(
         "external": {
             "name": folder.resolve().name,
             **counts(scored),
-            "other_diagnoses": len(others) + len(unscored),
-            "lesion_ids_missing": int((~scored["lesion_given"]).sum()),
+            "other_diagnoses": len(others),
+            "lesion_ids_missing": int((~images["lesion_given"]).sum()),
             "without_label": without_label(folder, images),
-            "ages_set_aside": [age for age in scored.get("age_set_aside", ()) if age],
+            "ages_set_aside": [age for age in images.get("age_set_aside", ()) if age],
         },
         "policies": {name: policy.model_dump() for name, policy in thresholds.items()},
         "refused_policies": model.policies.refused,
         "assessment": assess(scored, thresholds),
         "recalibrated": cross_fit(scored),
         "missed": missed_melanomas(scored, thresholds),
-        **describe_others(model, scored, others),
-        "engine_parity": engines.parity(scored, scored["other_probability"].to_numpy()),
+        **describe_others(model, scored, others.iloc[:0] if quick else others),
+        "engine_parity": _parity(model, engines, scored),
         "robustness": None,
     }
     if not quick:
@@ -143,6 +147,13 @@ def evaluate_external(
     paths = dict(zip(scored["image_id"], scored["path"], strict=True)) if pictures else {}
     write_report(report, target, {str(name): Path(path) for name, path in paths.items()})
     return report, target
+
+
+def _parity(model: Judged, engines: "Engines", scored: pd.DataFrame) -> dict[str, Any]:
+    """The two engines on the images, or on some of many: the slower one would take as long again as all else."""
+    drawn = scored.sample(min(len(scored), _COMPARED), random_state=BOOTSTRAP_SEED)
+    again, inputs = model.score(drawn)
+    return engines.parity(again, engines.other(inputs))
 
 
 def _load(judged: Path, bundle: Bundle | None) -> "tuple[Judged, Engines]":

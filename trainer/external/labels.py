@@ -43,9 +43,9 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
 
     Args:
         folder: holds the images.
-        labels: CSV with ``image`` or ``path`` (file name, relative to the folder), ``label`` (melanoma or nevus, mel or
-            nv, 1 or 0; or HAM10000's name of another diagnosis), and perhaps ``lesion_id``, ``age`` (years), ``sex``
-            and ``site``. An image without ``lesion_id`` is a lesion.
+        labels: CSV with ``image`` or ``path`` (file name, relative to the folder), ``label`` (melanoma or nevus or
+            naevus, mel or nv, 1 or 0; or HAM10000's name of another diagnosis), and perhaps ``lesion_id``, ``age``
+            (years), ``sex`` and ``site``. An image without ``lesion_id`` is a lesion.
 
     Returns:
         Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``dx`` (HAM10000's name

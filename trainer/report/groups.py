@@ -338,7 +338,7 @@ def seven_classes(report: dict[str, Any]) -> Section | None:
         title="The seven diagnoses",
         blocks=(
             Paragraph(
-                text="Each test image is given the diagnosis that the network finds most probable, uncalibrated and "
+                text="Each image is given the diagnosis that the network finds most probable, uncalibrated and "
                 "under the class balance of its training. The balanced accuracy, the mean of the sensitivities, is "
                 f"{interval(found['balanced_accuracy'])}."
             ),

@@ -86,7 +86,8 @@ def swapped_labels(area: dict[str, Any]) -> str | None:
     Args:
         area: under the ROC curve, ``value``, ``low`` and ``high``.
     """
-    if area["high"] is None or area["high"] >= CHANCE:
+    # Without an interval every resample agrees.
+    if (area["value"] if area["high"] is None else area["high"]) >= CHANCE:
         return None
     return (
         f"The area under the ROC curve is {interval(area)}, far below one half: nevi score above melanomas. Are "
@@ -101,13 +102,16 @@ def few_lesions(external: dict[str, Any]) -> str | None:
         external: ``lesions`` by class, as in ``report.json``.
     """
     enough, lesions = lesions_needed(min(SENSITIVITIES)), external["lesions"]
-    if min(lesions.values()) >= enough:
-        return None
-    return (
-        f"{counted(lesions['melanoma'], 'melanoma lesion')} and {counted(lesions['nevus'], 'nevus lesion')} are few: "
-        f"below {enough} of each no sensitivity that a policy is named after can be proven. Read the intervals, not "
-        "the figures."
-    )
+    why = {
+        "melanoma": "no sensitivity that a policy is named after can be proven on them",
+        "nevus": "the specificity is read off them",
+    }
+    short = [
+        f"{counted(lesions[name], f'{name} lesion')} where at least {enough} are asked for, for {why[name]}"
+        for name in why
+        if lesions[name] < enough
+    ]
+    return f"Few lesions: {'; '.join(short)}. Look at intervals, not at figures." if short else None
 
 
 def external_images(report: dict[str, Any]) -> Section:

@@ -295,9 +295,15 @@ def test_what_was_judged_is_told_and_labels_that_look_swapped(capsys: pytest.Cap
         "4 images; taken as unknown, for no person has them: 1 age\nAUC on these images 0.0484"
     )
     assert "WARNING: The area under the ROC curve is 0.048 (0.028 to 0.072), far below one half" in told.err
-    assert "WARNING: 1 melanoma lesion and 900 nevus lesions are few: below 19 of each" in told.err
+    assert "WARNING: Few lesions: 1 melanoma lesion where at least 19 are asked for, for no sensitivity" in told.err
+    assert "900 nevus lesions where" not in told.err
     assert "bcc: of 3 images flagged 2 at youden, 3 at sensitivity:0.95" in told.out
     report["external"]["lesions"] = {"melanoma": 19, "nevus": 19}
+    report["assessment"]["images"]["auroc"] = {"value": 0.0, "low": None, "high": None}
+    print_external(report)
+    told = capsys.readouterr()
+    assert "AUC on these images 0.0000 (no interval: too few lesions)" in told.out
+    assert "swapped in the labels?" in told.err
     report["assessment"]["images"]["auroc"] = {"value": 0.45, "low": 0.3, "high": 0.6}
     print_external(report)
     assert capsys.readouterr().err == ""

@@ -253,6 +253,8 @@ def test_the_reference_preset_follows_the_brief_and_says_what_it_inflates(
 
     console = Console(file=io.StringIO(), width=300)
     given = {"backbone": "efficientnet-lite0", "size": 32, "head_epochs": 1, "epochs": 1, "batch_size": 4, "seed": 3}
+    # The small network has three layers.
+    given["unfreeze_last"] = 2
     config = configure("reference", given)
     run = tmp_path / "run"
     fit(dataset, run, tmp_path / "cache", config, console)

@@ -149,6 +149,7 @@ def test_a_setting_that_is_no_more_is_dropped_where_it_meant_nothing_and_refused
         ({"teachers": ("run",), "label_smoothing": 0.1}, "label_smoothing with teachers"),
         ({"mixup": 0.3}, "mixup=0.3 with classes='two'"),
         ({"patience": 4, "epochs": 4}, "patience=4 with epochs=4"),
+        ({"patience": 9, "head_epochs": 3, "epochs": 0}, "patience=9 with head_epochs=3"),
     ],
 )
 def test_a_setting_without_effect_is_refused(given: dict[str, object], words: str) -> None:

@@ -136,7 +136,7 @@ def test_a_report_of_images_from_elsewhere(
     assert "2 images of other diagnoses: they count in no figure" in text
     assert "These are the labelled images of other diagnoses" in text
     assert "nevus images, drawn once, were changed" in text
-    assert "test images" not in text
+    assert "test image" not in text
     assert "swapped" not in text
     below_chance = {**report["assessment"]["images"], "auroc": {"value": 0.05, "low": 0.03, "high": 0.07}}
     swapped = write_page({**external, "assessment": {**report["assessment"], "images": below_chance}}, tmp_path)
