@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 #: Takes inputs (n, size, size, 3), uint8, RGB, and gives calibrated probabilities, (n,).
 Probabilities = Callable[[npt.NDArray[np.uint8]], Floats]
 
-#: Images of each class that are changed; all of them would take an hour on two cores.
+#: Images of each class that are drawn; to change all of them would take an hour on two cores.
 _MELANOMAS, _NEVI = 175, 225
 
 
@@ -50,7 +50,7 @@ def stress(
         ``images`` by class; ``auroc`` and ``policies`` (sensitivity and specificity) unchanged; and ``changes``: one
         entry for each perturbation and strength.
     """
-    chosen = _subset(images)
+    chosen = draw_some(images)
     labels, lesions = chosen["label"].to_numpy(), chosen["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED, resamples=resamples)
 
@@ -99,7 +99,8 @@ def stress(
     }
 
 
-def _subset(images: pd.DataFrame) -> pd.DataFrame:
+def draw_some(images: pd.DataFrame) -> pd.DataFrame:
+    """Up to 175 melanoma and 225 nevus images, by ``label``: always the same, and of few melanomas all."""
     parts = [
         part.sample(min(len(part), most), random_state=BOOTSTRAP_SEED)
         for part, most in ((images[images["label"] == 1], _MELANOMAS), (images[images["label"] == 0], _NEVI))

@@ -30,14 +30,10 @@ from trainer.judged import (
     run_as_judged,
     score_in_parts,
 )
-from trainer.policies import BOOTSTRAP_SEED
 from worker.bundle import Bundle, load_bundle, sha256_of
 
 if TYPE_CHECKING:
     from trainer.evaluation.engines import Engines
-
-#: Images by which the engines are compared.
-_COMPARED = 500
 
 
 def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path, *, quick: bool = False) -> Path:
@@ -151,8 +147,9 @@ def evaluate_external(
 
 def _parity(model: Judged, engines: "Engines", scored: pd.DataFrame) -> dict[str, Any]:
     """The two engines on the images, or on some of many: the slower one would take as long again as all else."""
-    drawn = scored.sample(min(len(scored), _COMPARED), random_state=BOOTSTRAP_SEED)
-    again, inputs = model.score(drawn)
+    from trainer.evaluation.stress import draw_some
+
+    again, inputs = model.score(draw_some(scored))
     return engines.parity(again, engines.other(inputs))
 
 

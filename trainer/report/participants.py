@@ -142,11 +142,12 @@ def external_images(report: dict[str, Any]) -> Section:
         blocks.insert(0, Paragraph(kind="warning", text=few))
     if left := external["without_label"]:
         blocks.append(Paragraph(text=f"{counted(left, 'other image')} in the folder without a label: left out."))
+    everything = sum(external["images"].values()) + external["other_diagnoses"]
     if missing := external["lesion_ids_missing"]:
         blocks.append(
             Paragraph(
                 kind="warning",
-                text=f"The labels name no lesion_id for {missing:,} of {sum(external['images'].values()):,} images, "
+                text=f"The labels name no lesion_id for {missing:,} of {everything:,} images, "
                 "each of which counts as a lesion. If some show the same lesion, the intervals are too narrow.",
             )
         )

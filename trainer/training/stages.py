@@ -77,7 +77,7 @@ def unfreeze(backbone: keras.Model, last: int) -> None:
             f"Received: unfreeze_last={last} of {backbone.name}, which has {len(backbone.layers)} layers. Expected: at "
             "most that, or -1 for all."
         )
-    frozen = 0 if last < 0 else max(0, len(backbone.layers) - last)
+    frozen = 0 if last < 0 else len(backbone.layers) - last
     for number, layer in enumerate(backbone.layers):
         layer.trainable = number >= frozen
 

@@ -325,6 +325,16 @@ def test_labels_are_judged_before_tensorflow_is_loaded() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_among_many_nevi_the_engines_are_compared_on_every_melanoma() -> None:
+    """On a draw without any there is no area under the curve, and the report ended in an error."""
+    from trainer.evaluation.stress import draw_some
+
+    rows = pd.DataFrame({"label": [1] * 3 + [0] * 4_000})
+    drawn = draw_some(rows)
+    assert drawn["label"].value_counts().to_dict() == {0: 225, 1: 3}
+    assert drawn.equals(draw_some(rows))
+
+
 def test_a_missing_folder_and_missing_labels_are_named(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_external(folder.parent / "nowhere", labels(folder, "image,label\n"))

@@ -119,7 +119,7 @@ def test_a_report_of_images_from_elsewhere(
         "external": {
             **report["assessment"]["counts"],
             "name": "clinic",
-            "lesion_ids_missing": 40,
+            "lesion_ids_missing": 42,
             "ages_set_aside": ["150", "forty", "150"],
             "other_diagnoses": 2,
             "without_label": 3,
@@ -130,7 +130,7 @@ def test_a_report_of_images_from_elsewhere(
     }
     text = write_page(external, tmp_path)
     assert "After recalibration" in text
-    assert "name no lesion_id for 40 of 40 images" in text
+    assert "name no lesion_id for 42 of 42 images" in text
     assert "3 ages in the labels that no person has (150, forty): counted" in text
     assert "3 other images in the folder without a label" in text
     assert "2 images of other diagnoses: they count in no figure" in text
