@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from worker.bundle import Bundle, load_bundle
-from worker.engine import load_engine
-from worker.images.made_up import draw_lesion
+from worker.inference.bundle import Bundle, load_bundle
+from worker.inference.engines import load_engine
 from worker.settings import Settings
+from worker.synthetic.lesion import draw_lesion
 
 ROUNDS, IMAGES = 7, 64
 Infer = Callable[[npt.NDArray[np.uint8]], object]

@@ -1,4 +1,4 @@
-"""What keeping freed memory gives a training step (trainer/training/memory.py).
+"""What keeping freed memory gives a training step (trainer/training/malloc.py).
 
     python benchmarks/freed_memory.py [BACKBONE] [SIZE]
 
@@ -20,7 +20,7 @@ ROUNDS, STEPS, BATCH = 5, 4, 32
 
 def serve(backbone: str, size: int, *, keep: bool) -> None:
     """Do a round of steps for each line on standard input, and print its seconds and page faults."""
-    from trainer.training.memory import keep_freed_memory
+    from trainer.training.malloc import keep_freed_memory
 
     if keep:
         keep_freed_memory()

@@ -10,11 +10,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from worker.bundle import load_bundle
 from worker.errors import ImageFaultError
 from worker.images.decode import decode
-from worker.scorer import Scorer
-from worker.triage import why_too_small
+from worker.inference.bundle import load_bundle
+from worker.inference.triage import why_too_small
+from worker.scoring.loaded_model import Scorer
 
 BUNDLE = Path(__file__).parents[1] / "models" / "ham10000-mel-nv"
 

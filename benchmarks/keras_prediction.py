@@ -3,7 +3,7 @@
     python benchmarks/keras_prediction.py [BACKBONE] [SIZE]
 
 Training looks at validation after every epoch, so this is a part of its time. Made-up images, in batches of
-`trainer.predict.PREDICT_BATCH`, in turn over several rounds. The machines are noisy: quote the median ratio.
+`trainer.networks.predict.PREDICT_BATCH`, in turn over several rounds. The machines are noisy: quote the median ratio.
 """
 
 import os
@@ -16,9 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 
-from trainer.classifier import build_classifier
-from trainer.parts import in_parts
-from trainer.predict import PREDICT_BATCH, traced
+from trainer.networks.heads import build_classifier
+from trainer.networks.minibatches import in_parts
+from trainer.networks.predict import PREDICT_BATCH, traced
 
 ROUNDS, IMAGES = 5, 8 * PREDICT_BATCH
 

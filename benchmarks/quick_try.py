@@ -26,15 +26,15 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from trainer.bootstrap import LesionBootstrap
 from trainer.config import FitConfig
-from trainer.evaluation.discrimination import auroc
-from trainer.fit import read_surveyed
-from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus
-from trainer.images.canvas import load_canvases, load_inputs
-from trainer.images.near_duplicates import linked_groups
-from trainer.policies import BOOTSTRAP_SEED
-from trainer.splits import TEST, TRAIN, VALIDATION, draw_split
+from trainer.data.ham10000 import DIAGNOSES, melanoma_or_nevus
+from trainer.data.near_duplicates import linked_groups
+from trainer.data.resized_cache import load_canvases, load_inputs
+from trainer.data.splits import TEST, TRAIN, VALIDATION, draw_split
+from trainer.metrics.discrimination import auroc
+from trainer.thresholds.bootstrap import LesionBootstrap
+from trainer.thresholds.policies import BOOTSTRAP_SEED
+from trainer.training.fit import read_surveyed
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing
 

@@ -19,19 +19,19 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from trainer.bootstrap import LesionBootstrap
-from trainer.evaluation.assess import by_lesion
-from trainer.evaluation.discrimination import auroc
-from trainer.evaluation.openings import log_opening
-from trainer.evaluation.other_runs import require_other_seeds
-from trainer.ham10000 import melanoma_or_nevus
-from trainer.images.canvas import load_inputs
-from trainer.images.real_images import read_images_of
-from trainer.policies import BOOTSTRAP_SEED
-from trainer.predict import predict
+from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.resized_cache import load_inputs
+from trainer.data.run_images import read_images_of
+from trainer.data.splits import TEST, manifest_sha256, read_manifest
+from trainer.evaluation.test_access_log import log_opening
+from trainer.metrics.assess import by_lesion
+from trainer.metrics.discrimination import auroc
+from trainer.metrics.seeds import require_other_seeds
+from trainer.networks.predict import predict
 from trainer.run_folder import RunFolder
-from trainer.splits import TEST, manifest_sha256, read_manifest
-from worker.bundle import Bundle, load_bundle
+from trainer.thresholds.bootstrap import LesionBootstrap
+from trainer.thresholds.policies import BOOTSTRAP_SEED
+from worker.inference.bundle import Bundle, load_bundle
 
 
 def figures(test: pd.DataFrame, bundle: Bundle) -> tuple[float, dict[str, str]]:

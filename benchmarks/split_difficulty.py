@@ -21,14 +21,14 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from trainer.backbones import build_backbone
 from trainer.config import FitConfig
-from trainer.fit import read_surveyed
-from trainer.ham10000 import melanoma_or_nevus
-from trainer.images.canvas import load_inputs
-from trainer.images.near_duplicates import linked_groups
-from trainer.parts import in_parts
-from trainer.splits import TEST, TRAIN, VALIDATION, draw_split
+from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.near_duplicates import linked_groups
+from trainer.data.resized_cache import load_inputs
+from trainer.data.splits import TEST, TRAIN, VALIDATION, draw_split
+from trainer.networks.backbones import build_backbone
+from trainer.networks.minibatches import in_parts
+from trainer.training.fit import read_surveyed
 from worker.images.preprocess import Preprocessing
 
 #: Directions that are kept of the features, and the strength of the regression's penalty: fixed, never searched for.

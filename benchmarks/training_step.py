@@ -17,9 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from trainer.classifier import build_seven_class_classifier
 from trainer.config import FitConfig
-from trainer.ham10000 import DIAGNOSES
+from trainer.data.ham10000 import DIAGNOSES
+from trainer.networks.heads import build_seven_class_classifier
 from trainer.training.fused_batch_normalisation import fused_batch_normalisation
 from trainer.training.stages import prepare, stages_of
 

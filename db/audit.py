@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, exists, func, insert, select, text
 
-from db.clock import db_now
 from db.models import AuditEntry, Job
 from db.status import AuditAction, JobStatus
+from db.types import db_now
 
 #: What the first entry takes for the hash of the one before.
 GENESIS = "0" * 64

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
 
-from db.clock import db_now
 from db.jobs import CLAIMABLE
 from db.models import Chunk, Image, Job, ModelBundle
 from db.status import ChunkStatus, ImageStatus, JobStatus
+from db.types import db_now
 
 
 class LeaseLostError(Exception):

@@ -18,8 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.clock import UtcDateTime
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag, UngradableReason
+from db.types import UtcDateTime
 
 #: SQLite counts rows up only in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")

@@ -12,9 +12,9 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from db.audit import append_entry
-from db.clock import db_now
 from db.models import AuditEntry, Chunk, Image, Job, ModelBundle
 from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus
+from db.types import db_now
 
 #: Key of the advisory lock under which one submission at a time begins on PostgreSQL. SQLite has one writer anyway.
 _ADVISORY_LOCK = 0x6465726D73

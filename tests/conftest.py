@@ -1,6 +1,6 @@
 """What all tests share."""
 
-from trainer.training.memory import keep_freed_memory
+from trainer.training.malloc import keep_freed_memory
 
 
 def pytest_configure() -> None:

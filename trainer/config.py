@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from trainer.atomic import write_text
+from trainer.atomic_files import write_text
 
 #: What runs did that were made before there was a setting for it, where that is not today's default.
 _BEFORE: dict[str, Any] = {"near_duplicates": -1, "sampling_power": 0.0}

@@ -2,7 +2,7 @@
 
 ``clean`` is the default: lesion-disjoint split with near-duplicates on one side, threshold and calibration chosen on
 validation. ``reference`` follows the brief that the project started from, its random image split and its threshold
-chosen on the test split included, so that what they inflate is a figure (`trainer.reference`).
+chosen on the test split included, so that what they inflate is a figure (`trainer.training.reference_preset`).
 """
 
 from collections.abc import Callable
@@ -104,7 +104,7 @@ def configure(preset: str, given: dict[str, Any]) -> FitConfig:
             )
     if "size" not in settings and "backbone" in settings:
         # Last, for it loads TensorFlow.
-        from trainer.backbones import registered
+        from trainer.networks.backbones import registered
 
         return replace(config, size=registered(config.backbone).size)
     return config

@@ -8,7 +8,7 @@ train.log        what happened when             checkpoints/     where a killed 
 model.keras      the model, when finished       validation.csv   its predictions; last, so it marks the end
 ```
 
-A run of the fold ``all`` has no validation: it ends with its model, and `trainer.crossfit` writes ``validation.csv``.
+A run of the fold ``all`` has no validation: it ends with its model, and `trainer.evaluation.crossfit` writes ``validation.csv``.
 """
 
 import fcntl
@@ -24,11 +24,11 @@ from typing import Any
 
 import pandas as pd
 
-from trainer.atomic import sweep_unfinished, write_text
+from trainer.atomic_files import sweep_unfinished, write_text
 from trainer.config import FitConfig
-from trainer.images.survey import data_sha256
-from trainer.splits import SplitError
-from worker.bundle import sha256_of
+from trainer.data.scan import data_sha256
+from trainer.data.splits import SplitError
+from worker.inference.bundle import sha256_of
 
 #: Packages whose version decides the last digits of a run.
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
@@ -168,7 +168,7 @@ class RunFolder:
         """Refuse another data set than the run's; runs from before it was recorded take any.
 
         Args:
-            found: `trainer.images.survey.data_sha256` of the data set at hand.
+            found: `trainer.data.scan.data_sha256` of the data set at hand.
 
         Raises:
             RunError: it is another.
@@ -184,7 +184,7 @@ class RunFolder:
         """Refuse a manifest whose hashes of files are not those that the run began with; one without hashes passes.
 
         Args:
-            manifest: from `trainer.splits.read_manifest`.
+            manifest: from `trainer.data.splits.read_manifest`.
 
         Raises:
             SplitError: they were changed.

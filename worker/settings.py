@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from worker.addresses import broken_broker_password, broken_database_password
 from worker.errors import SettingsError
+from worker.url_redaction import broken_broker_password, broken_database_password
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

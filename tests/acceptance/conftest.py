@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import Engine
 
 from db.session import open_database
-from worker.images.made_up import draw_lesion
-from worker.made_up_archive import encode
+from worker.synthetic.archive import encode
+from worker.synthetic.lesion import draw_lesion
 
 #: Short times, so that a death is noticed within a test.
 IMPATIENT = {

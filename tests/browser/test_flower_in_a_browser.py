@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
 
 from tests.acceptance.conftest import running_system
-from worker.made_up_archive import make_archive
+from worker.synthetic.archive import make_archive
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

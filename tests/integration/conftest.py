@@ -13,11 +13,11 @@ from db.schema import migrate
 from db.session import open_database
 from tests.integration.databases import PostgresServer, find_postgres_binaries
 from tests.integration.submissions import messages_of
-from worker.app import make_app
-from worker.bundle import Bundle, BundleManifest
-from worker.images.made_up import draw_lesion
-from worker.made_up_archive import encode
+from worker.inference.bundle import Bundle, BundleManifest
+from worker.queue.app import make_app
 from worker.settings import Settings, load_settings
+from worker.synthetic.archive import encode
+from worker.synthetic.lesion import draw_lesion
 
 
 def _migrated(url: str) -> str:

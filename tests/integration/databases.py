@@ -21,11 +21,11 @@ from sqlalchemy.orm import DeclarativeBase
 
 from db.audit import append_entry
 from db.claims import take_forgotten
-from db.clock import db_now
 from db.models import Chunk, Image
 from db.session import transact
 from db.status import AuditAction
 from db.submission import NewImage, NewJob, add_chunk, begin_submission, end_submission, record_bundle
+from db.types import db_now
 
 Result = TypeVar("Result")
 _START_SECONDS = 60.0

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, func, select
 
 from db.models import Chunk, Image
 from db.session import read
-from worker.intake import Intake, Submission
+from worker.intake.submission import Intake, Submission
 
 
 def messages_of(app: Celery, queue: str) -> list[Any]:

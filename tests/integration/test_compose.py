@@ -29,12 +29,12 @@ from redis.retry import Retry
 
 from db.schema import current_revision, newest_revision
 from db.session import CONNECTIONS, open_database, read
-from worker.app import make_app
-from worker.broker import free_port, new_local_broker
 from worker.cli import main
 from worker.errors import BrokerError
+from worker.local.broker import free_port, new_local_broker
+from worker.queue.app import make_app
+from worker.queue.inspect import workers_answering
 from worker.settings import Settings
-from worker.workers import workers_answering
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")

@@ -11,13 +11,13 @@ import pytest
 
 @pytest.fixture(scope="session")
 def evaluated_images(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    from tests.unit.made_up_report import make_up_images
+    from tests.unit.trainer.synthetic_report import make_up_images
 
     return make_up_images(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="session")
 def report(evaluated_images: pd.DataFrame) -> dict[str, Any]:
-    from tests.unit.made_up_report import make_up_report
+    from tests.unit.trainer.synthetic_report import make_up_report
 
     return make_up_report(evaluated_images)

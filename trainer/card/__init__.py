@@ -1,1 +1,1 @@
-"""The model card: written from the figures of an evaluation, never by hand."""
+"""The model card."""

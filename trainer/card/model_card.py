@@ -23,12 +23,12 @@ from trainer.card.results import (
     test_results,
 )
 from trainer.card.training import first_weights, how_trained
-from trainer.evaluation.report_file import read_report
+from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
 from trainer.report.document import counted, interval
 from trainer.report.groups import unseen_sources, weakest_groups, within_sources
+from trainer.report.report_file import read_report
 from trainer.report.robustness import greatest_fall
-from trainer.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
-from worker.bundle import BundleManifest, Quantisation
+from worker.inference.bundle import BundleManifest, Quantisation
 
 _LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
 

@@ -1,10 +1,10 @@
 """The model card of a recalibrated bundle: what is its own, then the card of the bundle that the model is of."""
 
 from trainer.card.results import caught, table
-from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
-from trainer.policies import SENSITIVITIES, YOUDEN, Policies
+from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.report.document import NONE, counted, interval, percent, percent_interval
-from worker.bundle import BundleManifest, Recalibration
+from trainer.thresholds.policies import SENSITIVITIES, YOUDEN, Policies
+from worker.inference.bundle import BundleManifest, Recalibration
 from worker.terminal import shown_probability
 
 

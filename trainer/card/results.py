@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
-from trainer.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
+from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.report import crossfit
 from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
 from trainer.report.robustness import name_of
-from worker.bundle import Quantisation
+from trainer.thresholds.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
+from worker.inference.bundle import Quantisation
 from worker.terminal import shown_probability
 
 

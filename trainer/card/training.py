@@ -12,7 +12,7 @@ def first_weights(run: dict[str, Any]) -> str | None:
     """Where the backbone's weights came from before any of the runs; None for a run that did not note it.
 
     Args:
-        run: as `trainer.judged.describe_run` tells it, or as `trainer.run_folder.RunFolder.origin` does.
+        run: as `trainer.evaluation.subject.describe_run` tells it, or as `trainer.run_folder.RunFolder.origin` does.
     """
     found: str | None = lineage(run)[0]["weights_from"]
     return found
@@ -22,7 +22,7 @@ def how_trained(run: dict[str, Any]) -> str:
     """One sentence for each run that the weights went through, and one on what was averaged.
 
     Args:
-        run: as `trainer.judged.describe_run` tells it.
+        run: as `trainer.evaluation.subject.describe_run` tells it.
 
     Returns:
         Markdown.

@@ -1,1 +1,1 @@
-"""The figures of an evaluation, one subject each, as the JSON that report and card are made of."""
+"""Evaluation of a trained run or a bundle on images that it has not seen."""

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from trainer.bundle.conversion import convert
-from trainer.classifier import with_all_outputs
 from trainer.config import FitConfig
-from trainer.evaluation.discrimination import auroc
-from trainer.parts import in_parts
-from worker.bundle import Calibration, PolicyThreshold, load_bundle
-from worker.engine import load_engine
+from trainer.metrics.discrimination import auroc
+from trainer.networks.heads import with_all_outputs
+from trainer.networks.minibatches import in_parts
+from trainer.networks.openvino_conversion import convert
+from worker.inference.bundle import Calibration, PolicyThreshold, load_bundle
+from worker.inference.engines import load_engine
 
 Floats = npt.NDArray[np.float64]
 #: Takes inputs (n, size, size, 3), uint8, RGB, and gives the network's probabilities, (n,).

@@ -6,14 +6,14 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.bundle.conversion import require_tensorflow
 from trainer.evaluation.engine_parity import Floats, Scorer, compare, converted_scorer
-from trainer.evaluation.stress import stress
-from trainer.frozen import Frozen
-from trainer.parts import in_parts
-from worker.bundle import Bundle, Calibration, PolicyThreshold
-from worker.engine import Engine, load_engine
+from trainer.evaluation.robustness import stress
+from trainer.evaluation.trained_run import Frozen
+from trainer.networks.minibatches import in_parts
+from trainer.networks.openvino_conversion import require_tensorflow
 from worker.images.preprocess import Preprocessing
+from worker.inference.bundle import Bundle, Calibration, PolicyThreshold
+from worker.inference.engines import Engine, load_engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Engines:
         return {"engine": self.label, **compare(labels, reference, found, self.calibration, self.thresholds)}
 
     def robustness(self, images: pd.DataFrame) -> dict[str, Any]:
-        """What changes of the images do to the served engine's flags, as `trainer.evaluation.stress.stress` has it.
+        """What changes of the images do to the served engine's flags, as `trainer.evaluation.robustness.stress` has it.
 
         Args:
             images: rows with ``label``, ``lesion_id`` and ``path``.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
+from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.report.document import Block, Paragraph, Section, Table, counted, interval, number, percent_interval
 
 #: What these figures are not, for report and card.
@@ -16,7 +16,7 @@ def summary(found: dict[str, Any]) -> str:
     """One sentence on the folds and their area under the ROC curve, for report and card.
 
     Args:
-        found: as `trainer.crossfit.describe_crossfit` gives it.
+        found: as `trainer.evaluation.crossfit.describe_crossfit` gives it.
     """
     areas = [fold["auroc"] for fold in found["folds"]]
     lesions = found["counts"]["lesions"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from trainer.ham10000 import DIAGNOSES
+from trainer.data.ham10000 import DIAGNOSES
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -83,7 +83,7 @@ def strata(report: dict[str, Any]) -> Section:
 def weakest_groups(report: dict[str, Any]) -> str:
     """One sentence on groups whose whole interval of sensitivity lies below that of all images; empty without any.
 
-    At the first policy, of groups with at least `trainer.evaluation.strata.FEWEST_LESIONS` melanoma lesions.
+    At the first policy, of groups with at least `trainer.metrics.subgroups.FEWEST_LESIONS` melanoma lesions.
 
     Args:
         report: as in ``report.json``.

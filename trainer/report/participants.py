@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from trainer.evaluation.discrimination import CHANCE
-from trainer.policies import SENSITIVITIES
+from trainer.metrics.discrimination import CHANCE
 from trainer.report.document import Block, Flow, Paragraph, Section, Table, counted, interval
-from trainer.threshold import lesions_needed
+from trainer.thresholds.policies import SENSITIVITIES
+from trainer.thresholds.threshold import lesions_needed
 
 #: Ages that no person has, of those named.
 _NAMED = 5

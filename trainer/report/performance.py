@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from trainer.evaluation.cross_fitting import CROSS_FIT_CAVEAT
-from trainer.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
+from trainer.data.splits import VALIDATION
+from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -19,7 +19,7 @@ from trainer.report.document import (
     percent_at_least,
     percent_interval,
 )
-from trainer.splits import VALIDATION
+from trainer.thresholds.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
 from worker.terminal import shown_probability
 
 #: Images outside test, each predicted by the run that had left it out.

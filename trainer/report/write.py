@@ -6,8 +6,8 @@ from typing import Any
 
 import jinja2
 
-from trainer.atomic import write_text
-from trainer.evaluation.look import picture
+from trainer.atomic_files import write_text
+from trainer.data.load_images import picture
 from trainer.report.document import Document
 from trainer.report.sections import document
 

@@ -1,1 +1,1 @@
-"""What a training is made of: its stages, what it watches and keeps, and how it learns from other runs."""
+"""The training loop and what it consists of."""

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from trainer.augment import Augmentation
+from trainer.augmentation.augment import Augmentation
 from trainer.config import FitConfig
-from trainer.ham10000 import DIAGNOSES, melanoma_or_nevus
-from trainer.images.canvas import load_canvases
-from trainer.sequence import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
-from trainer.splits import TRAIN
+from trainer.data.ham10000 import DIAGNOSES, melanoma_or_nevus
+from trainer.data.resized_cache import load_canvases
+from trainer.data.splits import TRAIN
+from trainer.training.balanced_batches import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
 
 
 def training_images(images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:

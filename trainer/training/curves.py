@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trainer.atomic import replace_file
+from trainer.atomic_files import replace_file
 
 #: Okabe and Ito's blue, vermilion and grey: told apart by the colour-blind too.
 _TRAINING, _VALIDATION, _QUIET = "#0072B2", "#D55E00", "#666666"

@@ -22,7 +22,7 @@ _NARROWEST_BAR = 10
 class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
     """Shows epoch, loss, validation AUC and the time left; a context, so that a bar is taken down in any case.
 
-    It stands after `trainer.training.watch.ValidationWatch`, whose findings it shows.
+    It stands after `trainer.training.validation_callback.ValidationWatch`, whose findings it shows.
 
     Args:
         console: where to.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import keras
 
-from trainer.classifier import Classifier
 from trainer.config import FitConfig
+from trainer.networks.heads import Classifier
 
 HEAD, FINE_TUNING = "head", "fine-tuning"
 

@@ -1,1 +1,1 @@
-"""From a path to the model's input: read, decode, measure quality, preprocess. Shared by worker and trainer."""
+"""From the bytes of a file to the model's input: read, decode, quality, preprocessing. The trainer uses the same code."""

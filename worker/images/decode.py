@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
-from worker.images.jpeg import jpeg_damage
+from worker.images.jpeg_integrity import jpeg_damage
+from worker.images.multipage import refuse_several
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
-from worker.images.pages import refuse_several
 
 RGBImage = npt.NDArray[np.uint8]
 

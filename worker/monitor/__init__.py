@@ -1,1 +1,1 @@
-"""What operators watch."""
+"""What people see of jobs, workers and the system."""

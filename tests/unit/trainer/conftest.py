@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.made_up_ham10000 import write_dataset
+from tests.unit.trainer.synthetic_ham10000 import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     # Here and not above: importing TensorFlow takes ten seconds, which only who runs these tests should wait for.
     import keras
 
-    import trainer.fit
-    from trainer.classifier import Classifier
+    import trainer.training.fit
+    from trainer.networks.heads import Classifier
 
     built: list[Any] = []
 
@@ -36,5 +36,5 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         built.append(model)
         return Classifier(trained=model, scoring=keras.Model(inputs, model.output), backbone=base)
 
-    monkeypatch.setattr(trainer.fit, "build_classifier", build)
+    monkeypatch.setattr(trainer.training.fit, "build_classifier", build)
     return built

@@ -1,0 +1,158 @@
+"""How images ended: written by workers under a lease, read for export."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from db.models import Image, Prediction
+from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
+from db.types import db_now
+
+#: Longest reason that is kept, in characters.
+REASON_LENGTH = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A prediction to record."""
+
+    image_id: int
+    image_sha256: str
+    raw_probability: float
+    probability: float
+    flag: TriageFlag
+    #: Of any malignancy, and of each class by name, before calibration; None when the bundle has two classes only.
+    malignant_probability: float | None = None
+    class_probabilities: Mapping[str, float] | None = None
+    #: The engine that inferred it, when that was for another image with the same bytes; None when it is fresh.
+    reused_from: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What was inferred before for some bytes under a bundle."""
+
+    raw_probability: float
+    engine: str
+    class_probabilities: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ungradable:
+    """An image that could be read but not judged."""
+
+    image_id: int
+    reason: UngradableReason
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """An image that could not be read or scored."""
+
+    image_id: int
+    code: FailureCode
+    sentence: str
+
+
+Outcome = Scored | Ungradable | Failed
+
+
+def write_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, bundle_id: int, engine: str) -> None:
+    """Record how images ended, in the transaction that has just renewed the lease.
+
+    Args:
+        outcomes: one per image.
+        bundle_id: the bundle that scored.
+        engine: the engine that scored.
+    """
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+    if scored:
+        _upsert(connection, scored, bundle_id, engine)
+        connection.execute(
+            update(Image)
+            .where(Image.id.in_([outcome.image_id for outcome in scored]))
+            .values(
+                status=ImageStatus.SCORED, failure_code=None, ungradable_reason=None, reason=None, ended_at=db_now()
+            )
+        )
+    for outcome in outcomes:
+        if isinstance(outcome, Scored):
+            continue
+        ungradable = isinstance(outcome, Ungradable)
+        connection.execute(
+            update(Image)
+            .where(Image.id == outcome.image_id)
+            .values(
+                status=ImageStatus.UNGRADABLE if ungradable else ImageStatus.FAILED,
+                failure_code=None if isinstance(outcome, Ungradable) else outcome.code,
+                ungradable_reason=outcome.reason if isinstance(outcome, Ungradable) else None,
+                reason=outcome.sentence[:REASON_LENGTH],
+                ended_at=db_now(),
+            )
+        )
+
+
+def _upsert(connection: Connection, scored: Sequence[Scored], bundle_id: int, engine: str) -> None:
+    dialect_insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = dialect_insert(Prediction).values(scored_at=db_now())
+    values = {
+        name: statement.excluded[name]
+        for name in (
+            "image_sha256",
+            "bundle_id",
+            "engine",
+            "reused",
+            "raw_probability",
+            "probability",
+            "flag",
+            "malignant_probability",
+            "class_probabilities",
+            "scored_at",
+        )
+    }
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["image_id"], set_=values),
+        [
+            {
+                "image_id": outcome.image_id,
+                "image_sha256": outcome.image_sha256,
+                "bundle_id": bundle_id,
+                "engine": outcome.reused_from or engine,
+                "reused": outcome.reused_from is not None,
+                "raw_probability": outcome.raw_probability,
+                "probability": outcome.probability,
+                "flag": outcome.flag,
+                "malignant_probability": outcome.malignant_probability,
+                "class_probabilities": outcome.class_probabilities,
+            }
+            for outcome in scored
+        ],
+    )
+
+
+def known_predictions(connection: Connection, bundle_id: int, digests: Sequence[str]) -> dict[str, Known]:
+    """What was inferred before, by any job, for images with these bytes under this bundle.
+
+    Args:
+        bundle_id: another bundle's predictions do not count.
+        digests: SHA-256 of the images in hexadecimal.
+
+    Returns:
+        By digest, for those that are known.
+    """
+    rows = connection.execute(
+        select(Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities)
+        .where(Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id)
+        # Of several, from other engines or versions, the newest: always the same one.
+        .order_by(Prediction.id)
+    )
+    return {
+        row.image_sha256: Known(
+            raw_probability=row.raw_probability, engine=row.engine, class_probabilities=row.class_probabilities
+        )
+        for row in rows
+    }

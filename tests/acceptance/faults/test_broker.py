@@ -1,0 +1,129 @@
+"""The broker emptied, killed, absent, full and frozen. Principle 1: the queue carries hints, SQL is the truth.
+
+Kombu pops a message before it notes that it has it, so each of these faults loses messages in a way of its own. The
+sweeper asks the database which chunks nobody will come for: drill 4 has it do so on both. The others, each on one,
+differ in what becomes of messages and connections before that.
+"""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import IMPATIENT, until
+from tests.acceptance.faults.conftest import Undisturbed
+from tests.acceptance.faults.processes import DrilledSystem
+from tests.acceptance.faults.reconcile import close_the_books, ended, still_under_way, under_way
+
+LEASE = float(IMPATIENT["DERMQ_LEASE_SECONDS"])
+#: Longer than the 10 s after which a silent connection counts as lost.
+SILENCE = 13.0
+
+
+def _another(undisturbed: Undisturbed, tmp_path: Path) -> Path:
+    """What is submitted while the broker is away.
+
+    The first job has these pictures too, and which of the two comes to them first is chance: both are submitted with
+    `--force`, or the later one would copy predictions, which proves nothing.
+    """
+    return undisturbed.copy(tmp_path / "another", images=48)
+
+
+@pytest.mark.drill(4)
+@pytest.mark.databases("sqlite", "postgresql")
+def test_the_broker_is_flushed_in_mid_job(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+    """Guards the sweep for hints that went unanswered."""
+    system.worker()
+    system.sweeper()
+    job = system.submit(undisturbed.folder)
+    under_way(system, job)
+    assert system.broker.waiting() > 0, "no hint was left to lose: the drill proves nothing"
+    system.broker.client.flushall()
+    still_under_way(system, job)
+    close_the_books(system, job, undisturbed.expected)
+
+
+@pytest.mark.drill(5)
+@pytest.mark.databases("postgresql")
+def test_the_broker_is_killed_and_comes_back_empty(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+    """Guards that worker and sweeper connect again by themselves."""
+    worker = system.worker()
+    sweeper = system.sweeper()
+    job = system.submit(undisturbed.folder)
+    under_way(system, job)
+    assert system.broker.waiting() > 0, "no hint was left to lose: the drill proves nothing"
+    system.broker.kill()
+    still_under_way(system, job)
+    system.broker.start()
+    close_the_books(system, job, undisturbed.expected)
+    assert worker.process.poll() is None
+    assert sweeper.process.poll() is None
+
+
+@pytest.mark.drill(6)
+def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
+    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Guards the waiting for a broker, at start and later, and that a job is taken in without one."""
+    system.broker.kill()
+    worker = system.worker()
+    sweeper = system.sweeper()
+    taken = system.dermq("submit", undisturbed.folder, "--force")
+    job = int(taken.stdout)
+    assert "begins by itself" in taken.stderr
+    time.sleep(LEASE + 1)
+    assert ended(system, job) == 0
+    system.broker.start()
+    under_way(system, job)
+
+    # Once more in mid-job: the chunks in hand are finished without a broker, the others wait for it.
+    system.broker.kill()
+    second = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
+    assert "begins by itself" in second.stderr
+    time.sleep(LEASE + 1)
+    still_under_way(system, job)
+    system.broker.start()
+    close_the_books(system, job, undisturbed.expected)
+    close_the_books(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
+    assert worker.process.poll() is None
+    assert sweeper.process.poll() is None
+
+
+@pytest.mark.drill(7)
+@pytest.mark.databases("postgresql")
+def test_the_broker_is_full(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Guards that a refused message costs nothing: neither the submitter's, nor the one that a worker has just popped
+    and may not note as its own."""
+    worker = system.worker()
+    sweeper = system.sweeper()
+    job = system.submit(undisturbed.folder, "--force")
+    under_way(system, job)
+    system.broker.client.config_set("maxmemory", 1)
+    second = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
+    assert "begins by itself" in second.stderr
+    still_under_way(system, job)
+    until(lambda: "cannot sweep now" in sweeper.log(), "the sweeper says that the broker refuses")
+    system.broker.client.config_set("maxmemory", 0)
+    close_the_books(system, job, undisturbed.expected)
+    close_the_books(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
+    assert worker.process.poll() is None
+
+
+@pytest.mark.drill(8)
+def test_the_broker_is_frozen_and_thawed(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Guards the time limits on the connection: silence is noticed, and answers that come too late do no harm."""
+    worker = system.worker()
+    sweeper = system.sweeper()
+    job = system.submit(undisturbed.folder, "--force")
+    under_way(system, job)
+    thaw_at = time.monotonic() + SILENCE
+    system.broker.freeze()
+    taken = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
+    assert "begins by itself" in taken.stderr
+    time.sleep(max(0.0, thaw_at - time.monotonic()))
+    still_under_way(system, job)
+    system.broker.thaw()
+    close_the_books(system, job, undisturbed.expected)
+    close_the_books(system, int(taken.stdout), undisturbed.expected, archive=tmp_path / "another")
+    assert worker.process.poll() is None
+    assert sweeper.process.poll() is None

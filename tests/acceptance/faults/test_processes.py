@@ -1,0 +1,124 @@
+"""Workers that are killed, stopped and frozen in the middle of a chunk."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.status import ChunkStatus
+from tests.acceptance.conftest import running_system, until
+from tests.acceptance.faults.conftest import Undisturbed
+from tests.acceptance.faults.processes import DrilledSystem, with_faults
+from tests.acceptance.faults.reconcile import (
+    Held,
+    chunks,
+    close_the_books,
+    ended,
+    freeze_in_mid_chunk,
+    held,
+    predictions,
+    still_under_way,
+    under_way,
+)
+
+both_databases = pytest.mark.databases("sqlite", "postgresql")
+#: Seconds that a worker may take to leave: half of what Docker and Kubernetes give it by default.
+GRACE = 15.0
+
+
+@pytest.mark.drill(1)
+@both_databases
+def test_a_pool_child_is_killed_in_mid_chunk(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+    """Guards leases and the sweep for those that ran out: the dead child's chunk is claimed again, carefully."""
+    worker = system.worker()
+    system.sweeper()
+    job = system.submit(undisturbed.folder)
+    under_way(system, job)
+    victim = freeze_in_mid_chunk(system, job, among=worker.children())
+    os.kill(victim.pid, signal.SIGKILL)
+    close_the_books(system, job, undisturbed.expected)
+    attempts = {chunk.id: chunk.attempt for chunk in chunks(system, job)}
+    assert attempts.pop(victim.chunk_id) == 2
+    assert set(attempts.values()) == {1}
+    assert worker.process.poll() is None
+
+
+@pytest.mark.drill(2)
+@both_databases
+def test_a_whole_worker_is_killed(database_url: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Guards `dermq up`'s supervision and the leases: main process and pool die at once, a new worker goes on."""
+    settings = {"DERMQ_DATABASE_URL": database_url, **with_faults()}
+    with running_system(tmp_path / "home", **settings) as system:
+        job = int(system.dermq("submit", undisturbed.folder).stdout)
+        under_way(system, job)
+        victim = freeze_in_mid_chunk(system, job)
+        # Of the whole pool: a worker and its children are a process group of their own.
+        os.killpg(os.getpgid(victim.pid), signal.SIGKILL)
+        still_under_way(system, job)
+        close_the_books(system, job, undisturbed.expected)
+        assert next(chunk.attempt for chunk in chunks(system, job) if chunk.id == victim.chunk_id) == 2
+        system.process.send_signal(signal.SIGTERM)
+        output, _ = system.process.communicate(timeout=60)
+    assert "part died" in output
+
+
+@pytest.mark.drill(15)
+@both_databases
+def test_sigterm_under_load(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+    """Guards the handing back: out within the grace period, no lease to wait for, nobody suspected of a death."""
+    worker = system.worker(DRILL_SECONDS_PER_IMAGE="0.1")
+    job = system.submit(undisturbed.folder)
+    until(lambda: len(held(system, job)) == 2, "both processes of the worker are in mid-chunk")
+    asked = time.monotonic()
+    worker.ask_to_stop()
+    assert worker.process.wait(GRACE) == 0
+    assert time.monotonic() - asked < GRACE
+    still_under_way(system, job)
+    # Nobody has swept: what is free now was handed back by the worker itself, with the batches that it had written.
+    found = chunks(system, job)
+    assert ChunkStatus.LEASED not in {chunk.status for chunk in found}
+    assert ended(system, job) > sum(chunk.size for chunk in found if chunk.status is ChunkStatus.DONE)
+
+    system.worker("second")
+    system.sweeper()
+    close_the_books(system, job, undisturbed.expected)
+    assert {chunk.attempt for chunk in chunks(system, job)} == {1}
+
+
+@pytest.mark.drill(17)
+@both_databases
+def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
+    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Guards the fencing by owner: one sleeper wakes while the thief is at its chunk, the other when it is done."""
+
+    def chunk_of(sleeper: Held) -> Any:
+        return next(chunk for chunk in chunks(system, job) if chunk.id == sleeper.chunk_id)
+
+    first = system.worker("first")
+    system.sweeper()
+    folder = undisturbed.copy(tmp_path / "archive", images=80)
+    job = system.submit(folder)
+    early = freeze_in_mid_chunk(system, job)
+    late = freeze_in_mid_chunk(system, job, among=[pid for pid in first.children() if pid != early.pid])
+    os.kill(first.process.pid, signal.SIGSTOP)
+
+    system.worker("second", DRILL_SECONDS_PER_IMAGE="0.3")
+    until(lambda: chunk_of(early).attempt == 2, "the first sleeper's lease is stolen")
+    os.kill(early.pid, signal.SIGCONT)
+    until(lambda: first.log().count("chunk given up") == 1, "the first sleeper has given up")
+    assert chunk_of(early).status is ChunkStatus.LEASED, "the thief was too fast: the drill proves nothing"
+
+    until(lambda: chunk_of(late).status is ChunkStatus.DONE, "the thief is done with the second sleeper's chunk")
+    until(lambda: chunk_of(early).status is ChunkStatus.DONE, "and with the first one's")
+    before = predictions(system, job)
+    os.kill(late.pid, signal.SIGCONT)
+    until(lambda: first.log().count("chunk given up") == 2, "the second sleeper has given up")
+    os.kill(first.process.pid, signal.SIGCONT)
+    close_the_books(system, job, undisturbed.expected, archive=folder)
+    # What was written stays as it was, to the time of writing.
+    assert predictions(system, job) == before
+    assert chunk_of(early).attempt == chunk_of(late).attempt == 2

@@ -1,0 +1,73 @@
+"""Scoring with an engine that the test controls, and a folder of pictures as a job."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Engine
+
+from db.session import read
+from db.worklist import OutcomeRow, outcomes_by_image
+from tests.integration.databases import MadeJob, add_job
+from worker.images.decode import RGBImage
+from worker.inference.bundle import Bundle
+from worker.inference.engines import Engine as InferenceEngine
+from worker.inference.engines import Inference
+from worker.intake.sources.folder import FolderReport, walk_folder
+from worker.scoring.chunk import ChunkLimits, score_chunk
+from worker.scoring.loaded_model import Scorer
+from worker.synthetic.lesion import draw_lesion
+
+LIMITS = ChunkLimits(batch_size=2, lease_seconds=60, time_limit=300, max_file_bytes=10_000_000)
+Images = npt.NDArray[np.uint8]
+
+
+class FakeEngine:
+    """The mean of an image is its probability; ``before`` is called with each batch."""
+
+    label = "fake 1"
+
+    def __init__(self, before: Callable[[Images], None] = lambda images: None) -> None:
+        self.before, self.batches = before, list[int]()
+
+    def infer(self, images: Images) -> Inference:
+        self.before(images)
+        self.batches.append(len(images))
+        empty = np.zeros((len(images), 1, 1, 1), np.float32)
+        return Inference(probability=images.mean(axis=(1, 2, 3)) / 255, features=empty[:, 0, 0], feature_map=empty)
+
+
+def without_green(seed: int) -> RGBImage:
+    """A picture that tests tell from the others even after preprocessing."""
+    picture = draw_lesion(seed, width=300, height=240)
+    picture[..., 1] = 0
+    return picture
+
+
+def is_without_green(images: Images) -> bool:
+    return bool((images[..., 1].max(axis=(1, 2)) == 0).any())
+
+
+def job_of(database: Engine, root: Path) -> MadeJob:
+    """The folder as a job of one chunk."""
+    return add_job(database, list(walk_folder(root, FolderReport())), root=str(root))
+
+
+def score(
+    database: Engine,
+    made: MadeJob,
+    bundle: Bundle,
+    engine: InferenceEngine,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    limits: ChunkLimits = LIMITS,
+) -> int | None:
+    scorer = Scorer(bundle=bundle, engine=engine)
+    return score_chunk(
+        made.chunk_ids[0], database=database, scorer_for=lambda _: scorer, limits=limits, stopping=stopping
+    )
+
+
+def outcomes(database: Engine, made: MadeJob) -> dict[str, OutcomeRow]:
+    return read(database, lambda c: {found.path: found for found in outcomes_by_image(c, made.job_id)})

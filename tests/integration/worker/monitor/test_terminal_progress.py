@@ -1,0 +1,57 @@
+"""What a watched job says of itself."""
+
+import io
+import threading
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from rich.console import Console
+from sqlalchemy import Connection, Engine
+
+from db.job_control import cancel_job
+from db.progress import JobCounts, count_statuses
+from db.session import transact
+from tests.integration.submissions import put, submission
+from worker import progress
+from worker.inference.bundle import Bundle
+from worker.intake.submission import submit
+
+
+def test_a_log_is_told_once_why_a_job_stands(
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told with every line, which filled a night's log with one sentence."""
+    intake = submit(submission(put(tmp_path, "a.jpg")), database=sqlite_database, app=app, bundle=bundle)
+    for name, seconds in (("_LINE_EVERY", 0.0), ("_ASK_EVERY", 0.0), ("_IDLE_AFTER", -1.0)):
+        monkeypatch.setattr(progress, name, seconds)
+    asked: list[int] = []
+
+    def count(connection: Connection, job_id: int) -> JobCounts:
+        asked.append(job_id)
+        if len(asked) == 5:
+            transact(sqlite_database, lambda other: cancel_job(other, job_id, actor="made up"))
+        return count_statuses(connection, job_id)
+
+    monkeypatch.setattr(progress, "count_statuses", count)
+    said = io.StringIO()
+    progress.watch(sqlite_database, intake.job_id, Console(file=said, width=400))
+    assert said.getvalue().count("0 of 1") == 6
+    assert said.getvalue().count("No worker has it in hand") == 1
+
+
+def test_a_narrow_terminal_is_told_in_full_and_once_why_a_job_stands(
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the bar it was cut off before it said what to do."""
+    intake = submit(submission(put(tmp_path, "a.jpg")), database=sqlite_database, app=app, bundle=bundle)
+    for name, seconds in (("_ASK_EVERY", 0.1), ("_IDLE_AFTER", -1.0)):
+        monkeypatch.setattr(progress, name, seconds)
+    cancel = threading.Timer(
+        1.0, lambda: transact(sqlite_database, lambda other: cancel_job(other, intake.job_id, actor="made up"))
+    )
+    cancel.start()
+    said = io.StringIO()
+    progress.watch(sqlite_database, intake.job_id, Console(file=said, width=80, force_terminal=True))
+    cancel.join()
+    assert " ".join(said.getvalue().split()).count("`dermq cancel 1` and submit again.") == 1

@@ -1,0 +1,151 @@
+"""A JPEG that gives a picture though it is damaged is a fault; a whole one is none, however oddly it is written."""
+
+import os
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from db.status import FailureCode
+from worker.errors import ImageFaultError
+from worker.images.decode import decode
+from worker.images.jpeg_integrity import jpeg_damage
+from worker.images.opencv import cv2
+from worker.synthetic.lesion import draw_lesion
+
+PICTURE = draw_lesion(1, width=320, height=240)
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a disk's sector is missing": lambda jpeg: jpeg[: len(jpeg) // 2] + jpeg[len(jpeg) // 2 + 512 :],
+    "the last third is missing": lambda jpeg: jpeg[: len(jpeg) * 2 // 3] + jpeg[-2:],
+    "noise over a disk's sector": lambda jpeg: (
+        jpeg[: len(jpeg) // 2] + random.Random(0).randbytes(512) + jpeg[len(jpeg) // 2 + 512 :]
+    ),
+    "zeros over the second half": lambda jpeg: jpeg[: len(jpeg) // 2] + bytes(len(jpeg) // 2 - 2) + jpeg[-2:],
+}
+WRITTEN = {
+    "baseline": (),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "restart markers": (cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
+    "full colour": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111),
+}
+
+
+def jpeg(*options: int, picture: np.ndarray = PICTURE) -> bytes:
+    """The picture as OpenCV writes it."""
+    written, data = cv2.imencode(".jpg", picture, list(options))
+    assert written
+    return data.tobytes()
+
+
+def plain_decode(data: bytes) -> np.ndarray | None:
+    """What OpenCV alone makes of a file."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def with_segment(data: bytes, marker: int, content: bytes) -> bytes:
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content + data[2:]
+
+
+def with_version(data: bytes, version: int) -> bytes:
+    place = data.index(b"JFIF\0") + 5
+    return data[:place] + bytes([version]) + data[place + 1 :]
+
+
+def with_scan_parameters(data: bytes, parameters: bytes) -> bytes:
+    scan = data.index(b"\xff\xda")
+    end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+    return data[: end - 3] + parameters + data[end:]
+
+
+def one_tone(*factors: int) -> bytes:
+    """A grey picture with these sampling factors of its three components, which OpenCV cannot write."""
+    data = bytearray(jpeg(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111))
+    frame = data.index(b"\xff\xc0")
+    height, width = struct.unpack(">HH", data[frame + 5 : frame + 9])
+    for component, factor in enumerate(factors):
+        data[frame + 11 + 3 * component] = factor
+    across, down = max(factor >> 4 for factor in factors), max(factor & 15 for factor in factors)
+    blocks = [(factor >> 4) * (factor & 15) for factor in factors]
+    # "As the one before" and "nothing more", in the standard code of brightness and of colour.
+    unit = "001010" * blocks[0] + "0000" * (blocks[1] + blocks[2])
+    bits = unit * (-(-width // (8 * across)) * -(-height // (8 * down)))
+    bits += "1" * (-len(bits) % 8)
+    coded = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    scan = data.index(b"\xff\xda")
+    return bytes(data[: scan + 14]) + coded + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_damage_in_the_middle_is_a_fault_though_opencv_gives_a_picture(kind: str, damage: str) -> None:
+    damaged = DAMAGES[damage](jpeg(*WRITTEN[kind]))
+    if kind == "baseline":
+        assert plain_decode(damaged) is not None
+    with pytest.raises(ImageFaultError) as caught:
+        decode(damaged)
+    assert caught.value.code == FailureCode.TRUNCATED
+    assert "JPEG" in caught.value.sentence
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_whole_one_gives_the_pixels_that_opencv_alone_gives(kind: str) -> None:
+    data = jpeg(*WRITTEN[kind])
+    assert np.array_equal(decode(data), plain_decode(data))
+
+
+def test_grey_and_four_colours_are_checked_like_the_others() -> None:
+    grey = jpeg(picture=PICTURE[..., 1])
+    four = simplejpeg.encode_jpeg(np.dstack([PICTURE, PICTURE[..., :1]]).copy(), colorspace="CMYK")
+    for data in (grey, four):
+        assert decode(data).shape == PICTURE.shape
+        with pytest.raises(ImageFaultError):
+            decode(DAMAGES["a disk's sector is missing"](data))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda data: with_version(data, 3),
+        lambda data: with_segment(data, 0xE2, b"ICC_PROFILE\0\x02\x01abcd"),
+        lambda data: with_scan_parameters(data, b"\0\0\0"),
+        lambda data: with_scan_parameters(with_version(data[:2] + b"\xff\xff" + data[2:], 3), b"\0\0\0"),
+        lambda data: data + bytes(500),
+        lambda data: data + data,
+    ],
+    ids=["unknown version", "broken colour profile", "scan parameters", "several", "behind its end", "second picture"],
+)
+def test_what_is_odd_beside_the_pixels_is_no_damage_and_hides_none(odd: Callable[[bytes], bytes]) -> None:
+    data = jpeg()
+    assert np.array_equal(decode(odd(data)), decode(data))
+    for damage in DAMAGES.values():
+        assert jpeg_damage(odd(damage(data))) is not None
+
+
+@pytest.mark.parametrize("factors", [(0x22, 0x11, 0x11), (0x31, 0x11, 0x11), (0x11, 0x21, 0x21), (0x22, 0x21, 0x11)])
+def test_rare_proportions_of_colour_samples_are_no_damage(factors: tuple[int, ...]) -> None:
+    assert decode(one_tone(*factors)).shape == PICTURE.shape
+
+
+def test_a_check_without_enough_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: object, **__: object) -> None:
+        raise ValueError("Insufficient memory (case 4)")
+
+    data = jpeg()
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", without_memory)
+    with pytest.raises(MemoryError):
+        decode(data)
+
+
+@pytest.mark.ham10000
+def test_real_images_are_whole_and_give_opencv_s_pixels() -> None:
+    folder = os.environ.get("DERMQ_HAM10000")
+    if folder is None:
+        pytest.skip("DERMQ_HAM10000 is not set to the folder of HAM10000")
+    files = sorted(Path(folder).rglob("*.jpg"))
+    for path in random.Random(0).sample(files, min(300, len(files))):
+        data = path.read_bytes()
+        assert np.array_equal(decode(data), plain_decode(data)), path.name

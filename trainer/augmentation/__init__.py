@@ -1,0 +1,1 @@
+"""Random changes to training images, and the perturbations that robustness is measured under."""

@@ -1,1 +1,0 @@
-"""What goes into a bundle: its folder, the networks, and what dermoscopy looks like."""

@@ -1,0 +1,71 @@
+"""Read image files for an evaluation: each is decoded once, and everything that a report needs is taken from it."""
+
+import base64
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.data.ham10000 import DatasetError
+from trainer.data.resized_cache import decode_file
+from trainer.data.skin_tone import border_angle
+from worker.images.decode import RGBImage
+from worker.images.opencv import cv2
+from worker.images.preprocess import Preprocessing, resize_shorter_side
+
+#: Shorter side of a picture in the local report, in pixels, and its JPEG quality.
+_PICTURE_SIDE, _PICTURE_QUALITY = 180, 85
+#: Files named in an error; the rest are counted.
+_NAMED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What was taken from the files.
+
+    Args:
+        inputs: the model's, (n, size, size, 3), uint8, RGB.
+        ita: individual typology angle of the border in degrees, (n,); not a number where it cannot be told.
+    """
+
+    inputs: npt.NDArray[np.uint8]
+    ita: npt.NDArray[np.float64]
+
+
+def look_at(paths: Sequence[Path], preprocessing: Preprocessing) -> Look:
+    """Decode and preprocess images exactly as a worker does, and measure the skin tone around the lesions.
+
+    Args:
+        paths: the image files.
+        preprocessing: of the run.
+
+    Raises:
+        DatasetError: files cannot be decoded; counts them and names the first.
+    """
+
+    def look(path: Path) -> tuple[RGBImage, float] | DatasetError:
+        try:
+            image = decode_file(path)
+        except DatasetError as error:
+            return error
+        return preprocessing(image), border_angle(image)
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(look, paths))
+    if faults := [str(one) for one in found if isinstance(one, DatasetError)]:
+        rest = f" … and {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
+        raise DatasetError(f"{len(faults)} of {len(found)} images cannot be used. {' '.join(faults[:_NAMED])}{rest}")
+    looks = [one for one in found if not isinstance(one, DatasetError)]
+    return Look(inputs=np.stack([part for part, _ in looks]), ita=np.array([angle for _, angle in looks]))
+
+
+def picture(path: Path) -> str:
+    """A small copy of an image as a ``data:`` address, for a report that stays on this machine."""
+    small = resize_shorter_side(decode_file(path), _PICTURE_SIDE)
+    encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _PICTURE_QUALITY]
+    )[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

@@ -1,0 +1,110 @@
+"""Decode the data set once, into a memory map that training draws from.
+
+A canvas is an image brought to one size a little above the model's input, so that rotation and scale have something to
+take from. Validation and test never see a canvas: they go through `worker.images.preprocess` from the file.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.atomic_files import unfinished_folder
+from trainer.data.ham10000 import DatasetError
+from trainer.data.scan import digests
+from worker.errors import ImageFaultError
+from worker.images.decode import RGBImage, decode
+from worker.images.opencv import cv2
+from worker.images.preprocess import Preprocessing, resize_shorter_side
+
+
+def canvas_shape(size: int) -> tuple[int, int]:
+    """Height and width of a canvas in pixels: a seventh more than the model's input, in HAM10000's 4:3.
+
+    Args:
+        size: side of the model's square input in pixels; 224 gives (256, 341).
+    """
+    height = round(size * 8 / 7)
+    return height, round(height * 4 / 3)
+
+
+def draw_canvas(image: RGBImage, height: int, width: int) -> RGBImage:
+    """Bring a decoded image to (height, width, 3): shorter side resized, longer side cut or mirrored to fit."""
+    if image.shape[0] > image.shape[1]:
+        image = np.ascontiguousarray(image.transpose(1, 0, 2))
+    resized = resize_shorter_side(image, height)
+    surplus = resized.shape[1] - width
+    if surplus < 0:
+        left = -surplus // 2
+        return cv2.copyMakeBorder(  # type: ignore[return-value]
+            resized, 0, 0, left, -surplus - left, cv2.BORDER_REFLECT_101
+        )
+    return resized[:, surplus // 2 : surplus // 2 + width]
+
+
+def decode_file(path: Path) -> RGBImage:
+    """Decode one image file of a data set.
+
+    Raises:
+        DatasetError: it cannot be decoded; names the file.
+    """
+    try:
+        return decode(path.read_bytes())
+    except ImageFaultError as fault:
+        raise DatasetError(f"{path.name} cannot be used: {fault.sentence}. Get the file again.") from None
+
+
+def load_canvases(paths: Sequence[Path], cache: Path, size: int) -> npt.NDArray[np.uint8]:
+    """Decode images into a memory map, or open the map that an earlier call made of the same files.
+
+    Args:
+        paths: the image files, in the order wanted.
+        cache: folder for the map (262 KB an image at 224 pixels); made when absent.
+        size: side of the model's input in pixels.
+
+    Returns:
+        Read-only memory map, (len(paths), *canvas_shape(size), 3), uint8, RGB.
+
+    Raises:
+        DatasetError: a file cannot be decoded; names it.
+        OSError: a file cannot be read.
+    """
+    height, width = canvas_shape(size)
+    # By content: a corrected copy of an image may have the old one's name and size.
+    key = hashlib.sha256(json.dumps([digests(paths), height, width]).encode()).hexdigest()[:16]
+    target = cache / f"canvases-{key}.npy"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        # Of this call alone: runs that share a cache, also from two containers, may fill it at the same time.
+        with unfinished_folder(target) as scratch:
+            unfinished = scratch / target.name
+            shape = (len(paths), height, width, 3)
+            canvases = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+
+            def fill(index: int) -> None:
+                canvases[index] = draw_canvas(decode_file(paths[index]), height, width)
+
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(fill, range(len(paths))))
+            canvases.flush()
+            unfinished.rename(target)
+    opened: npt.NDArray[np.uint8] = np.load(target, mmap_mode="r")
+    return opened
+
+
+def load_inputs(paths: Sequence[Path], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Decode and preprocess images exactly as a worker does.
+
+    Returns:
+        (len(paths), size, size, 3), uint8, RGB, in memory.
+    """
+
+    def load(path: Path) -> RGBImage:
+        return preprocessing(decode_file(path))
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(load, paths)))

@@ -1,0 +1,134 @@
+"""Look at every image of a data set once: its hash, whether it decodes, and a thumbnail to find near-duplicates by.
+
+Nothing is learned from what is seen here, so the images of the test split are looked at too: a split can only be clean
+if the near-duplicates of its test images are known.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainer.atomic_files import replace_file
+from trainer.data.ham10000 import DatasetError
+from worker.errors import ImageFaultError
+from worker.images.decode import RGBImage, decode
+from worker.images.opencv import cv2
+from worker.inference.bundle import sha256_of
+
+#: Side of a thumbnail in pixels, as for the perceptual hash (Zauner, 2010).
+THUMBNAIL_SIDE = 32
+#: Named here: another way to make thumbnails must not read the old ones.
+_CACHE_NAME = "thumbnails-1.npz"
+
+Thumbnails = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What was found, in the order of the paths.
+
+    Args:
+        sha256: hexadecimal, of each file.
+        thumbnails: (n, 32, 32), uint8, grey; zeros where the image does not decode.
+        faults: why an image does not decode, empty where it does.
+    """
+
+    sha256: list[str]
+    thumbnails: Thumbnails
+    faults: list[str]
+
+
+def survey(paths: Sequence[Path], cache: Path) -> Survey:
+    """Hash every file, and decode those that no earlier survey has seen.
+
+    Args:
+        paths: image files.
+        cache: folder that keeps thumbnails by the SHA-256 of the file; made when absent.
+
+    Returns:
+        The survey; images that do not decode are named in it and not raised.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    known = _read_cache(cache / _CACHE_NAME)
+
+    def look(path: Path) -> tuple[str, Thumbnails, str]:
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in known:
+            return digest, known[digest], ""
+        try:
+            return digest, _thumbnail(decode(content)), ""
+        except ImageFaultError as fault:
+            return digest, np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8), fault.sentence
+
+    with ThreadPoolExecutor() as pool:
+        seen = list(pool.map(look, paths))
+    fresh = {digest: thumbnail for digest, thumbnail, fault in seen if not fault and digest not in known}
+    if fresh:
+        _write_cache(cache, {**known, **fresh})
+    return Survey(
+        sha256=[digest for digest, _, _ in seen],
+        thumbnails=np.stack([thumbnail for _, thumbnail, _ in seen]),
+        faults=[fault for _, _, fault in seen],
+    )
+
+
+def digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file, in hexadecimal.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(sha256_of, paths))
+
+
+def refuse_faults(images: pd.DataFrame) -> None:
+    """Stop before anything is trained when images do not decode.
+
+    Args:
+        images: rows with ``image_id`` and ``fault``.
+
+    Raises:
+        DatasetError: counts and names every one of them.
+    """
+    broken = images[images["fault"] != ""]
+    if len(broken):
+        listed = "\n".join(f"  {row.image_id}: {row.fault}" for row in broken.itertuples())
+        raise DatasetError(
+            f"{len(broken)} of {len(images)} images cannot be used:\n{listed}\n"
+            "Get the files again, or train without them: --skip-corrupt."
+        )
+
+
+def data_sha256(images: pd.DataFrame) -> str:
+    """SHA-256 of the data set as trained on: ``image_id,lesion_id,dx,sha256`` lines in the order of ``image_id``."""
+    rows = images.sort_values("image_id")[["image_id", "lesion_id", "dx", "sha256"]]
+    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+
+def _thumbnail(image: RGBImage) -> Thumbnails:
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return np.asarray(cv2.resize(grey, side, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _read_cache(path: Path) -> dict[str, Thumbnails]:
+    if not path.exists():
+        return {}
+    with np.load(path) as kept:
+        return dict(zip(kept["sha256"].tolist(), kept["thumbnails"], strict=True))
+
+
+def _write_cache(cache: Path, known: dict[str, Thumbnails]) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    with replace_file(cache / _CACHE_NAME) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, sha256=np.array(list(known)), thumbnails=np.stack(list(known.values())))

@@ -1,0 +1,324 @@
+"""Splits into training, validation and test, and their manifest.
+
+Several images of one lesion look alike. A split by image puts siblings of test images into training and inflates every
+figure, so whole lesions are drawn. All seven diagnoses are split together: the two-class and the seven-class task
+share one sealed test split. The split by image exists for the reference preset alone, to measure what it inflates.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+from trainer.atomic_files import write_text
+from trainer.config import fold_and_folds
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+#: Side of images that a run does not use: left out of a balanced draw, or broken.
+UNUSED = "unused"
+#: Shares of the lesions of each diagnosis.
+FRACTIONS = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
+
+#: Kinds of split: whole lesions, or single images as in the reference.
+LESION_DISJOINT, RANDOM_IMAGES = "lesion-disjoint", "random-images"
+#: Shares of the images of each class in a split by image: the reference's test share, and a little for validation.
+IMAGE_FRACTIONS = {TRAIN: 0.70, VALIDATION: 0.10, TEST: 0.20}
+
+
+class SplitError(Exception):
+    """The split manifest does not fit the data or its own hash."""
+
+
+def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
+    """Draw the split: 70/15/15 of the lesions, stratified by diagnosis.
+
+    Args:
+        frame: rows with ``lesion_id`` and ``dx``; each lesion has one diagnosis, each diagnosis seven lesions or more.
+        seed: of the draw; the same seed and lesions give the same split in whatever order the rows come.
+
+    Returns:
+        ``train``, ``validation`` or ``test`` for each row, on the frame's index.
+
+    Raises:
+        SplitError: too few lesions of a diagnosis to have some on each side; tells how many of each there are.
+    """
+    lesions = frame.groupby("lesion_id", sort=True)["dx"].first()
+    held_out = FRACTIONS[VALIDATION] + FRACTIONS[TEST]
+    try:
+        train, rest = train_test_split(lesions, test_size=held_out, stratify=lesions, random_state=seed)
+        share = FRACTIONS[TEST] / held_out
+        validation, test = train_test_split(rest, test_size=share, stratify=rest, random_state=seed)
+    except ValueError as error:
+        counts = ", ".join(f"{dx} {count}" for dx, count in lesions.value_counts().items())
+        raise SplitError(
+            f"Received: a data set whose lesions cannot be divided into training, validation and test: {counts}. "
+            "Expected: at least seven lesions of each diagnosis."
+        ) from error
+    side = {
+        lesion: name for name, part in ((TRAIN, train), (VALIDATION, validation), (TEST, test)) for lesion in part.index
+    }
+    return frame["lesion_id"].map(side).rename("split")
+
+
+def join_groups(split: "pd.Series[str]", groups: "pd.Series[str]") -> "pd.Series[str]":
+    """Bring each group of near-duplicates to one side, and leave everything else where it is.
+
+    A group that touches training goes to training as a whole, one that spans validation and test to validation. The
+    test split only ever loses images, so a model trained under the split before is clean on the test split after.
+
+    Args:
+        split: side of each image, whole lesions on one side.
+        groups: group of each image, on the same index; the images of a lesion share one.
+
+    Returns:
+        The split with every group on one side.
+    """
+    order = {TRAIN: 0, VALIDATION: 1, TEST: 2}
+    first = split.map(order).groupby(groups).transform("min")
+    return first.map({number: side for side, number in order.items()}).rename("split")
+
+
+def leave_out_source(split: "pd.Series[str]", sources: "pd.Series[str]", name: str) -> "pd.Series[str]":
+    """Take a source's images out of training and validation; test stays as it is.
+
+    Args:
+        split: side of each image.
+        sources: source of each image, on the same index.
+        name: of the source.
+
+    Raises:
+        ValueError: no image is of that source; names those that there are.
+    """
+    known = sorted(set(sources.dropna().astype(str)))
+    if name not in known:
+        raise ValueError(f"Received: without_source={name!r}. Expected: one of {', '.join(known)}.")
+    return split.mask((sources == name) & (split != TEST), UNUSED)
+
+
+def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed: int) -> "pd.Series[str]":
+    """Divide training and validation anew, in folds of whole groups stratified by diagnosis; test stays as it is.
+
+    Args:
+        split: side of each image.
+        frame: rows with ``image_id``, ``dx`` and ``group``, on the same index.
+        fold: ``2/5`` makes the second of five folds validation and the rest training; ``all`` makes all training.
+        seed: of the division; the same seed and images give the same folds in whatever order the rows come.
+
+    Raises:
+        SplitError: a diagnosis has fewer groups than there are folds.
+    """
+    outside = frame[split.isin((TRAIN, VALIDATION))].sort_values("image_id")
+    divided = split.mask(split == VALIDATION, TRAIN)
+    if (place := fold_and_folds(fold)) is None:
+        return divided
+    number, folds = place
+    groups = outside.groupby("dx")["group"].nunique()
+    if (fewest := int(groups.min())) < folds:
+        raise SplitError(
+            f"Received: {folds} folds of a data set with {fewest} lesions of {groups.idxmin()} outside test. Expected: "
+            "at least one for each fold; take fewer folds."
+        )
+    divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    held_out = [places for _, places in divider.split(outside, outside["dx"], outside["group"])][number - 1]
+    divided.loc[outside.index[held_out]] = VALIDATION
+    return divided
+
+
+def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
+    """Draw the reference's split: as many nevi as melanomas, divided at random image by image.
+
+    **It leaks**: most melanoma images of its test split have a sibling, another image of the same lesion, in training.
+
+    Args:
+        frame: rows with ``image_id`` and ``dx``, ``mel`` and ``nv`` among them.
+        seed: of the draw; the same seed and images give the same split in whatever order the rows come.
+
+    Returns:
+        ``train``, ``validation``, ``test`` or ``unused`` for each row, on the frame's index; with all of HAM10000, 223
+        images of each class in test.
+    """
+    ordered = frame.sort_values("image_id")
+    count = int(min((ordered["dx"] == dx).sum() for dx in ("mel", "nv")))
+    held_out = {side: round(IMAGE_FRACTIONS[side] * count) for side in (TEST, VALIDATION)}
+    sides = np.repeat([*held_out, TRAIN], [*held_out.values(), count - sum(held_out.values())])
+    rng = np.random.default_rng(seed)
+    split = pd.Series(UNUSED, index=frame.index, name="split")
+    for dx in ("mel", "nv"):
+        # Each class by itself, so that every side holds exactly as many of the one as of the other.
+        split.loc[rng.permutation(ordered.index[ordered["dx"] == dx])[:count]] = sides
+    return split
+
+
+def draw_split(
+    frame: pd.DataFrame, *, kind: str, seed: int, without_source: str = "", fold: str = ""
+) -> "pd.Series[str]":
+    """The split of a data set, as a run is trained under it.
+
+    Args:
+        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``dataset`` and ``group`` (of near-duplicates, see
+            `join_groups`).
+        kind: `LESION_DISJOINT`, or `RANDOM_IMAGES`, which leaks.
+        seed: of the draw.
+        without_source: whose images are kept out of training and validation; empty for none.
+        fold: as `hold_out_fold` takes it; empty leaves training and validation as they are drawn.
+
+    Raises:
+        SplitError: too few lesions of a diagnosis.
+        ValueError: no image is of that source.
+    """
+    if kind == RANDOM_IMAGES:
+        split = split_by_image(frame, seed)
+    else:
+        split = join_groups(split_by_lesion(frame, seed), frame["group"])
+    if fold:
+        split = hold_out_fold(split, frame, fold, seed)
+    return leave_out_source(split, frame["dataset"], without_source) if without_source else split
+
+
+def manifest_sha256(manifest: pd.DataFrame) -> str:
+    """SHA-256 of the manifest's canonical text: ``image_id,lesion_id,dx,split`` lines in the order of ``image_id``."""
+    rows = manifest.sort_values("image_id")[["image_id", "lesion_id", "dx", "split"]]
+    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+
+def write_manifest(
+    frame: pd.DataFrame, folder: Path, seed: int, *, kind: str = LESION_DISJOINT, near_duplicates: int = -1
+) -> str:
+    """Write ``split.csv`` and ``split.json`` (seed, kind, counts, groups, SHA-256) into a run folder.
+
+    Args:
+        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``split`` and perhaps ``group`` and ``sha256`` (of each
+            file, by which a run knows its images under other names; the manifest's own SHA-256 leaves it out).
+        folder: the run folder.
+        seed: of the draw, recorded.
+        kind: `LESION_DISJOINT` or `RANDOM_IMAGES`.
+        near_duplicates: bits of the perceptual hash that were allowed to differ, -1 when nobody looked; recorded.
+
+    Returns:
+        The manifest's SHA-256 in hexadecimal.
+    """
+    columns = ["image_id", "lesion_id", "dx", "split", *(["sha256"] if "sha256" in frame.columns else [])]
+    rows = frame.sort_values("image_id")[columns]
+    write_text(folder / "split.csv", rows.to_csv(index=False, lineterminator="\n"))
+    digest = manifest_sha256(rows)
+    counts = {
+        name: {"lesions": int(part["lesion_id"].nunique()), "images": len(part)} for name, part in rows.groupby("split")
+    }
+    described = {
+        "seed": seed,
+        "kind": kind,
+        "sha256": digest,
+        "counts": counts,
+        "near_duplicates": {"distance": near_duplicates, "groups": _groups_of_several(frame)},
+    }
+    write_text(folder / "split.json", json.dumps(described, indent=2) + "\n")
+    return digest
+
+
+def _groups_of_several(frame: pd.DataFrame) -> list[list[str]]:
+    if "group" not in frame.columns:
+        return []
+    lesions = frame.groupby("group")["lesion_id"].unique()
+    return [sorted(names) for names in lesions if len(names) > 1]
+
+
+def split_kind(folder: Path) -> str:
+    """Kind of the split of a run folder; runs from before there were two have the lesion-disjoint one."""
+    return str(json.loads((folder / "split.json").read_text()).get("kind", LESION_DISJOINT))
+
+
+def read_manifest(folder: Path) -> pd.DataFrame:
+    """Read the manifest of a run folder back.
+
+    Raises:
+        SplitError: it was changed since it was written, or a lesion or a group of near-duplicates is on two sides of a
+            split that is to be lesion-disjoint.
+    """
+    rows = pd.read_csv(folder / "split.csv")
+    described = json.loads((folder / "split.json").read_text())
+    recorded = described["sha256"]
+    if (digest := manifest_sha256(rows)) != recorded:
+        raise SplitError(
+            f"The sides in split.csv have SHA-256 {digest}, split.json recorded {recorded}: the split was changed "
+            "after the run began. Restore it or start a new run."
+        )
+    if split_kind(folder) == LESION_DISJOINT:
+        check_lesion_disjoint(rows)
+        check_groups_together(rows, described.get("near_duplicates", {}).get("groups", []))
+    return rows
+
+
+def never_seen(manifest: pd.DataFrame, folder: Path) -> "pd.Series[bool]":
+    """Which images a run set aside, with every image of the lesion and every near-duplicate.
+
+    Args:
+        manifest: from `read_manifest`.
+        folder: the run folder.
+    """
+    described = json.loads((folder / "split.json").read_text())
+    groups = described.get("near_duplicates", {}).get("groups", [])
+    group_of = {lesion: group[0] for group in groups for lesion in group}
+    group = manifest["lesion_id"].map(lambda lesion: group_of.get(lesion, lesion))
+    unused = manifest["split"] == UNUSED
+    return unused & ~group.isin(set(group[~unused]))
+
+
+def images_with_split(everything: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The data set's rows with the side that a run's manifest gave each.
+
+    Args:
+        everything: from `trainer.data.ham10000.read_ham10000`.
+        folder: the run folder.
+
+    Raises:
+        SplitError: data set and manifest do not hold the same images, or the manifest was changed.
+    """
+    manifest = read_manifest(folder)
+    if set(manifest["image_id"]) != set(everything["image_id"]):
+        raise SplitError(
+            f"The run was made with {len(manifest)} images, this data set has {len(everything)}, and they are not the "
+            "same. Pass the data set that the run was made with."
+        )
+    return everything.merge(manifest[["image_id", "split"]], on="image_id", validate="one_to_one")
+
+
+def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Keep the images of the first ``limit`` lesions of each diagnosis on each side of the split; 0 keeps all."""
+    if not limit:
+        return images
+    lesions = images[["split", "dx", "lesion_id"]].drop_duplicates()
+    kept = lesions.groupby(["split", "dx"]).head(limit)["lesion_id"]
+    return images[images["lesion_id"].isin(kept)].reset_index(drop=True)
+
+
+def check_lesion_disjoint(rows: pd.DataFrame) -> None:
+    """Refuse a split that has a lesion on two sides; unused images are on none.
+
+    Raises:
+        SplitError: names the first such lesions.
+    """
+    used = rows[rows["split"] != UNUSED]
+    sides = used.groupby("lesion_id")["split"].nunique()
+    if len(torn := sides.index[sides > 1]):
+        raise SplitError(f"{len(torn)} lesions are on two sides of the split: {', '.join(sorted(torn)[:10])}.")
+
+
+def check_groups_together(rows: pd.DataFrame, groups: Sequence[Sequence[str]]) -> None:
+    """Refuse a split that has near-duplicates on two sides; unused images are on none.
+
+    Args:
+        rows: with ``lesion_id`` and ``split``.
+        groups: lesions that share near-duplicate images.
+
+    Raises:
+        SplitError: names the first such group.
+    """
+    used = rows[rows["split"] != UNUSED]
+    for group in groups:
+        sides = sorted(used.loc[used["lesion_id"].isin(group), "split"].unique())
+        if len(sides) > 1:
+            raise SplitError(f"Near-duplicate lesions {', '.join(group)} are on two sides: {' and '.join(sides)}.")

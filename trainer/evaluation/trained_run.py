@@ -1,0 +1,87 @@
+"""What a finished run brings to an evaluation: its model, and calibration and thresholds by its validation images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trainer.config import FitConfig
+from trainer.data.load_images import look_at
+from trainer.metrics.seven_classes import probability_columns
+from trainer.networks.heads import with_all_outputs
+from trainer.networks.minibatches import in_parts
+from trainer.networks.predict import PREDICT_BATCH, traced
+from trainer.run_folder import RunFolder
+from trainer.thresholds.policies import Policies, freeze_on_validation
+from worker.images.preprocess import Preprocessing
+from worker.inference.bundle import Calibration, PolicyThreshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What a finished run brings to an evaluation; nothing of it changes any more."""
+
+    config: FitConfig
+    model: keras.Model
+    calibration: Calibration
+    policies: Policies
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the model's input."""
+        return Preprocessing(size=self.config.size)
+
+    @property
+    def thresholds(self) -> dict[str, PolicyThreshold]:
+        """The numbers of each policy."""
+        return self.policies.thresholds
+
+    def score(self, images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
+        """Score images with the Keras model.
+
+        Args:
+            images: rows with ``path``.
+
+        Returns:
+            The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
+            `trainer.metrics.seven_classes.probability_columns`; and the inputs.
+        """
+        look = look_at([Path(path) for path in images["path"]], self.preprocessing)
+        raw, *classes = in_parts(self._infer, look.inputs, PREDICT_BATCH).T
+        scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita)
+        return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), look.inputs
+
+    def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
+        outputs = self._step(inputs)
+        parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
+        return np.concatenate(parts, axis=1).astype(np.float64)
+
+    @cached_property
+    def _step(self) -> Callable[[npt.NDArray[np.uint8]], Any]:
+        return traced(with_all_outputs(self.model))
+
+
+def load_frozen(run: Path) -> Frozen:
+    """Load a run's model, and fit calibration and thresholds on its validation predictions.
+
+    Raises:
+        FileNotFoundError: the run is not finished; names the file.
+    """
+    for needed in ("config.json", "model.keras", "validation.csv"):
+        if not (run / needed).is_file():
+            if needed == "validation.csv" and RunFolder(run).finished:
+                raise FileNotFoundError(
+                    f"Received: run {run}, which has no validation side (--fold all), and so nothing to choose "
+                    f"thresholds on. Expected: it after `dermq-train crossfit {run} FOLD...`."
+                )
+            raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
+    calibration, policies = freeze_on_validation(run)
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    return Frozen(config=FitConfig.read(run), model=model, calibration=calibration, policies=policies)

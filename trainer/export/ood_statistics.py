@@ -1,0 +1,53 @@
+"""Describe what the training images look like, for a worker to tell what is no dermoscopy."""
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.covariance import LedoitWolf
+from sklearn.preprocessing import StandardScaler
+
+from trainer.augmentation.artefacts import draw_rim
+from trainer.augmentation.augment import Augmentation
+from worker.images.out_of_distribution import Appearance, Floats, measure_appearance
+
+#: Changes under which an image still is dermoscopy: other cameras and light; and hair, a ruler, ink, blur.
+_OTHER_CAMERA = Augmentation(cutout=0.0)
+_WITH_ARTEFACTS = Augmentation(artefacts=0.5, cutout=0.0)
+#: The limit is the distance below which this share of the images lies that it was not fitted to.
+LIMIT_QUANTILE = 0.999
+
+
+def describe_appearance(inputs: npt.NDArray[np.uint8], *, seed: int) -> Appearance:
+    """Fit mean and covariance to the measures of images in two looks: with a dark rim, and without.
+
+    Without: as they are, and changed once each. Dermatoscopes with a round field are rare in HAM10000; one Gaussian of
+    both looks would be so wide that photographs pass. The covariance is shrunk a little (Ledoit & Wolf, 2004), so that
+    a few images do not make a singular one.
+
+    Args:
+        inputs: of training images of every diagnosis, (n, size, size, 3), uint8, RGB, at least two.
+        seed: of the changes.
+    """
+    rng = np.random.default_rng(seed)
+    size = inputs.shape[1]
+    as_they_are = [measure_appearance(image) for image in inputs]
+    changed = [measure_appearance(_WITH_ARTEFACTS(image, size, rng)) for image in inputs]
+    with_a_rim = [measure_appearance(draw_rim(_OTHER_CAMERA(image, size, rng), rng)) for image in inputs]
+    fitted = [_fit(np.stack(measures)) for measures in (as_they_are + changed, with_a_rim)]
+    return Appearance(mean=np.stack([mean for mean, _ in fitted]), precision=np.stack([each for _, each in fitted]))
+
+
+def _fit(measures: Floats) -> tuple[Floats, Floats]:
+    """Mean and inverse covariance."""
+    scaler = StandardScaler().fit(measures)
+    fitted = LedoitWolf(assume_centered=True).fit(scaler.transform(measures))
+    return scaler.mean_, fitted.precision_ / np.outer(scaler.scale_, scaler.scale_)
+
+
+def distances(appearance: Appearance, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Distance of each image, (n,).
+
+    Args:
+        appearance: of the training images.
+        inputs: (n, size, size, 3), uint8, RGB.
+    """
+    return np.array([appearance.distance(image) for image in inputs])

@@ -1,1 +1,0 @@
-"""The images of HAM10000, from the file to what a network is shown, and what is drawn on them."""

@@ -1,0 +1,1 @@
+"""Figures computed from predictions. Nothing here reads an image."""

@@ -1,0 +1,1 @@
+"""Networks, their predictions and their conversion."""

@@ -1,0 +1,1 @@
+"""Calibration, thresholds and their confidence intervals."""

@@ -1,0 +1,275 @@
+"""Where high risk begins: Youden's J, or a sensitivity that validation proves.
+
+Several images of one melanoma are one case. The worker flags each image by itself, and an archive may hold any one
+image of a lesion and no other; so a lesion counts as caught only when every one of its images is at or above the
+threshold. Counting it as caught by its highest image would promise a sensitivity that a lesion photographed once does
+not have.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta  # type: ignore[import-untyped, unused-ignore]
+from sklearn.metrics import roc_curve
+
+from trainer.thresholds.bootstrap import lesion_resamples
+from worker.inference.bundle import LesionSensitivity
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Lesions = npt.NDArray[np.object_]
+
+#: One-sided confidence of a proven sensitivity.
+CONFIDENCE = 0.95
+#: The borderline band begins at this percentile of the threshold over resampled lesions.
+_BAND_PERCENTILE = 5
+
+
+class TooFewLesionsError(ValueError):
+    """Validation holds too few melanoma lesions to prove a sensitivity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A threshold and what it gives: an image is called melanoma when its probability is at or above it."""
+
+    threshold: float
+    sensitivity: float
+    specificity: float
+
+
+def operating_point(labels: Labels, probabilities: Floats, threshold: float) -> OperatingPoint:
+    """Sensitivity and specificity at a given threshold.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        probabilities: (n,).
+        threshold: at or above which an image is called melanoma.
+
+    Raises:
+        ValueError: a class is missing.
+    """
+    _require_both_classes(labels)
+    called = probabilities >= threshold
+    return OperatingPoint(
+        threshold=float(threshold),
+        sensitivity=float(called[labels == 1].mean()),
+        specificity=float((~called[labels == 0]).mean()),
+    )
+
+
+def youden_threshold(labels: Labels, probabilities: Floats) -> float:
+    """The threshold with the greatest Youden's J = sensitivity + specificity - 1.
+
+    Youden, "Index for rating diagnostic tests", Cancer 3:32 (1950). Where several thresholds share the greatest J, the
+    lowest is taken: a missed melanoma is the harm that counts. The threshold lies halfway to the next lower
+    probability, so that rounding between engines does not move the image that set it.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        probabilities: (n,).
+
+    Returns:
+        The threshold.
+
+    Raises:
+        ValueError: a class is missing.
+
+    Example:
+        >>> youden_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.3, 0.8]))
+        0.2
+    """
+    _require_both_classes(labels)
+    false_positive_rate, true_positive_rate, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
+    j = true_positive_rate - false_positive_rate
+    # Counts divided by counts: equal values of J can differ in the last bit.
+    best = np.flatnonzero(j >= j.max() - 1e-12)[-1]
+    return _halfway_down(float(thresholds[best]), probabilities)
+
+
+def youden_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, seed: int) -> float:
+    """Lower end of the threshold's uncertainty: the 5th percentile of Youden's threshold over resampled lesions.
+
+    An image between it and the threshold is borderline: another validation set of the same size might well have put
+    the threshold below it.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus.
+        probabilities: (n,).
+        lesions: (n,), lesion of each image.
+        seed: of the resampling.
+
+    Returns:
+        A probability, at most the threshold on all data.
+    """
+    band = _band(lambda rows: youden_threshold(labels[rows], probabilities[rows]), labels, lesions, seed=seed)
+    return min(band, youden_threshold(labels, probabilities))
+
+
+def lower_bound(caught: int, lesions: int, confidence: float = CONFIDENCE) -> float:
+    """One-sided lower bound of a share.
+
+    Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika
+    26:404 (1934): the share at which so many or more would be caught with a chance of 1 - ``confidence``.
+
+    Args:
+        caught: how many of the lesions were.
+        lesions: how many there are, at least 1.
+        confidence: of the bound.
+
+    Example:
+        >>> round(lower_bound(59, 59), 4)
+        0.9505
+    """
+    return float(beta.ppf(1 - confidence, caught, lesions - caught + 1)) if caught else 0.0
+
+
+def exact_interval(caught: int, lesions: int) -> tuple[float, float]:
+    """Two-sided 95% interval of a share after Clopper & Pearson (see `lower_bound`).
+
+    Args:
+        caught: how many of the lesions were.
+        lesions: how many there are, at least 1.
+    """
+    return lower_bound(caught, lesions, 0.975), 1 - lower_bound(lesions - caught, lesions, 0.975)
+
+
+def allowed_misses(lesions: int, target: float) -> int:
+    """How many lesions a threshold may miss and still prove a sensitivity.
+
+    Args:
+        lesions: melanoma lesions in validation.
+        target: sensitivity to prove, above 0 and below 1.
+
+    Returns:
+        The greatest number of misses whose lower bound is at least ``target``; -1 when not even 0 misses prove it.
+    """
+    misses = -1
+    while misses + 1 < lesions and lower_bound(lesions - misses - 1, lesions) >= target:
+        misses += 1
+    return misses
+
+
+def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float) -> float:
+    """The highest threshold whose sensitivity on melanoma lesions is proven to be at least a target.
+
+    Proven: its one-sided 95% lower Clopper-Pearson bound is. A lesion is caught when all of its images are (see the
+    module's text). As in `youden_threshold`, the threshold lies halfway to the next lower probability of any image,
+    which calls the same images.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        probabilities: (n,).
+        lesions: (n,), lesion of each image.
+        target: sensitivity to prove, above 0 and below 1.
+
+    Returns:
+        The threshold.
+
+    Raises:
+        TooFewLesionsError: even without a miss the bound would be below the target.
+        ValueError: a class is missing, or the target is not between 0 and 1.
+
+    Example:
+        Of 59 melanoma lesions none may be missed to prove 0.95, of 93 one, of 124 two, of 153 three.
+    """
+    _require_both_classes(labels)
+    if not 0 < target < 1:
+        raise ValueError(f"Received: a sensitivity of {target:g} to prove. Expected: above 0 and below 1.")
+    lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
+    misses = allowed_misses(len(lowest), target)
+    if misses < 0:
+        raise TooFewLesionsError(
+            f"Received: {len(lowest)} melanoma lesions to prove a sensitivity of {target:g} on. Expected: at least "
+            f"{lesions_needed(target)}, for with fewer not even 0 misses prove it at 95% confidence. Choose a lower "
+            "sensitivity or youden, or validate on more lesions."
+        )
+    return _halfway_down(float(np.sort(lowest)[misses]), probabilities)
+
+
+def lesions_needed(target: float) -> int:
+    """How many melanoma lesions prove a sensitivity when none of them is missed: 19 prove 0.85, 29 0.90, 59 0.95."""
+    return next(count for count in range(1, 10_000_000) if lower_bound(count, count) >= target)
+
+
+def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float, seed: int) -> float:
+    """Lower end of that threshold's uncertainty, as for `youden_band`.
+
+    Where no miss is allowed, the threshold lies below every melanoma of validation and no resample can put it much
+    lower: the band is then narrow or empty.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus.
+        probabilities: (n,).
+        lesions: (n,), lesion of each image.
+        target: sensitivity to prove.
+        seed: of the resampling.
+
+    Returns:
+        A probability, at most the threshold on all data.
+
+    Raises:
+        TooFewLesionsError: as `sensitivity_threshold`.
+    """
+    chosen = sensitivity_threshold(labels, probabilities, lesions, target=target)
+    melanoma = np.flatnonzero(labels == 1)
+    _, first = np.unique(lesions[melanoma], return_index=True)
+    lowest = lowest_of_each_lesion(probabilities[melanoma], lesions[melanoma])
+    order = np.argsort(lowest)
+    misses = allowed_misses(len(lowest), target)
+
+    def threshold(rows: npt.NDArray[np.intp]) -> float:
+        # A lesion that is drawn twice counts twice, so names will not do: count the draws.
+        drawn = np.bincount(rows, minlength=len(labels))
+        place = np.searchsorted(np.cumsum(drawn[melanoma[first]][order]), misses, side="right")
+        return _halfway_down(float(lowest[order][place]), probabilities[drawn > 0])
+
+    return min(_band(threshold, labels, lesions, seed=seed), chosen)
+
+
+def lesion_sensitivity(labels: Labels, probabilities: Floats, lesions: Lesions, threshold: float) -> LesionSensitivity:
+    """How many melanoma lesions a threshold catches with every image, and the lower bound of that share.
+
+    Args:
+        labels: (n,), 1 for melanoma and 0 for nevus; melanomas must occur.
+        probabilities: (n,).
+        lesions: (n,), lesion of each image.
+        threshold: at or above which an image is called melanoma.
+    """
+    lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
+    caught = int((lowest >= threshold).sum())
+    return LesionSensitivity(lesions=len(lowest), caught=caught, lower_bound=lower_bound(caught, len(lowest)))
+
+
+def lowest_of_each_lesion(probabilities: Floats, lesions: Lesions) -> Floats:
+    """The least probability among the images of each lesion, (lesions,), in the order of their sorted names."""
+    names, group = np.unique(lesions, return_inverse=True)
+    lowest = np.full(len(names), np.inf)
+    np.minimum.at(lowest, group, probabilities)
+    return lowest
+
+
+def _band(threshold: Callable[[npt.NDArray[np.intp]], float], labels: Labels, lesions: Lesions, *, seed: int) -> float:
+    drawn = [threshold(rows) for rows in lesion_resamples(lesions, labels, seed=seed)]
+    return float(np.percentile(drawn, _BAND_PERCENTILE))
+
+
+def _halfway_down(chosen: float, probabilities: Floats) -> float:
+    """Halfway from a probability to the next lower one: calls the same images, but not by a hair's breadth."""
+    below = probabilities[probabilities < chosen]
+    if not below.size:
+        return chosen
+    middle = (chosen + float(below.max())) / 2
+    # Between neighbouring numbers there is no middle, and rounding may give the lower one.
+    return middle if middle > below.max() else chosen
+
+
+def _require_both_classes(labels: Labels) -> None:
+    melanomas = int((labels == 1).sum())
+    if not 0 < melanomas < len(labels):
+        raise ValueError(
+            f"Received: {melanomas} melanomas among {len(labels)} images. "
+            "Expected: at least one melanoma and one nevus."
+        )

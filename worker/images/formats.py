@@ -1,0 +1,8 @@
+"""The image formats that dermq reads, and how their files are called."""
+
+#: Endings of the files that a folder is searched for, in lower case. What is inside is found out by content.
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp"))
+
+#: Suffixes of DICOM files, and the bytes that mark one: they follow a preamble of 128 bytes (DICOM PS3.10, section 7.1).
+DICOM_SUFFIXES = frozenset((".dcm", ".dicom", ".dic"))
+DICOM_MARK, DICOM_MARK_AT = b"DICM", 128

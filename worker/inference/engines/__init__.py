@@ -1,0 +1,106 @@
+"""Inference engines behind one Protocol. Load them in the process that infers, never before a fork."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from worker.errors import EngineError
+from worker.inference.bundle import Bundle
+
+EngineName = Literal["openvino", "tensorflow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """What a model says of a batch.
+
+    Args:
+        probability: of melanoma, before calibration, (n,), float64.
+        features: pooled features, (n, channels), float32.
+        feature_map: last feature map, (n, height, width, channels), float32.
+        class_probabilities: of the bundle's classes, (n, classes), float64; None when the bundle has two classes only.
+    """
+
+    probability: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32]
+    feature_map: npt.NDArray[np.float32]
+    class_probabilities: npt.NDArray[np.float64] | None = None
+
+
+class Engine(Protocol):
+    """A loaded model."""
+
+    #: What stands beside each prediction: the engine and its version.
+    label: str
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
+        """Score preprocessed images.
+
+        Args:
+            images: (n, size, size, 3), uint8, RGB, n of at least 1.
+
+        Raises:
+            EngineError: the engine failed or gave something that is not a probability.
+        """
+
+
+def load_engine(name: EngineName, bundle: Bundle, *, threads: int = 1) -> Engine:
+    """Load a bundle's model.
+
+    Args:
+        name: ``openvino`` or ``tensorflow``.
+        bundle: verified.
+        threads: that the engine may use.
+
+    Raises:
+        EngineError: the engine is not installed or cannot load the model.
+    """
+    if name == "openvino":
+        from worker.inference.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(bundle, threads=threads)
+    from worker.inference.engines.tensorflow import TensorFlowEngine
+
+    return TensorFlowEngine(bundle)
+
+
+def checked_probabilities(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float64]:
+    """Refuse what is not one probability per image.
+
+    Args:
+        values: (n, 1).
+        count: images in the batch.
+
+    Returns:
+        (n,), float64.
+
+    Raises:
+        EngineError: of another shape, not a number, or outside 0 to 1.
+    """
+    flat = np.asarray(values, np.float64).reshape(-1)
+    if flat.shape != (count,) or not np.all((flat >= 0) & (flat <= 1)):
+        raise EngineError(f"the model gave {flat.shape[0]} values for {count} images, or one outside 0 to 1")
+    return flat
+
+
+def checked_distributions(values: npt.NDArray[np.float32], count: int, classes: int) -> npt.NDArray[np.float64]:
+    """Refuse what is not one probability per image and class, adding up to one.
+
+    Args:
+        values: (n, classes).
+        count: images in the batch.
+        classes: of the bundle.
+
+    Returns:
+        (n, classes), float64.
+
+    Raises:
+        EngineError: of another shape, not a number, outside 0 to 1, or not adding up to one.
+    """
+    table = np.asarray(values, np.float64)
+    right = table.shape == (count, classes) and np.all((table >= 0) & (table <= 1))
+    if not right or np.abs(table.sum(axis=1) - 1).max() > 1e-3:
+        raise EngineError(f"the model gave {table.shape} class probabilities for {count} images, or impossible ones")
+    return table

@@ -1,0 +1,67 @@
+"""The engine that scores: OpenVINO on the processor."""
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from worker.errors import EngineError
+from worker.inference.bundle import Bundle
+from worker.inference.engines import Inference, checked_distributions, checked_probabilities
+
+
+class OpenVinoEngine:
+    """The bundle's ``model.xml``, one image at a time.
+
+    A fixed batch of one makes an image's probability independent of its neighbours to the last bit, so that a job that
+    was interrupted and resumed gives what an undisturbed one gives; benchmarks/engines.py shows what it costs.
+
+    Args:
+        bundle: verified.
+        threads: that inference may use.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+        size = bundle.manifest.input.size
+        try:
+            core = openvino.Core()
+            # From memory: a file that OpenVINO maps can be changed under a model that is at work.
+            model = core.read_model(bundle.read("model.xml"), bundle.read("model.bin"))
+            model.reshape([1, size, size, 3])
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "INFERENCE_NUM_THREADS": threads,
+                    # Pinned, two processes with one thread each land on one core and halve the speed.
+                    "ENABLE_CPU_PINNING": False,
+                    # Not whatever the processor likes best: one image has one probability on every machine.
+                    "INFERENCE_PRECISION_HINT": "f32",
+                    "PERFORMANCE_HINT": "LATENCY",
+                },
+            )
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot load the bundle's model.xml: {error}") from None
+        self._request = compiled.create_infer_request()
+        self._outputs, self._classes = bundle.manifest.outputs, len(bundle.manifest.classes)
+        self.label = f"openvino {openvino.__version__.split('-')[0]}"
+
+    def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
+        """Score preprocessed images; see `worker.inference.engines.Engine.infer`."""
+        parts = [self._infer_one(images[index : index + 1]) for index in range(len(images))]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+        distributions = joined.get("class_probabilities")
+        return Inference(
+            probability=checked_probabilities(joined["probability"], len(images)),
+            features=joined["features"],
+            feature_map=joined["feature_map"],
+            class_probabilities=None
+            if distributions is None
+            else checked_distributions(distributions, len(images), self._classes),
+        )
+
+    def _infer_one(self, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        try:
+            result = self._request.infer({0: image})
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {error}") from None
+        return {name: np.array(result[name]) for name in self._outputs}

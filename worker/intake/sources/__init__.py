@@ -1,0 +1,1 @@
+"""The kinds of archive that dermq reads."""

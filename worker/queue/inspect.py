@@ -1,0 +1,35 @@
+"""The workers that answer, asked through the broker: who they are, and which bundle each would score with."""
+
+from celery import Celery
+
+from worker.inference.bundle_reference import BundleName
+from worker.queue.app import TELL_BUNDLE
+from worker.queue.hints import BROKER_FAULTS
+
+#: Seconds that workers get to answer.
+ANSWER_SECONDS = 3.0
+
+
+def workers_answering(app: Celery, seconds: float = ANSWER_SECONDS) -> list[str]:
+    """Names of the workers that answer within so many seconds; none when the broker is away."""
+    try:
+        replies = app.control.ping(timeout=seconds)
+    except BROKER_FAULTS:
+        return []
+    return sorted(name for reply in replies for name in reply)
+
+
+def bundles_of_workers(app: Celery, seconds: float = ANSWER_SECONDS) -> dict[str, BundleName | None]:
+    """The same with each worker's bundle, None for one that cannot read its own or is of another version of dermq."""
+    try:
+        replies = app.control.broadcast(TELL_BUNDLE, reply=True, timeout=seconds) or []
+    except BROKER_FAULTS:
+        return {}
+    answers = sorted((name, answer) for reply in replies for name, answer in reply.items())
+    return {name: _understood(answer) for name, answer in answers}
+
+
+def _understood(answer: object) -> BundleName | None:
+    if not isinstance(answer, dict) or set(answer) != {"sha256", "name", "version"}:
+        return None
+    return BundleName(**answer)

@@ -1,0 +1,1 @@
+"""One chunk, from its claim to its close."""
