@@ -30,7 +30,7 @@ def main() -> None:
             return "not decoded"
         if why_too_small(min(image.shape[:2]), scorer.bundle.manifest.quality):
             return "too_small"
-        stopped = scorer.why_ungradable(image, scorer.bundle.preprocessing(image))
+        stopped = scorer.gate.check(image, scorer.bundle.preprocessing(image))
         return stopped[0] if stopped else "judged"
 
     for folder in sys.argv[1:]:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from trainer.networks.heads import build_classifier
-from trainer.networks.minibatches import in_parts
+from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.predict import PREDICT_BATCH, traced
 
 ROUNDS, IMAGES = 5, 8 * PREDICT_BATCH
@@ -37,12 +37,12 @@ def main() -> None:
     for number in range(ROUNDS + 1):
         for name, infer in contenders.items():
             start = time.perf_counter()
-            in_parts(infer, inputs, PREDICT_BATCH)
+            predict_in_batches(infer, inputs, PREDICT_BATCH)
             if number:  # the first round traces
                 seconds[name].append(time.perf_counter() - start)
     base, *_ = seconds.values()
     print(f"{backbone} at {size}, Keras' prediction          images/s   ratio   (medians of {ROUNDS} rounds)")
-    found = [in_parts(infer, inputs, PREDICT_BATCH) for infer in contenders.values()]
+    found = [predict_in_batches(infer, inputs, PREDICT_BATCH) for infer in contenders.values()]
     for name, times in seconds.items():
         ratio = statistics.median(own / other for own, other in zip(base, times, strict=True))
         print(f"{name:48} {IMAGES / statistics.median(times):9.1f} {ratio:7.2f}")

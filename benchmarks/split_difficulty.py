@@ -21,14 +21,14 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import melanoma_or_nevus
 from trainer.data.near_duplicates import linked_groups
 from trainer.data.resized_cache import load_inputs
 from trainer.data.splits import TEST, TRAIN, VALIDATION, draw_split
 from trainer.networks.backbones import build_backbone
-from trainer.networks.minibatches import in_parts
-from trainer.training.fit import read_surveyed
+from trainer.networks.minibatches import predict_in_batches
+from trainer.training.fit import read_scanned
 from worker.images.preprocess import Preprocessing
 
 #: Directions that are kept of the features, and the strength of the regression's penalty: fixed, never searched for.
@@ -36,11 +36,11 @@ COMPONENTS, C = 256, 0.01
 SIDES = (VALIDATION, TEST)
 
 
-def features(images: pd.DataFrame, config: FitConfig) -> npt.NDArray[np.float64]:
+def features(images: pd.DataFrame, config: RunConfig) -> npt.NDArray[np.float64]:
     """Means of the last feature map, rotated onto their main directions and brought to unit variance."""
     backbone = build_backbone(config.backbone, config.size)
     inputs = load_inputs([Path(path) for path in images["path"]], Preprocessing(size=config.size))
-    means = in_parts(lambda part: np.asarray(backbone(part.astype(np.float32))).mean(axis=(1, 2)), inputs)
+    means = predict_in_batches(lambda part: np.asarray(backbone(part.astype(np.float32))).mean(axis=(1, 2)), inputs)
     rotated: npt.NDArray[np.float64] = PCA(COMPONENTS, whiten=True, random_state=0).fit_transform(means)
     return rotated
 
@@ -59,8 +59,8 @@ def areas(found: npt.NDArray[np.float64], images: pd.DataFrame) -> list[float]:
 def main() -> None:
     """Print the areas of the split of the defaults, and where they lie among those of the others."""
     splits = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    config = FitConfig()
-    everything, seen = read_surveyed(Path(os.environ["DERMQ_HAM10000"]), Path(".cache/dermq"), config)
+    config = RunConfig()
+    everything, seen = read_scanned(Path(os.environ["DERMQ_HAM10000"]), Path(".cache/dermq"), config)
     everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
     found = features(melanoma_or_nevus(everything), config)
     rows = []

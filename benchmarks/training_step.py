@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES
 from trainer.networks.heads import build_seven_class_classifier
 from trainer.training.fused_batch_normalisation import fused_batch_normalisation
@@ -29,7 +29,7 @@ Step = Callable[[], object]
 
 def step_of(backbone: str, size: int, *, batch_normalisation: str, fused: bool) -> Step:
     """A training step of a network of its own, traced already."""
-    config = FitConfig(
+    config = RunConfig(
         classes="seven", backbone=backbone, size=size, weights="none", batch_normalisation=batch_normalisation
     )
     classifier = build_seven_class_classifier(backbone, size, "none")

@@ -1,7 +1,7 @@
-"""The audit log: who did what to which job, appended and chained by hashes, so that a change or a gap can be seen.
+"""The audit log: who did what to which job. Entries are appended and chained by hashes, so that a change shows.
 
-Each entry's SHA-256 covers its own content and the hash of the entry before. Whoever can write to the database can
-rewrite the whole chain; to catch that too, keep the head that `dermq audit verify` prints somewhere else.
+The SHA-256 of an entry covers its content and the hash of the entry before. An account that can write to the database
+can rewrite the whole chain. To detect that too, keep the head that `dermq audit verify` prints in another place.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ from db.models import AuditEntry, Job
 from db.status import AuditAction, JobStatus
 from db.types import db_now
 
-#: What the first entry takes for the hash of the one before.
+#: The previous hash of the first entry.
 GENESIS = "0" * 64
-#: Key of the advisory lock under which one entry at a time is appended on PostgreSQL. SQLite has one writer anyway.
+#: Key of PostgreSQL's advisory lock for appending. SQLite has one writer anyway.
 _ADVISORY_LOCK = 0x6465726D72
-#: The action by which alone a job comes into a status.
-_TOLD_BY = {
+#: The only action that leads to a status.
+_ACTION_FOR = {
     JobStatus.QUEUED: AuditAction.SUBMITTED,
     JobStatus.FINISHED: AuditAction.FINISHED,
     JobStatus.PAUSED: AuditAction.PAUSED,
     JobStatus.CANCELLED: AuditAction.CANCELLED,
 }
-#: Entries read at a time for verification.
+#: Entries read at a time by `verify`.
 _PAGE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a verification found: the number of entries, the hash of the last one, and what is wrong."""
+class ChainVerification:
+    """Result of `verify`: the number of entries, the hash of the last one, and what is wrong."""
 
     entries: int
     head: str
@@ -48,13 +48,13 @@ def append_entry(
     job_id: int | None,
     detail: Mapping[str, object] | None = None,
 ) -> None:
-    """Append an entry, in the transaction of what it tells of, so that neither is there without the other.
+    """Append an entry. Call it in the transaction of the action itself, so that neither exists without the other.
 
     Args:
-        actor: who, at most 200 characters.
-        action: what.
+        actor: who acted; cut at 200 characters.
+        action: what was done.
         job_id: to which job.
-        detail: ids and figures; no patient data.
+        detail: ids and numbers, no patient data.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
@@ -64,7 +64,7 @@ def append_entry(
     number, previous = (last.number + 1, last.sha256) if last is not None else (1, GENESIS)
     content = {
         "number": number,
-        # To the millisecond: both databases give back what they were given.
+        # To the millisecond: both databases return that unchanged.
         "at": _now(connection),
         "actor": actor[:200],
         "action": action,
@@ -74,17 +74,17 @@ def append_entry(
     connection.execute(insert(AuditEntry).values(**content, previous_sha256=previous, sha256=_seal(previous, content)))
 
 
-def verify(connection: Connection, *, head: str | None = None) -> Verdict:
-    """Walk the whole log.
+def verify(connection: Connection, *, head: str | None = None) -> ChainVerification:
+    """Check the whole log.
 
-    The chain itself shows what is missing within it. What was cut off at its end shows by an earlier head that is not
-    in it any more, and by jobs in a status that no entry tells of.
+    The chain shows entries that are missing within it. Entries removed from its end show in two ways: an earlier head
+    is no longer in the chain, and a job has a status that no entry accounts for.
 
     Args:
-        head: that an earlier verification gave; it must still be in the chain.
+        head: a head from an earlier verification, which must still be in the chain.
 
     Returns:
-        Its length, its head, and one sentence for each entry that was changed, is missing or was put in.
+        The length and the head of the chain, and a sentence for each entry that was changed, removed or inserted.
     """
     faults: list[str] = []
     expected_number, previous, found = 1, GENESIS, head in (None, GENESIS)
@@ -99,10 +99,10 @@ def verify(connection: Connection, *, head: str | None = None) -> Verdict:
         expected_number, previous = entry.number + 1, entry.sha256
         found = found or previous == head
     if not found:
-        faults.append(f"the head {head} is not in the log: entries up to it were removed or written anew")
-    faults += [f"no entry says that job {job} was {action}" for job, action in _untold(connection)]
+        faults.append(f"the head {head} is not in the log: entries up to it were removed or rewritten")
+    faults += [f"no entry says that job {job} was {action}" for job, action in _without_entry(connection)]
     count = connection.execute(select(func.count()).select_from(AuditEntry)).scalar_one()
-    return Verdict(entries=count, head=previous, faults=faults)
+    return ChainVerification(entries=count, head=previous, faults=faults)
 
 
 def entries_of(connection: Connection, job_id: int | None = None) -> list[AuditEntry]:
@@ -113,9 +113,9 @@ def entries_of(connection: Connection, job_id: int | None = None) -> list[AuditE
     return list(connection.execute(query))  # type: ignore[arg-type] # rows with the entry's attributes
 
 
-def _untold(connection: Connection) -> Iterator[tuple[int, str]]:
-    """Jobs in a status that is reached by an action alone, and no entry of that action."""
-    for status, action in _TOLD_BY.items():
+def _without_entry(connection: Connection) -> Iterator[tuple[int, str]]:
+    """Jobs with a status that only an action leads to, but without an entry of that action."""
+    for status, action in _ACTION_FOR.items():
         told = exists().where(AuditEntry.job_id == Job.id, AuditEntry.action == action)
         query = select(Job.id).where(Job.status == status, ~told).order_by(Job.id)
         yield from ((job, action.value) for job in connection.scalars(query))
@@ -130,17 +130,17 @@ def _entries(connection: Connection) -> Iterator[AuditEntry]:
 
 
 def _seal(previous: str, content: Mapping[str, object]) -> str:
-    shown = {**content, "at": _written(content["at"]), "action": str(content["action"])}
+    shown = {**content, "at": _formatted(content["at"]), "action": str(content["action"])}
     return hashlib.sha256(f"{previous}\n{json.dumps(shown, sort_keys=True)}".encode()).hexdigest()
 
 
-def _written(at: object) -> str:
+def _formatted(at: object) -> str:
     if not isinstance(at, datetime):
-        raise TypeError(f"Received: {at!r} as an entry's time. Expected: a datetime.")
+        raise TypeError(f"The time of an audit entry must be a datetime, not {at!r}.")
     return at.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _now(connection: Connection) -> datetime:
-    # The database's clock: an entry that a worker writes must not have the worker's idea of the time.
+    # The database's clock, not the clock of the worker that writes the entry.
     now = connection.execute(select(db_now())).scalar_one()
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

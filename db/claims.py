@@ -1,4 +1,4 @@
-"""Who works on which chunk: claims, leases, fencing, and the chunks that nobody works on."""
+"""Which worker has which chunk: claims, leases, fencing, and the chunks that need a hint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from db.types import db_now
 
 
 class LeaseLostError(Exception):
-    """Another worker owns the chunk by now, or the job was stopped: nothing of this attempt may be written."""
+    """Another worker has the chunk, or its job was stopped. This attempt may write nothing more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A chunk in a worker's hands. ``owner`` is unique to the claim, so it fences every later write."""
+    """A chunk that a worker has claimed. ``owner`` is unique to the claim and fences every later write."""
 
     chunk_id: int
     job_id: int
@@ -26,14 +26,14 @@ class Claim:
     attempt: int
 
     @property
-    def careful(self) -> bool:
-        """Whether an earlier attempt ended without a word, so that each image is announced before it is touched."""
+    def isolated(self) -> bool:
+        """Whether an earlier attempt crashed, so that each image is marked before it is touched."""
         return self.attempt > 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkJob:
-    """What a worker must know of a chunk's job before it claims the chunk."""
+    """What a worker needs to know about a job before it claims one of its chunks."""
 
     job_id: int
     root: str
@@ -41,23 +41,23 @@ class ChunkJob:
     bundle_sha256: str
     policy: str
     threshold: float
-    borderline_from: float
+    borderline_threshold: float
     force: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingImage:
-    """An image of a chunk that has not ended."""
+    """An image of a chunk without an outcome."""
 
     id: int
     path: str
     size_bytes: int | None
-    modified_ns: int | None
-    careful_starts: int
+    mtime_ns: int | None
+    isolation_starts: int
 
 
 def job_of_chunk(connection: Connection, chunk_id: int) -> ChunkJob | None:
-    """The job that a claimable chunk belongs to, or None when there is nothing to claim."""
+    """The job of a chunk that can be claimed. None when it cannot."""
     row = connection.execute(
         select(
             Job.id.label("job_id"),
@@ -66,7 +66,7 @@ def job_of_chunk(connection: Connection, chunk_id: int) -> ChunkJob | None:
             ModelBundle.sha256.label("bundle_sha256"),
             Job.policy,
             Job.threshold,
-            Job.borderline_from,
+            Job.borderline_threshold,
             Job.force,
         )
         .join(Chunk, Chunk.job_id == Job.id)
@@ -77,15 +77,15 @@ def job_of_chunk(connection: Connection, chunk_id: int) -> ChunkJob | None:
 
 
 def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds: float) -> Claim | None:
-    """Take a chunk that is waiting or whose lease has run out. Commit before reading a byte.
+    """Claim a chunk that is waiting or whose lease has expired. Commit before reading any file.
 
     Args:
-        chunk_id: from a hint; hints may be late, doubled or wrong.
+        chunk_id: from a hint. Hints may be late, duplicated or wrong.
         owner: unique to this claim.
-        lease_seconds: how long the chunk is this worker's without a renewal.
+        lease_seconds: length of the lease without a renewal.
 
     Returns:
-        The claim, or None when the chunk is done, someone else's, or its job takes no work.
+        The claim. None when the chunk is done, another worker has it, or its job is stopped.
     """
     claimable = exists().where(Job.id == Chunk.job_id, Job.status.in_(CLAIMABLE))
     row = connection.execute(
@@ -109,32 +109,33 @@ def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds
 
 
 def renew_lease(connection: Connection, claim: Claim, lease_seconds: float) -> None:
-    """Prove ownership and extend the lease; the first statement of every transaction that writes results.
+    """Check ownership and extend the lease. It is the first statement of every transaction that writes outcomes.
 
     Raises:
-        LeaseLostError: the chunk is not this claim's any more, or its job is paused, cancelled or gone.
+        LeaseLostError: the claim no longer holds, or the job is paused, cancelled or deleted.
     """
     claimable = exists().where(Job.id == Chunk.job_id, Job.status.in_(CLAIMABLE))
     renewed = connection.execute(
         update(Chunk).where(_owned(claim), claimable).values(lease_expires_at=db_now(lease_seconds))
     )
     if renewed.rowcount != 1:
-        raise LeaseLostError(f"chunk {claim.chunk_id} is not in the hands of attempt {claim.attempt} any more")
+        raise LeaseLostError(f"attempt {claim.attempt} has lost the lease on chunk {claim.chunk_id}")
 
 
-def release_chunk(connection: Connection, claim: Claim, *, blameless: bool) -> None:
-    """Hand a chunk back unfinished. Does nothing when it is someone else's by now.
+def release_chunk(connection: Connection, claim: Claim, *, count_attempt: bool) -> None:
+    """Release a chunk that is not done. Does nothing when the claim no longer holds.
 
     Args:
-        claim: to give up.
-        blameless: the worker was asked to stop, so this attempt does not count and the next need not be careful.
+        claim: to release.
+        count_attempt: False when the worker was asked to stop or the database was away: then the attempt does not
+            count, and the next one need not run in isolation mode.
     """
     connection.execute(
         update(Chunk)
         .where(_owned(claim))
         .values(
             status=ChunkStatus.WAITING,
-            attempt=Chunk.attempt - 1 if blameless else Chunk.attempt,
+            attempt=Chunk.attempt if count_attempt else Chunk.attempt - 1,
             owner=None,
             lease_expires_at=None,
             hinted_at=None,
@@ -143,7 +144,7 @@ def release_chunk(connection: Connection, claim: Claim, *, blameless: bool) -> N
 
 
 def close_chunk(connection: Connection, claim: Claim) -> bool:
-    """Mark a chunk done, if it is this claim's and each of its images has ended.
+    """Mark a chunk done, if the claim holds and each of its images has an outcome.
 
     Returns:
         Whether it was closed.
@@ -156,65 +157,65 @@ def close_chunk(connection: Connection, claim: Claim) -> bool:
 
 
 def waiting_images(connection: Connection, chunk_id: int) -> list[WaitingImage]:
-    """The images of a chunk that have not ended, in the order of submission."""
+    """The images of a chunk without an outcome, in the order of submission."""
     rows = connection.execute(
-        select(Image.id, Image.path, Image.size_bytes, Image.modified_ns, Image.careful_starts)
+        select(Image.id, Image.path, Image.size_bytes, Image.mtime_ns, Image.isolation_starts)
         .where(Image.chunk_id == chunk_id, Image.status == ImageStatus.WAITING)
         .order_by(Image.id)
     ).mappings()
     return [WaitingImage(**row) for row in rows]
 
 
-def mark_careful_start(connection: Connection, image: WaitingImage) -> None:
-    """Leave the breadcrumb: this image is about to be touched in careful mode. Safe to run again."""
-    # Not one more than the row has: a commit whose answer was lost is tried again, and would count two deaths.
-    connection.execute(update(Image).where(Image.id == image.id).values(careful_starts=image.careful_starts + 1))
+def mark_isolation_start(connection: Connection, image: WaitingImage) -> None:
+    """Record that isolation mode starts with this image. Safe to run again."""
+    # Not "the column plus one": a commit whose reply was lost is tried again, and would count two crashes.
+    connection.execute(update(Image).where(Image.id == image.id).values(isolation_starts=image.isolation_starts + 1))
 
 
-def withdraw_careful_start(connection: Connection, image_id: int) -> None:
-    """Take the breadcrumb up again: the attempt ended without an outcome, but not by a death."""
+def withdraw_isolation_start(connection: Connection, image_id: int) -> None:
+    """Take the start back: the attempt ended without an outcome, but not in a crash."""
     connection.execute(
         update(Image)
-        .where(Image.id == image_id, Image.careful_starts > 0)
-        .values(careful_starts=Image.careful_starts - 1)
+        .where(Image.id == image_id, Image.isolation_starts > 0)
+        .values(isolation_starts=Image.isolation_starts - 1)
     )
 
 
-def withdraw_unsure_start(connection: Connection, claim: Claim, image: WaitingImage) -> None:
-    """Take up a breadcrumb of which nobody knows whether it was left: the answer to its commit may have been lost.
+def withdraw_uncertain_start(connection: Connection, claim: Claim, image: WaitingImage) -> None:
+    """Take back a start of which it is unknown whether it was committed, because the reply was lost.
 
-    Only one more than there were before is this claim's, and only while the chunk is: an older one stands for a death,
-    and one of another claim may yet.
+    It is taken back only while this claim holds and the count is exactly one more than before: an older start stands
+    for a crash.
     """
     owned = exists().where(_owned(claim))
     connection.execute(
         update(Image)
-        .where(Image.id == image.id, Image.careful_starts == image.careful_starts + 1, owned)
-        .values(careful_starts=image.careful_starts)
+        .where(Image.id == image.id, Image.isolation_starts == image.isolation_starts + 1, owned)
+        .values(isolation_starts=image.isolation_starts)
     )
 
 
-def take_forgotten(
+def claim_unhinted_chunks(
     connection: Connection, *, urgent: bool, hint_after: float, queue_is_empty: bool, limit: int
 ) -> list[int]:
-    """Chunks that need a hint, marked as hinted by this statement, so that two sweepers never take the same one.
+    """Mark the chunks that need a hint as hinted, so that two sweepers never take the same chunk.
 
-    A chunk needs one when it was never hinted, when its lease has run out since its last hint, or when that hint must
-    have been lost: it is older than ``hint_after``, and the queue is empty, or a chunk that was hinted so much later
-    has been claimed already. Otherwise a waiting chunk may just wait for its turn, and a second message would only make
-    the queue longer, for as long as no worker is there.
+    A chunk needs a hint in three cases: it was never hinted; its lease has expired since the last hint; or the last
+    hint is lost. A hint is lost when it is older than ``hint_after`` and the queue is empty, or a chunk that was hinted
+    that much later has been claimed. In all other cases the chunk waits for its turn, and a second message would only
+    make the queue longer.
 
     Args:
-        urgent: of which jobs.
-        hint_after: seconds that a hint is given to be found.
-        queue_is_empty: what the broker says of the queue of these jobs.
+        urgent: for urgent jobs, or for the others.
+        hint_after: seconds until an unanswered hint counts as lost.
+        queue_is_empty: whether the broker's queue for these jobs is empty.
         limit: greatest number of chunks.
 
     Returns:
-        Chunk ids in order; of more than the limit those that were never hinted, then those hinted longest ago.
+        Chunk ids in ascending order. Above the limit, chunks that were never hinted come first, then the oldest hints.
     """
     stale = Chunk.hinted_at < db_now(-hint_after)
-    lost = stale if queue_is_empty else and_(stale, Chunk.hinted_at < _overtaken_before(connection, urgent, hint_after))
+    lost = stale if queue_is_empty else and_(stale, Chunk.hinted_at < _lost_before(connection, urgent, hint_after))
     waits = Chunk.status == ChunkStatus.WAITING
     expired = and_(Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at < db_now())
     unhinted = or_(Chunk.hinted_at.is_(None), and_(expired, Chunk.hinted_at < Chunk.lease_expires_at))
@@ -222,18 +223,18 @@ def take_forgotten(
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(Job.urgent == urgent, Job.status.in_(CLAIMABLE), or_(waits, expired), or_(unhinted, lost))
-        # In turn: by number alone, the chunks of a job that no worker can score would keep a younger job's from theirs.
+        # By age of the hint: by id alone, a job that no worker can score would block the jobs after it.
         .order_by(Chunk.hinted_at.asc().nulls_first(), Chunk.id)
         .limit(limit)
         .with_for_update(of=Chunk, skip_locked=True)
     )
-    # Materialised first: a planner may run a subquery with LIMIT more than once.
+    # Fetch the ids first: a planner may run a subquery with LIMIT more than once.
     ids = list(connection.scalars(chosen))
     return mark_hinted(connection, ids)
 
 
-def _overtaken_before(connection: Connection, urgent: bool, hint_after: float) -> datetime:
-    """Hints older than this were overtaken: the queue keeps its order, and one sent later has reached a worker."""
+def _lost_before(connection: Connection, urgent: bool, hint_after: float) -> datetime:
+    """Hints older than this are lost: the queue keeps its order, and a later hint has reached a worker."""
     reached = (
         select(func.max(Chunk.hinted_at))
         .join(Job, Job.id == Chunk.job_id)
@@ -250,14 +251,14 @@ def _overtaken_before(connection: Connection, urgent: bool, hint_after: float) -
 
 
 def mark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> list[int]:
-    """Record that messages about these chunks are about to be sent; returns the ids in order."""
+    """Record that hints for these chunks are about to be sent. Returns the ids in ascending order."""
     if chunk_ids:
         connection.execute(update(Chunk).where(Chunk.id.in_(chunk_ids)).values(hinted_at=db_now()))
     return sorted(chunk_ids)
 
 
 def unmark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> None:
-    """The messages could not be sent: let the next sweep take these chunks again."""
+    """Record that the hints were not sent, so that the next sweep takes these chunks again."""
     connection.execute(update(Chunk).where(Chunk.id.in_(chunk_ids)).values(hinted_at=None))
 
 

@@ -1,12 +1,19 @@
-"""What operators do to jobs: pause, resume, cancel, retry, delete. Workers see it at their next batch."""
+"""What operators do to jobs: pause, resume, cancel, retry, delete. Workers see it at their next batch.
 
+Each function takes a ``request``, a text unique to the operator's command, and keeps it in the audit log. `transact`
+runs a transaction again when the reply to its commit was lost; the request shows that the command was already carried
+out.
+"""
+
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, delete, exists, func, select, update
 
 from db.audit import append_entry
-from db.models import Chunk, Image, Job, Prediction
+from db.models import AuditEntry, Chunk, Image, Job, Prediction
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
 from db.types import db_now
 
@@ -15,58 +22,71 @@ _CHUNKS_PER_QUERY = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retried:
-    """What a retry did: images that wait again, and failed ones left because a worker has their chunk in hand."""
+class RetryResult:
+    """What a retry did.
+
+    Args:
+        images: failed images that wait again.
+        skipped: failed images that were left alone, because a worker has their chunk.
+    """
 
     images: int
-    left: int
+    skipped: int
 
 
-def pause_job(connection: Connection, job_id: int, *, actor: str) -> bool:
+def pause_job(connection: Connection, job_id: int, *, actor: str, request: str) -> bool:
     """Stop handing out a job's chunks. Returns whether it was queued or running."""
+    if _was_done(connection, job_id, AuditAction.PAUSED, request):
+        return True
     paused = _move(connection, job_id, (JobStatus.QUEUED, JobStatus.RUNNING), JobStatus.PAUSED)
     if paused:
-        append_entry(connection, actor=actor, action=AuditAction.PAUSED, job_id=job_id)
+        _record(connection, job_id, AuditAction.PAUSED, actor=actor, request=request)
     return paused
 
 
-def resume_job(connection: Connection, job_id: int, *, actor: str) -> bool:
-    """Let a paused job go on; the sweeper sends its hints again. Returns whether it was paused."""
+def resume_job(connection: Connection, job_id: int, *, actor: str, request: str) -> bool:
+    """Let workers claim a paused job's chunks again; the sweeper sends its hints. Returns whether it was paused."""
+    if _was_done(connection, job_id, AuditAction.RESUMED, request):
+        return True
     resumed = _move(connection, job_id, (JobStatus.PAUSED,), JobStatus.RUNNING)
     if resumed:
-        _forget_hints(connection, job_id)
-        append_entry(connection, actor=actor, action=AuditAction.RESUMED, job_id=job_id)
+        _clear_hints(connection, job_id)
+        _record(connection, job_id, AuditAction.RESUMED, actor=actor, request=request)
     return resumed
 
 
-def cancel_job(connection: Connection, job_id: int, *, actor: str) -> bool:
-    """Give a job up; what was scored stays. Returns whether it had not ended before."""
+def cancel_job(connection: Connection, job_id: int, *, actor: str, request: str) -> bool:
+    """Cancel a job; outcomes so far are kept. Returns whether it was neither finished nor cancelled before."""
+    if _was_done(connection, job_id, AuditAction.CANCELLED, request):
+        return True
     open_statuses = (JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
     cancelled = _move(connection, job_id, open_statuses, JobStatus.CANCELLED)
     if cancelled:
         connection.execute(update(Job).where(Job.id == job_id).values(finished_at=db_now()))
-        append_entry(connection, actor=actor, action=AuditAction.CANCELLED, job_id=job_id)
+        _record(connection, job_id, AuditAction.CANCELLED, actor=actor, request=request)
     return cancelled
 
 
 def retry_failed(
-    connection: Connection, job_id: int, *, codes: Collection[FailureCode] | None, actor: str
-) -> Retried | None:
-    """Have failed images tried again, under the job's own bundle and policy.
+    connection: Connection, job_id: int, *, codes: Collection[FailureCode] | None, actor: str, request: str
+) -> RetryResult | None:
+    """Let workers score failed images again, with the job's own bundle and policy.
 
-    Their size and time of modification are forgotten, so that a file that was repaired in the meantime is not refused
-    for having changed.
+    The recorded modification times are cleared, so that a file repaired in the meantime is not refused as changed.
 
     Args:
-        job_id: a job that is finished or running.
-        codes: only images that failed for one of these reasons, or None for all.
+        job_id: a job that is finished, queued or running.
+        codes: retry only images with one of these failure codes. None retries all.
         actor: who asks.
+        request: unique to this command.
 
     Returns:
-        How many wait again and how many are left, or None when the job is neither finished nor running.
+        The numbers of images. None when the job is in another state.
     """
+    if (done := _find_record(connection, job_id, AuditAction.RETRIED, request)) is not None:
+        return RetryResult(images=int(done["images"]), skipped=int(done["skipped"]))
     allowed = (JobStatus.FINISHED, JobStatus.QUEUED, JobStatus.RUNNING)
-    # Locked against a worker that finishes the job at this moment: it would not see the chunks reopened here.
+    # Lock against a worker that finishes the job at this moment: it would not see the chunks that are reopened here.
     job = select(Job.id).where(Job.id == job_id, Job.status.in_(allowed)).with_for_update(key_share=True)
     if connection.execute(job).one_or_none() is None:
         return None
@@ -74,13 +94,13 @@ def retry_failed(
     if codes is not None:
         wanted.append(Image.failure_code.in_(codes))
     chunks = select(Image.chunk_id).where(*wanted).scalar_subquery()
-    # Only chunks that nobody has in hand: a worker has already read the list of the others' images.
+    # Only chunks without a lease: the worker that holds one has already read the list of its images.
     idle = update(Chunk).where(Chunk.id.in_(chunks), Chunk.status != ChunkStatus.LEASED)
     reopened = list(
         connection.scalars(idle.values(status=ChunkStatus.WAITING, attempt=0, hinted_at=None).returning(Chunk.id))
     )
     retried = 0
-    # By their ids, and not by a query that could find one which was handed back a moment ago: nobody holds that for us.
+    # By id, not by a query: a query could find a chunk that was released a moment ago and is not locked here.
     for start in range(0, len(reopened), _CHUNKS_PER_QUERY):
         part = reopened[start : start + _CHUNKS_PER_QUERY]
         retried += connection.execute(
@@ -90,44 +110,71 @@ def retry_failed(
                 status=ImageStatus.WAITING,
                 failure_code=None,
                 reason=None,
-                careful_starts=0,
-                ended_at=None,
-                # It may have been repaired, so it may be another file; its size still bounds a batch.
-                modified_ns=None,
+                isolation_starts=0,
+                completed_at=None,
+                # The file may have been repaired. Its recorded size stays: it bounds the size of a batch.
+                mtime_ns=None,
             )
         ).rowcount
-    left = connection.execute(select(func.count()).select_from(Image).where(*wanted)).scalar_one()
+    skipped = connection.execute(select(func.count()).select_from(Image).where(*wanted)).scalar_one()
     if not retried:
-        return Retried(images=0, left=left)
+        return RetryResult(images=0, skipped=skipped)
     connection.execute(
         update(Job)
         .where(Job.id == job_id, Job.status == JobStatus.FINISHED)
         .values(status=JobStatus.RUNNING, finished_at=None)
     )
-    detail = {"images": retried, "codes": sorted(codes) if codes is not None else "all"}
-    append_entry(connection, actor=actor, action=AuditAction.RETRIED, job_id=job_id, detail=detail)
-    return Retried(images=retried, left=left)
+    _record(
+        connection,
+        job_id,
+        AuditAction.RETRIED,
+        actor=actor,
+        request=request,
+        images=retried,
+        skipped=skipped,
+        codes=sorted(codes) if codes is not None else "all",
+    )
+    return RetryResult(images=retried, skipped=skipped)
 
 
-def delete_job(connection: Connection, job_id: int, *, actor: str) -> bool:
-    """Remove a job that has ended, with its images, predictions and patient data; the audit log keeps that it was.
+def delete_job(connection: Connection, job_id: int, *, actor: str, request: str) -> bool:
+    """Delete a finished or cancelled job with its images, predictions and patient data. The audit log is kept.
 
     Returns:
         Whether there was such a job.
     """
-    ended = (JobStatus.FINISHED, JobStatus.CANCELLED)
-    # Locked against a retry of this moment, which would reopen chunks of a job that is being removed.
-    job = select(Job.id).where(Job.id == job_id, Job.status.in_(ended)).with_for_update()
+    if _was_done(connection, job_id, AuditAction.DELETED, request):
+        return True
+    # Lock against a retry at this moment, which would reopen chunks of a job that is being deleted.
+    final = (JobStatus.FINISHED, JobStatus.CANCELLED)
+    job = select(Job.id).where(Job.id == job_id, Job.status.in_(final)).with_for_update()
     if connection.execute(job).one_or_none() is None:
         return False
-    # Children first and by themselves: the database need not check each row's cascade.
+    # Children first and explicitly, so that the database need not follow the cascade of each row.
     images = select(Image.id).where(Image.job_id == job_id).scalar_subquery()
     connection.execute(delete(Prediction).where(Prediction.image_id.in_(images)))
-    removed = connection.execute(delete(Image).where(Image.job_id == job_id)).rowcount
+    deleted = connection.execute(delete(Image).where(Image.job_id == job_id)).rowcount
     connection.execute(delete(Chunk).where(Chunk.job_id == job_id))
     connection.execute(delete(Job).where(Job.id == job_id))
-    append_entry(connection, actor=actor, action=AuditAction.DELETED, job_id=job_id, detail={"images": removed})
+    _record(connection, job_id, AuditAction.DELETED, actor=actor, request=request, images=deleted)
     return True
+
+
+def _record(
+    connection: Connection, job_id: int, action: AuditAction, *, actor: str, request: str, **detail: object
+) -> None:
+    append_entry(connection, actor=actor, action=action, job_id=job_id, detail={**detail, "request": request})
+
+
+def _was_done(connection: Connection, job_id: int, action: AuditAction, request: str) -> bool:
+    return _find_record(connection, job_id, action, request) is not None
+
+
+def _find_record(connection: Connection, job_id: int, action: AuditAction, request: str) -> dict[str, Any] | None:
+    """Detail of the audit entry that this very command wrote, or None."""
+    details = select(AuditEntry.detail).where(AuditEntry.job_id == job_id, AuditEntry.action == action)
+    found = (json.loads(detail) for detail in connection.scalars(details))
+    return next((detail for detail in found if detail.get("request") == request), None)
 
 
 def _move(connection: Connection, job_id: int, before: Sequence[JobStatus], after: JobStatus) -> bool:
@@ -135,7 +182,7 @@ def _move(connection: Connection, job_id: int, before: Sequence[JobStatus], afte
     return moved.rowcount == 1
 
 
-def _forget_hints(connection: Connection, job_id: int) -> None:
+def _clear_hints(connection: Connection, job_id: int) -> None:
     waiting = (Chunk.job_id == job_id, Chunk.status == ChunkStatus.WAITING)
     if connection.execute(select(exists().where(*waiting))).scalar_one():
         connection.execute(update(Chunk).where(*waiting).values(hinted_at=None))

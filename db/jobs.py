@@ -1,4 +1,4 @@
-"""Jobs: seen, counted from their rows, and finished when every chunk is done."""
+"""Jobs as operators see them, and the step that finishes a job when every chunk is done."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,24 +32,24 @@ class JobView:
     bundle_id: int
     policy: str
     threshold: float
-    borderline_from: float
-    #: Whether the process that was taking it in has died.
-    abandoned: bool
+    borderline_threshold: float
+    #: Whether its submission was interrupted: the submitting process is gone and images may be missing.
+    interrupted: bool
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
 def finish_job_if_done(connection: Connection, job_id: int) -> bool:
-    """Finish a job when no chunk is left; call it in a transaction of its own, after the last chunk's.
+    """Finish a job when every chunk is done. Call it in its own transaction, after the one that closes a chunk.
 
-    Two workers that close the last two chunks at once do not see each other's uncommitted rows; each asking again after
-    its own commit, at least one sees both.
+    Two workers that close the last two chunks at once do not see each other's uncommitted rows. Each asks again after
+    its own commit, so at least one of them sees both.
 
     Returns:
         Whether this call finished the job.
     """
-    # The lock first: whoever reopens chunks holds it too, and the update below then sees what they committed.
+    # Lock first: a retry that reopens chunks takes the same lock, and the update below then sees what it committed.
     connection.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
     open_chunk = exists().where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.DONE)
     finished = connection.execute(
@@ -64,13 +64,13 @@ def finish_job_if_done(connection: Connection, job_id: int) -> bool:
 
 
 def unfinished_jobs(connection: Connection) -> list[int]:
-    """Jobs that could be finished, for the sweeper to ask `finish_job_if_done` of each."""
+    """Jobs that could be finished. The sweeper calls `finish_job_if_done` for each."""
     return list(connection.scalars(select(Job.id).where(Job.status.in_(FINISHABLE)).order_by(Job.id)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BundleWork:
-    """A bundle that work is open under, and the jobs, oldest first."""
+    """A bundle with open work, and its jobs, oldest first."""
 
     sha256: str
     name: str
@@ -79,7 +79,7 @@ class BundleWork:
 
 
 def open_work(connection: Connection) -> list[BundleWork]:
-    """The bundles of the jobs that have a chunk which a worker may claim and has not done."""
+    """Bundles of the jobs that have a chunk to claim or under way."""
     undone = exists().where(Chunk.job_id == Job.id, Chunk.status != ChunkStatus.DONE)
     rows = connection.execute(
         select(ModelBundle.sha256, ModelBundle.name, ModelBundle.version, Job.id)
@@ -95,7 +95,7 @@ def open_work(connection: Connection) -> list[BundleWork]:
 
 
 def view_jobs(connection: Connection, *, job_id: int | None = None, limit: int = 20) -> list[JobView]:
-    """Jobs, newest first; or the one asked for."""
+    """The newest jobs, newest first; or only the given job."""
     query = (
         select(
             Job.id,
@@ -109,8 +109,8 @@ def view_jobs(connection: Connection, *, job_id: int | None = None, limit: int =
             Job.bundle_id,
             Job.policy,
             Job.threshold,
-            Job.borderline_from,
-            submission_expired().label("abandoned"),
+            Job.borderline_threshold,
+            submission_expired().label("interrupted"),
             Job.submitted_at,
             Job.started_at,
             Job.finished_at,
@@ -122,4 +122,4 @@ def view_jobs(connection: Connection, *, job_id: int | None = None, limit: int =
     if job_id is not None:
         query = query.where(Job.id == job_id)
     # SQLite has no booleans, only 0 and 1.
-    return [JobView(**{**row, "abandoned": bool(row["abandoned"])}) for row in connection.execute(query).mappings()]
+    return [JobView(**{**row, "interrupted": bool(row["interrupted"])}) for row in connection.execute(query).mappings()]

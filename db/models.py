@@ -26,11 +26,12 @@ RowId = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _status(kind: type[StrEnum]) -> Enum:
-    """Text with a CHECK of its values, on either database, so that a migration can add one."""
+    """Text. Python refuses other values; the database has no CHECK, because each input format brings new codes."""
     return Enum(
         kind,
         native_enum=False,
-        create_constraint=True,
+        create_constraint=False,
+        validate_strings=True,
         length=32,
         name=kind.__name__.lower(),
         values_callable=lambda members: [member.value for member in members],
@@ -64,29 +65,29 @@ class ModelBundle(Base):
 
 
 class Job(Base):
-    """An archive to score, with the triage policy it is judged by."""
+    """An archive to score, with its triage policy."""
 
     __tablename__ = "job"
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     status: Mapped[JobStatus] = mapped_column(_status(JobStatus))
     urgent: Mapped[bool]
-    #: Folder that every image path is relative to and that none may leave.
+    #: Folder that every image path is relative to. No path may lead out of it.
     root: Mapped[str] = mapped_column(String(4096))
     #: The CSV manifest, or None for a folder.
     manifest: Mapped[str | None] = mapped_column(String(4096))
     bundle_id: Mapped[int] = mapped_column(ForeignKey(ModelBundle.id))
-    #: ``youden`` or ``sensitivity:X``; the numbers are the bundle's for it, copied so that nothing moves them.
+    #: ``youden`` or ``sensitivity:X``. Its two thresholds are copied from the bundle, so that nothing moves them.
     policy: Mapped[str] = mapped_column(String(50))
     #: Calibrated probability from which an image is high risk.
     threshold: Mapped[float]
     #: Calibrated probability from which an image is at least borderline.
-    borderline_from: Mapped[float]
-    #: Score even what was scored before under this bundle.
+    borderline_threshold: Mapped[float]
+    #: Score files again that were scored earlier with the same bundle.
     force: Mapped[bool] = mapped_column(default=False, server_default=false())
-    #: The intake that still adds images: its host, process and a number drawn at its start; None once all are in.
+    #: The submitter that still adds images: host, process and a random number. None once all images are recorded.
     submitter: Mapped[str | None] = mapped_column(String(200))
-    #: When the intake counts as dead, unless it renews.
+    #: When the submitter counts as dead, unless it renews its lease.
     submitter_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
     submitted_at: Mapped[datetime] = mapped_column(UtcDateTime())
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
@@ -103,9 +104,9 @@ class Chunk(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
     status: Mapped[ChunkStatus] = mapped_column(_status(ChunkStatus))
     size: Mapped[int]
-    #: Times it was claimed. The second and later are in careful mode.
+    #: Number of claims. The second and later attempts run in isolation mode.
     attempt: Mapped[int] = mapped_column(default=0)
-    #: The worker that holds the lease: its host, process and a number drawn at the claim.
+    #: The worker that holds the lease: host, process and a random number of this claim.
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
     #: When a message about it was last put into the queue.
@@ -113,7 +114,7 @@ class Chunk(Base):
 
 
 class Image(Base):
-    """One image of a job, what the manifest said of it, and how it ended."""
+    """One image of a job, with its manifest data and its outcome."""
 
     __tablename__ = "image"
     __table_args__ = (UniqueConstraint("job_id", "path"), Index(None, "chunk_id"), Index(None, "job_id", "status"))
@@ -123,9 +124,9 @@ class Image(Base):
     chunk_id: Mapped[int] = mapped_column(ForeignKey(Chunk.id, ondelete="CASCADE"))
     #: Relative to the job's root, with forward slashes.
     path: Mapped[str] = mapped_column(String(4096))
-    #: Size in bytes and time of modification in nanoseconds at submission; None when the file could not be seen.
+    #: Size in bytes and modification time in nanoseconds at submission. None when the file was not found.
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    modified_ns: Mapped[int | None] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int | None] = mapped_column(BigInteger)
     lesion_id: Mapped[str | None] = mapped_column(String(200))
     patient_ref: Mapped[str | None] = mapped_column(String(200))
     age: Mapped[float | None]
@@ -134,15 +135,15 @@ class Image(Base):
     status: Mapped[ImageStatus] = mapped_column(_status(ImageStatus))
     failure_code: Mapped[FailureCode | None] = mapped_column(_status(FailureCode))
     ungradable_reason: Mapped[UngradableReason | None] = mapped_column(_status(UngradableReason))
-    #: Why it failed or was not judged, for a person.
+    #: Why it failed or is ungradable, for a person.
     reason: Mapped[str | None] = mapped_column(String(500))
-    #: Times careful mode began with it: committed before it is touched, so a count without an end is a death.
-    careful_starts: Mapped[int] = mapped_column(default=0)
-    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    #: Starts in isolation mode, each committed before the image is touched: a start without an outcome is a crash.
+    isolation_starts: Mapped[int] = mapped_column(default=0)
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
 
 
 class Prediction(Base):
-    """What the model said of an image."""
+    """The model's output for one image."""
 
     __tablename__ = "prediction"
     __table_args__ = (Index(None, "image_sha256", "bundle_id"),)
@@ -158,17 +159,17 @@ class Prediction(Base):
     #: Calibrated probability of melanoma.
     probability: Mapped[float]
     flag: Mapped[TriageFlag] = mapped_column(_status(TriageFlag))
-    #: Of any malignancy that the bundle knows, before calibration; None when the bundle has two classes only.
+    #: Probability of any malignant class of the bundle, before calibration. None for a bundle with two classes.
     malignant_probability: Mapped[float | None]
-    #: Of each of the bundle's classes by name, before calibration; None as above.
+    #: Probability of each class by name, before calibration. None for a bundle with two classes.
     class_probabilities: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
-    #: Whether the same bytes had been scored under this bundle before, so that nothing was inferred for this image.
+    #: Whether the output was reused from an earlier image with the same bytes and the same bundle.
     reused: Mapped[bool] = mapped_column(default=False, server_default=false())
     scored_at: Mapped[datetime] = mapped_column(UtcDateTime())
 
 
 class AuditEntry(Base):
-    """One line of the audit log: appended, never changed, each sealed by the hash of the one before."""
+    """One entry of the audit log. Entries are only appended; each is chained to the one before by a hash."""
 
     __tablename__ = "audit_entry"
     __table_args__ = (Index(None, "job_id"),)
@@ -176,12 +177,12 @@ class AuditEntry(Base):
     #: From 1, without a gap.
     number: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
     at: Mapped[datetime] = mapped_column(UtcDateTime())
-    #: Who: the user's account and host, or the part of the system that acted.
+    #: Who acted: the account and host, or the part of dermq.
     actor: Mapped[str] = mapped_column(String(200))
     action: Mapped[AuditAction] = mapped_column(_status(AuditAction))
     #: Not a foreign key: the entry outlives the job.
     job_id: Mapped[int | None] = mapped_column(BigInteger)
-    #: What else there is to know, as JSON with sorted keys; ids and figures, no patient data.
+    #: Further facts as JSON with sorted keys: ids and numbers, no patient data.
     detail: Mapped[str] = mapped_column(Text)
     previous_sha256: Mapped[str] = mapped_column(String(64))
     #: Of `previous_sha256` and everything above, as `db.audit` writes it.

@@ -1,4 +1,4 @@
-"""How images ended: written by workers under a lease, read for export."""
+"""Outcomes of images, written by workers under a lease; and inferences of earlier jobs that can be reused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ class Scored:
     raw_probability: float
     probability: float
     flag: TriageFlag
-    #: Of any malignancy, and of each class by name, before calibration; None when the bundle has two classes only.
+    #: Of any malignant class, and of each class by name, before calibration. None for a bundle with two classes.
     malignant_probability: float | None = None
     class_probabilities: Mapping[str, float] | None = None
-    #: The engine that inferred it, when that was for another image with the same bytes; None when it is fresh.
+    #: The engine that inferred it for an earlier image with the same bytes. None when it was inferred now.
     reused_from: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """What was inferred before for some bytes under a bundle."""
+class StoredInference:
+    """The network's output for an earlier image with the same bytes and the same bundle."""
 
     raw_probability: float
     engine: str
@@ -42,7 +42,7 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Ungradable:
-    """An image that could be read but not judged."""
+    """An image that could be read but not scored."""
 
     image_id: int
     reason: UngradableReason
@@ -62,7 +62,7 @@ Outcome = Scored | Ungradable | Failed
 
 
 def write_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, bundle_id: int, engine: str) -> None:
-    """Record how images ended, in the transaction that has just renewed the lease.
+    """Record outcomes, in the transaction that has just renewed the lease.
 
     Args:
         outcomes: one per image.
@@ -76,7 +76,7 @@ def write_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, bundl
             update(Image)
             .where(Image.id.in_([outcome.image_id for outcome in scored]))
             .values(
-                status=ImageStatus.SCORED, failure_code=None, ungradable_reason=None, reason=None, ended_at=db_now()
+                status=ImageStatus.SCORED, failure_code=None, ungradable_reason=None, reason=None, completed_at=db_now()
             )
         )
     for outcome in outcomes:
@@ -91,7 +91,7 @@ def write_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, bundl
                 failure_code=None if isinstance(outcome, Ungradable) else outcome.code,
                 ungradable_reason=outcome.reason if isinstance(outcome, Ungradable) else None,
                 reason=outcome.sentence[:REASON_LENGTH],
-                ended_at=db_now(),
+                completed_at=db_now(),
             )
         )
 
@@ -134,24 +134,24 @@ def _upsert(connection: Connection, scored: Sequence[Scored], bundle_id: int, en
     )
 
 
-def known_predictions(connection: Connection, bundle_id: int, digests: Sequence[str]) -> dict[str, Known]:
-    """What was inferred before, by any job, for images with these bytes under this bundle.
+def stored_inferences(connection: Connection, bundle_id: int, digests: Sequence[str]) -> dict[str, StoredInference]:
+    """Find earlier inferences, by any job, for images with these bytes and this bundle.
 
     Args:
-        bundle_id: another bundle's predictions do not count.
+        bundle_id: predictions of other bundles do not count.
         digests: SHA-256 of the images in hexadecimal.
 
     Returns:
-        By digest, for those that are known.
+        Inference by digest, for those digests that are known.
     """
     rows = connection.execute(
         select(Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities)
         .where(Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id)
-        # Of several, from other engines or versions, the newest: always the same one.
+        # The newest one wins, so that the answer is always the same.
         .order_by(Prediction.id)
     )
     return {
-        row.image_sha256: Known(
+        row.image_sha256: StoredInference(
             raw_probability=row.raw_probability, engine=row.engine, class_probabilities=row.class_probabilities
         )
         for row in rows

@@ -1,4 +1,4 @@
-"""How far a job is: counts of its images, and whether a worker has any of them."""
+"""Progress of a job: counts of its images, and whether a worker holds a lease on one of its chunks."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,24 +9,24 @@ from db.models import AuditEntry, Chunk, Image, Job, Prediction
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, TriageFlag
 from db.types import db_now
 
-#: What brings a job to rest, and what lets it go on: in between nobody could work on it.
-_RESTS = (AuditAction.PAUSED, AuditAction.FINISHED)
-_GOES_ON = (AuditAction.RESUMED, AuditAction.RETRIED)
+#: Actions that stop the work on a job, and actions that start it again.
+_STOPS = (AuditAction.PAUSED, AuditAction.FINISHED)
+_STARTS = (AuditAction.RESUMED, AuditAction.RETRIED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobCounts:
-    """How the images of a job stand, counted from their rows."""
+    """Counts of a job's images by outcome."""
 
     by_status: dict[ImageStatus, int]
     by_flag: dict[TriageFlag, int] = field(default_factory=dict)
     by_failure: dict[FailureCode, int] = field(default_factory=dict)
-    #: Scored by taking over what the same bytes had been given before; not counted by `count_statuses`.
+    #: Images scored by reusing an earlier inference of the same bytes. `count_statuses` does not count them.
     reused: int = 0
-    #: When the last image ended.
-    last_end: datetime | None = None
-    #: Seconds between the first claim and that in which the job was paused, or finished until a retry.
-    rested: float = 0.0
+    #: When the newest outcome was written.
+    last_completed_at: datetime | None = None
+    #: Seconds, from the first claim to the newest outcome, in which the job was paused, or finished until a retry.
+    paused_seconds: float = 0.0
 
     @property
     def submitted(self) -> int:
@@ -34,7 +34,7 @@ class JobCounts:
         return sum(self.by_status.values())
 
     @property
-    def ended(self) -> int:
+    def completed(self) -> int:
         """Images that are scored, ungradable or failed."""
         return self.submitted - self.by_status.get(ImageStatus.WAITING, 0)
 
@@ -55,8 +55,8 @@ def count_images(connection: Connection, job_id: int) -> JobCounts:
     statuses = count_statuses(connection, job_id)
     by_flag = connection.execute(flags).all()
     return JobCounts(
-        last_end=statuses.last_end,
-        rested=statuses.rested,
+        last_completed_at=statuses.last_completed_at,
+        paused_seconds=statuses.paused_seconds,
         by_status=statuses.by_status,
         by_flag={flag: count for flag, count, _ in by_flag},
         reused=sum(int(reused) for *_, reused in by_flag),
@@ -65,30 +65,30 @@ def count_images(connection: Connection, job_id: int) -> JobCounts:
 
 
 def count_statuses(connection: Connection, job_id: int) -> JobCounts:
-    """Count by status alone: what a progress bar asks for once a second."""
+    """Count by status alone. A progress bar calls it once a second."""
     rows = connection.execute(
-        select(Image.status, func.count(), func.max(Image.ended_at))
+        select(Image.status, func.count(), func.max(Image.completed_at))
         .where(Image.job_id == job_id)
         .group_by(Image.status)
     ).all()
-    last_end = max((ended for _, _, ended in rows if ended is not None), default=None)
+    last_completed_at = max((ended for _, _, ended in rows if ended is not None), default=None)
     return JobCounts(
         by_status={status: count for status, count, _ in rows},
-        last_end=last_end,
-        rested=_seconds_rested(connection, job_id, last_end) if last_end is not None else 0.0,
+        last_completed_at=last_completed_at,
+        paused_seconds=_seconds_paused(connection, job_id, last_completed_at) if last_completed_at is not None else 0.0,
     )
 
 
-def _seconds_rested(connection: Connection, job_id: int, until: datetime) -> float:
+def _seconds_paused(connection: Connection, job_id: int, until: datetime) -> float:
     entries = connection.execute(
         select(AuditEntry.action, AuditEntry.at, Job.started_at)
         .join(Job, Job.id == AuditEntry.job_id)
-        .where(AuditEntry.job_id == job_id, AuditEntry.action.in_((*_RESTS, *_GOES_ON)), AuditEntry.at <= until)
+        .where(AuditEntry.job_id == job_id, AuditEntry.action.in_((*_STOPS, *_STARTS)), AuditEntry.at <= until)
         .order_by(AuditEntry.number)
     )
     seconds, since = 0.0, None
     for action, at, started in entries:
-        if action in _RESTS:
+        if action in _STOPS:
             since = since or at
         elif since is not None and started is not None:
             # A job may be paused before anybody begins with it.
@@ -97,7 +97,7 @@ def _seconds_rested(connection: Connection, job_id: int, until: datetime) -> flo
 
 
 def has_live_lease(connection: Connection, job_id: int) -> bool:
-    """Whether a worker has a chunk of the job in hand."""
+    """Whether a worker holds a lease on a chunk of the job."""
     lease = exists().where(
         Chunk.job_id == job_id, Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now()
     )

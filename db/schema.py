@@ -1,4 +1,4 @@
-"""Bring a database to the newest schema, and tell whether it is there."""
+"""Migrates a database to the newest schema and tells which schema it has."""
 
 import fcntl
 import os
@@ -15,23 +15,24 @@ from sqlalchemy import Connection, Engine, text
 from db.session import UnknownSchemaError
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-#: Key of the advisory lock that one migration at a time holds on PostgreSQL; any number that is ours alone.
+#: Key of PostgreSQL's advisory lock for migrations. Any number that only dermq uses.
 _ADVISORY_LOCK = 0x6465726D71
 
 
 def migrate(engine: Engine) -> None:
-    """Apply every migration that is missing. Several at once wait for each other: three without a lock crash two.
+    """Apply every missing migration. Concurrent calls wait for each other: without a lock, two of three crash.
 
     Raises:
-        UnknownSchemaError: the schema is none of this version's; nothing was changed.
+        UnknownSchemaError: a newer version made the schema. Nothing was changed.
     """
     with _only_one(engine), engine.connect() as connection:
         found = current_revision(connection)
         connection.rollback()
         if not is_known(found):
             raise UnknownSchemaError(
-                f"The database has schema {found}, and this version of dermq knows {newest_revision()} and older ones. "
-                "Run the version that brought it there; nothing was changed."
+                f"The database has schema {found}; this version of dermq knows {newest_revision()} and older. "
+                "Nothing was "
+                "changed. Run the newer version of dermq."
             )
         config = _config()
         config.attributes["connection"] = connection
@@ -39,22 +40,22 @@ def migrate(engine: Engine) -> None:
 
 
 def newest_revision() -> str:
-    """Revision that the code expects."""
+    """The revision that the code expects."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
-        raise RuntimeError(f"no migrations under {_MIGRATIONS}: the installation is incomplete, install dermq again")
+        raise RuntimeError(f"No migrations under {_MIGRATIONS}. Install dermq again.")
     return head
 
 
 def is_known(revision: str | None) -> bool:
-    """Whether a database at this revision, None for an empty one, can be migrated by this version."""
+    """Whether this version can migrate a database at this revision (None: an empty database)."""
     return revision is None or revision in {
         script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
     }
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Revision that the database is at, or None for an empty one."""
+    """The revision of the database. None for an empty one."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -69,7 +70,7 @@ def _only_one(engine: Engine) -> Iterator[None]:
     if engine.dialect.name == "sqlite":
         database = Path(str(engine.url.database))
         database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Patient references stand in it: for this user alone, wherever it lies. SQLite gives its log the same mode.
+        # It will hold patient references, so only this account may read it. SQLite gives its log the same mode.
         os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
         database.chmod(0o600)
         with Path(f"{database}.migrate-lock").open("w") as lock:

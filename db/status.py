@@ -1,46 +1,46 @@
-"""Every status that a row can have, and what it means. The values are what stands in the database."""
+"""Every status of a row and its meaning. The values are stored in the database."""
 
 from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
-    #: Intake is still adding images; chunks are scored already, but the job cannot finish.
+    #: `dermq submit` is still adding images. Workers score chunks already, but the job cannot finish.
     SUBMITTING = "submitting"
-    #: Everything is recorded; no chunk has been claimed yet.
+    #: Every image is recorded. No worker has claimed a chunk yet.
     QUEUED = "queued"
-    #: At least one chunk has been claimed.
+    #: A worker has claimed at least one chunk.
     RUNNING = "running"
-    #: An operator stopped it for now; workers leave its chunks alone.
+    #: An operator paused it. Workers leave its chunks alone.
     PAUSED = "paused"
-    #: Every image has ended. The end of a job's life.
+    #: Every image has an outcome. Final, unless failed images are retried.
     FINISHED = "finished"
-    #: An operator gave it up; what was scored stays. The end of a job's life.
+    #: An operator cancelled it. Outcomes so far are kept. Final.
     CANCELLED = "cancelled"
 
 
 class ChunkStatus(StrEnum):
-    """Where a chunk, a worker's portion of a job, is."""
+    """The state of a chunk, the part of a job that one worker claims."""
 
-    #: Nobody works on it.
+    #: No worker has it.
     WAITING = "waiting"
-    #: A worker owns it until its lease expires.
+    #: A worker has it until its lease expires.
     LEASED = "leased"
-    #: Each of its images has ended.
+    #: Each of its images has an outcome.
     DONE = "done"
 
 
 class ImageStatus(StrEnum):
-    """How an image ended: scored + ungradable + failed = submitted, always."""
+    """The outcome of an image. In a finished job, scored + ungradable + failed = submitted."""
 
-    #: Not yet looked at.
+    #: No outcome yet.
     WAITING = "waiting"
     #: Has a prediction and a triage flag.
     SCORED = "scored"
-    #: Could be read, but not judged: goes to a human.
+    #: Could be read, but not scored: a human must look. `UngradableReason` says why.
     UNGRADABLE = "ungradable"
-    #: Could not be read or scored; `FailureCode` says why. Goes to a human.
+    #: Could not be read or scored: a human must look. `FailureCode` says why.
     FAILED = "failed"
 
 
@@ -49,19 +49,19 @@ class FailureCode(StrEnum):
 
     #: The file was not there when a worker came to read it.
     MISSING = "missing"
-    #: The operating system refused to read it (permissions, an input/output error, not a regular file).
+    #: The operating system refused to read it: permissions, an input/output error, or not a regular file.
     UNREADABLE = "unreadable"
-    #: The file is empty or ends too early, or its content is damaged.
+    #: The file is empty, cut short or damaged.
     TRUNCATED = "truncated"
     #: More bytes or pixels than the limits allow, or than the worker's memory holds.
     TOO_LARGE = "too_large"
-    #: Not a JPEG, PNG, TIFF, BMP or WebP, whatever its name says; or one that holds several pictures.
+    #: Not a JPEG, PNG, TIFF, BMP or WebP by its content, or a file with several pictures.
     UNSUPPORTED_FORMAT = "unsupported_format"
-    #: The path, or the symbolic link behind it, leads out of the archive.
+    #: The path or a symbolic link leads out of the archive.
     OUTSIDE_ROOT = "outside_root"
-    #: The file is not the one that was submitted: its size or time of modification is another.
+    #: The file's size or modification time is not what it was at submission.
     CHANGED_SINCE_SUBMISSION = "changed_since_submission"
-    #: Workers died twice with this image in hand.
+    #: Two workers crashed while they processed this image.
     CRASHED_WORKER = "crashed_worker"
     #: Reading or scoring took longer than the time limit.
     TIMED_OUT = "timed_out"
@@ -70,47 +70,47 @@ class FailureCode(StrEnum):
 
 
 class UngradableReason(StrEnum):
-    """Why an image that could be read was not judged."""
+    """Why an image that could be read was not scored."""
 
-    #: Fewer pixels on its short side than the quality gate asks for.
+    #: Its short side has fewer pixels than the quality gate requires.
     TOO_SMALL = "too_small"
-    #: Nearly one tone: a lens cap, an empty frame, a blown-out exposure.
+    #: Nearly one tone: a lens cap, an empty frame, an overexposed picture.
     NO_CONTRAST = "no_contrast"
-    #: Less detail than any image the model was trained on.
+    #: Less detail than the training images have.
     BLURRED = "blurred"
-    #: Colours, layout and coarseness are not those of dermoscopy: a letter, a screenshot, an X-ray.
-    UNLIKE_DERMOSCOPY = "unlike_dermoscopy"
+    #: Colours, layout and texture are not those of dermoscopy: a letter, a screenshot, an X-ray.
+    OUT_OF_DISTRIBUTION = "out_of_distribution"
 
 
 class TriageFlag(StrEnum):
-    """What a scored image is to the person who reads the worklist. No value reassures."""
+    """What the reader of the worklist should do with an image. No value reassures."""
 
     #: Calibrated probability at or above the policy's threshold.
     HIGH_RISK = "high_risk"
-    #: Below the threshold, inside its band of uncertainty.
+    #: Below the threshold, but inside its band of uncertainty.
     BORDERLINE = "borderline"
-    #: Lower priority. Never "benign".
-    LOW_RISK = "low_risk"
-    #: Not judged by the model: to a human.
+    #: Look at it later. It does not mean benign.
+    LOWER_PRIORITY = "lower_priority"
+    #: Not scored by the model: a human must look.
     UNGRADABLE = "ungradable"
 
 
 class AuditAction(StrEnum):
-    """What was done, in the audit log."""
+    """An action in the audit log."""
 
-    #: A job was taken in.
+    #: A job was submitted.
     SUBMITTED = "submitted"
     #: Its last chunk was closed.
     FINISHED = "finished"
-    #: An operator stopped it for now.
+    #: An operator paused it.
     PAUSED = "paused"
-    #: An operator let it go on.
+    #: An operator resumed it.
     RESUMED = "resumed"
-    #: An operator gave it up.
+    #: An operator cancelled it.
     CANCELLED = "cancelled"
-    #: An operator had failed images tried again.
+    #: An operator had failed images scored again.
     RETRIED = "retried"
-    #: Its outcomes left the database as a file or a stream.
+    #: Its outcomes were exported.
     EXPORTED = "exported"
-    #: Its images, predictions and patient data were removed.
+    #: Its images, predictions and patient data were deleted.
     DELETED = "deleted"

@@ -1,7 +1,7 @@
-"""Intake's side of a job: it is begun, filled by batches, and ended; or continued when its submitter has died.
+"""Recording a submission: begin a job, add batches of images, end it; or resume one whose submitter died.
 
-A submitter holds its job by a lease, as a worker holds a chunk: every batch is written by whoever holds it at that
-moment, so that two intakes never fill one job.
+A submitter holds its job by a lease, as a worker holds a chunk. Every batch is written under the lease, so that two
+submitters never fill one job.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from db.models import AuditEntry, Chunk, Image, Job, ModelBundle
 from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus
 from db.types import db_now
 
-#: Key of the advisory lock under which one submission at a time begins on PostgreSQL. SQLite has one writer anyway.
+#: Key of PostgreSQL's advisory lock for beginning a submission. SQLite has one writer anyway.
 _ADVISORY_LOCK = 0x6465726D73
 #: Paths in one query: PostgreSQL takes 65,535 bound values, SQLite 32,766.
 _PATHS_PER_QUERY = 10_000
 
 
 class SubmissionLostError(Exception):
-    """The job is not this submitter's any more: it was cancelled, or another goes on with it."""
+    """This submitter has lost the job: it was cancelled, or another submitter has resumed it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewJob:
-    """What intake knows of a job before its first image."""
+    """A job to begin."""
 
     root: str
     manifest: str | None
@@ -36,17 +36,17 @@ class NewJob:
     bundle_id: int
     policy: str
     threshold: float
-    borderline_from: float
+    borderline_threshold: float
     force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewImage:
-    """An image as intake found it. ``path`` is relative to the job's root; sizes are bytes, times nanoseconds."""
+    """An image to record. ``path`` is relative to the job's root; sizes are in bytes, times in nanoseconds."""
 
     path: str
     size_bytes: int | None
-    modified_ns: int | None
+    mtime_ns: int | None
     lesion_id: str | None = None
     patient_ref: str | None = None
     age: float | None = None
@@ -56,17 +56,17 @@ class NewImage:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenSubmission:
-    """A job that is still being taken in, or was when its submitter died."""
+    """A job whose submission has begun and not ended."""
 
     job_id: int
     submitter: str | None
-    #: Whether the submitter has not renewed its lease in time.
+    #: Whether the submitter's lease has expired.
     expired: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What a job holds: its images; those whose path leads out of its root; others whose file could not be found."""
+    """Images of a job; those with a path that leads out of the root; other ones whose file was not found."""
 
     images: int
     outside_root: int
@@ -74,7 +74,7 @@ class Recorded:
 
 
 def record_bundle(connection: Connection, *, sha256: str, name: str, version: str) -> int:
-    """Row id of a bundle, recorded at its first use."""
+    """Row id of a bundle. Its first use records it."""
     dialect_insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     connection.execute(
         dialect_insert(ModelBundle)
@@ -85,17 +85,17 @@ def record_bundle(connection: Connection, *, sha256: str, name: str, version: st
 
 
 def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_seconds: float) -> int:
-    """Insert a job with status ``submitting``; a second call by the same submitter finds the first one's.
+    """Insert a job with status ``submitting``. A second call by the same submitter returns the same job.
 
     Args:
         job: what to score and how.
-        submitter: unique to this intake.
-        lease_seconds: how long the job is this intake's without a renewal.
+        submitter: unique to this submission.
+        lease_seconds: length of the submitter's lease without a renewal.
 
     Returns:
         The job's id.
     """
-    # A transaction is tried again when the answer to its commit was lost: the job may be there already.
+    # A transaction runs again when the reply to its commit was lost: the job may exist already.
     begun = connection.execute(select(Job.id).where(Job.submitter == submitter)).scalar_one_or_none()
     if begun is not None:
         return begun
@@ -110,7 +110,7 @@ def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_
             bundle_id=job.bundle_id,
             policy=job.policy,
             threshold=job.threshold,
-            borderline_from=job.borderline_from,
+            borderline_threshold=job.borderline_threshold,
             force=job.force,
             submitter=submitter,
             submitter_expires_at=db_now(lease_seconds),
@@ -121,9 +121,9 @@ def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_
 
 
 def _unused_number(connection: Connection) -> dict[str, int]:
-    """The next job's id, where the database would give a deleted job's to another, under which the audit log has it.
+    """The next job's id on SQLite, so that no job gets the id of a deleted one, which the audit log still names.
 
-    PostgreSQL counts on. SQLite takes the greatest id that is there, and this transaction is its only writer.
+    PostgreSQL never reuses an id. SQLite would take the greatest id present plus one.
     """
     if connection.dialect.name != "sqlite":
         return {}
@@ -132,9 +132,9 @@ def _unused_number(connection: Connection) -> dict[str, int]:
 
 
 def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission]:
-    """Jobs of the same source, bundle, policy, urgency and force that are still being taken in, oldest first.
+    """Open submissions of the same source with the same bundle, policy, urgency and force, oldest first.
 
-    Ask in the transaction that goes on with one or begins another: nobody else begins one before it ends.
+    Call it in the transaction that resumes one of them or begins a new job: until it ends, nobody else begins one.
     """
     same = (
         Job.root == job.root,
@@ -142,12 +142,12 @@ def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission
         Job.bundle_id == job.bundle_id,
         Job.policy == job.policy,
         Job.threshold == job.threshold,
-        Job.borderline_from == job.borderline_from,
+        Job.borderline_threshold == job.borderline_threshold,
         Job.urgent == job.urgent,
         Job.force == job.force,
     )
     if connection.dialect.name == "postgresql":
-        # Until the transaction ends: of two that ask at the same moment, the second finds the first one's job.
+        # Held until the transaction ends, so that of two concurrent submissions the second finds the first.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
     expired = submission_expired().label("expired")
     rows = connection.execute(
@@ -159,7 +159,7 @@ def open_submissions(connection: Connection, job: NewJob) -> list[OpenSubmission
 
 
 def submission_expired() -> ColumnElement[bool]:
-    """Condition: the job is being taken in by nobody who has said so lately."""
+    """Condition: the job's submission has not ended, and its submitter's lease has expired."""
     return and_(
         Job.status == JobStatus.SUBMITTING,
         or_(Job.submitter_expires_at.is_(None), Job.submitter_expires_at < db_now()),
@@ -167,7 +167,7 @@ def submission_expired() -> ColumnElement[bool]:
 
 
 def take_submission(connection: Connection, found: OpenSubmission, submitter: str, lease_seconds: float) -> bool:
-    """Go on with the job of a submitter that is dead. Returns whether nobody else was faster."""
+    """Resume the submission of a dead submitter. Returns False when another submitter was faster."""
     before = Job.submitter == found.submitter if found.submitter is not None else Job.submitter.is_(None)
     taken = connection.execute(
         update(Job)
@@ -178,20 +178,20 @@ def take_submission(connection: Connection, found: OpenSubmission, submitter: st
 
 
 def renew_submission(connection: Connection, job_id: int, submitter: str, lease_seconds: float) -> None:
-    """Prove that the job is still this submitter's; the first statement of every transaction that adds to it.
+    """Check that the lease holds and extend it. It is the first statement of every transaction that adds images.
 
     Raises:
-        SubmissionLostError: it was cancelled, or another submitter goes on with it.
+        SubmissionLostError: the job was cancelled, or another submitter has resumed it.
     """
     renewed = connection.execute(
         update(Job).where(*_held(job_id, submitter)).values(submitter_expires_at=db_now(lease_seconds))
     )
     if renewed.rowcount != 1:
-        raise SubmissionLostError(f"job {job_id} is not being taken in by {submitter} any more")
+        raise SubmissionLostError(f"{submitter} has lost the submission of job {job_id}")
 
 
 def jobs_of_same_source(connection: Connection, job_id: int) -> list[int]:
-    """Other jobs of the same root and manifest that were not cancelled, oldest first."""
+    """Other jobs with the same root and manifest that were not cancelled, oldest first."""
     this = select(Job.root, Job.manifest).where(Job.id == job_id).subquery()
     same_manifest = or_(Job.manifest == this.c.manifest, and_(Job.manifest.is_(None), this.c.manifest.is_(None)))
     query = (
@@ -204,7 +204,7 @@ def jobs_of_same_source(connection: Connection, job_id: int) -> list[int]:
 
 
 def known_paths(connection: Connection, job_id: int, paths: Sequence[str]) -> set[str]:
-    """Which of the paths the job holds already."""
+    """Those of the paths that the job holds already."""
     found: set[str] = set()
     for start in range(0, len(paths), _PATHS_PER_QUERY):
         part = paths[start : start + _PATHS_PER_QUERY]
@@ -213,10 +213,10 @@ def known_paths(connection: Connection, job_id: int, paths: Sequence[str]) -> se
 
 
 def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -> int:
-    """Insert a chunk with its images, marked as hinted: the caller sends the hint once this is committed.
+    """Insert a chunk with its images and mark it as hinted. The caller sends the hint after the commit.
 
     Args:
-        images: with paths that the job does not hold yet, each once.
+        images: their paths are unique and not in the job yet.
 
     Returns:
         The chunk's id.
@@ -231,10 +231,10 @@ def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -
             "job_id": job_id,
             "chunk_id": chunk_id,
             "status": ImageStatus.WAITING,
-            "careful_starts": 0,
+            "isolation_starts": 0,
             "path": image.path,
             "size_bytes": image.size_bytes,
-            "modified_ns": image.modified_ns,
+            "mtime_ns": image.mtime_ns,
             "lesion_id": image.lesion_id,
             "patient_ref": image.patient_ref,
             "age": image.age,
@@ -248,8 +248,8 @@ def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -
 
 
 def count_recorded(connection: Connection, job_id: int) -> Recorded:
-    """Count what a job holds."""
-    # As the intake writes them: paths inside are relative and without "..".
+    """Count the images of a job."""
+    # Recorded paths inside the root are relative and without "..".
     outside = or_(Image.path.startswith("/"), Image.path.startswith("../"))
     images, outside_root, not_found = connection.execute(
         select(
@@ -260,39 +260,39 @@ def count_recorded(connection: Connection, job_id: int) -> Recorded:
 
 
 def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
-    """Everything is recorded: the job is ``running`` when a worker has begun, else ``queued``.
+    """End a submission: the job becomes ``running`` when a worker has claimed a chunk, else ``queued``.
 
     Returns:
-        Whether this call ended the submission; false when an earlier one did.
+        Whether this call ended the submission. False when an earlier call did.
 
     Raises:
-        SubmissionLostError: it was cancelled a moment ago, or another submitter goes on with it.
+        SubmissionLostError: the job was cancelled, or another submitter has resumed it.
     """
     held = _held(job_id, submitter)
     ended = {"submitter": None, "submitter_expires_at": None}
     begun = exists().where(Chunk.job_id == job_id, Chunk.attempt > 0)
     running = connection.execute(update(Job).where(*held, begun).values(status=JobStatus.RUNNING, **ended))
-    # Without a condition: a worker may begin between the two statements, and then neither would match.
+    # Without the condition: a worker may claim between the two statements, and then neither would match.
     queued = connection.execute(update(Job).where(*held).values(status=JobStatus.QUEUED, **ended))
     if running.rowcount + queued.rowcount == 1:
         return True
     status = connection.execute(select(Job.status).where(Job.id == job_id)).scalar_one_or_none()
     if status in (None, JobStatus.SUBMITTING, JobStatus.CANCELLED):
-        raise SubmissionLostError(f"job {job_id} is not being taken in by {submitter} any more")
+        raise SubmissionLostError(f"{submitter} has lost the submission of job {job_id}")
     return False
 
 
 def withdraw_job(connection: Connection, job_id: int, submitter: str, *, actor: str) -> bool:
-    """Remove a job that was broken off, with everything it holds, if no worker has begun with it.
+    """Delete a job whose submission was interrupted, with its images, if no worker has claimed a chunk.
 
     Returns:
-        Whether it was removed; false when a worker has begun, or when it is not this submitter's any more.
+        Whether it was deleted. False when a worker has claimed a chunk, or this submitter has lost the job.
     """
     images = count_recorded(connection, job_id).images
     begun = exists().where(Chunk.job_id == job_id, Chunk.attempt > 0)
     removed = connection.execute(delete(Job).where(*_held(job_id, submitter), ~begun)).rowcount == 1
     if removed:
-        detail = {"images": images, "why": "the submission was broken off"}
+        detail = {"images": images, "why": "the submission was interrupted"}
         append_entry(connection, actor=actor, action=AuditAction.DELETED, job_id=job_id, detail=detail)
     return removed
 

@@ -1,7 +1,7 @@
-"""The database's clock.
+"""A column type for aware UTC times, and the database's current time as an SQL expression.
 
-Leases are compared by one clock, the database's, so that a worker whose own clock is off by an hour neither loses its
-work nor steals another's. Two pieces: a column type for aware UTC times, and an SQL expression for "now".
+Every lease is compared with the database's clock, so that a worker whose clock is an hour off neither loses its work
+nor takes another's.
 """
 
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from sqlalchemy.types import Float, TypeDecorator
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time in UTC. SQLite has no such type and stores text; there the zone is put back on reading."""
+    """An aware time in UTC. SQLite stores it as text without a zone; the zone is added on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -25,7 +25,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise ValueError(f"Received: {value!r}, a time without a zone. Expected: an aware datetime.")
+            raise ValueError(f"{value!r} is a time without a zone. Pass an aware datetime.")
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
@@ -36,7 +36,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function
-    """The database's current time plus so many seconds (negative: before)."""
+    """The database's current time plus an offset in seconds, which may be negative."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -47,13 +47,13 @@ class db_now(FunctionElement[datetime]):  # noqa: N801 - an SQL function
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # Six decimals, as SQLAlchemy writes a DateTime, so that text compares as time does.
+    # Six decimals, as SQLAlchemy writes a DateTime, so that texts compare as times do.
     offset = compiler.process(element.clauses, **kw)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {offset} || ' seconds')"
 
 
 @compiles(db_now, "postgresql")
 def _postgresql_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # Not now(), which is the transaction's start: a transaction may have waited for a lock.
+    # Not now(), the start of the transaction, which may have waited for a lock since.
     offset = compiler.process(element.clauses, **kw)
     return f"(clock_timestamp() + make_interval(secs => {offset}))"

@@ -1,4 +1,4 @@
-"""How the images of a job ended, read for exports and summaries."""
+"""The outcomes of a job's images, read for exports, worklists and summaries."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class OutcomeRow:
     failure_code: FailureCode | None
     ungradable_reason: UngradableReason | None
     reason: str | None
-    ended_at: datetime | None
+    completed_at: datetime | None
 
 
 def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
@@ -47,22 +47,19 @@ def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRo
 
 
 def outcomes_ranked(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
-    """Every image of a job: first what nobody has judged, then by calibrated probability, the highest first."""
+    """Every image of a job: images without a score first, then by calibrated probability, highest first."""
     scored = case((Image.status == ImageStatus.SCORED, 1), else_=0)
     order = (scored, Image.status, Prediction.probability.desc(), Image.id)
     return _streamed(connection, _outcomes().where(Image.job_id == job_id).order_by(*order))
 
 
 def _streamed(connection: Connection, outcomes: Select[*tuple[Any, ...]]) -> Iterator[OutcomeRow]:
-    """One query, which the database hands out page by page: a job of any size takes the memory of a page.
-
-    A query for each page would have to find its beginning again, in a time that grows with the job.
-    """
+    """Run one query and fetch it page by page, so that memory does not grow with the job."""
     for row in connection.execute(outcomes.execution_options(yield_per=_PAGE)).mappings():
         yield OutcomeRow(**row)
 
 
-def worst_first(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
+def most_suspicious(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
     """The scored images with the highest calibrated probability."""
     rows = connection.execute(
         _outcomes()
@@ -73,8 +70,8 @@ def worst_first(connection: Connection, job_id: int, limit: int) -> list[Outcome
     return [OutcomeRow(**row) for row in rows]
 
 
-def not_judged(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
-    """Images that failed or are ungradable, for a human to look at."""
+def not_scored(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
+    """Images that failed or are ungradable. A human must look at them."""
     rows = connection.execute(
         _outcomes()
         .where(Image.job_id == job_id, Image.status.in_((ImageStatus.FAILED, ImageStatus.UNGRADABLE)))
@@ -107,7 +104,7 @@ def _outcomes() -> Select[*tuple[Any, ...]]:
             Image.failure_code,
             Image.ungradable_reason,
             Image.reason,
-            Image.ended_at,
+            Image.completed_at,
         )
         .join(Job, Job.id == Image.job_id)
         .join(ModelBundle, ModelBundle.id == Job.bundle_id)

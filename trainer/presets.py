@@ -1,19 +1,19 @@
 """Named sets of settings.
 
-``clean`` is the default: lesion-disjoint split with near-duplicates on one side, threshold and calibration chosen on
-validation. ``reference`` follows the brief that the project started from, its random image split and its threshold
-chosen on the test split included, so that what they inflate is a figure (`trainer.training.reference_preset`).
+``clean`` is the default: a lesion-disjoint split with near-duplicates on one side; threshold and calibration are chosen on
+validation. ``reference`` is the method that the project started from, with its random split of images and a threshold
+chosen on the test split, so that their effect can be measured (`trainer.training.reference_preset`).
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
+from trainer.errors import InputError
 
 CLEAN, REFERENCE = "clean", "reference"
 
-#: What each preset changes in the defaults of `FitConfig`.
+#: What each preset changes in the defaults of `RunConfig`.
 PRESETS: dict[str, dict[str, Any]] = {
     CLEAN: {},
     REFERENCE: {
@@ -26,85 +26,85 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_epochs": 0.0,
         "weight_decay": 0.0,
         "ema_momentum": 0.0,
-        "gamma": 2.0,
-        "alpha": 0.25,
+        "focal_gamma": 2.0,
+        "focal_alpha": 0.25,
         "split": "random-images",
         "near_duplicates": -1,
     },
 }
 
-#: Settings that only the training of so many classes looks at.
+#: Settings that have an effect only with so many classes.
 _ONLY_WITH = {
-    "two": ("gamma", "alpha", "source_balanced"),
-    "seven": ("draws", "sampling_power", "proven_nevi", "label_smoothing"),
+    "two": ("focal_gamma", "focal_alpha", "source_balanced"),
+    "seven": ("samples_per_epoch", "sampling_power", "histology_nevi_share", "label_smoothing"),
 }
 
-#: Settings that others leave without effect: when, and the words for it.
-_WITHOUT_EFFECT: tuple[tuple[str, Callable[[FitConfig], bool], str], ...] = (
-    ("head_learning_rate", lambda config: config.head_epochs == 0, "head_epochs=0"),
+#: Settings that another one leaves without effect: name, condition, and the other setting.
+_WITHOUT_EFFECT: tuple[tuple[str, Callable[[RunConfig], bool], str], ...] = (
+    ("head_learning_rate", lambda config: config.head_epochs == 0, "--head-epochs 0"),
     *(
-        (name, lambda config: config.epochs == 0, "epochs=0")
+        (name, lambda config: config.epochs == 0, "--epochs 0")
         for name in ("learning_rate", "unfreeze_last", "warmup_epochs")
     ),
-    ("near_duplicates", lambda config: config.split == "random-images", "split='random-images'"),
+    ("near_duplicates", lambda config: config.split == "random-images", "--split random-images"),
 )
 
-#: Settings of the losses by the diagnoses.
-_NOT_WITH_TEACHERS = ("gamma", "alpha", "label_smoothing")
+#: Settings of the losses that learn the diagnoses.
+_NOT_WITH_TEACHERS = ("focal_gamma", "focal_alpha", "label_smoothing")
 
 
-def configure(preset: str, given: dict[str, Any]) -> FitConfig:
-    """Settings of a run: the defaults, over them the preset's, over them what was given.
+def configure(preset: str, given: dict[str, Any]) -> RunConfig:
+    """Settings of a run: the defaults, changed by the preset, changed by what was given.
 
-    Without a size from preset or caller the backbone's own is taken.
+    Without a size from the preset or the caller, the backbone's own is taken.
 
     Args:
         preset: key of `PRESETS`.
-        given: settings that were asked for by name.
+        given: settings that were named by the caller.
 
     Raises:
-        ValueError: the preset or a value is not known, or a setting was given that would have no effect.
+        InputError: the preset or a value is unknown, or a given setting would have no effect.
     """
     if preset not in PRESETS:
-        raise ValueError(f"Received: preset {preset!r}. Expected: one of {', '.join(PRESETS)}.")
+        raise InputError(f"There is no preset {preset!r}. Choose one of {', '.join(PRESETS)}.")
     settings = {**PRESETS[preset], **given, "preset": preset}
-    config = FitConfig(**settings)
+    config = RunConfig.make(settings)
     if "warmup_epochs" in given and 0 < config.epochs <= config.warmup_epochs:
-        raise ValueError(
-            f"Received: warmup_epochs={config.warmup_epochs:g} with epochs={config.epochs}, so that the learning rate "
-            "would never reach its peak. Expected: fewer epochs of warm-up than of fine-tuning."
+        raise InputError(
+            f"With --warmup-epochs {config.warmup_epochs:g} and --epochs {config.epochs} the learning rate never "
+            "reaches its peak. Give fewer epochs of warm-up than of fine-tuning."
         )
-    # It ends the last stage.
+    # Patience ends the last stage.
     name = "epochs" if config.epochs else "head_epochs"
     if "patience" in given and getattr(config, name) <= config.patience:
-        raise ValueError(
-            f"Received: patience={config.patience} with {name}={getattr(config, name)}, so that it could never end a "
-            f"training. Expected: less patience than {name}."
+        raise InputError(
+            f"--patience {config.patience} never ends a training of {getattr(config, name)} epochs. Give a smaller one."
         )
     if config.weights_sha256 and config.weights in ("imagenet", "none"):
-        raise ValueError(
-            f"Received: weights_sha256 with weights={config.weights!r}, which is no file that it could be the hash of. "
-            "Expected: the path of a weights file with it, or leave it out."
+        raise InputError(
+            f"--weights-sha256 belongs to a weights file, but --weights is {config.weights}. Give the file or leave out "
+            "the hash."
         )
-    for name, idle_when, why in _WITHOUT_EFFECT:
-        if name in given and idle_when(config):
-            raise ValueError(
-                f"Received: {name} with {why}, which does not look at it. Expected: one without the other."
-            )
-    if config.teachers and (idle := [name for name in _NOT_WITH_TEACHERS if name in given]):
-        raise ValueError(
-            f"Received: {', '.join(idle)} with teachers, by whose labels the loss is plain cross-entropy. Expected: "
-            "teachers without it, or it without teachers."
+    for name, is_idle, other in _WITHOUT_EFFECT:
+        if name in given and is_idle(config):
+            raise InputError(f"{_option(name)} has no effect with {other}. Leave one of them out.")
+    if config.teachers and (idle := [_option(name) for name in _NOT_WITH_TEACHERS if name in given]):
+        raise InputError(
+            f"{', '.join(idle)} has no effect with --teachers, whose loss is plain cross-entropy. Leave one of them out."
         )
     for classes, names in _ONLY_WITH.items():
-        if config.classes != classes and (idle := [name for name in names if name in given]):
-            raise ValueError(
-                f"Received: {', '.join(idle)} with classes={config.classes!r}, which does not look at it. Expected: "
-                f"classes={classes!r}, or leave it out."
+        if config.classes != classes and (idle := [_option(name) for name in names if name in given]):
+            raise InputError(
+                f"{', '.join(idle)} has no effect with --classes {config.classes}. Add --classes {classes}, or leave it "
+                "out."
             )
     if "size" not in settings and "backbone" in settings:
-        # Last, for it loads TensorFlow.
+        # Last, because it loads TensorFlow.
         from trainer.networks.backbones import registered
 
-        return replace(config, size=registered(config.backbone).size)
+        return config.model_copy(update={"size": registered(config.backbone).size})
     return config
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

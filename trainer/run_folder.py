@@ -8,7 +8,8 @@ train.log        what happened when             checkpoints/     where a killed 
 model.keras      the model, when finished       validation.csv   its predictions; last, so it marks the end
 ```
 
-A run of the fold ``all`` has no validation: it ends with its model, and `trainer.evaluation.crossfit` writes ``validation.csv``.
+A run of the fold ``all`` has no validation: it ends with its model, and `trainer.evaluation.crossfit` writes
+``validation.csv``.
 """
 
 import fcntl
@@ -24,10 +25,10 @@ from typing import Any
 
 import pandas as pd
 
-from trainer.atomic_files import sweep_unfinished, write_text
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.scan import data_sha256
 from trainer.data.splits import SplitError
+from worker.atomic_files import sweep_unfinished, write_text
 from worker.inference.bundle import sha256_of
 
 #: Packages whose version decides the last digits of a run.
@@ -74,7 +75,7 @@ class RunFolder:
         """Whether the training has ended; of a run without validation the model marks that."""
         if self.predictions.exists():
             return True
-        return self.begun and self.model.exists() and not FitConfig.read(self.path).has_validation
+        return self.begun and self.model.exists() and not RunConfig.read(self.path).has_validation
 
     def candidate(self, epoch: int) -> Path:
         """Weights of an epoch that are the best so far, until a checkpoint says so too."""
@@ -122,7 +123,7 @@ class RunFolder:
         """Whether it is none of what a run writes; hidden files, its lock among them, count for nothing."""
         return not (path.name.startswith(".") or path.name in _OF_A_RUN or path == self.checkpoint.parent)
 
-    def check_resumable(self, config: FitConfig) -> None:
+    def check_resumable(self, config: RunConfig) -> None:
         """Refuse to go on in a folder whose run is finished, or was begun with other settings.
 
         Args:
@@ -149,7 +150,7 @@ class RunFolder:
                 f"The run in {self.path} was begun on Keras' backend {begun}, this is {here}: its dropout draws other "
                 f"numbers. Go on with KERAS_BACKEND={begun}, or choose another folder."
             )
-        recorded = FitConfig.read(self.path)
+        recorded = RunConfig.read(self.path)
         if different := recorded.differences(config):
             listed = "\n".join(
                 f"  --{name.replace('_', '-')}: the run has {old!r}, asked for is {new!r}"
@@ -209,7 +210,7 @@ class RunFolder:
             )
         return sha256_of(self.best)
 
-    def begin(self, config: FitConfig, described: dict[str, Any]) -> None:
+    def begin(self, config: RunConfig, described: dict[str, Any]) -> None:
         """Write what a run is made from; ``config.json`` last, for it marks that a run began.
 
         Args:
@@ -235,16 +236,16 @@ class RunFolder:
         Returns:
             ``run`` (name of the folder), ``config``, ``weights_from``, ``averaged`` (run, seed and ``weights_sha256``
             of each run that it is the average of), ``teachers`` (run, ``model_sha256`` and settings of each run that
-            taught it), and as ``goes_on_from`` the same of the run that it went on from itself, null for none.
+            taught it), and as ``continues_from`` the same of the run that it went on from itself, null for none.
         """
         described = self.described()
         return {
             "run": self.path.resolve().name,
-            "config": asdict(FitConfig.read(self.path)),
+            "config": asdict(RunConfig.read(self.path)),
             "weights_from": described.get("weights_from"),
             "averaged": described.get("averaged", []),
             "teachers": described.get("teachers", []),
-            "goes_on_from": described.get("goes_on_from"),
+            "continues_from": described.get("continues_from"),
         }
 
     def tidy(self, best_epoch: int) -> None:
@@ -275,7 +276,7 @@ def lineage(run: dict[str, Any]) -> list[dict[str, Any]]:
         run: as `RunFolder.origin` tells it.
     """
     steps = [run]
-    while earlier := steps[0].get("goes_on_from"):
+    while earlier := steps[0].get("continues_from"):
         steps.insert(0, earlier)
     return steps
 

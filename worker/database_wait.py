@@ -1,4 +1,4 @@
-"""Wait out a database that is away: say so once a minute, go on by itself when it is back."""
+"""Wait for a database that is unavailable: log it once a minute, and continue by itself when it is back."""
 
 import time
 from collections.abc import Callable
@@ -6,54 +6,56 @@ from typing import TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from worker.log_throttle import Complaint
+from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
 
 log = get_logger(__name__)
 
 Result = TypeVar("Result")
-#: Seconds before the first further attempt; doubled up to the second number.
-_WAIT, _WAIT_AT_MOST = 1.0, 10.0
-#: How often a wait looks whether the process was asked to stop.
-_LOOK_EVERY = 0.2
+#: Seconds before the second attempt, doubled for each further one, and their limit.
+_WAIT, _MAX_WAIT = 1.0, 10.0
+#: Seconds between two questions whether the process should stop.
+_POLL_INTERVAL = 0.2
 #: What SQLAlchemy raises when the server is away, the file is locked or the disk is full.
-DATABASE_AWAY = (OperationalError, InterfaceError)
+DATABASE_UNAVAILABLE = (OperationalError, InterfaceError)
 
 
-def wait_out(work: Callable[[], Result], complaint: Complaint, stopping: Callable[[], bool] = lambda: False) -> Result:
-    """Run something until the database lets it.
+def retry_until_available(
+    work: Callable[[], Result], throttle: LogThrottle, stopping: Callable[[], bool] = lambda: False
+) -> Result:
+    """Call a function until the database is available.
 
     Args:
         work: safe to run again.
-        complaint: shared by everything that misses this database.
-        stopping: asked while waiting; when true the last error is raised.
+        throttle: shared by all processes that use this database.
+        stopping: whether this process should stop; asked while it waits.
 
     Returns:
-        What ``work`` returned.
+        The result of ``work``.
 
     Raises:
-        OperationalError: the database is still away, and this process was asked to stop.
+        OperationalError: the database is unavailable, and the process should stop.
     """
-    wait, missed = _WAIT, False
+    wait, failed = _WAIT, False
     while True:
         try:
             result = work()
-        except DATABASE_AWAY as error:
+        except DATABASE_UNAVAILABLE as error:
             if stopping():
                 raise
-            missed = True
-            if complaint.due():
-                log.warning("the database does not serve, waiting for it", reason=str(error.orig).strip())
+            failed = True
+            if throttle.allow():
+                log.warning("database unavailable, waiting for it", reason=str(error.orig).strip())
             _sleep(wait, stopping)
-            wait = min(wait * 2, _WAIT_AT_MOST)
+            wait = min(wait * 2, _MAX_WAIT)
         else:
-            if missed:
-                log.info("the database serves again")
-                complaint.withdraw()
+            if failed:
+                log.info("database available again")
+                throttle.reset()
             return result
 
 
 def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and not stopping():
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_INTERVAL)

@@ -1,13 +1,15 @@
-"""What dermq raises.
+"""The errors that dermq raises on purpose. Their texts are written for the operator.
 
 DermqError
 ├── SettingsError        a setting or an argument is wrong
-├── BundleError          a bundle is missing, incomplete, or not what its hashes say
-├── ManifestError        a CSV manifest or a source folder cannot be taken in
-├── SubmissionError      a submission is another process's, or was broken off and waits to be gone on with
-├── EngineError          an inference engine cannot be loaded or gave an impossible answer
-├── OutputError          an export cannot be written where it should go
-├── BrokerError          no Redis or Valkey to start or to reach
+├── BundleError          a bundle is missing, incomplete, or does not match its hashes
+├── ManifestError        a CSV manifest or a source folder cannot be read
+├── SubmissionError      a submission belongs to another process, or was interrupted and can be resumed
+│   └── SubmissionInterruptedError
+├── EngineError          an inference engine cannot be loaded, or returned an impossible output
+├── OutputError          an export cannot be written
+├── BrokerError          no Redis or Valkey can be started or reached
+├── DatabaseError        the database cannot be used
 └── ImageFaultError      one image cannot be scored; carries a `db.status.FailureCode`
 """
 
@@ -15,7 +17,7 @@ from db.status import FailureCode
 
 
 class DermqError(Exception):
-    """Root of every error that dermq raises on purpose. Its text is meant for the operator."""
+    """Root of every error that dermq raises on purpose."""
 
 
 class SettingsError(DermqError):
@@ -23,39 +25,43 @@ class SettingsError(DermqError):
 
 
 class BundleError(DermqError):
-    """A bundle is missing, incomplete, or not what its hashes say."""
+    """A bundle is missing, incomplete, or does not match its hashes."""
 
 
 class ManifestError(DermqError):
-    """A CSV manifest or a source folder cannot be taken in."""
+    """A CSV manifest or a source folder cannot be read."""
 
 
 class SubmissionError(DermqError):
-    """A submission is another process's by now, or was broken off and waits to be gone on with."""
+    """A submission belongs to another process, or was interrupted and can be resumed."""
 
 
 class SubmissionInterruptedError(SubmissionError):
-    """Ctrl-C broke a submission off that workers had begun with."""
+    """Ctrl-C interrupted a submission of which workers had already claimed a chunk."""
 
 
 class EngineError(DermqError):
-    """An inference engine cannot be loaded, or gave an impossible answer."""
+    """An inference engine cannot be loaded, or returned an impossible output."""
 
 
 class OutputError(DermqError):
-    """An export cannot be written where it should go."""
+    """An export cannot be written."""
 
 
 class BrokerError(DermqError):
-    """No Redis or Valkey to start or to reach."""
+    """No Redis or Valkey can be started or reached."""
+
+
+class DatabaseError(DermqError):
+    """The database cannot be used."""
 
 
 class ImageFaultError(DermqError):
     """One image cannot be scored.
 
     Args:
-        code: what kind of fault, for counting.
-        sentence: what happened, for a person; names no path and no patient, so that it may be logged.
+        code: the kind of fault, for counting.
+        sentence: what is wrong, for a person. It names no path and no patient, so that it may be logged.
     """
 
     def __init__(self, code: FailureCode, sentence: str) -> None:

@@ -1,29 +1,27 @@
-"""One outage is one log line a minute, however often and by however many processes it is met."""
+"""Log the same message at most once a minute, however many processes have it to say."""
 
-import mmap
-import struct
 import time
+from multiprocessing import Value
 
-#: Seconds between two log lines about the same outage.
-COMPLAIN_EVERY = 60.0
+#: Seconds between two log lines with the same message.
+LOG_INTERVAL = 60.0
 
 
-class Complaint:
-    """Says the same thing at most once a minute, for a process and all the children that it forks after."""
+class LogThrottle:
+    """Lets a message through once a minute, for this process and all children that it forks afterwards."""
 
     def __init__(self) -> None:
-        # Shared by the fork: eight worker processes that miss one database are one complaint.
-        self._last = mmap.mmap(-1, 8)
-        struct.pack_into("d", self._last, 0, -COMPLAIN_EVERY)
+        # Without a lock: a child that is killed while it holds one would block the others for ever.
+        self._last = Value("d", -LOG_INTERVAL, lock=False)
 
-    def due(self) -> bool:
-        """Whether it is time to say it again; the caller then does."""
+    def allow(self) -> bool:
+        """Whether the message may be logged now. The caller then logs it."""
         now = time.monotonic()
-        if now - struct.unpack_from("d", self._last)[0] < COMPLAIN_EVERY:
+        if now - self._last.value < LOG_INTERVAL:
             return False
-        struct.pack_into("d", self._last, 0, now)
+        self._last.value = now
         return True
 
-    def withdraw(self) -> None:
-        """It is over: the next outage is said at once."""
-        struct.pack_into("d", self._last, 0, -COMPLAIN_EVERY)
+    def reset(self) -> None:
+        """The problem is over: the next message is logged at once."""
+        self._last.value = -LOG_INTERVAL

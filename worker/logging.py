@@ -1,4 +1,4 @@
-"""Logging: readable on a terminal, JSON otherwise. Ids only: no file names, no patient data."""
+"""Logging: readable on a terminal, JSON otherwise. Log lines hold ids only: no file names, no patient data."""
 
 import logging
 import sys
@@ -8,21 +8,20 @@ from typing import Any
 import structlog
 
 from worker.errors import BundleError, EngineError
-from worker.log_throttle import Complaint
+from worker.log_throttle import LogThrottle
 from worker.settings import Settings
+from worker.terminal import printable
 
-#: Where Celery says at each attempt that the broker is away.
+#: Celery's logger that reports every failed attempt to reach the broker.
 _BROKER_LOGGER = "celery.worker.consumer.consumer"
-
-
-#: Where Celery says of each task that it raised, with the traceback.
+#: Celery's logger that reports every task that raised, with the traceback.
 _TASK_LOGGER = "celery.app.trace"
 
 
 def _once_a_minute(repeats: Callable[[logging.LogRecord], bool]) -> Callable[[logging.LogRecord], bool]:
-    """A filter that lets a line which repeats itself pass once a minute, for a worker and all its children."""
-    complaint = Complaint()
-    return lambda record: not repeats(record) or complaint.due()
+    """A filter that lets a repeated line through once a minute, for a worker and all its children."""
+    throttle = LogThrottle()
+    return lambda record: not repeats(record) or throttle.allow()
 
 
 def _broker_is_away(record: logging.LogRecord) -> bool:
@@ -30,12 +29,20 @@ def _broker_is_away(record: logging.LogRecord) -> bool:
 
 
 def _cannot_score(record: logging.LogRecord) -> bool:
-    """Whether it tells of a worker without the job's bundle or engine: every hint of the job ends so."""
+    """Whether the worker lacks the job's bundle or engine: every hint of the job fails the same way."""
     return record.exc_info is not None and isinstance(record.exc_info[1], (BundleError, EngineError))
 
 
+def _escape(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Replace control characters in texts, some of which come from outside: a bundle's name, an answer of Redis."""
+    return {
+        name: printable(value, lines=name == "exception") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
 def configure_logging(settings: Settings) -> None:
-    """Send our log lines and the libraries' to standard error in one form."""
+    """Send dermq's log lines and those of its libraries to standard error, in one form."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -47,12 +54,13 @@ def configure_logging(settings: Settings) -> None:
     last: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if not console:
         last.append(structlog.processors.format_exc_info)
+    last.append(_escape)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*last, renderer]))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # Each migration in three lines is not for the operator.
+    # Alembic logs three lines a migration, which the operator does not need.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger(_BROKER_LOGGER).addFilter(_once_a_minute(_broker_is_away))
     logging.getLogger(_TASK_LOGGER).addFilter(_once_a_minute(_cannot_score))

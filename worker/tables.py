@@ -1,31 +1,40 @@
-"""Tables in text: what is one, and how its cells are separated. Intake and the trainer share it."""
+"""Tables in text files: whether a file is one, and which delimiter separates its cells."""
 
+import csv
 from pathlib import Path
 
-#: What may stand between the cells of a manifest; the first where the header has a single column.
+from worker.regular_files import open_regular
+
+#: Delimiters that are recognised. The first one is assumed for a header with a single column.
 DELIMITERS = (",", ";", "\t")
-#: How workbooks begin: .xlsx and .ods, and .xls.
+#: First bytes of workbooks: .xlsx and .ods are ZIP files, .xls is a compound file.
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-#: How a text in UTF-16 begins, half of whose bytes are NUL.
+#: First bytes of a text in UTF-16. Half of its bytes are NUL.
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-#: Bytes that are looked at to tell what a file is that should be a table.
-_HEAD = 4_096
+#: Bytes read to recognise a file.
+_HEAD_BYTES = 4_096
 
 
-def no_table(path: Path) -> str | None:
-    """What a file is that cannot be a table in text, by how it begins; None for what may be one, or cannot be read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError:
-        return None
+def describe_other_file(path: Path) -> str | None:
+    """What a file is that cannot be a table in text: ``a workbook``. None for what may be a table.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        head = file.read(_HEAD_BYTES)
     if head.startswith(_UTF_16):
-        # A table after all, of which the reader says more.
+        # A table perhaps. Whoever decodes it reports the encoding.
         return None
     if head.startswith(_WORKBOOKS):
-        # Spreadsheet programs keep their tables in a ZIP or a compound file.
         return "a workbook"
     if head[128:132] == b"DICM":
         return "a DICOM file"
-    # Further down a NUL is a fault of its line, which is told by its number.
-    return "no text" if b"\0" in head.partition(b"\n")[0] else None
+    # A NUL further down is reported with the number of its line.
+    return "a binary file" if b"\0" in head.partition(b"\n")[0] else None
+
+
+def read_header(line: str) -> tuple[str, list[str]]:
+    """Delimiter and column names of a header line; names are stripped and in lower case."""
+    delimiter = max(DELIMITERS, key=line.count)
+    return delimiter, [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter), [])]

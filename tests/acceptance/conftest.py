@@ -24,8 +24,8 @@ from worker.synthetic.lesion import draw_lesion
 #: Short times, so that a death is noticed within a test.
 IMPATIENT = {
     "DERMQ_LEASE_SECONDS": "3",
-    "DERMQ_SWEEP_SECONDS": "0.5",
-    "DERMQ_HINT_SECONDS": "1",
+    "DERMQ_SWEEP_INTERVAL": "0.5",
+    "DERMQ_HINT_TIMEOUT": "1",
     "DERMQ_CHUNK_SIZE": "16",
     "DERMQ_BATCH_SIZE": "4",
     "DERMQ_CONCURRENCY": "2",
@@ -72,7 +72,7 @@ def run_dermq(
 ) -> subprocess.CompletedProcess[str]:
     """Run a `dermq` command to its end."""
     done = subprocess.run(
-        [sys.executable, "-m", "worker.cli", *map(str, arguments)],
+        [sys.executable, "-P", "-m", "worker.cli", *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -95,7 +95,7 @@ def running_system(home: Path, **extra: str) -> Iterator[RunningSystem]:
     """Start `dermq up`, wait until it says that it is up, stop it at the end."""
     environment = environment_for(home, **extra)
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "worker.cli", "up"],
+        [sys.executable, "-u", "-P", "-m", "worker.cli", "up"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

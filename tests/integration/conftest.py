@@ -13,6 +13,7 @@ from db.schema import migrate
 from db.session import open_database
 from tests.integration.databases import PostgresServer, find_postgres_binaries
 from tests.integration.submissions import messages_of
+from tests.synthetic_bundle import METRICS
 from worker.inference.bundle import Bundle, BundleManifest
 from worker.queue.app import make_app
 from worker.settings import Settings, load_settings
@@ -98,10 +99,10 @@ def settings_of_each_test() -> Iterator[None]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """A bundle of numbers alone: its hash is that of `add_job`, its calibration changes nothing."""
-    numbers = {"threshold": 0.5, "borderline_from": 0.4, "sensitivity": 0.9, "specificity": 0.8}
+    numbers = {"threshold": 0.5, "borderline_threshold": 0.4, "sensitivity": 0.9, "specificity": 0.8}
     manifest = BundleManifest.model_validate(
         {
-            "format": 1,
+            "format": 2,
             "name": "made-up",
             "version": "1",
             "created": "2026-01-01T00:00:00Z",
@@ -112,7 +113,7 @@ def bundle(tmp_path: Path) -> Bundle:
             "thresholds": {"youden": numbers, "sensitivity:0.95": {**numbers, "threshold": 0.45}},
             "calibration": {"method": "platt", "slope": 1.0, "intercept": 0.0},
             "quality": {"short_side": 100, "contrast": 2.0, "sharpness": 2.0},
-            "metrics": {},
+            "metrics": METRICS,
             "split_manifest_sha256": "0" * 64,
             "licence": "none",
             "files": dict.fromkeys(("model.xml", "model.bin", "model.keras"), "0" * 64),

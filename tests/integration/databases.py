@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, insert, make_url, select, text, up
 from sqlalchemy.orm import DeclarativeBase
 
 from db.audit import append_entry
-from db.claims import take_forgotten
+from db.claims import claim_unhinted_chunks
 from db.models import Chunk, Image
 from db.session import transact
 from db.status import AuditAction
@@ -183,14 +183,14 @@ def add_job(
             bundle_id=bundle_id,
             policy="youden",
             threshold=0.5,
-            borderline_from=0.4,
+            borderline_threshold=0.4,
         )
         job_id = begin_submission(connection, job, submitter, 60)
         chunk_ids = []
         for number, images in enumerate(chunks):
             if isinstance(images, int):
                 images = [
-                    NewImage(path=f"{number}/{index}.jpg", size_bytes=None, modified_ns=None) for index in range(images)
+                    NewImage(path=f"{number}/{index}.jpg", size_bytes=None, mtime_ns=None) for index in range(images)
                 ]
             chunk_ids.append(add_chunk(connection, job_id, images))
         if submitted:
@@ -244,5 +244,5 @@ def forgotten(
     """The chunks that a sweep takes, with the queue empty or not."""
     return transact(
         database,
-        lambda c: take_forgotten(c, urgent=urgent, hint_after=hint_after, queue_is_empty=empty, limit=limit),
+        lambda c: claim_unhinted_chunks(c, urgent=urgent, hint_after=hint_after, queue_is_empty=empty, limit=limit),
     )

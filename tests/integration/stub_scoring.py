@@ -12,11 +12,11 @@ from db.worklist import OutcomeRow, outcomes_by_image
 from tests.integration.databases import MadeJob, add_job
 from worker.images.decode import RGBImage
 from worker.inference.bundle import Bundle
-from worker.inference.engines import Engine as InferenceEngine
-from worker.inference.engines import Inference
-from worker.intake.sources.folder import FolderReport, walk_folder
+from worker.inference.engines import Inference, InferenceEngine
+from worker.inference.quality_gate import QualityGate
+from worker.intake.sources.folder import ScanReport, walk_folder
 from worker.scoring.chunk import ChunkLimits, score_chunk
-from worker.scoring.loaded_model import Scorer
+from worker.scoring.loaded_model import LoadedModel
 from worker.synthetic.lesion import draw_lesion
 
 LIMITS = ChunkLimits(batch_size=2, lease_seconds=60, time_limit=300, max_file_bytes=10_000_000)
@@ -51,7 +51,7 @@ def is_without_green(images: Images) -> bool:
 
 def job_of(database: Engine, root: Path) -> MadeJob:
     """The folder as a job of one chunk."""
-    return add_job(database, list(walk_folder(root, FolderReport())), root=str(root))
+    return add_job(database, list(walk_folder(root, ScanReport())), root=str(root))
 
 
 def score(
@@ -63,9 +63,9 @@ def score(
     stopping: Callable[[], bool] = lambda: False,
     limits: ChunkLimits = LIMITS,
 ) -> int | None:
-    scorer = Scorer(bundle=bundle, engine=engine)
+    model = LoadedModel(bundle=bundle, engine=engine, gate=QualityGate.load(bundle))
     return score_chunk(
-        made.chunk_ids[0], database=database, scorer_for=lambda _: scorer, limits=limits, stopping=stopping
+        made.chunk_ids[0], database=database, model_for=lambda _: model, limits=limits, stopping=stopping
     )
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, func, select
 
 from db.models import Chunk, Image
 from db.session import read
-from worker.intake.submission import Intake, Submission
+from worker.intake.submission import Submission, SubmissionResult
 
 
 def messages_of(app: Celery, queue: str) -> list[Any]:
@@ -34,7 +34,7 @@ def submission(source: Path, **changes: Any) -> Submission:
     return Submission(**{**given, **changes})
 
 
-def paths(database: Engine, intake: Intake) -> list[str]:
+def paths(database: Engine, intake: SubmissionResult) -> list[str]:
     query = select(Image.path).where(Image.job_id == intake.job_id).order_by(Image.id)
     return read(database, lambda c: list(c.scalars(query)))
 

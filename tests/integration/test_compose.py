@@ -197,13 +197,13 @@ class Local:
         """The environment of a container, for a process here."""
         outside = {name: value for name, value in os.environ.items() if not name.startswith("DERMQ_")}
         inside = {name: self.translated(value) for name, value in environment_of(service).items()}
-        return {**outside, **inside, "DERMQ_HOME": str(self.folder), "DERMQ_SWEEP_SECONDS": "0.2"}
+        return {**outside, **inside, "DERMQ_HOME": str(self.folder), "DERMQ_SWEEP_INTERVAL": "0.2"}
 
     def start(self, service: str) -> subprocess.Popen[bytes]:
         """Run a service's command."""
         with self.log(service).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "worker.cli", *SERVICES[service]["command"]],
+                [sys.executable, "-P", "-m", "worker.cli", *SERVICES[service]["command"]],
                 env=self.environment(service),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -1,9 +1,9 @@
 """Draw on training images what dermoscopes see beside the lesion: hair, ruler, ink, a dark rim, blur, JPEG.
 
 A network that has hardly seen hair takes it for the even structure of a nevus, and misses the melanoma under it. The
-drawings are others than those of `trainer.augmentation.perturbations`, which judge: wavy and tapering hairs of every colour
-rather than dark arcs, and strengths drawn from a range; still both are drawn, and figures for one speak for the other
-more than for photographs.
+drawings are others than those of `trainer.augmentation.perturbations`, which judge: wavy and tapering hairs of every
+colour rather than dark arcs, and strengths drawn from a range; still both are drawn, and figures for one speak for the
+other more than for photographs.
 """
 
 from collections.abc import Callable

@@ -89,7 +89,7 @@ def _policies(manifest: BundleManifest) -> str:
             (
                 f"`{name}`",
                 shown_probability(policy.threshold),
-                shown_probability(policy.borderline_from),
+                shown_probability(policy.borderline_threshold),
                 caught(policy.by_lesion.model_dump() if policy.by_lesion else None),
                 percent_interval(found["sensitivity"]) if found else NONE,
                 percent_interval(found["specificity"]) if found else NONE,

@@ -67,7 +67,7 @@ def policies(report: dict[str, Any]) -> str:
             (
                 f"`{name}`",
                 shown_probability(policy["threshold"]),
-                shown_probability(policy["borderline_from"]),
+                shown_probability(policy["borderline_threshold"]),
                 caught(policy["by_lesion"]),
                 percent_interval(at[0.02]["ppv"]),
                 percent_interval(at[0.02]["referred"]),
@@ -119,7 +119,7 @@ def groups(report: dict[str, Any]) -> str:
     policy = next(iter(report["policies"]))
     rows = [
         _group_row(f"{stratum['variable']}: {group['group']}", group, policy)
-        for stratum in report["assessment"]["strata"]
+        for stratum in report["assessment"]["subgroups"]
         for group in stratum["groups"]
     ]
     if (proven := report["assessment"]["histology_only"]) is not None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.run_folder import lineage
 
 _KEPT = {"best": "the epoch with the greatest validation AUC", "last": "the last epoch"}
@@ -40,17 +40,18 @@ def _teacher(teacher: dict[str, Any]) -> str:
 
 
 def _step(run: dict[str, Any], begin: str) -> str:
-    config = FitConfig.from_settings(run["config"], run=str(run.get("run", "")))
+    config = RunConfig.from_settings(run["config"], run=str(run.get("run", "")))
     if config.classes == "seven":
         loss = f"cross-entropy, label smoothing {config.label_smoothing:g}"
         draws = (
-            f"{config.epochs} rounds of {config.draws:,} draws, a diagnosis in proportion to its images to the "
+            f"{config.epochs} rounds of {config.samples_per_epoch:,} draws, a diagnosis in proportion to its images "
+            "to the "
             f"power {config.sampling_power:g}"
         )
-        if config.proven_nevi:
-            draws += f", {config.proven_nevi:.0%} of the nevi proven by histology"
+        if config.histology_nevi_share:
+            draws += f", {config.histology_nevi_share:.0%} of the nevi proven by histology"
     else:
-        loss = f"binary focal loss (gamma {config.gamma:g}, alpha {config.alpha:g})"
+        loss = f"binary focal loss (gamma {config.focal_gamma:g}, alpha {config.focal_alpha:g})"
         draws = f"{config.epochs} passes over the melanomas with as many nevi"
         if config.source_balanced:
             draws += ", from each source as many as it has melanomas"
@@ -72,7 +73,7 @@ def _step(run: dict[str, Any], begin: str) -> str:
     text = (
         f"{begin} at {config.size} pixels: {head}{layers}, {draws}; {loss}; batch normalisation "
         f"{config.batch_normalisation}; AdamW, peak rate {config.learning_rate:g}, cosine decay, weight decay "
-        f"{config.weight_decay:g}, moving average of the weights {config.ema_momentum:g}; {_KEPT[config.keep]} "
+        f"{config.weight_decay:g}, moving average of the weights {config.ema_momentum:g}; {_KEPT[config.checkpoint]} "
         "was kept; "
     )
     if members := run.get("averaged"):

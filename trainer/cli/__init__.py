@@ -66,7 +66,7 @@ def main() -> None:
 @config_options
 @click.pass_context
 def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset: str, **settings: Any) -> None:
-    """Train into the folder RUN; the best epoch by validation AUC is kept, or with --keep last the last.
+    """Train into the folder RUN; the best epoch by validation AUC is kept, or with --checkpoint last the last.
 
     An interrupted run goes on when the same command is given again. The defaults are those of the preset "clean"; what
     is given by name overrides a preset.
@@ -107,7 +107,7 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     dermq-train fit runs/three --weights runs/trunk --seed 3
     dermq-train average runs/both runs/two runs/three
     """
-    from trainer.config import FitConfig
+    from trainer.config import RunConfig
     from trainer.training.weight_averaging import average, validation_auc
 
     auc = average(dataset, run, members, cache)
@@ -118,7 +118,7 @@ def average(run: Path, members: tuple[Path, ...], dataset: Path, cache: Path) ->
     for member, found in of_members.items():
         click.echo(f"{member}: validation AUC {found:.4f}")
     best = max(of_members, key=lambda member: of_members[member])
-    if fold := FitConfig.read(run).fold:
+    if fold := RunConfig.read(run).fold:
         # Whichever is better there: all folds are made by one recipe.
         click.echo(f"{run}: AUC {auc:.4f} on fold {fold}, held out. {AFTER_FOLDS}")
         return
@@ -136,8 +136,8 @@ def crossfit(run: Path, folds: tuple[Path, ...]) -> None:
     then counts in the choice, and none is lost to training. The test split stays sealed.
 
     \b
-    for k in 1 2 3 4; do dermq-train fit runs/fold$k --fold $k/4 --keep last; done
-    dermq-train fit runs/all --fold all --keep last
+    for k in 1 2 3 4; do dermq-train fit runs/fold$k --fold $k/4 --checkpoint last; done
+    dermq-train fit runs/all --fold all --checkpoint last
     dermq-train crossfit runs/all runs/fold1 runs/fold2 runs/fold3 runs/fold4
     """
     from trainer.evaluation.crossfit import crossfit
@@ -275,9 +275,9 @@ def stress(run: Path, dataset: Path) -> None:
     \b
     dermq-train stress runs/first
     """
-    from trainer.evaluation.robustness_of_run import stress_validation
+    from trainer.evaluation.robustness_of_run import robustness_on_validation
 
-    found = stress_validation(dataset, run)
+    found = robustness_on_validation(dataset, run)
     policy = next(iter(found["policies"]))
     click.echo(f"At {policy}, {found['images']['melanoma']} melanoma and {found['images']['nevus']} nevus images:")
     click.echo(f"{'':24}  sensitivity  specificity  AUC")
@@ -289,7 +289,7 @@ def stress(run: Path, dataset: Path) -> None:
             f"{name:24}  {at['sensitivity']['value']:11.3f}  {at['specificity']['value']:11.3f}  "
             f"{change['auroc']['value']:.3f}"
         )
-    for stratum in found["strata"]:
+    for stratum in found["subgroups"]:
         click.echo(f"{stratum['variable']}, all validation images:")
         for group in stratum["groups"]:
             auc = f"AUC {group['auroc']['value']:.3f}" if group["auroc"] else "no AUC"

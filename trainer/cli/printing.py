@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from trainer.config import FitConfig
+    from trainer.config import RunConfig
     from worker.inference.bundle import BundleManifest
 
 #: Said of a fold, whose test side is not to be opened.
@@ -20,7 +20,7 @@ AFTER_FOLDS = "When every fold is done, and a run with --fold all: dermq-train c
 _WITHOUT_INTERVAL = {True: "no interval: perfectly separated", False: "no interval: too few lesions"}
 
 
-def print_trained(run: Path, config: "FitConfig", auc: float) -> None:
+def print_trained(run: Path, config: "RunConfig", auc: float) -> None:
     """Print what a training came to, and what to do next.
 
     Args:
@@ -37,7 +37,7 @@ def print_trained(run: Path, config: "FitConfig", auc: float) -> None:
     elif auc <= CHANCE:
         click.echo(f"Validation AUC {auc:.4f}, no better than chance: train anew, longer or on more lesions.")
     else:
-        click.echo(f"Validation AUC {auc:.4f}, of the {config.keep} epoch. Next: dermq-train evaluate {run}")
+        click.echo(f"Validation AUC {auc:.4f}, of the {config.checkpoint} epoch. Next: dermq-train evaluate {run}")
 
 
 def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:
@@ -123,7 +123,7 @@ def print_crossfitted(found: dict[str, Any]) -> None:
     Args:
         found: as `trainer.evaluation.crossfit.describe_crossfit` gives it.
     """
-    from trainer.report.crossfit import not_judged, summary
+    from trainer.report.crossfit import not_scored, summary
 
     for fold in found["folds"]:
         scale = fold["calibration"]
@@ -137,7 +137,7 @@ def print_crossfitted(found: dict[str, Any]) -> None:
             f"{policy}, cross-fitted: sensitivity {_with_interval(figures['sensitivity'])}, specificity "
             f"{_with_interval(figures['specificity'])}"
         )
-    for line in not_judged(found):
+    for line in not_scored(found):
         click.echo(line)
 
 

@@ -12,7 +12,7 @@ from trainer.metrics.assess import counts
 from trainer.metrics.subgroups import OLDEST
 from trainer.run_folder import RunFolder
 from worker.images.formats import IMAGE_SUFFIXES
-from worker.inference.bundle import MADE_FROM_DIGITS, Bundle, sha256_of
+from worker.inference.bundle import TRAINING_IMAGE_DIGITS, Bundle, sha256_of
 from worker.tables import no_table
 
 #: Columns of the labels file; the others are optional.
@@ -213,7 +213,7 @@ def refuse_own(images: pd.DataFrame, run: Path) -> None:
     _refuse(own, images, run.name)
 
 
-def refuse_made_from(images: pd.DataFrame, bundle: Bundle) -> None:
+def refuse_training_images(images: pd.DataFrame, bundle: Bundle) -> None:
     """Refuse images of the data set that a bundle's model was made from.
 
     Known by their bytes, whatever their names; and by their names, without folder and ending, since those of HAM10000
@@ -227,12 +227,12 @@ def refuse_made_from(images: pd.DataFrame, bundle: Bundle) -> None:
         ValueError: counts and names them.
     """
     names = {f"ISIC_{number:07}" for number in HAM10000_NUMBERS}
-    listed = bundle.manifest.made_from
+    listed = bundle.manifest.training_images
     digests = set(bundle.read(listed).decode().split()) if listed else set()
     own = [
         name
         for name, digest in zip(images["image_id"], images["sha256"], strict=True)
-        if Path(name).stem in names or digest[:MADE_FROM_DIGITS] in digests
+        if Path(name).stem in names or digest[:TRAINING_IMAGE_DIGITS] in digests
     ]
     _refuse(own, images, f"{bundle.manifest.name} {bundle.manifest.version}")
 

@@ -23,7 +23,7 @@ _NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class LoadedImages:
     """What was taken from the files.
 
     Args:
@@ -35,7 +35,7 @@ class Look:
     ita: npt.NDArray[np.float64]
 
 
-def look_at(paths: Sequence[Path], preprocessing: Preprocessing) -> Look:
+def load_images(paths: Sequence[Path], preprocessing: Preprocessing) -> LoadedImages:
     """Decode and preprocess images exactly as a worker does, and measure the skin tone around the lesions.
 
     Args:
@@ -59,7 +59,7 @@ def look_at(paths: Sequence[Path], preprocessing: Preprocessing) -> Look:
         rest = f" … and {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
         raise DatasetError(f"{len(faults)} of {len(found)} images cannot be used. {' '.join(faults[:_NAMED])}{rest}")
     looks = [one for one in found if not isinstance(one, DatasetError)]
-    return Look(inputs=np.stack([part for part, _ in looks]), ita=np.array([angle for _, angle in looks]))
+    return LoadedImages(inputs=np.stack([part for part, _ in looks]), ita=np.array([angle for _, angle in looks]))
 
 
 def picture(path: Path) -> str:

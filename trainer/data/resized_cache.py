@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer.atomic_files import unfinished_folder
 from trainer.data.ham10000 import DatasetError
 from trainer.data.scan import digests
+from worker.atomic_files import unfinished_folder
 from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage, decode
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing, resize_shorter_side
 
 
-def canvas_shape(size: int) -> tuple[int, int]:
+def cached_shape(size: int) -> tuple[int, int]:
     """Height and width of a canvas in pixels: a seventh more than the model's input, in HAM10000's 4:3.
 
     Args:
@@ -32,7 +32,7 @@ def canvas_shape(size: int) -> tuple[int, int]:
     return height, round(height * 4 / 3)
 
 
-def draw_canvas(image: RGBImage, height: int, width: int) -> RGBImage:
+def resize_for_cache(image: RGBImage, height: int, width: int) -> RGBImage:
     """Bring a decoded image to (height, width, 3): shorter side resized, longer side cut or mirrored to fit."""
     if image.shape[0] > image.shape[1]:
         image = np.ascontiguousarray(image.transpose(1, 0, 2))
@@ -58,7 +58,7 @@ def decode_file(path: Path) -> RGBImage:
         raise DatasetError(f"{path.name} cannot be used: {fault.sentence}. Get the file again.") from None
 
 
-def load_canvases(paths: Sequence[Path], cache: Path, size: int) -> npt.NDArray[np.uint8]:
+def load_resized_cache(paths: Sequence[Path], cache: Path, size: int) -> npt.NDArray[np.uint8]:
     """Decode images into a memory map, or open the map that an earlier call made of the same files.
 
     Args:
@@ -67,30 +67,30 @@ def load_canvases(paths: Sequence[Path], cache: Path, size: int) -> npt.NDArray[
         size: side of the model's input in pixels.
 
     Returns:
-        Read-only memory map, (len(paths), *canvas_shape(size), 3), uint8, RGB.
+        Read-only memory map, (len(paths), *cached_shape(size), 3), uint8, RGB.
 
     Raises:
         DatasetError: a file cannot be decoded; names it.
         OSError: a file cannot be read.
     """
-    height, width = canvas_shape(size)
+    height, width = cached_shape(size)
     # By content: a corrected copy of an image may have the old one's name and size.
     key = hashlib.sha256(json.dumps([digests(paths), height, width]).encode()).hexdigest()[:16]
-    target = cache / f"canvases-{key}.npy"
+    target = cache / f"cached_images-{key}.npy"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         # Of this call alone: runs that share a cache, also from two containers, may fill it at the same time.
         with unfinished_folder(target) as scratch:
             unfinished = scratch / target.name
             shape = (len(paths), height, width, 3)
-            canvases = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+            cached_images = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
 
             def fill(index: int) -> None:
-                canvases[index] = draw_canvas(decode_file(paths[index]), height, width)
+                cached_images[index] = resize_for_cache(decode_file(paths[index]), height, width)
 
             with ThreadPoolExecutor() as pool:
                 list(pool.map(fill, range(len(paths))))
-            canvases.flush()
+            cached_images.flush()
             unfinished.rename(target)
     opened: npt.NDArray[np.uint8] = np.load(target, mmap_mode="r")
     return opened

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
 from trainer.data.resized_cache import load_inputs
 from trainer.data.scan import data_sha256, digests
@@ -45,7 +45,7 @@ def read_images_of(run: Path, dataset: Path) -> pd.DataFrame:
     return images_with_split(everything, run)
 
 
-class RealImages:
+class RunImages:
     """Model inputs of a run's sides: of all diagnoses that the run was trained on.
 
     Args:
@@ -54,7 +54,7 @@ class RealImages:
         config: of the run.
     """
 
-    def __init__(self, dataset: Path, run: Path, config: FitConfig) -> None:
+    def __init__(self, dataset: Path, run: Path, config: RunConfig) -> None:
         self._dataset, self._run, self._config = dataset, run, config
         self._loaded: dict[str, Inputs] = {}
 

@@ -1,4 +1,5 @@
-"""Look at every image of a data set once: its hash, whether it decodes, and a thumbnail to find near-duplicates by.
+"""LoadedImages at every image of a data set once: its hash, whether it decodes, and a thumbnail to find
+near-duplicates by.
 
 Nothing is learned from what is seen here, so the images of the test split are looked at too: a split can only be clean
 if the near-duplicates of its test images are known.
@@ -14,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.atomic_files import replace_file
 from trainer.data.ham10000 import DatasetError
+from worker.atomic_files import replace_file
 from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage, decode
 from worker.images.opencv import cv2
@@ -30,7 +31,7 @@ Thumbnails = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
+class DatasetScan:
     """What was found, in the order of the paths.
 
     Args:
@@ -44,7 +45,7 @@ class Survey:
     faults: list[str]
 
 
-def survey(paths: Sequence[Path], cache: Path) -> Survey:
+def scan_images(paths: Sequence[Path], cache: Path) -> DatasetScan:
     """Hash every file, and decode those that no earlier survey has seen.
 
     Args:
@@ -74,7 +75,7 @@ def survey(paths: Sequence[Path], cache: Path) -> Survey:
     fresh = {digest: thumbnail for digest, thumbnail, fault in seen if not fault and digest not in known}
     if fresh:
         _write_cache(cache, {**known, **fresh})
-    return Survey(
+    return DatasetScan(
         sha256=[digest for digest, _, _ in seen],
         thumbnails=np.stack([thumbnail for _, thumbnail, _ in seen]),
         faults=[fault for _, _, fault in seen],

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from trainer.atomic_files import write_text
 from trainer.config import fold_and_folds
+from worker.atomic_files import write_text
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 #: Side of images that a run does not use: left out of a balanced draw, or broken.
@@ -49,9 +49,9 @@ def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
     lesions = frame.groupby("lesion_id", sort=True)["dx"].first()
     held_out = FRACTIONS[VALIDATION] + FRACTIONS[TEST]
     try:
-        train, rest = train_test_split(lesions, test_size=held_out, stratify=lesions, random_state=seed)
+        train, rest = train_test_split(lesions, test_size=held_out, describe_subgroups=lesions, random_state=seed)
         share = FRACTIONS[TEST] / held_out
-        validation, test = train_test_split(rest, test_size=share, stratify=rest, random_state=seed)
+        validation, test = train_test_split(rest, test_size=share, describe_subgroups=rest, random_state=seed)
     except ValueError as error:
         counts = ", ".join(f"{dx} {count}" for dx, count in lesions.value_counts().items())
         raise SplitError(

@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from trainer.atomic_files import write_text
-from trainer.config import ALL_FOLDS, FitConfig, fold_and_folds
+from trainer.config import ALL_FOLDS, RunConfig, fold_and_folds
 from trainer.data.ham10000 import LABELS
 from trainer.data.splits import TRAIN, VALIDATION, read_manifest
-from trainer.evaluation.test_access_log import openings_of
+from trainer.evaluation.test_access_log import read_test_accesses
 from trainer.metrics.assess import counts
-from trainer.metrics.cross_fitting import describe_judged, judge_by_folds
+from trainer.metrics.cross_fitting import describe_cross_fit, predict_by_folds
 from trainer.metrics.discrimination import CHANCE, auroc
 from trainer.metrics.seeds import recipe_differences
 from trainer.metrics.subgroups import as_json
@@ -29,6 +28,7 @@ from trainer.run_folder import RunError, RunFolder
 from trainer.thresholds.bootstrap import LesionBootstrap
 from trainer.thresholds.calibration import fit_platt
 from trainer.thresholds.policies import BOOTSTRAP_SEED
+from worker.atomic_files import write_text
 
 
 def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
@@ -50,14 +50,14 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
         ValueError: the outputs of the folds rank melanomas below nevi.
     """
     folder = RunFolder(run)
-    if not folder.begun or FitConfig.read(run).has_validation:
+    if not folder.begun or RunConfig.read(run).has_validation:
         raise RunError(
             f"Received: {run} as the run to cross-fit, which {_what_it_is(run)}. Expected: a run after `dermq-train "
             f"fit --fold {ALL_FOLDS}` first, and the folds after it."
         )
     if not folder.finished:
         raise RunError(f"Received: run {run}, which is not finished. Expected: a run after `dermq-train fit`.")
-    if openings_of(run):
+    if read_test_accesses(run):
         raise RunError(
             f"Received: run {run}, whose test split was opened. Expected: one whose test split is sealed, for "
             "thresholds that are chosen afterwards may be chosen by it. It stays as it is (put its "
@@ -98,7 +98,7 @@ def folds_of(run: Path) -> list[dict[str, Any]]:
 def describe_crossfit(run: Path) -> dict[str, Any]:
     """What the recipe gives on the lesions outside test, each predicted by a network that was not trained on it.
 
-    Calibration and thresholds that a fold is judged by are those of the other folds. That is no nested
+    Calibration and thresholds that a fold is subject by are those of the other folds. That is no nested
     cross-validation: the networks whose predictions they were fitted on were trained on this fold, by which its figures
     owe a little to it, and the intervals leave out that other trainings would differ.
 
@@ -108,7 +108,7 @@ def describe_crossfit(run: Path) -> dict[str, Any]:
     Returns:
         ``folds`` (of each ``run``, ``fold``, ``seed``, ``weights_sha256``, ``counts``, ``auroc``, and ``calibration``:
         slope and intercept fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of all images
-        together, and what `trainer.metrics.cross_fitting.describe_judged` gives.
+        together, and what `trainer.metrics.cross_fitting.describe_cross_fit` gives.
     """
     return _of_all_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
 
@@ -122,15 +122,15 @@ def _of_all_folds(predictions: pd.DataFrame, folds: Sequence[dict[str, Any]]) ->
         scale = fit_platt(labels, raw).model_dump(include={"slope", "intercept"})
         each.append({**fold, "counts": counts(part), "auroc": float(roc_auc_score(labels, raw)), "calibration": scale})
     numbers = images["fold"].map({fold["fold"]: number for number, fold in enumerate(folds)}).to_numpy(np.int64)
-    judged = judge_by_folds(images, numbers)
+    subject = predict_by_folds(images, numbers)
     labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
     return {
         "folds": each,
         "mean_auroc": float(np.mean([fold["auroc"] for fold in each])),
         "counts": counts(images),
-        "auroc": as_json(bootstrap(lambda weights: auroc(labels, judged.calibrated, weights))),
-        **describe_judged(images, judged, bootstrap),
+        "auroc": as_json(bootstrap(lambda weights: auroc(labels, subject.calibrated, weights))),
+        **describe_cross_fit(images, subject, bootstrap),
     }
 
 
@@ -142,7 +142,7 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
             raise RunError(
                 f"Received: {fold} as a fold, which {_what_it_is(fold)}. Expected: a run after `dermq-train fit`."
             )
-        held_out = FitConfig.read(fold).fold
+        held_out = RunConfig.read(fold).fold
         if (place := fold_and_folds(held_out)) is None:
             raise RunError(
                 f"Received: run {fold} of the fold {held_out!r}. Expected: a run that held one out, after `dermq-train "
@@ -172,7 +172,7 @@ def _what_it_is(run: Path) -> str:
         return "does not exist"
     if not RunFolder(run).begun:
         return "is no run"
-    config = FitConfig.read(run)
+    config = RunConfig.read(run)
     if not RunFolder(run).finished:
         return "is not finished"
     return f"is of fold {config.fold}" if config.fold else "has a validation side of the split's own"
@@ -192,7 +192,7 @@ def _check(fold: Path, run: Path) -> None:
 def _predictions(fold: Path) -> pd.DataFrame:
     """What a run predicted of the fold that it had held out, and of nothing else."""
     predicted = pd.read_csv(RunFolder(fold).predictions)
-    manifest, config = read_manifest(fold), FitConfig.read(fold)
+    manifest, config = read_manifest(fold), RunConfig.read(fold)
     held_out = _melanomas_and_nevi(manifest, VALIDATION)
     names = set(predicted["image_id"])
     # Under a limit some of them.
@@ -208,7 +208,7 @@ def _predictions(fold: Path) -> pd.DataFrame:
 def _check_whole(predictions: pd.DataFrame, run: Path) -> None:
     """Refuse folds of another division than that which the run was trained on as a whole."""
     wanted, found = _melanomas_and_nevi(read_manifest(run), TRAIN), set(predictions["image_id"])
-    whole = found <= wanted if FitConfig.read(run).limit else found == wanted
+    whole = found <= wanted if RunConfig.read(run).limit else found == wanted
     if not whole or predictions["image_id"].duplicated().any():
         raise RunError(
             f"Received: folds with {len(predictions)} predictions, of {len(found)} images. Expected: one for each of "
@@ -222,7 +222,7 @@ def _melanomas_and_nevi(manifest: pd.DataFrame, side: str) -> set[str]:
 
 
 def _describe(fold: Path) -> dict[str, Any]:
-    config = FitConfig.read(fold)
+    config = RunConfig.read(fold)
     return {
         "run": fold.resolve().name,
         "fold": config.fold,

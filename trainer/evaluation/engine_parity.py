@@ -10,20 +10,20 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.metrics.discrimination import auroc
 from trainer.networks.heads import with_all_outputs
-from trainer.networks.minibatches import in_parts
+from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import convert
 from worker.inference.bundle import Calibration, PolicyThreshold, load_bundle
 from worker.inference.engines import load_engine
 
 Floats = npt.NDArray[np.float64]
 #: Takes inputs (n, size, size, 3), uint8, RGB, and gives the network's probabilities, (n,).
-Scorer = Callable[[npt.NDArray[np.uint8]], Floats]
+PredictInputs = Callable[[npt.NDArray[np.uint8]], Floats]
 
 
-def converted_scorer(model: keras.Model, size: int) -> Scorer:
+def converted_model(model: keras.Model, size: int) -> PredictInputs:
     """The model on OpenVINO, converted here and now as for a bundle, computed as 32-bit floats one image at a time.
 
     Args:
@@ -39,12 +39,12 @@ def converted_scorer(model: keras.Model, size: int) -> Scorer:
     def infer(one: npt.NDArray[np.uint8]) -> Floats:
         return np.asarray(request.infer({0: one})["probability"], np.float64).reshape(-1)
 
-    return lambda inputs: in_parts(infer, inputs, 1)
+    return lambda inputs: predict_in_batches(infer, inputs, 1)
 
 
-def bundle_scorer(
-    folder: Path, config: FitConfig, calibration: Calibration, *, split_sha256: str
-) -> tuple[Scorer, str]:
+def bundle_model(
+    folder: Path, config: RunConfig, calibration: Calibration, *, split_sha256: str
+) -> tuple[PredictInputs, str]:
     """A bundle on OpenVINO, as a worker runs it.
 
     Args:
@@ -73,7 +73,7 @@ def bundle_scorer(
     engine = load_engine("openvino", bundle, threads=2)
     label = f"{manifest.name} {manifest.version} on {engine.label}"
 
-    return lambda inputs: in_parts(lambda part: engine.infer(part).probability, inputs), label
+    return lambda inputs: predict_in_batches(lambda part: engine.infer(part).probability, inputs), label
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""The two engines of a model that is judged: Keras', which trained it, and the one that workers run."""
+"""The two engines of a model that is subject: Keras', which trained it, and the one that workers run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.evaluation.engine_parity import Floats, Scorer, compare, converted_scorer
-from trainer.evaluation.robustness import stress
-from trainer.evaluation.trained_run import Frozen
-from trainer.networks.minibatches import in_parts
+from trainer.evaluation.engine_parity import Floats, PredictInputs, compare, converted_model
+from trainer.evaluation.robustness import measure_robustness
+from trainer.evaluation.trained_run import TrainedRun
+from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import require_tensorflow
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, Calibration, PolicyThreshold
-from worker.inference.engines import Engine, load_engine
+from worker.inference.engines import InferenceEngine, load_engine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engines:
-    """Both, with what the model has frozen.
+    """Both, with what the model has trained_run.
 
     Args:
         label: of the served engine, for the reader.
@@ -31,8 +31,8 @@ class Engines:
     """
 
     label: str
-    served: Scorer
-    other: Scorer
+    served: PredictInputs
+    other: PredictInputs
     figures_served: bool
     calibration: Calibration
     thresholds: dict[str, PolicyThreshold]
@@ -50,12 +50,13 @@ class Engines:
         return {"engine": self.label, **compare(labels, reference, found, self.calibration, self.thresholds)}
 
     def robustness(self, images: pd.DataFrame) -> dict[str, Any]:
-        """What changes of the images do to the served engine's flags, as `trainer.evaluation.robustness.stress` has it.
+        """What changes of the images do to the served engine's flags, as
+        `trainer.evaluation.robustness.measure_robustness` has it.
 
         Args:
             images: rows with ``label``, ``lesion_id`` and ``path``.
         """
-        return stress(
+        return measure_robustness(
             images,
             lambda changed: self.calibration.apply(self.served(changed)),
             self.preprocessing,
@@ -63,28 +64,31 @@ class Engines:
         )
 
 
-def run_engines(frozen: Frozen, served: Scorer | None = None, label: str = "") -> Engines:
+def run_engines(trained_run: TrainedRun, served: PredictInputs | None = None, label: str = "") -> Engines:
     """Those of a run, whose figures are by Keras.
 
     Args:
-        frozen: the run.
+        trained_run: the run.
         served: that of its bundle; without, the model is converted here.
         label: of that engine.
     """
     if served is None:
-        served, label = converted_scorer(frozen.model, frozen.config.size), "OpenVINO, converted for this report"
+        served, label = (
+            converted_model(trained_run.model, trained_run.config.size),
+            "OpenVINO, converted for this report",
+        )
     return Engines(
         label=label,
         served=served,
         other=served,
         figures_served=False,
-        calibration=frozen.calibration,
-        thresholds=frozen.thresholds,
-        preprocessing=frozen.preprocessing,
+        calibration=trained_run.calibration,
+        thresholds=trained_run.thresholds,
+        preprocessing=trained_run.preprocessing,
     )
 
 
-def bundle_engines(bundle: Bundle, service: Engine) -> Engines:
+def bundle_engines(bundle: Bundle, service: InferenceEngine) -> Engines:
     """Those of a bundle, whose figures are by the engine that workers run.
 
     Args:
@@ -106,8 +110,8 @@ def bundle_engines(bundle: Bundle, service: Engine) -> Engines:
     )
 
 
-def _raw(engine: Engine) -> Scorer:
+def _raw(engine: InferenceEngine) -> PredictInputs:
     def score(inputs: npt.NDArray[Any]) -> Floats:
-        return in_parts(lambda part: engine.infer(part).probability, inputs)
+        return predict_in_batches(lambda part: engine.infer(part).probability, inputs)
 
     return score

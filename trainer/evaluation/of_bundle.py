@@ -7,19 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from trainer.config import ALL_FOLDS, FitConfig
+from trainer.config import ALL_FOLDS, RunConfig
 from trainer.data.ham10000 import melanoma_or_nevus
 from trainer.data.near_duplicates import linked_groups
 from trainer.data.splits import LESION_DISJOINT, TEST, draw_split, manifest_sha256
 from trainer.evaluation.engines import bundle_engines
-from trainer.evaluation.of_run import SAY_STRESS, EvaluationOptions, flow, open_test, write_on_test
-from trainer.evaluation.subject import Judged, bundle_as_judged, load_service
-from trainer.evaluation.test_access_log import log_opening, openings_of
+from trainer.evaluation.of_run import SAY_ROBUSTNESS, EvaluationOptions, flow, open_test, write_on_test
+from trainer.evaluation.subject import EvaluationSubject, bundle_subject, load_service
+from trainer.evaluation.test_access_log import log_test_access, read_test_accesses
 from trainer.metrics.assess import counts
 from trainer.metrics.leakage import check_leakage
 from trainer.networks.openvino_conversion import require_tensorflow
 from trainer.report.report_file import own_folder
-from trainer.training.fit import read_surveyed
+from trainer.training.fit import read_scanned
 from worker.inference.bundle import Bundle, load_bundle
 
 
@@ -51,13 +51,13 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
     _refuse_other_images(with_split, bundle)
     manifest, service = bundle.manifest, load_service(bundle)
     engines = bundle_engines(bundle, service)
-    judged = bundle_as_judged(bundle, service)
+    subject = bundle_subject(bundle, service)
     name = re.sub(r"[^\w.-]+", "-", f"test-{manifest.name}-{manifest.version}")
     target = own_folder(Path.cwd(), name, bundle.sha256)
-    log_opening(target, "evaluate")
-    described = {**judged.described, "split_kind": LESION_DISJOINT, "openings": openings_of(target)}
+    log_test_access(target, "evaluate")
+    described = {**subject.described, "split_kind": LESION_DISJOINT, "test_accesses": read_test_accesses(target)}
     opened = open_test(
-        Judged(described=described, policies=judged.policies, score=judged.score),
+        EvaluationSubject(described=described, policies=subject.policies, score=subject.score),
         with_split,
         target,
         options,
@@ -72,7 +72,7 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
         "engine_parity": engines.parity(opened.test, engines.other(opened.inputs)),
     }
     if not options.quick:
-        options.say(SAY_STRESS)
+        options.say(SAY_ROBUSTNESS)
         report["robustness"] = engines.robustness(opened.test)
     write_on_test(report, opened, target, options, started)
     return opened.metrics, bundle, target
@@ -80,8 +80,8 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
 
 def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
     """The data set under the split of the defaults, or under that with all but test in training: the bundle's."""
-    config = FitConfig()
-    everything, seen = read_surveyed(dataset, cache, config)
+    config = RunConfig()
+    everything, seen = read_scanned(dataset, cache, config)
     everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
     named, found = bundle.manifest.split_manifest_sha256, []
     for fold in ("", ALL_FOLDS):
@@ -93,7 +93,7 @@ def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
         f"Received: bundle {bundle.manifest.name} {bundle.manifest.version} of split {named[:12]}, and a data set "
         f"whose split by the defaults of `dermq-train fit` is {found[0][:12]}, or {found[1][:12]} with --fold "
         f"{ALL_FOLDS}. Expected: the data set and split that it was made under. A bundle made with --split-seed, "
-        "--near-duplicates, --without-source or --skip-corrupt is judged by its run: `dermq-train evaluate RUN`."
+        "--near-duplicates, --without-source or --skip-corrupt is subject by its run: `dermq-train evaluate RUN`."
     )
 
 
@@ -107,7 +107,7 @@ def _refuse_other_images(with_split: pd.DataFrame, bundle: Bundle) -> None:
         raise ValueError(
             f"Received: bundle {manifest.name} {manifest.version}, whose card is of {_told(stated)} images of its test "
             f"split, which has {_told(found)}. Expected: a bundle of a whole run; one that was made with --limit is "
-            "judged by its run: `dermq-train evaluate RUN`."
+            "subject by its run: `dermq-train evaluate RUN`."
         )
 
 

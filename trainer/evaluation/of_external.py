@@ -11,20 +11,20 @@ import pandas as pd
 
 from trainer.data.external_labels import (
     read_external,
-    refuse_made_from,
     refuse_own,
     refuse_recalibrated_on,
+    refuse_training_images,
     without_label,
 )
 from trainer.data.ham10000 import LABELS, melanoma_or_nevus
 from trainer.evaluation.subject import (
-    Judged,
-    bundle_as_judged,
+    EvaluationSubject,
+    bundle_subject,
     is_bundle,
     load_service,
     require_run_or_bundle,
-    run_as_judged,
-    score_in_parts,
+    run_subject,
+    score_in_batches,
 )
 from trainer.metrics.assess import assess, counts
 from trainer.metrics.cross_fitting import cross_fit
@@ -59,7 +59,7 @@ def external_folder(run: Path, bundle: Bundle | None, folder: Path, labels: Path
 
 
 def evaluate_external(
-    judged: Path,
+    subject: Path,
     folder: Path,
     labels: Path,
     *,
@@ -72,7 +72,7 @@ def evaluate_external(
     The test split stays sealed. The report goes to `external_folder`, with ``scored.csv`` beside it.
 
     Args:
-        judged: a run folder, whose Keras model is asked; or a bundle's, which is asked as a worker does.
+        subject: a run folder, whose Keras model is asked; or a bundle's, which is asked as a worker does.
         folder: holds the images.
         labels: CSV, see `trainer.data.external_labels.read_external`.
         pictures: put the missed melanomas' pictures into ``report.html``.
@@ -84,31 +84,31 @@ def evaluate_external(
 
     Raises:
         FileNotFoundError: see `read_external`, or the run is not finished.
-        ValueError: see `read_external`, `refuse_own`, `refuse_made_from` and `refuse_recalibrated_on`.
+        ValueError: see `read_external`, `refuse_own`, `refuse_training_images` and `refuse_recalibrated_on`.
         BundleError: the bundle was changed.
         DatasetError: images cannot be decoded; all of them are named.
         EngineError: a network of the bundle cannot be loaded.
         RunError: Keras' backend is not TensorFlow.
     """
-    require_run_or_bundle(judged)
+    require_run_or_bundle(subject)
     # Importing TensorFlow takes ten seconds; bad labels should be told before.
     images = read_external(folder, labels)
-    bundle = load_bundle(judged) if is_bundle(judged) else None
+    bundle = load_bundle(subject) if is_bundle(subject) else None
     if bundle is None:
-        refuse_own(images, judged)
+        refuse_own(images, subject)
     else:
-        refuse_made_from(images, bundle)
+        refuse_training_images(images, bundle)
         refuse_recalibrated_on(images, bundle)
-    from trainer.evaluation.of_run import SAY_STRESS, describe_others
+    from trainer.evaluation.of_run import SAY_ROBUSTNESS, describe_others
     from trainer.report import write_report
 
     started = time.monotonic()
-    model, engines = _load(judged, bundle)
+    model, engines = _load(subject, bundle)
     say("Scoring the images")
     # All of them, so that whatever cannot be read is named at once.
-    both = score_in_parts(model, images)
+    both = score_in_batches(model, images)
     scored, others = melanoma_or_nevus(both), both[~both["dx"].isin(LABELS)]
-    target = external_folder(judged, bundle, folder, labels, quick=quick)
+    target = external_folder(subject, bundle, folder, labels, quick=quick)
     # Before any figure is computed: the scores took longest.
     both.assign(label=both["dx"].map(LABELS).astype("Int64")).drop(columns="path").to_csv(
         target / "scored.csv", index=False
@@ -137,7 +137,7 @@ def evaluate_external(
         "robustness": None,
     }
     if not quick:
-        say(SAY_STRESS)
+        say(SAY_ROBUSTNESS)
         report["robustness"] = engines.robustness(scored)
     report["seconds"] = round(time.monotonic() - started)
     paths = dict(zip(scored["image_id"], scored["path"], strict=True)) if pictures else {}
@@ -145,7 +145,7 @@ def evaluate_external(
     return report, target
 
 
-def _parity(model: Judged, engines: "Engines", scored: pd.DataFrame) -> dict[str, Any]:
+def _parity(model: EvaluationSubject, engines: "Engines", scored: pd.DataFrame) -> dict[str, Any]:
     """The two engines on the images, or on some of many: the slower one would take as long again as all else."""
     from trainer.evaluation.robustness import draw_some
 
@@ -153,12 +153,12 @@ def _parity(model: Judged, engines: "Engines", scored: pd.DataFrame) -> dict[str
     return engines.parity(again, engines.other(inputs))
 
 
-def _load(judged: Path, bundle: Bundle | None) -> "tuple[Judged, Engines]":
+def _load(subject: Path, bundle: Bundle | None) -> "tuple[EvaluationSubject, Engines]":
     from trainer.evaluation.engines import bundle_engines, run_engines
-    from trainer.evaluation.trained_run import load_frozen
+    from trainer.evaluation.trained_run import load_trained_run
 
     if bundle is None:
-        frozen = load_frozen(judged)
-        return run_as_judged(judged, frozen), run_engines(frozen)
+        trained_run = load_trained_run(subject)
+        return run_subject(subject, trained_run), run_engines(trained_run)
     service = load_service(bundle)
-    return bundle_as_judged(bundle, service), bundle_engines(bundle, service)
+    return bundle_subject(bundle, service), bundle_engines(bundle, service)

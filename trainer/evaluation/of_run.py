@@ -16,17 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.atomic_files import write_text
 from trainer.data.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
 from trainer.data.run_images import read_images_of
 from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION, first_lesions, split_kind
 from trainer.evaluation.crossfit import describe_crossfit, folds_of
-from trainer.evaluation.engine_parity import bundle_scorer
+from trainer.evaluation.engine_parity import bundle_model
 from trainer.evaluation.engines import Engines, run_engines
 from trainer.evaluation.robustness import other_diagnoses
-from trainer.evaluation.subject import Judged, run_as_judged
-from trainer.evaluation.test_access_log import log_opening
-from trainer.evaluation.trained_run import Frozen, load_frozen
+from trainer.evaluation.subject import EvaluationSubject, run_subject
+from trainer.evaluation.test_access_log import log_test_access
+from trainer.evaluation.trained_run import TrainedRun, load_trained_run
 from trainer.metrics.assess import assess, counts
 from trainer.metrics.discrimination import auroc, average_precision
 from trainer.metrics.leakage import check_leakage
@@ -39,10 +38,11 @@ from trainer.report.report_file import REPORT_FORMAT
 from trainer.thresholds.bootstrap import LesionBootstrap
 from trainer.thresholds.calibration import brier
 from trainer.thresholds.policies import BOOTSTRAP_SEED
+from worker.atomic_files import write_text
 from worker.inference.bundle import PolicyThreshold
 
 #: Said before the part of an evaluation that takes longest.
-SAY_STRESS = "Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG"
+SAY_ROBUSTNESS = "Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,11 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     """
     options = options or EvaluationOptions()
     started = time.monotonic()
-    frozen = load_frozen(run)
-    if frozen.config.fold and frozen.config.has_validation:
+    trained_run = load_trained_run(run)
+    if trained_run.config.fold and trained_run.config.has_validation:
         raise ValueError(
-            f"Received: run {run} of fold {frozen.config.fold}. Expected: the run on all folds, after `dermq-train "
+            f"Received: run {run} of fold {trained_run.config.fold}. Expected: the run on all folds, after "
+            "`dermq-train "
             "crossfit`: its test split is this one's too, and stays sealed until then."
         )
     with_split = read_images_of(run, dataset)
@@ -101,13 +102,13 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
     for folder in options.also:
         require_same_recipe(run, folder)
     check_seeds(run, options.seeds)
-    left_out = [(folder, load_frozen(folder), sources_left_out(with_split, folder)) for folder in options.also]
-    engines = _engines(frozen, options, split_sha256)
-    log_opening(run, "evaluate")
+    left_out = [(folder, load_trained_run(folder), sources_left_out(with_split, folder)) for folder in options.also]
+    engines = _engines(trained_run, options, split_sha256)
+    log_test_access(run, "evaluate")
 
-    used = first_lesions(with_split, frozen.config.limit)
-    judged = run_as_judged(run, frozen)
-    opened = open_test(judged, used, run, options, kind=split_kind(run))
+    used = first_lesions(with_split, trained_run.config.limit)
+    subject = run_subject(run, trained_run)
+    opened = open_test(subject, used, run, options, kind=split_kind(run))
     crossfitted = describe_crossfit(run) if folds_of(run) else None
     if crossfitted:
         # So that a bundle carries them, which holds no predictions.
@@ -121,7 +122,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
         "engine_parity": engines.parity(opened.test, engines.other(opened.inputs)),
     }
     if not options.quick:
-        options.say(SAY_STRESS)
+        options.say(SAY_ROBUSTNESS)
         report["robustness"] = engines.robustness(opened.test)
     write_on_test(report, opened, run, options, started)
     return opened.metrics
@@ -134,7 +135,7 @@ class Opened:
     Args:
         report: entries of ``report.json`` that need the scores alone.
         metrics: as in ``metrics.json``.
-        test: rows as `trainer.evaluation.trained_run.Frozen.score` gives them.
+        test: rows as `trainer.evaluation.trained_run.TrainedRun.score` gives them.
         inputs: of the model, (n, size, size, 3), uint8, RGB.
     """
 
@@ -144,33 +145,35 @@ class Opened:
     inputs: npt.NDArray[np.uint8]
 
 
-def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: EvaluationOptions, *, kind: str) -> Opened:
+def open_test(
+    subject: EvaluationSubject, used: pd.DataFrame, folder: Path, options: EvaluationOptions, *, kind: str
+) -> Opened:
     """Score the test images, write ``test.csv``, and compute what needs the scores alone.
 
     What an earlier evaluation left goes first, so that no figure of one stands beside those of another.
 
     Args:
-        judged: a run or a bundle.
+        subject: a run or a bundle.
         used: rows of the data set with their side of the split.
         folder: to write into.
         options: what to do beside the figures.
         kind: of the split, as in `trainer.data.splits`.
     """
-    thresholds = judged.policies.thresholds
+    thresholds = subject.policies.thresholds
     for earlier in ("metrics.json", "report.json", "report.html", "test.csv"):
         (folder / earlier).unlink(missing_ok=True)
     options.say("Scoring the test images")
-    test, inputs = judged.score(melanoma_or_nevus(used[used["split"] == TEST]))
+    test, inputs = subject.score(melanoma_or_nevus(used[used["split"] == TEST]))
     test.drop(columns=["path", "sha256"]).to_csv(folder / "test.csv", index=False)
     metrics = measure(test, thresholds, kind=kind)
     report: dict[str, Any] = {
         "format": REPORT_FORMAT,
         "kind": "test",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "run": judged.described,
+        "run": subject.described,
         "remarks": [" ".join(remark.split()) for remark in options.remarks],
         "policies": {name: policy.model_dump() for name, policy in thresholds.items()},
-        "refused_policies": judged.policies.refused,
+        "refused_policies": subject.policies.refused,
         "assessment": assess(test, thresholds),
         "missed": missed_melanomas(test, thresholds),
         "robustness": None,
@@ -180,26 +183,26 @@ def open_test(judged: Judged, used: pd.DataFrame, folder: Path, options: Evaluat
         others = others.iloc[:0]
     if len(others):
         options.say("Scoring the other diagnoses")
-        others, _ = judged.score(others)
-    report |= describe_others(judged, test, others)
+        others, _ = subject.score(others)
+    report |= describe_others(subject, test, others)
     options.say("Looking for anything seen before; comparing engines")
     return Opened(report=report, metrics=metrics, test=test, inputs=inputs)
 
 
-def describe_others(judged: Judged, scored: pd.DataFrame, others: pd.DataFrame) -> dict[str, Any]:
+def describe_others(subject: EvaluationSubject, scored: pd.DataFrame, others: pd.DataFrame) -> dict[str, Any]:
     """What the model makes of the diagnoses that it does not tell apart, for ``report.json``.
 
     Args:
-        judged: a run or a bundle.
-        scored: melanomas and nevi, as `trainer.evaluation.subject.Judged.score` gives them.
+        subject: a run or a bundle.
+        scored: melanomas and nevi, as `trainer.evaluation.subject.EvaluationSubject.score` gives them.
         others: images of the other diagnoses, likewise; may be empty.
 
     Returns:
         ``other_diagnoses``, and ``seven_classes`` of a model that was trained on all; both None without such images.
     """
-    seven = len(others) and judged.described["config"]["classes"] == "seven"
+    seven = len(others) and subject.described["config"]["classes"] == "seven"
     return {
-        "other_diagnoses": other_diagnoses(others, judged.policies.thresholds) if len(others) else None,
+        "other_diagnoses": other_diagnoses(others, subject.policies.thresholds) if len(others) else None,
         "seven_classes": describe_classes(pd.concat((scored, others), ignore_index=True)) if seven else None,
     }
 
@@ -230,7 +233,7 @@ def measure(
 
     Args:
         test: rows with ``label``, calibrated ``probability`` and ``lesion_id``.
-        thresholds: frozen on validation.
+        thresholds: trained_run on validation.
         kind: of the split, as in `trainer.data.splits`.
 
     Returns:
@@ -260,17 +263,18 @@ def measure(
     }
 
 
-def _engines(frozen: Frozen, options: EvaluationOptions, split_sha256: str) -> Engines:
+def _engines(trained_run: TrainedRun, options: EvaluationOptions, split_sha256: str) -> Engines:
     if options.bundle is None:
-        return run_engines(frozen)
+        return run_engines(trained_run)
     return run_engines(
-        frozen, *bundle_scorer(options.bundle, frozen.config, frozen.calibration, split_sha256=split_sha256)
+        trained_run,
+        *bundle_model(options.bundle, trained_run.config, trained_run.calibration, split_sha256=split_sha256),
     )
 
 
-def _left_out(run: Path, other: Frozen, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:
-    """Figures of a run on the test images of the sources that it never saw, at its own frozen thresholds."""
-    log_opening(run, "evaluate")
+def _left_out(run: Path, other: TrainedRun, sources: list[str], test: pd.DataFrame) -> list[dict[str, Any]]:
+    """Figures of a run on the test images of the sources that it never saw, at its own trained_run thresholds."""
+    log_test_access(run, "evaluate")
     manifest = pd.read_csv(run / "split.csv")
     seen = set(manifest.loc[manifest["split"].isin((TRAIN, VALIDATION)), "lesion_id"])
     entries = []

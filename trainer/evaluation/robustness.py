@@ -27,7 +27,7 @@ Probabilities = Callable[[npt.NDArray[np.uint8]], Floats]
 _MELANOMAS, _NEVI = 175, 225
 
 
-def stress(
+def measure_robustness(
     images: pd.DataFrame,
     score: Probabilities,
     preprocessing: Preprocessing,

@@ -1,4 +1,4 @@
-"""Who is judged: a run, by its Keras model, or a bundle, as a worker runs it."""
+"""Who is subject: a run, by its Keras model, or a bundle, as a worker runs it."""
 
 import json
 from collections.abc import Callable
@@ -11,18 +11,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from trainer.data.ham10000 import DatasetError
-from trainer.data.load_images import look_at
+from trainer.data.load_images import load_images
 from trainer.data.splits import split_kind
-from trainer.evaluation.test_access_log import openings_of
+from trainer.evaluation.test_access_log import read_test_accesses
 from trainer.metrics.seven_classes import probability_columns
-from trainer.networks.minibatches import in_parts
+from trainer.networks.minibatches import predict_in_batches
 from trainer.thresholds.policies import Policies
 from worker.inference.bundle import MANIFEST_NAME, Bundle
-from worker.inference.engines import Engine, load_engine
+from worker.inference.engines import InferenceEngine, load_engine
 
 # It imports TensorFlow, which takes ten seconds; bad labels are told before.
 if TYPE_CHECKING:
-    from trainer.evaluation.trained_run import Frozen
+    from trainer.evaluation.trained_run import TrainedRun
 
 
 #: Images that are decoded at once: 0.8 GB of them at 224 pixels.
@@ -30,13 +30,14 @@ _PART = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A model with what it has frozen.
+class EvaluationSubject:
+    """A model with what it has trained_run.
 
     Args:
         described: what a report says of it.
         policies: on calibrated probabilities.
-        score: takes rows with ``path`` and gives them as `trainer.evaluation.trained_run.Frozen.score` does, with the inputs.
+        score: takes rows with ``path`` and gives them as `trainer.evaluation.trained_run.TrainedRun.score` does, with
+            the inputs.
     """
 
     described: dict[str, Any]
@@ -63,17 +64,19 @@ def require_run_or_bundle(folder: Path) -> None:
         )
 
 
-def run_as_judged(run: Path, frozen: "Frozen") -> Judged:
-    """A finished run, of which `trainer.evaluation.trained_run.load_frozen` gave what is frozen."""
-    return Judged(described=describe_run(run, frozen), policies=frozen.policies, score=frozen.score)
+def run_subject(run: Path, trained_run: "TrainedRun") -> EvaluationSubject:
+    """A finished run, of which `trainer.evaluation.trained_run.load_trained_run` gave what is trained_run."""
+    return EvaluationSubject(
+        described=describe_run(run, trained_run), policies=trained_run.policies, score=trained_run.score
+    )
 
 
-def load_service(bundle: Bundle) -> Engine:
+def load_service(bundle: Bundle) -> InferenceEngine:
     """The engine that a worker runs, with a bundle's model, on two threads."""
     return load_engine("openvino", bundle, threads=2)
 
 
-def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
+def bundle_subject(bundle: Bundle, engine: InferenceEngine | None = None) -> EvaluationSubject:
     """A bundle, as a worker runs it.
 
     Args:
@@ -90,8 +93,8 @@ def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
         return np.column_stack([found.probability, *classes])
 
     def score(images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
-        look = look_at([Path(path) for path in images["path"]], bundle.preprocessing)
-        found = dict(zip(columns, in_parts(infer, look.inputs).T, strict=True))
+        look = load_images([Path(path) for path in images["path"]], bundle.preprocessing)
+        found = dict(zip(columns, predict_in_batches(infer, look.inputs).T, strict=True))
         probability = manifest.calibration.apply(found["raw_probability"])
         return images.assign(**found, probability=probability, ita=look.ita), look.inputs
 
@@ -107,21 +110,23 @@ def bundle_as_judged(bundle: Bundle, engine: Engine | None = None) -> Judged:
         "calibration": manifest.calibration.model_dump(),
         "recalibrated": manifest.recalibration is not None,
         "folds": manifest.metrics.get("crossfit", {}).get("folds", []),
-        "openings": [],
+        "test_accesses": [],
     }
-    return Judged(described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score)
+    return EvaluationSubject(
+        described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score
+    )
 
 
-def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> pd.DataFrame:
+def score_in_batches(subject: EvaluationSubject, images: pd.DataFrame, part: int = _PART) -> pd.DataFrame:
     """Score images of which more may be given than fit into memory when they are decoded.
 
     Args:
-        judged: a run or a bundle.
+        subject: a run or a bundle.
         images: rows with ``path``.
         part: images at once.
 
     Returns:
-        The rows as `Judged.score` gives them, in their order.
+        The rows as `EvaluationSubject.score` gives them, in their order.
 
     Raises:
         DatasetError: files cannot be decoded; those of every part are named.
@@ -129,7 +134,7 @@ def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> p
     scored, faults = [], []
     for start in range(0, len(images), part):
         try:
-            scored.append(judged.score(images.iloc[start : start + part])[0])
+            scored.append(subject.score(images.iloc[start : start + part])[0])
         except DatasetError as error:
             faults.append(str(error))
     if faults:
@@ -137,7 +142,7 @@ def score_in_parts(judged: Judged, images: pd.DataFrame, part: int = _PART) -> p
     return pd.concat(scored)
 
 
-def describe_run(run: Path, frozen: "Frozen") -> dict[str, Any]:
+def describe_run(run: Path, trained_run: "TrainedRun") -> dict[str, Any]:
     """What a report says of the run it is about; no path of this machine."""
     from trainer.evaluation.crossfit import folds_of
     from trainer.networks.backbones import BACKBONES
@@ -146,14 +151,14 @@ def describe_run(run: Path, frozen: "Frozen") -> dict[str, Any]:
     begun = json.loads(recorded.read_text()) if recorded.exists() else {}
     return {
         "name": run.name,
-        "config": {name: getattr(frozen.config, name) for name in frozen.config.__dataclass_fields__},
+        "config": {name: getattr(trained_run.config, name) for name in trained_run.config.__dataclass_fields__},
         "split_sha256": str(json.loads((run / "split.json").read_text())["sha256"]),
         "split_kind": split_kind(run),
-        "weights_from": begun.get("weights_from") or BACKBONES[frozen.config.backbone].weights_from,
-        "goes_on_from": begun.get("goes_on_from"),
+        "weights_from": begun.get("weights_from") or BACKBONES[trained_run.config.backbone].weights_from,
+        "continues_from": begun.get("continues_from"),
         "averaged": begun.get("averaged", []),
         "teachers": begun.get("teachers", []),
         "folds": folds_of(run),
-        "calibration": frozen.calibration.model_dump(),
-        "openings": openings_of(run),
+        "calibration": trained_run.calibration.model_dump(),
+        "test_accesses": read_test_accesses(run),
     }

@@ -11,23 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.config import FitConfig
-from trainer.data.load_images import look_at
+from trainer.config import RunConfig
+from trainer.data.load_images import load_images
 from trainer.metrics.seven_classes import probability_columns
 from trainer.networks.heads import with_all_outputs
-from trainer.networks.minibatches import in_parts
+from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.predict import PREDICT_BATCH, traced
 from trainer.run_folder import RunFolder
-from trainer.thresholds.policies import Policies, freeze_on_validation
+from trainer.thresholds.policies import Policies, fit_policies_on_validation
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Calibration, PolicyThreshold
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
+class TrainedRun:
     """What a finished run brings to an evaluation; nothing of it changes any more."""
 
-    config: FitConfig
+    config: RunConfig
     model: keras.Model
     calibration: Calibration
     policies: Policies
@@ -52,8 +52,8 @@ class Frozen:
             The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
             `trainer.metrics.seven_classes.probability_columns`; and the inputs.
         """
-        look = look_at([Path(path) for path in images["path"]], self.preprocessing)
-        raw, *classes = in_parts(self._infer, look.inputs, PREDICT_BATCH).T
+        look = load_images([Path(path) for path in images["path"]], self.preprocessing)
+        raw, *classes = predict_in_batches(self._infer, look.inputs, PREDICT_BATCH).T
         scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita)
         return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), look.inputs
 
@@ -68,7 +68,7 @@ class Frozen:
         return traced(with_all_outputs(self.model))
 
 
-def load_frozen(run: Path) -> Frozen:
+def load_trained_run(run: Path) -> TrainedRun:
     """Load a run's model, and fit calibration and thresholds on its validation predictions.
 
     Raises:
@@ -82,6 +82,6 @@ def load_frozen(run: Path) -> Frozen:
                     f"thresholds on. Expected: it after `dermq-train crossfit {run} FOLD...`."
                 )
             raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
-    calibration, policies = freeze_on_validation(run)
+    calibration, policies = fit_policies_on_validation(run)
     model = keras.saving.load_model(run / "model.keras", compile=False)
-    return Frozen(config=FitConfig.read(run), model=model, calibration=calibration, policies=policies)
+    return TrainedRun(config=RunConfig.read(run), model=model, calibration=calibration, policies=policies)

@@ -12,29 +12,29 @@ import numpy.typing as npt
 
 from trainer.card.model_card import model_card
 from trainer.card.training import first_weights
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES, MALIGNANT
-from trainer.data.run_images import RealImages
+from trainer.data.run_images import RunImages
 from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
-from trainer.evaluation.test_access_log import log_opening
+from trainer.evaluation.test_access_log import log_test_access
 from trainer.export.folder import ExportError, new_bundle, refuse_occupied, seal
-from trainer.export.ood_statistics import LIMIT_QUANTILE, describe_appearance, distances
+from trainer.export.ood_statistics import LIMIT_QUANTILE, distances, fit_image_statistics
 from trainer.export.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
 from trainer.export.reference_model import round_kernels, write_compressed
 from trainer.networks.backbones import BACKBONES
 from trainer.networks.heads import OUTPUTS, with_all_outputs
-from trainer.networks.minibatches import in_parts
+from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import convert
 from trainer.networks.predict import predict, predict_by, traced
 from trainer.report.report_file import read_report
 from trainer.run_folder import RunFolder
-from trainer.thresholds.policies import Policies, freeze_on_validation
+from trainer.thresholds.policies import Policies, fit_policies_on_validation
 from worker.images.decode import decode
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing
 from worker.images.quality import measure_quality
 from worker.inference.bundle import (
-    MADE_FROM_DIGITS,
+    TRAINING_IMAGE_DIGITS,
     Bundle,
     BundleManifest,
     Calibration,
@@ -115,18 +115,18 @@ def export(
             f"Received: run {run}, whose split is {kind}: it leaks, and its figures hold for no new patient. Expected: "
             "a run of the clean preset."
         )
-    calibration, policies = freeze_on_validation(run)
+    calibration, policies = fit_policies_on_validation(run)
     stated = {name: policy.model_dump() for name, policy in policies.thresholds.items()}
     if (report["run"]["calibration"], report["policies"]) != (calibration.model_dump(), stated):
         raise ExportError(
             f"Received: run {run}, whose report.json is of another calibration or other thresholds than its "
             f"validation.csv gives. Expected: the report of these; `dermq-train evaluate {run}` makes it anew."
         )
-    config = FitConfig.read(run)
+    config = RunConfig.read(run)
     say("Converting the network")
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
-    images = RealImages(dataset, run, config)
+    images = RunImages(dataset, run, config)
     with new_bundle(target) as folder:
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
@@ -149,19 +149,19 @@ def export(
         say("Describing what dermoscopy looks like")
         manifest = manifest.model_copy(update={"out_of_distribution": _describe(images, folder)})
         # In an order that tells nothing.
-        known = sorted(digest[:MADE_FROM_DIGITS] for digest in images.digests)
+        known = sorted(digest[:TRAINING_IMAGE_DIGITS] for digest in images.digests)
         (folder / _MADE_FROM_FILE).write_text("".join(f"{digest}\n" for digest in known))
         (folder / "MODEL_CARD.md").write_text(model_card(manifest, _weights_from(run, config), report))
         seal(folder, manifest)
     return load_bundle(target)
 
 
-def _weights_from(run: Path, config: FitConfig) -> str:
+def _weights_from(run: Path, config: RunConfig) -> str:
     """Where the backbone's first weights came from: as the run noted it, or as its backbone takes them by default."""
     return first_weights(RunFolder(run).origin()) or BACKBONES[config.backbone].weights_from
 
 
-def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> None:
+def _write_references(model: keras.Model, folder: Path, config: RunConfig) -> None:
     """A few made-up images with the Keras model's probabilities, for `dermq check` to replay."""
     reference = folder / "reference"
     reference.mkdir()
@@ -175,10 +175,10 @@ def _write_references(model: keras.Model, folder: Path, config: FitConfig) -> No
     (reference / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
-def _describe(images: RealImages, folder: Path) -> OutOfDistribution:
+def _describe(images: RunImages, folder: Path) -> OutOfDistribution:
     """Write ``appearance.npz``: what dermoscopy looks like, by training images, and a limit by others."""
     training, others = images.of_every_diagnosis(_APPEARANCE_IMAGES)
-    appearance = describe_appearance(training, seed=_APPEARANCE_SEED)
+    appearance = fit_image_statistics(training, seed=_APPEARANCE_SEED)
     (folder / _APPEARANCE_FILE).write_bytes(appearance.to_bytes())
     found = distances(appearance, others)
     return OutOfDistribution(
@@ -187,9 +187,9 @@ def _describe(images: RealImages, folder: Path) -> OutOfDistribution:
 
 
 def _manifest(
-    images: RealImages,
+    images: RunImages,
     run: Path,
-    config: FitConfig,
+    config: RunConfig,
     calibration: Calibration,
     policies: Policies,
     *,
@@ -214,7 +214,7 @@ def _manifest(
         image_quality=quality,
         metrics=json.loads((run / "metrics.json").read_text()),
         split_manifest_sha256=manifest_sha256(read_manifest(run)),
-        made_from=_MADE_FROM_FILE,
+        training_images=_MADE_FROM_FILE,
         licence=_LICENCE,
         files={},
     )
@@ -256,9 +256,9 @@ def parity(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) ->
     return float(np.abs(found - expected).max())
 
 
-def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManifest) -> Quantisation:
+def _quantise(images: RunImages, run: Path, folder: Path, manifest: BundleManifest) -> Quantisation:
     """Put 8-bit integers into the converted model, and what it then says of the reference images beside them."""
-    log_opening(run, "export --precision int8")
+    log_test_access(run, "export --precision int8")
     inputs, labels = images.melanomas_and_nevi(TEST)
     before = _inferred(folder, manifest, inputs)
     others, _ = images.melanomas_and_nevi(images.side_outside_test, _FLAGGED_IMAGES)
@@ -289,7 +289,7 @@ def _quantise(images: RealImages, run: Path, folder: Path, manifest: BundleManif
 
 def _inferred(folder: Path, manifest: BundleManifest, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     engine = load_engine("openvino", _unsealed(folder, manifest), threads=os.cpu_count() or 1)
-    return in_parts(lambda part: engine.infer(part).probability, inputs)
+    return predict_in_batches(lambda part: engine.infer(part).probability, inputs)
 
 
 def _to_probability(model: keras.Model) -> keras.Model:

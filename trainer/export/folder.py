@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.atomic_files import bring_back, unfinished_folder
+from worker.atomic_files import bring_back, unfinished_folder
 from worker.inference.bundle import MANIFEST_NAME, BundleManifest, sha256_of
 
 #: Where the bundle that is to be replaced lies until the new one has its place.

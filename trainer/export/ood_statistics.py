@@ -7,7 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trainer.augmentation.artefacts import draw_rim
 from trainer.augmentation.augment import Augmentation
-from worker.images.out_of_distribution import Appearance, Floats, measure_appearance
+from worker.images.out_of_distribution import Floats, ImageStatistics, measure_image_statistics
 
 #: Changes under which an image still is dermoscopy: other cameras and light; and hair, a ruler, ink, blur.
 _OTHER_CAMERA = Augmentation(cutout=0.0)
@@ -16,7 +16,7 @@ _WITH_ARTEFACTS = Augmentation(artefacts=0.5, cutout=0.0)
 LIMIT_QUANTILE = 0.999
 
 
-def describe_appearance(inputs: npt.NDArray[np.uint8], *, seed: int) -> Appearance:
+def fit_image_statistics(inputs: npt.NDArray[np.uint8], *, seed: int) -> ImageStatistics:
     """Fit mean and covariance to the measures of images in two looks: with a dark rim, and without.
 
     Without: as they are, and changed once each. Dermatoscopes with a round field are rare in HAM10000; one Gaussian of
@@ -29,11 +29,13 @@ def describe_appearance(inputs: npt.NDArray[np.uint8], *, seed: int) -> Appearan
     """
     rng = np.random.default_rng(seed)
     size = inputs.shape[1]
-    as_they_are = [measure_appearance(image) for image in inputs]
-    changed = [measure_appearance(_WITH_ARTEFACTS(image, size, rng)) for image in inputs]
-    with_a_rim = [measure_appearance(draw_rim(_OTHER_CAMERA(image, size, rng), rng)) for image in inputs]
+    as_they_are = [measure_image_statistics(image) for image in inputs]
+    changed = [measure_image_statistics(_WITH_ARTEFACTS(image, size, rng)) for image in inputs]
+    with_a_rim = [measure_image_statistics(draw_rim(_OTHER_CAMERA(image, size, rng), rng)) for image in inputs]
     fitted = [_fit(np.stack(measures)) for measures in (as_they_are + changed, with_a_rim)]
-    return Appearance(mean=np.stack([mean for mean, _ in fitted]), precision=np.stack([each for _, each in fitted]))
+    return ImageStatistics(
+        mean=np.stack([mean for mean, _ in fitted]), precision=np.stack([each for _, each in fitted])
+    )
 
 
 def _fit(measures: Floats) -> tuple[Floats, Floats]:
@@ -43,7 +45,7 @@ def _fit(measures: Floats) -> tuple[Floats, Floats]:
     return scaler.mean_, fitted.precision_ / np.outer(scaler.scale_, scaler.scale_)
 
 
-def distances(appearance: Appearance, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def distances(appearance: ImageStatistics, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Distance of each image, (n,).
 
     Args:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import openvino
 from sklearn.metrics import roc_auc_score
 
-from trainer.networks.minibatches import Inputs, in_parts
+from trainer.networks.minibatches import Inputs, predict_in_batches
 from worker.inference.bundle import Calibration, PolicyThreshold
 
 Floats = npt.NDArray[np.float64]
@@ -112,7 +112,7 @@ def _probabilities(compiled: Any, inputs: Inputs) -> Floats:
     def infer(part: Inputs) -> Floats:
         return np.asarray(request.infer({0: part})["probability"], np.float64).reshape(-1)
 
-    return in_parts(infer, inputs)
+    return predict_in_batches(infer, inputs)
 
 
 def agreements(
@@ -156,4 +156,4 @@ def cost_of(
 
 def _flags(probabilities: Floats, policy: PolicyThreshold) -> npt.NDArray[np.int64]:
     """2 for high risk, 1 for borderline, 0 for low risk, (n,)."""
-    return (probabilities >= policy.threshold).astype(np.int64) + (probabilities >= policy.borderline_from)
+    return (probabilities >= policy.threshold).astype(np.int64) + (probabilities >= policy.borderline_threshold)

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from trainer.card.recalibrated import recalibrated_card
-from trainer.data.external_labels import read_external, refuse_made_from
+from trainer.data.external_labels import read_external, refuse_training_images
 from trainer.data.ham10000 import LABELS, melanoma_or_nevus
-from trainer.evaluation.subject import bundle_as_judged, score_in_parts
+from trainer.evaluation.subject import bundle_subject, score_in_batches
 from trainer.export.folder import ExportError, new_bundle, refuse_occupied, seal
 from trainer.metrics.assess import counts
 from trainer.metrics.cross_fitting import cross_fit
@@ -58,7 +58,7 @@ def recalibrate_bundle(
             images show too few lesions to prove any sensitivity, or are ranked no better than by chance.
         BundleError: the source was changed.
         FileNotFoundError: see `read_external`.
-        ValueError: see `read_external` and `refuse_made_from`.
+        ValueError: see `read_external` and `refuse_training_images`.
     """
     bundle = load_bundle(source)
     if target.resolve() == source.resolve():
@@ -68,14 +68,14 @@ def recalibrate_bundle(
         )
     refuse_occupied(target, replace=replace, name=name, version=version)
     rows = read_external(images, labels)
-    refuse_made_from(rows, bundle)
+    refuse_training_images(rows, bundle)
     # Of other diagnoses neither calibration nor thresholds say anything.
     if others := int((~rows["dx"].isin(LABELS)).sum()):
         say(f"Leaving out {counted(others, 'image')} of other diagnoses")
     rows = melanoma_or_nevus(rows)
     _refuse_too_few(rows)
     say("Scoring the images")
-    scored = score_in_parts(bundle_as_judged(bundle), rows)
+    scored = score_in_batches(bundle_subject(bundle), rows)
     calibration, policies, figures = _fit(scored)
     origin = Recalibration(
         name=bundle.manifest.name,

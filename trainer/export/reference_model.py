@@ -1,8 +1,8 @@
 """The Keras model of a bundle, in six tenths of the space: kernels of 21 bits, deflated.
 
-The engine's file holds its weights as 16-bit floats (`trainer.networks.openvino_conversion`), which moves a probability by some
-thousandths, for they have 11 binary digits. What is rounded to 13 is four times closer, and of its 32 bits eleven are
-zero, which deflating takes away. With it the bundle of an EfficientNet-Lite2 stays below 25 MB.
+The engine's file holds its weights as 16-bit floats (`trainer.networks.openvino_conversion`), which moves a
+probability by some thousandths, for they have 11 binary digits. What is rounded to 13 is four times closer, and of its
+32 bits eleven are zero, which deflating takes away. With it the bundle of an EfficientNet-Lite2 stays below 25 MB.
 """
 
 import tempfile

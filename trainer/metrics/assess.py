@@ -1,15 +1,17 @@
-"""The figures of one set of scored images at frozen thresholds, as JSON: what every report is made of.
+"""All figures of one set of scored images at given thresholds: the core of every report.
 
-All intervals are 95% percentile intervals over resampled lesions; the figures of one set share their draws.
+All intervals are 95% percentile intervals over resampled lesions. The figures of one set share their resamples.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trainer.data.counts import count_classes
+from trainer.errors import InputError
 from trainer.metrics.coverage import coverage_risk
 from trainer.metrics.decision_curve import THRESHOLD_PROBABILITIES, net_benefit
 from trainer.metrics.discrimination import (
@@ -21,8 +23,19 @@ from trainer.metrics.discrimination import (
     share,
     specificity_at_sensitivity,
 )
+from trainer.metrics.figures import (
+    Assessment,
+    CalibrationFigures,
+    CoveragePoint,
+    Curves,
+    GroupFigures,
+    LevelFigures,
+    NetBenefit,
+    OperatingFigures,
+    PredictiveValues,
+)
 from trainer.metrics.prevalence import PREVALENCES, predictive_values, range_of_predictive_values
-from trainer.metrics.subgroups import as_json, describe, share_of, stratify
+from trainer.metrics.subgroups import describe, describe_subgroups, estimate, share_of
 from trainer.thresholds.bootstrap import RESAMPLES, Floats, Interval, LesionBootstrap, WeightedStatistic
 from trainer.thresholds.calibration import (
     brier,
@@ -34,15 +47,14 @@ from trainer.thresholds.calibration import (
 from trainer.thresholds.policies import BOOTSTRAP_SEED
 from trainer.thresholds.threshold import Lesions
 from worker.inference.bundle import PolicyThreshold
+from worker.inference.metrics import CalibrationMeasures, Estimate, ReliabilityBin
 
-#: Sensitivity that the ROC curve is read at.
+#: Sensitivity at which the ROC curve is read.
 READ_AT_SENSITIVITY = 0.95
 
 
-def assess(
-    images: pd.DataFrame, thresholds: dict[str, PolicyThreshold], *, resamples: int = RESAMPLES
-) -> dict[str, Any]:
-    """Everything that can be said of scored images at frozen thresholds.
+def assess(images: pd.DataFrame, thresholds: dict[str, PolicyThreshold], *, resamples: int = RESAMPLES) -> Assessment:
+    """Compute all figures of scored images at given thresholds.
 
     Args:
         images: rows with ``label`` (1 melanoma, 0 nevus), ``lesion_id``, ``raw_probability`` (the network's output),
@@ -59,45 +71,38 @@ def assess(
     """
     labels = images["label"].to_numpy()
     if len(np.unique(labels)) != 2:
-        raise ValueError(
-            f"Received: {int((labels == 1).sum())} melanomas among {len(labels)} images. Expected: melanomas and nevi."
+        raise InputError(
+            f"There are {int((labels == 1).sum())} melanomas among {len(labels)} images. An evaluation needs melanomas and "
+            "nevi."
         )
     probabilities = images["probability"].to_numpy()
     lesions = images["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED, resamples=resamples)
     limits = {name: policy.threshold for name, policy in thresholds.items()}
     lesion_rows = by_lesion(images)
-    return {
-        "counts": counts(images),
-        "images": _figures(labels, probabilities, lesions, limits, bootstrap),
-        "lesions": _lesion_figures(lesion_rows, limits, resamples=resamples),
-        "curves": {"roc": roc_points(labels, probabilities), "pr": precision_recall_points(labels, probabilities)},
-        "calibration": {
-            "before": calibration_measures(labels, images["raw_probability"].to_numpy(), bootstrap),
-            "after": calibration_measures(labels, probabilities, bootstrap),
-        },
-        "prevalence": {
+    return Assessment(
+        counts=count_classes(images),
+        images=_figures(labels, probabilities, lesions, limits, bootstrap),
+        lesions=_lesion_figures(lesion_rows, limits, resamples=resamples),
+        curves=Curves(roc=roc_points(labels, probabilities), pr=precision_recall_points(labels, probabilities)),
+        calibration=CalibrationFigures(
+            before=calibration_measures(labels, images["raw_probability"].to_numpy(), bootstrap),
+            after=calibration_measures(labels, probabilities, bootstrap),
+        ),
+        prevalence={
             name: _prevalences(labels, probabilities >= limit, lesions, bootstrap) for name, limit in limits.items()
         },
-        "decision_curve": _decision_curve(labels, probabilities, bootstrap),
-        "strata": stratify(images, limits, seed=BOOTSTRAP_SEED, resamples=resamples),
-        "histology_only": _histology_only(images, limits, resamples=resamples),
-        "coverage": {
-            name: [_finite(asdict(point)) for point in coverage_risk(labels, probabilities, limit)]
+        decision_curve=_decision_curve(labels, probabilities, bootstrap),
+        subgroups=describe_subgroups(images, limits, seed=BOOTSTRAP_SEED, resamples=resamples),
+        histology_only=_histology_only(images, limits, resamples=resamples),
+        coverage={
+            name: tuple(
+                CoveragePoint.model_validate(_finite(asdict(point)))
+                for point in coverage_risk(labels, probabilities, limit)
+            )
             for name, limit in limits.items()
         },
-    }
-
-
-def counts(images: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Images and lesions of each class."""
-    return {
-        "images": {name: int((images["label"] == value).sum()) for name, value in (("melanoma", 1), ("nevus", 0))},
-        "lesions": {
-            name: int(images.loc[images["label"] == value, "lesion_id"].nunique())
-            for name, value in (("melanoma", 1), ("nevus", 0))
-        },
-    }
+    )
 
 
 def by_lesion(images: pd.DataFrame) -> pd.DataFrame:
@@ -118,44 +123,46 @@ def _figures(
     lesions: Lesions,
     limits: dict[str, float],
     bootstrap: LesionBootstrap,
-) -> dict[str, Any]:
-    policies = {}
-    for name, limit in limits.items():
-        called = probabilities >= limit
-        policies[name] = {
-            "threshold": limit,
-            "sensitivity": share_of(bootstrap, called, labels == 1, lesions),
-            "specificity": share_of(bootstrap, ~called, labels == 0, lesions),
-            "missed": int((~called & (labels == 1)).sum()),
-            "flagged": int(called.sum()),
-        }
-    return {
-        "auroc": as_json(bootstrap(lambda weights: auroc(labels, probabilities, weights))),
-        "auprc": as_json(bootstrap(lambda weights: average_precision(labels, probabilities, weights))),
-        "specificity_at_95_sensitivity": as_json(
+    lowest: Floats | None = None,
+) -> LevelFigures:
+    """Figures with one case a row. ``lowest`` is the lowest probability of each lesion, by lesion only."""
+
+    def operating(limit: float) -> OperatingFigures:
+        flagged = probabilities >= limit
+        return OperatingFigures(
+            threshold=limit,
+            sensitivity=share_of(bootstrap, flagged, labels == 1, lesions),
+            specificity=share_of(bootstrap, ~flagged, labels == 0, lesions),
+            missed=int((~flagged & (labels == 1)).sum()),
+            flagged=int(flagged.sum()),
+            sensitivity_every_image=None
+            if lowest is None
+            else share_of(bootstrap, lowest >= limit, labels == 1, lesions),
+        )
+
+    return LevelFigures(
+        auroc=estimate(bootstrap(lambda weights: auroc(labels, probabilities, weights))),
+        auprc=estimate(bootstrap(lambda weights: average_precision(labels, probabilities, weights))),
+        specificity_at_95_sensitivity=estimate(
             bootstrap(
                 lambda weights: specificity_at_sensitivity(
                     labels, probabilities, weights, sensitivity=READ_AT_SENSITIVITY
                 )
             )
         ),
-        "policies": policies,
-    }
+        policies={name: operating(limit) for name, limit in limits.items()},
+    )
 
 
-def _lesion_figures(rows: pd.DataFrame, limits: dict[str, float], *, resamples: int) -> dict[str, Any]:
-    """The figures with one case a lesion, scored by its highest image; and how many are caught by every image."""
+def _lesion_figures(rows: pd.DataFrame, limits: dict[str, float], *, resamples: int) -> LevelFigures:
+    """The figures with one case a lesion, scored by its highest image; and the share caught by every image."""
     labels, highest = rows["label"].to_numpy(), rows["highest"].to_numpy()
     names = rows["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(names, labels, seed=BOOTSTRAP_SEED, resamples=resamples)
-    figures = _figures(labels, highest, names, limits, bootstrap)
-    for name, limit in limits.items():
-        every = rows["lowest"].to_numpy() >= limit
-        figures["policies"][name]["sensitivity_every_image"] = share_of(bootstrap, every, labels == 1, names)
-    return figures
+    return _figures(labels, highest, names, limits, bootstrap, lowest=rows["lowest"].to_numpy())
 
 
-def calibration_measures(labels: Labels, probabilities: Floats, bootstrap: LesionBootstrap) -> dict[str, Any]:
+def calibration_measures(labels: Labels, probabilities: Floats, bootstrap: LesionBootstrap) -> CalibrationMeasures:
     """Reliability curve, Brier score, ECE, slope and intercept with their intervals.
 
     Args:
@@ -163,29 +170,28 @@ def calibration_measures(labels: Labels, probabilities: Floats, bootstrap: Lesio
         probabilities: (n,).
         bootstrap: of the same images.
     """
-    measures = {
-        "brier": brier,
-        "ece": expected_calibration_error,
-        "slope": calibration_slope,
-        "intercept": calibration_intercept,
-    }
-    return {
-        "mean_predicted": float(probabilities.mean()),
-        "observed": float(labels.mean()),
-        **{
-            name: as_json(bootstrap(lambda weights, m=measure: m(labels, probabilities, weights)))  # type: ignore[misc]
-            for name, measure in measures.items()
-        },
-        "bins": [asdict(part) for part in reliability(labels, probabilities)],
-    }
+
+    def measure(statistic: Callable[[Labels, Floats, Floats], Floats]) -> Estimate:
+        return estimate(bootstrap(lambda weights: statistic(labels, probabilities, weights)))
+
+    return CalibrationMeasures(
+        mean_predicted=float(probabilities.mean()),
+        observed=float(labels.mean()),
+        brier=measure(brier),
+        ece=measure(expected_calibration_error),
+        slope=measure(calibration_slope),
+        intercept=measure(calibration_intercept),
+        bins=tuple(ReliabilityBin(**asdict(group)) for group in reliability(labels, probabilities)),
+    )
 
 
 def _prevalences(
     labels: Labels, called: npt.NDArray[np.bool_], lesions: Lesions, bootstrap: LesionBootstrap
-) -> list[dict[str, Any]]:
+) -> tuple[PredictiveValues, ...]:
     sensitivities = share_of(bootstrap, called, labels == 1, lesions)
     specificities = share_of(bootstrap, ~called, labels == 0, lesions)
-    exact = 0 in (of := (sensitivities["value"], specificities["value"])) or 1 in of
+    exact = bool({sensitivities.value, specificities.value} & {0, 1})
+    ends = (sensitivities.low, sensitivities.high, specificities.low, specificities.high)
     rows = []
     for prevalence in PREVALENCES:
 
@@ -197,21 +203,19 @@ def _prevalences(
             name: bootstrap(lambda weights, v=values, w=which: v(weights, w))  # type: ignore[misc]
             for which, name in enumerate(("ppv", "npv", "referred"))
         }
-        if exact and None not in (ends := [*_ends(sensitivities), *_ends(specificities)]):
-            ranges = range_of_predictive_values((ends[0], ends[1]), (ends[2], ends[3]), prevalence)
+        low_1, high_1, low_2, high_2 = ends
+        if exact and low_1 is not None and high_1 is not None and low_2 is not None and high_2 is not None:
+            ranges = range_of_predictive_values((low_1, high_1), (low_2, high_2), prevalence)
             named = {
                 name: Interval(value=found.value, low=low, high=high)
                 for (name, found), (low, high) in zip(named.items(), ranges, strict=True)
             }
-        rows.append({"prevalence": prevalence, **{name: as_json(found) for name, found in named.items()}})
-    return rows
+        figures = {name: estimate(found) for name, found in named.items()}
+        rows.append(PredictiveValues(prevalence=prevalence, **figures))
+    return tuple(rows)
 
 
-def _ends(share: dict[str, float | None]) -> tuple[Any, Any]:
-    return share["low"], share["high"]
-
-
-def _decision_curve(labels: Labels, probabilities: Floats, bootstrap: LesionBootstrap) -> list[dict[str, Any]]:
+def _decision_curve(labels: Labels, probabilities: Floats, bootstrap: LesionBootstrap) -> tuple[NetBenefit, ...]:
     everyone = np.ones(len(labels), bool)
     ones = np.ones((1, len(labels)))
     rows = []
@@ -222,22 +226,22 @@ def _decision_curve(labels: Labels, probabilities: Floats, bootstrap: LesionBoot
             return net_benefit(labels, f, t, weights)
 
         def gain(weights: Floats, model: WeightedStatistic = model, t: float = threshold) -> Floats:
-            # Within a resample, for both rules are judged on the same images: their separate intervals say less.
+            # Within a resample: both rules are compared on the same images, so separate intervals would say less.
             return model(weights) - np.maximum(net_benefit(labels, everyone, t, weights), 0)
 
         rows.append(
-            {
-                "threshold": threshold,
-                "model": as_json(bootstrap(model)),
-                "gain": as_json(bootstrap(gain)),
-                "refer_all": float(net_benefit(labels, everyone, threshold, ones)[0]),
-                "refer_none": 0.0,
-            }
+            NetBenefit(
+                threshold=threshold,
+                model=estimate(bootstrap(model)),
+                gain=estimate(bootstrap(gain)),
+                refer_all=float(net_benefit(labels, everyone, threshold, ones)[0]),
+                refer_none=0.0,
+            )
         )
-    return rows
+    return tuple(rows)
 
 
-def _histology_only(images: pd.DataFrame, limits: dict[str, float], *, resamples: int) -> dict[str, Any] | None:
+def _histology_only(images: pd.DataFrame, limits: dict[str, float], *, resamples: int) -> GroupFigures | None:
     if "dx_type" not in images:
         return None
     proven = images[(images["dx_type"] == "histo").to_numpy()]
@@ -246,7 +250,7 @@ def _histology_only(images: pd.DataFrame, limits: dict[str, float], *, resamples
     return describe(proven, limits, seed=BOOTSTRAP_SEED, resamples=resamples)
 
 
-def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+def _finite(figures: dict[str, object]) -> dict[str, object]:
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in figures.items()
     }

@@ -1,15 +1,16 @@
-"""How well scores tell melanomas from nevi: figures that take weights, so that all resamples are computed at once.
-
-With weights of one each figure equals scikit-learn's; a test says so.
+"""Discrimination: how well scores tell melanomas from nevi. The figures take weights, so that all resamples are computed
+at once. With weights of one each figure equals scikit-learn's, which a test checks.
 """
 
 import numpy as np
 import numpy.typing as npt
 
+from trainer.metrics.figures import PrecisionRecallCurve, RocCurve
+
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
-#: Area under the ROC curve of a model that knows nothing.
+#: Area under the ROC curve of random scores.
 CHANCE = 0.5
 
 
@@ -53,8 +54,8 @@ def average_precision(labels: Labels, scores: Floats, weights: Floats) -> Floats
 def specificity_at_sensitivity(labels: Labels, scores: Floats, weights: Floats, *, sensitivity: float) -> Floats:
     """Specificity at the highest threshold that reaches a sensitivity.
 
-    The threshold is chosen on the very images that it is measured on, so this describes the ROC curve and promises
-    nothing; what a worker does is measured at frozen thresholds.
+    The threshold is chosen on the same images that it is measured on, so this describes the ROC curve only. What a worker
+    does is measured at the model's thresholds.
 
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus.
@@ -88,23 +89,23 @@ def share(flags: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_], weights: F
     return _ratio(flagged, weights @ among.astype(np.float64))
 
 
-def roc_points(labels: Labels, scores: Floats) -> dict[str, list[float]]:
-    """The ROC curve: ``false_positive_rate`` and ``sensitivity``, from 0 to 1."""
+def roc_points(labels: Labels, scores: Floats) -> RocCurve:
+    """The ROC curve, from 0 to 1."""
     melanomas, nevi = (part[0, ::-1] for part in _weights_by_score(labels, scores, np.ones((1, len(labels)))))
-    return {
-        "false_positive_rate": [0.0, *(np.cumsum(nevi) / nevi.sum()).tolist()],
-        "sensitivity": [0.0, *(np.cumsum(melanomas) / melanomas.sum()).tolist()],
-    }
+    return RocCurve(
+        false_positive_rate=(0.0, *(np.cumsum(nevi) / nevi.sum()).tolist()),
+        sensitivity=(0.0, *(np.cumsum(melanomas) / melanomas.sum()).tolist()),
+    )
 
 
-def precision_recall_points(labels: Labels, scores: Floats) -> dict[str, list[float]]:
-    """The precision-recall curve: ``recall`` (sensitivity) from 0 to 1, and ``precision`` (PPV) at it."""
+def precision_recall_points(labels: Labels, scores: Floats) -> PrecisionRecallCurve:
+    """The precision-recall curve: recall (sensitivity) from 0 to 1, and precision (PPV) at it."""
     melanomas, nevi = (part[0, ::-1] for part in _weights_by_score(labels, scores, np.ones((1, len(labels)))))
     caught = np.cumsum(melanomas)
-    return {
-        "recall": (caught / melanomas.sum()).tolist(),
-        "precision": (caught / np.cumsum(melanomas + nevi)).tolist(),
-    }
+    return PrecisionRecallCurve(
+        recall=tuple((caught / melanomas.sum()).tolist()),
+        precision=tuple((caught / np.cumsum(melanomas + nevi)).tolist()),
+    )
 
 
 def _weights_by_score(labels: Labels, scores: Floats, weights: Floats) -> tuple[Floats, Floats]:

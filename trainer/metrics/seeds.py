@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.splits import TRAIN, VALIDATION, read_manifest
 from trainer.run_folder import RunFolder, lineage, recipe_of
 from worker.inference.bundle import sha256_of
@@ -59,7 +59,7 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
 
     Returns:
         ``runs`` (name, seed and figures of each), ``figures`` (mean, least and greatest of each figure), ``average``
-        (name and figures of a run that is the average of the others, else null) and ``one_trunk`` (whether all go on
+        (name and figures of a run that is the average of the others, else null) and ``same_start`` (whether all go on
         from the same weights, so that the range is of the last step alone).
 
     Raises:
@@ -81,8 +81,8 @@ def compare_seeds(run: Path, metrics: dict[str, Any], others: Sequence[Path]) ->
             continue
         values = [each[name] for each in of_runs]
         figures[name] = {"mean": float(np.mean(values)), "least": min(values), "greatest": max(values)}
-    trunks = {FitConfig.read(folder).weights_sha256 for folder, _ in found}
-    return {"runs": runs, "figures": figures, "average": average, "one_trunk": len(trunks) == 1}
+    trunks = {RunConfig.read(folder).weights_sha256 for folder, _ in found}
+    return {"runs": runs, "figures": figures, "average": average, "same_start": len(trunks) == 1}
 
 
 def sources_left_out(everything: pd.DataFrame, run: Path) -> list[str]:
@@ -145,9 +145,9 @@ def recipe_differences(run: Path, other: Path, *, but: set[str]) -> set[str]:
 
 def _differences(one: dict[str, Any], other: dict[str, Any], but: set[str]) -> set[str]:
     """Settings that make the recipe of one step, in which two runs differ."""
-    settings = [FitConfig.from_settings(step["config"], run=step["run"]) for step in (one, other)]
+    settings = [RunConfig.from_settings(step["config"], run=step["run"]) for step in (one, other)]
     differ = set(settings[0].differences(settings[1])) - but
-    if one.get("goes_on_from") and other.get("goes_on_from"):
+    if one.get("continues_from") and other.get("continues_from"):
         differ -= {"weights", "weights_sha256"}
     if len(settings[0].teachers) == len(settings[1].teachers):
         differ -= {"teachers"}

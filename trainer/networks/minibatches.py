@@ -12,7 +12,9 @@ Inputs = npt.NDArray[np.uint8]
 _PART = 64
 
 
-def in_parts(infer: Callable[[Inputs], npt.NDArray[Any]], inputs: Inputs, part: int = _PART) -> npt.NDArray[Any]:
+def predict_in_batches(
+    infer: Callable[[Inputs], npt.NDArray[Any]], inputs: Inputs, part: int = _PART
+) -> npt.NDArray[Any]:
     """What a model says of many images, given to it by parts, so that memory holds one part's activations.
 
     Args:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trainer.networks.minibatches import Inputs, in_parts
+from trainer.networks.minibatches import Inputs, predict_in_batches
 
 #: Images in a prediction step: ResNet50 has 140 MB of activations an image.
 PREDICT_BATCH = 16
@@ -36,4 +36,4 @@ def predict(model: keras.Model, inputs: Inputs) -> npt.NDArray[np.float64]:
 
 def predict_by(step: Callable[[Inputs], Any], inputs: Inputs) -> npt.NDArray[np.float64]:
     """As `predict`, by what `traced` gave, for who predicts more than once."""
-    return in_parts(step, inputs, PREDICT_BATCH)[:, 0].astype(np.float64)
+    return predict_in_batches(step, inputs, PREDICT_BATCH)[:, 0].astype(np.float64)

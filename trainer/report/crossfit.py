@@ -47,7 +47,7 @@ def rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def not_judged(found: dict[str, Any]) -> list[str]:
+def not_scored(found: dict[str, Any]) -> list[str]:
     """A sentence on each policy that the folds cannot judge, which all of them together may offer all the same."""
     return [
         f"What {name} gives is not told by folds: the others hold too few melanoma lesions for it. All together may do."
@@ -86,5 +86,5 @@ def crossfit(report: dict[str, Any]) -> Section | None:
             ],
         ),
     ]
-    blocks += [Paragraph(text=line) for line in not_judged(found)]
+    blocks += [Paragraph(text=line) for line in not_scored(found)]
     return Section(name="cross-fitted", title="On the lesions outside test, cross-fitted", blocks=blocks)

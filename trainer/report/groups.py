@@ -55,8 +55,8 @@ def strata(report: dict[str, Any]) -> Section:
                 )
             )
         )
-    blocks += [_table(stratum["variable"], stratum["groups"], policy) for stratum in assessment["strata"]]
-    if any(stratum["variable"].startswith("Skin tone") for stratum in assessment["strata"]):
+    blocks += [_table(stratum["variable"], stratum["groups"], policy) for stratum in assessment["subgroups"]]
+    if any(stratum["variable"].startswith("Skin tone") for stratum in assessment["subgroups"]):
         blocks.append(
             Paragraph(
                 text="Skin tone is exploratory. The individual typology angle is estimated from the border of the "
@@ -91,7 +91,7 @@ def weakest_groups(report: dict[str, Any]) -> str:
     policy = _first_policy(report)
     overall = report["assessment"]["images"]["policies"][policy]["sensitivity"]
     named, lower = [], 0
-    for stratum in report["assessment"]["strata"]:
+    for stratum in report["assessment"]["subgroups"]:
         for group in stratum["groups"]:
             found = group["policies"][policy]["sensitivity"]
             if found is None or None in (found["high"], overall["low"]) or "melanoma" in group["few"]:
@@ -123,7 +123,7 @@ def within_sources(report: dict[str, Any]) -> str:
         report: as in ``report.json``.
     """
     policy = _first_policy(report)
-    strata_of = {stratum["variable"]: stratum["groups"] for stratum in report["assessment"]["strata"]}
+    strata_of = {stratum["variable"]: stratum["groups"] for stratum in report["assessment"]["subgroups"]}
     judged = [group for group in strata_of.get("Source", []) if group["auroc"] is not None and not group["few"]]
     if len(judged) < 2:
         return ""
@@ -153,7 +153,7 @@ def unseen_sources(report: dict[str, Any]) -> str:
     policy = _first_policy(report)
     seen = {
         group["group"]: group["auroc"]
-        for stratum in report["assessment"]["strata"]
+        for stratum in report["assessment"]["subgroups"]
         if stratum["variable"] == "Source"
         for group in stratum["groups"]
     }
@@ -300,7 +300,7 @@ def _table(variable: str, groups: list[dict[str, Any]], policy: str) -> Table:
 
 
 def _forest_lines(assessment: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    for stratum in assessment["strata"]:
+    for stratum in assessment["subgroups"]:
         shown = [group for group in stratum["groups"] if group["auroc"] is not None and not group["few"]]
         if shown:
             yield stratum["variable"], None

@@ -53,7 +53,14 @@ def coverage(report: dict[str, Any]) -> Section:
             ),
             Table(
                 caption="Among the images that keep their flag",
-                head=("Coverage", "Images", "Judged wrongly", "Sensitivity", "Specificity", "Melanomas missed"),
+                head=(
+                    "Coverage",
+                    "Images",
+                    "EvaluationSubject wrongly",
+                    "Sensitivity",
+                    "Specificity",
+                    "Melanomas missed",
+                ),
                 rows=rows,
             ),
         ),
@@ -98,7 +105,7 @@ def seeds(report: dict[str, Any]) -> Section:
         )
     ]
     # Reports from before it was noted are of branches of one run: no others were taken.
-    if report["run"].get("goes_on_from") and found.get("one_trunk", True):
+    if report["run"].get("continues_from") and found.get("same_start", True):
         blocks.append(Paragraph(text="All of them go on from the same run: the range is that of the last step alone."))
     if count < 3:
         blocks.append(Paragraph(text="Two runs are a hint; three are the least for a range."))
@@ -152,7 +159,8 @@ def missed(report: dict[str, Any], pictures: dict[str, str]) -> Section:
         blocks.append(
             Paragraph(
                 text=f"At {policy}, {counted(len(of_policy), 'melanoma image')} below the threshold of "
-                f"{shown_probability(report['policies'][policy]['threshold'])}, the lowest probability first. Look at "
+                f"{shown_probability(report['policies'][policy]['threshold'])}, the lowest probability first. "
+                "LoadedImages at "
                 "them: what they have in common is what to doubt the model about."
             )
         )

@@ -111,7 +111,7 @@ def few_lesions(external: dict[str, Any]) -> str | None:
         for name in why
         if lesions[name] < enough
     ]
-    return f"Few lesions: {'; '.join(short)}. Look at intervals, not at figures." if short else None
+    return f"Few lesions: {'; '.join(short)}. LoadedImages at intervals, not at figures." if short else None
 
 
 def external_images(report: dict[str, Any]) -> Section:

@@ -36,7 +36,7 @@ def policies(report: dict[str, Any]) -> Section:
         (
             name,
             shown_probability(policy["threshold"]),
-            shown_probability(policy["borderline_from"]),
+            shown_probability(policy["borderline_threshold"]),
             percent(policy["sensitivity"]),
             percent(policy["specificity"]),
             *_proven(policy["by_lesion"]),
@@ -52,7 +52,7 @@ def policies(report: dict[str, Any]) -> Section:
             f"may hold any one of them alone.{caveat}"
         ),
         Table(
-            caption=f"Frozen thresholds, with what they gave on the {side} {noun} they were chosen on",
+            caption=f"TrainedRun thresholds, with what they gave on the {side} {noun} they were chosen on",
             head=(
                 "Policy",
                 "High risk from",

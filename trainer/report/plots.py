@@ -206,7 +206,7 @@ def robustness(changes: Sequence[dict[str, Any]], unchanged: dict[str, Any], pol
     """Sensitivity and specificity at a policy under each change, from weak to strong.
 
     Args:
-        changes: as `trainer.evaluation.robustness.stress` gives them.
+        changes: as `trainer.evaluation.robustness.measure_robustness` gives them.
         unchanged: ``sensitivity`` and ``specificity`` without a change.
         policy: name of the policy.
     """

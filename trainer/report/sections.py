@@ -154,10 +154,10 @@ def _footer(report: dict[str, Any]) -> list[str]:
         f"Split manifest SHA-256 {run['split_sha256']}.",
     ]
     if report["kind"] == "test":
-        times = len(run["openings"])
+        times = len(run["test_accesses"])
         lines.append(
             f"The test split was opened {'once' if times == 1 else f'{times} times'} for this {_subject(run)}: "
-            + ", ".join(line.split()[0] for line in run["openings"])
+            + ", ".join(line.split()[0] for line in run["test_accesses"])
             + "."
         )
     return lines

@@ -6,10 +6,10 @@ from typing import Any
 
 import jinja2
 
-from trainer.atomic_files import write_text
 from trainer.data.load_images import picture
 from trainer.report.document import Document
 from trainer.report.sections import document
+from worker.atomic_files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -89,7 +89,7 @@ def choose_policies(labels: Labels, probabilities: Floats, lesions: Lesions) -> 
     return Policies(
         thresholds={
             name: PolicyThreshold(
-                borderline_from=bands[name],
+                borderline_threshold=bands[name],
                 by_lesion=lesion_sensitivity(labels, probabilities, lesions, threshold),
                 **asdict(operating_point(labels, probabilities, threshold)),
             )
@@ -103,7 +103,7 @@ def _name(target: float) -> str:
     return f"sensitivity:{target:.2f}"
 
 
-def freeze_on_validation(run: Path) -> tuple[Calibration, Policies]:
+def fit_policies_on_validation(run: Path) -> tuple[Calibration, Policies]:
     """As `freeze`, on what a run has in ``validation.csv``: its own predictions, or those of its folds.
 
     Args:

@@ -21,7 +21,7 @@ class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
 
     def __init__(
         self,
-        canvases: npt.NDArray[np.uint8],
+        cached_images: npt.NDArray[np.uint8],
         *,
         size: int,
         seed: int,
@@ -29,7 +29,7 @@ class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
         mixup_alpha: float = 0.0,
     ) -> None:
         super().__init__(workers=1, max_queue_size=4)
-        self._canvases, self._size, self._seed, self._augmentation = canvases, size, seed, augmentation
+        self._cached_images, self._size, self._seed, self._augmentation = cached_images, size, seed, augmentation
         self._mixup_alpha = mixup_alpha
         self.epoch = 0
 
@@ -47,7 +47,7 @@ class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
         images = np.empty((len(chosen), self._size, self._size, 3), np.float32)
         for row, image in enumerate(chosen):
             rng = np.random.default_rng((self._seed, self.epoch, index, row))
-            images[row] = self._augmentation(self._canvases[image], self._size, rng)
+            images[row] = self._augmentation(self._cached_images[image], self._size, rng)
         # The place after the last image's, so that no image was drawn with the same numbers.
         rng = np.random.default_rng((self._seed, self.epoch, index, len(chosen)))
         return mixup(images, labels, self._mixup_alpha, rng)
@@ -108,7 +108,7 @@ class BalancedBatches(AugmentedBatches):
     without replacement: from all, or from each source as many as it has melanomas.
 
     Args:
-        canvases: (images, height, width, 3), uint8, RGB.
+        cached_images: (images, height, width, 3), uint8, RGB.
         labels: (images,), 1 for melanoma and 0 for nevus; both must occur.
         size: side of the model's input in pixels.
         batch_size: images in a batch, even.
@@ -123,7 +123,7 @@ class BalancedBatches(AugmentedBatches):
 
     def __init__(
         self,
-        canvases: npt.NDArray[np.uint8],
+        cached_images: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.int64],
         *,
         size: int,
@@ -133,7 +133,7 @@ class BalancedBatches(AugmentedBatches):
         mixup_alpha: float = 0.0,
         sources: npt.NDArray[np.object_] | None = None,
     ) -> None:
-        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
+        super().__init__(cached_images, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         self._sources = sources
         self._melanomas, self._nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         self._count = min(len(self._melanomas), len(self._nevi))
@@ -179,7 +179,7 @@ class ClassBalancedBatches(AugmentedBatches):
     one shows other images each epoch.
 
     Args:
-        canvases: (images, height, width, 3), uint8, RGB.
+        cached_images: (images, height, width, 3), uint8, RGB.
         strata: (images,), numbers from 0 of what is drawn with a share of its own; each must occur.
         shares: of each stratum in an epoch, all positive, adding up to 1.
         class_of: class of each stratum; None when the strata are the classes.
@@ -196,7 +196,7 @@ class ClassBalancedBatches(AugmentedBatches):
 
     def __init__(
         self,
-        canvases: npt.NDArray[np.uint8],
+        cached_images: npt.NDArray[np.uint8],
         strata: npt.NDArray[np.int64],
         *,
         shares: Sequence[float],
@@ -208,7 +208,7 @@ class ClassBalancedBatches(AugmentedBatches):
         augmentation: Augmentation,
         mixup_alpha: float = 0.0,
     ) -> None:
-        super().__init__(canvases, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
+        super().__init__(cached_images, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         self._members = [np.flatnonzero(strata == number) for number in range(len(shares))]
         if missing := [number for number, members in enumerate(self._members) if not len(members)]:
             raise ValueError(f"Received: no image of the strata {missing}. Expected: at least one of each.")
@@ -222,7 +222,8 @@ class ClassBalancedBatches(AugmentedBatches):
         self._one_hot = np.eye(classes.max() + 1, dtype=np.float32)
         if self._draws.min() < 1 or batch_size < 1:
             raise ValueError(
-                f"Received: draws={draws}, batch_size={batch_size}. Expected: enough draws for one of each class, at "
+                f"Received: samples_per_epoch={draws}, batch_size={batch_size}. Expected: enough draws for one of "
+                "each class, at "
                 f"least {math.ceil(1 / min(shares))}, in batches of at least 1."
             )
         self._draw(np.random.default_rng((seed, 0)))

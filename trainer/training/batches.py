@@ -6,20 +6,20 @@ import numpy as np
 import pandas as pd
 
 from trainer.augmentation.augment import Augmentation
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES, melanoma_or_nevus
-from trainer.data.resized_cache import load_canvases
+from trainer.data.resized_cache import load_resized_cache
 from trainer.data.splits import TRAIN
 from trainer.training.balanced_batches import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
 
 
-def training_images(images: pd.DataFrame, config: FitConfig) -> pd.DataFrame:
+def training_images(images: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
     """Those that are trained on: of all diagnoses, or of the two."""
     known = images if config.classes == "seven" else melanoma_or_nevus(images)
     return known[known["split"] == TRAIN]
 
 
-def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> BalancedBatches | ClassBalancedBatches:
+def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> BalancedBatches | ClassBalancedBatches:
     """The batches that the settings train on.
 
     Args:
@@ -27,10 +27,10 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
         cache: folder of the decoded images.
         config: the settings.
     """
-    canvases = load_canvases([Path(path) for path in train["path"]], cache, config.size)
+    cached_images = load_resized_cache([Path(path) for path in train["path"]], cache, config.size)
     if config.classes == "two":
         return BalancedBatches(
-            canvases,
+            cached_images,
             train["label"].to_numpy(),
             size=config.size,
             batch_size=config.batch_size,
@@ -41,15 +41,15 @@ def training_batches(train: pd.DataFrame, cache: Path, config: FitConfig) -> Bal
         )
     strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
     shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
-    if config.proven_nevi:
-        shares, class_of = proven_nevi_apart(shares, DIAGNOSES.index("nv"), config.proven_nevi)
+    if config.histology_nevi_share:
+        shares, class_of = proven_nevi_apart(shares, DIAGNOSES.index("nv"), config.histology_nevi_share)
         strata[((train["dx"] == "nv") & (train["dx_type"] == "histo")).to_numpy()] = len(DIAGNOSES)
     return ClassBalancedBatches(
-        canvases,
+        cached_images,
         strata,
         shares=shares,
         class_of=class_of,
-        draws=config.draws,
+        samples_per_epoch=config.samples_per_epoch,
         size=config.size,
         batch_size=config.batch_size,
         seed=config.seed,

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from trainer.atomic_files import replace_file
+from worker.atomic_files import replace_file
 
 
 class CheckpointError(Exception):

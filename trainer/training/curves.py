@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from trainer.atomic_files import replace_file
+from worker.atomic_files import replace_file
 
 #: Okabe and Ito's blue, vermilion and grey: told apart by the colour-blind too.
 _TRAINING, _VALIDATION, _QUIET = "#0072B2", "#D55E00", "#666666"
@@ -51,7 +51,7 @@ def draw_curves(history: Sequence[dict[str, Any]], target: Path) -> None:
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25)
+        axes.grid(axis="y", focal_alpha=0.25)
         for before, after in pairwise(history):
             if before["stage"] != after["stage"]:
                 axes.axvline(int(before["epoch"]) + 0.5, color=_QUIET, linestyle=":", linewidth=1)

@@ -16,12 +16,11 @@ import pandas as pd
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from trainer.atomic_files import replace_file, write_text
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import melanoma_or_nevus, read_ham10000
 from trainer.data.near_duplicates import linked_groups
 from trainer.data.resized_cache import load_inputs
-from trainer.data.scan import Survey, data_sha256, refuse_faults, survey
+from trainer.data.scan import DatasetScan, data_sha256, refuse_faults, scan_images
 from trainer.data.splits import (
     RANDOM_IMAGES,
     UNUSED,
@@ -47,12 +46,13 @@ from trainer.training.fused_batch_normalisation import fused_batch_normalisation
 from trainer.training.progress import TrainingProgress
 from trainer.training.reference_preset import measure_reference
 from trainer.training.stages import make_loss, prepare, stages_of, unfreeze
-from trainer.training.validation_callback import Look, ValidationWatch
+from trainer.training.validation_callback import LoadedImages, ValidationWatch
+from worker.atomic_files import replace_file, write_text
 from worker.images.preprocess import Preprocessing
 from worker.terminal import make_console
 
 
-def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Console | None = None) -> float:
+def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Console | None = None) -> float:
     """Train, keep the epoch with the best validation AUC or the last, and predict the validation images with it.
 
     A run that was interrupted goes on where its last complete epoch ended, and ends with the weights of an undisturbed
@@ -89,7 +89,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     classifier = _build(config, first_weights=progress.epoch == 0)
     teachers = load_teachers([Path(run) for run in config.teachers], seven=config.classes == "seven")
     origin = None if folder.begun else _origin(config)
-    everything, seen = read_surveyed(dataset, cache, config, console)
+    everything, seen = read_scanned(dataset, cache, config, console)
     with folder.lock():
         if folder.begun:
             folder.check_resumable(recorded)
@@ -115,9 +115,9 @@ def fit(dataset: Path, run: Path, cache: Path, config: FitConfig, console: Conso
     return best
 
 
-def read_surveyed(
-    dataset: Path, cache: Path, config: FitConfig, console: Console | None = None
-) -> tuple[pd.DataFrame, Survey]:
+def read_scanned(
+    dataset: Path, cache: Path, config: RunConfig, console: Console | None = None
+) -> tuple[pd.DataFrame, DatasetScan]:
     """The data set with the hash of each image and what is wrong with it, and what was seen.
 
     Args:
@@ -132,14 +132,14 @@ def read_surveyed(
     everything = read_ham10000(dataset)
     if console is not None:
         console.print(f"Looking through {len(everything):,} images ...")
-    seen = survey([Path(path) for path in everything["path"]], cache)
+    seen = scan_images([Path(path) for path in everything["path"]], cache)
     everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
     if not config.skip_corrupt:
         refuse_faults(everything)
     return everything, seen
 
 
-def as_recorded(config: FitConfig) -> FitConfig:
+def as_recorded(config: RunConfig) -> RunConfig:
     """The settings as a run folder keeps them: of files their names and hashes, for paths are this machine's own.
 
     Raises:
@@ -154,13 +154,13 @@ def as_recorded(config: FitConfig) -> FitConfig:
     return replace(config, weights=path.name, weights_sha256=file_digest(file))
 
 
-def build_network(config: FitConfig, weights: str = NONE) -> Classifier:
+def build_network(config: RunConfig, weights: str = NONE) -> Classifier:
     """The network of a run's settings, with random numbers or other first weights."""
     build = build_seven_class_classifier if config.classes == "seven" else build_classifier
     return build(config.backbone, config.size, weights, config.weights_sha256)
 
 
-def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
+def _build(config: RunConfig, *, first_weights: bool) -> Classifier:
     earlier = _earlier_run(config)
     classifier = build_network(config, config.weights if first_weights and earlier is None else NONE)
     # Once here, so that more layers than there are are refused before anything is written.
@@ -178,14 +178,14 @@ def _build(config: FitConfig, *, first_weights: bool) -> Classifier:
     return classifier
 
 
-def _earlier_run(config: FitConfig) -> Path | None:
+def _earlier_run(config: RunConfig) -> Path | None:
     """The run that this one goes on from, if it does."""
     if config.weights in (IMAGENET, NONE) or not Path(config.weights).is_dir():
         return None
     return Path(config.weights)
 
 
-def _origin(config: FitConfig) -> dict[str, Any] | None:
+def _origin(config: RunConfig) -> dict[str, Any] | None:
     """What is noted of the run that this one goes on from, if it does."""
     if (earlier := _earlier_run(config)) is None:
         return None
@@ -206,8 +206,8 @@ def _origin(config: FitConfig) -> dict[str, Any] | None:
 def _begin(
     folder: RunFolder,
     everything: pd.DataFrame,
-    recorded: FitConfig,
-    config: FitConfig,
+    recorded: RunConfig,
+    config: RunConfig,
     origin: dict[str, Any] | None,
     console: Console,
 ) -> pd.DataFrame:
@@ -253,7 +253,7 @@ def _begin(
                 recorded.weights,
                 f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
             ),
-            "goes_on_from": origin,
+            "continues_from": origin,
             "teachers": [describe_teacher(Path(run)) for run in config.teachers],
         },
     )
@@ -287,7 +287,7 @@ def _train(
     folder: RunFolder,
     images: pd.DataFrame,
     cache: Path,
-    config: FitConfig,
+    config: RunConfig,
     console: Console,
     teachers: Sequence[Teacher],
 ) -> float:
@@ -303,7 +303,7 @@ def _train(
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
     look = _look_at(classifier, validation, config) if config.has_validation else None
-    keep_last = config.keep == "last"
+    keep_last = config.checkpoint == "last"
     with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches), keep_last=keep_last) as shown:
         for stage in stages:
             if progress.epoch >= stage.end:
@@ -336,7 +336,7 @@ def _train(
     return progress.best_auc
 
 
-def _look_at(classifier: Classifier, validation: pd.DataFrame, config: FitConfig) -> Look:
+def _look_at(classifier: Classifier, validation: pd.DataFrame, config: RunConfig) -> LoadedImages:
     """What is found out after each epoch: loss and AUC of the validation images."""
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()
@@ -351,7 +351,7 @@ def _look_at(classifier: Classifier, validation: pd.DataFrame, config: FitConfig
     return look
 
 
-def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> None:
+def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: RunConfig) -> None:
     """Write the model and its predictions for validation, where there is one; what is last marks a finished run."""
     if history := read_progress(folder.checkpoint).history:
         draw_curves(history, folder.curves)
@@ -369,6 +369,6 @@ def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, conf
     write_text(folder.predictions, predicted.drop(columns=unwanted, errors="ignore").to_csv(index=False))
 
 
-def _probabilities(classifier: Classifier, images: pd.DataFrame, config: FitConfig) -> npt.NDArray[np.float64]:
+def _probabilities(classifier: Classifier, images: pd.DataFrame, config: RunConfig) -> npt.NDArray[np.float64]:
     inputs = load_inputs([Path(path) for path in images["path"]], Preprocessing(size=config.size))
     return predict(classifier.scoring, inputs)

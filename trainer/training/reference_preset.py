@@ -17,12 +17,12 @@ import pandas as pd
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from trainer.atomic_files import write_text
 from trainer.data.ham10000 import melanoma_or_nevus
 from trainer.data.splits import TEST, TRAIN, VALIDATION
-from trainer.evaluation.test_access_log import log_opening
+from trainer.evaluation.test_access_log import log_test_access
 from trainer.run_folder import RunFolder
 from trainer.thresholds.threshold import operating_point, youden_threshold
+from worker.atomic_files import write_text
 
 #: What the project's brief reports, by the method that is repeated here.
 BRIEF = {
@@ -56,7 +56,7 @@ def measure_reference(
     Returns:
         What ``reference.json`` holds.
     """
-    log_opening(folder.path, "fit, reference preset")
+    log_test_access(folder.path, "fit, reference preset")
     two = melanoma_or_nevus(images)
     test, validation = (two[two["split"] == side].reset_index(drop=True) for side in (TEST, VALIDATION))
     test["probability"], validation["probability"] = predict(test), predict(validation)

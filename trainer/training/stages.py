@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.networks.heads import Classifier
 
 HEAD, FINE_TUNING = "head", "fine-tuning"
@@ -29,7 +29,7 @@ class Stage:
     end: int
 
 
-def stages_of(config: FitConfig) -> list[Stage]:
+def stages_of(config: RunConfig) -> list[Stage]:
     """The stages that have epochs, in order."""
     end = config.head_epochs + config.epochs
     stages = [
@@ -39,7 +39,7 @@ def stages_of(config: FitConfig) -> list[Stage]:
     return [stage for stage in stages if stage.end > stage.first]
 
 
-def prepare(classifier: Classifier, stage: Stage, config: FitConfig, *, steps_per_epoch: int) -> None:
+def prepare(classifier: Classifier, stage: Stage, config: RunConfig, *, steps_per_epoch: int) -> None:
     """Choose what is trained in a stage, and give it its optimizer and its loss.
 
     Args:
@@ -91,19 +91,19 @@ def freeze_batch_normalisation(model: keras.Model) -> None:
             freeze_batch_normalisation(layer)
 
 
-def make_loss(config: FitConfig) -> keras.losses.Loss:
+def make_loss(config: RunConfig) -> keras.losses.Loss:
     """Focal loss with two classes, cross-entropy of smoothed labels with seven, plain cross-entropy with teachers."""
     if config.teachers:
         two = config.classes == "two"
         return keras.losses.BinaryCrossentropy() if two else keras.losses.CategoricalCrossentropy()
     if config.classes == "two":
         return keras.losses.BinaryFocalCrossentropy(
-            apply_class_balancing=True, alpha=config.alpha, gamma=config.gamma, name="focal_loss"
+            apply_class_balancing=True, alpha=config.focal_alpha, gamma=config.focal_gamma, name="focal_loss"
         )
     return keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing)
 
 
-def _optimizer(stage: Stage, config: FitConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def _optimizer(stage: Stage, config: RunConfig, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     rate: float | keras.optimizers.schedules.LearningRateSchedule = config.head_learning_rate
     if stage.name == FINE_TUNING:
         warmup = round(config.warmup_epochs * steps_per_epoch)

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from trainer.atomic_files import replace_file, write_text
 from trainer.networks.heads import Classifier
 from trainer.run_folder import RunFolder
 from trainer.training.checkpoint import Progress, save_checkpoint
 from trainer.training.curves import draw_curves
 from trainer.training.stages import Stage
+from worker.atomic_files import replace_file, write_text
 
 #: Columns of ``history.csv``.
 HISTORY = ("epoch", "stage", "learning_rate", "train_loss", "validation_loss", "validation_auc")
@@ -23,7 +23,7 @@ HISTORY = ("epoch", "stage", "learning_rate", "train_loss", "validation_loss", "
 _DRAW_EVERY = 30.0
 
 #: Gives loss and AUC of the validation images; no loss, where it is not computed on probabilities of melanoma.
-Look = Callable[[], tuple[float | None, float]]
+LoadedImages = Callable[[], tuple[float | None, float]]
 
 
 class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -50,7 +50,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         progress: Progress,
         folder: RunFolder,
         *,
-        look: Look | None,
+        look: LoadedImages | None,
         keep_last: bool = False,
         patience: int = 0,
     ) -> None:

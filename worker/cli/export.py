@@ -1,4 +1,4 @@
-"""``dermq export``: the outcomes of a job as a file or a stream, and a word about what is not in them."""
+"""``dermq export``: the outcomes of a job as CSV."""
 
 import errno
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from db.status import AuditAction, JobStatus
-from worker.cli.job_control import JOB_NUMBER, current_actor, open_checked_database
+from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
 from worker.errors import OutputError
 
 if TYPE_CHECKING:
@@ -15,43 +15,45 @@ if TYPE_CHECKING:
 
     from worker.output.csv import Written
 
-#: What becomes of the images that wait, and what to do, by the status of their job; else they are worked on.
-_WHAT_TO_DO = {
-    JobStatus.PAUSED: "wait, and have no outcome until `dermq resume {job}` lets it go on",
-    JobStatus.CANCELLED: "were never looked at: a human must look, or submit them again",
+#: What happens to waiting images and what to do, for jobs that workers do not score at the moment.
+_WAITING_IMAGES = {
+    JobStatus.PAUSED: "are waiting and have no outcome. `dermq resume {job}` continues the job",
+    JobStatus.CANCELLED: "were not scored before the job was cancelled. A human must look, or submit them again",
 }
-_WORKED_ON = "wait and have no outcome yet; `dermq watch {job}` says when it is finished"
+_STILL_RUNNING = "are waiting and have no outcome yet. Follow the job with `dermq watch {job}`"
 
 
-@click.command()
+@click.command(short_help="Write the outcomes of a job as CSV.")
 @click.argument("job", type=JOB_NUMBER)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write; default: stdout.")
-@click.option("--ranked", is_flag=True, help="As a worklist: what was not judged first, then the highest probability.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write. Default: standard output."
+)
+@click.option("--ranked", is_flag=True, help="As a worklist: images without a score first, then by probability.")
 def export(job: int, output: Path | None, ranked: bool) -> None:
     """Write the outcome of every image of JOB as CSV, in the order of submission or as a ranked worklist.
 
     \b
     dermq export 7 > outcomes.csv
-    dermq export 7 --ranked > worklist.csv
-    dermq export 7 -o outcomes.csv       replaces an older file only by a whole one
+    dermq export 7 --ranked -o worklist.csv
 
-    With --ranked the images come first that nobody has judged, so that a human must look (failed, ungradable, waiting),
-    then those with a probability, the highest first; the column rank counts these from 1.
+    With --ranked, images without a score come first: a human must look at them. Then come the scored images, the
+    highest probability first, and the column rank counts them from 1. docs/worklist.md explains the columns.
 
-    Standard error says how many images have no outcome, of a job that is not finished.
+    With -o, the file appears only when it is complete. Standard error says how many images have no outcome yet.
     """
     from db.audit import append_entry
-    from db.jobs import JobView, view_jobs
+    from db.jobs import view_jobs
+    from db.progress import count_statuses
     from db.session import read, transact
     from db.worklist import outcomes_by_image, outcomes_ranked
     from worker.monitor.job_status import find_job
-    from worker.output.atomic_stream import draft_for
+    from worker.output.atomic_stream import open_output
     from worker.output.csv import write_csv
 
     database = open_checked_database()
     find_job(database, job)
 
-    def note(**detail: object) -> None:
+    def record(**detail: object) -> None:
         transact(
             database,
             lambda connection: append_entry(
@@ -59,65 +61,59 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
             ),
         )
 
+    # Before the first row leaves: a reader that stops half way has read half of it all the same.
+    images = read(database, lambda connection: count_statuses(connection, job)).submitted
+    record(images=images)
     try:
-        with draft_for(output) as draft:
+        with open_output(output) as out:
 
-            def write(connection: "Connection") -> "tuple[Written, list[JobView]]":
-                # A read that is tried again begins anew.
-                draft.text.seek(0)
-                draft.text.truncate()
+            def write(connection: "Connection") -> "tuple[Written, JobStatus | None]":
+                out.restart()
+                # In the same snapshot, so that the status belongs to these rows.
+                status = next((view.status for view in view_jobs(connection, job_id=job)), None)
                 rows = (outcomes_ranked if ranked else outcomes_by_image)(connection, job)
-                views = view_jobs(connection, job_id=job)
-                cancelled = any(view.status is JobStatus.CANCELLED for view in views)
-                return write_csv(rows, draft.text, ranked=ranked, cancelled=cancelled), views
+                written = write_csv(rows, out.text, ranked=ranked, cancelled=status is JobStatus.CANCELLED)
+                return written, status
 
-            # One view of the database: the status is that of these very rows.
-            written, found = read(database, write)
-            draft.complete()
-            # Before the first line leaves: whoever reads the half of it and breaks off has read it all the same.
-            note(images=written.images)
-            try:
-                draft.publish()
-            except OSError as error:
-                note(images=written.images, failed=error.strerror)
-                raise
+            written, status = read(database, write)
+            out.text.flush()
     except BrokenPipeError:
-        # Whoever reads has had enough, as `head` has: no fault of theirs, and nothing to say.
+        # The reader has stopped, as `head` does. That is no error.
         return
     except OSError as error:
+        record(images=images, failed=error.strerror)
         where = output or "standard output"
-        kept = " What stood there before stands there still." if output is not None and output.is_file() else ""
+        kept = " The earlier file is unchanged." if output is not None and output.is_file() else ""
         raise OutputError(
-            f"The export of job {job} could not be written to {where}: {error.strerror}.{kept} {_advice(error.errno)}, "
-            "then export again."
+            f"Job {job} could not be exported to {where}: {error.strerror}.{kept} {_advice(error.errno)}."
         ) from None
-    one = written.not_judged == 1
+    one = written.not_scored == 1
     first = (
-        f", the first{'' if one else f' {written.not_judged:,}'} not judged: a human must look"
-        if ranked and written.not_judged
+        f", the first{'' if one else f' {written.not_scored:,}'} without a score: a human must look"
+        if ranked and written.not_scored
         else ""
     )
     click.echo(f"{written.images:,} image{'s' if written.images != 1 else ''} of job {job}{first}.", err=True)
-    for view in found:
-        for warning in _warnings(job, view.status, written):
+    if status is not None:
+        for warning in _warnings(job, status, written):
             click.echo(f"WARNING: {warning}", err=True)
 
 
 def _advice(number: int | None) -> str:
     """What helps against an error of writing."""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return "Make room or name another file with -o"
+        return "Free some space or name another file with -o, then export again"
     if number == errno.ENOENT:
-        return "Make its folder or name another file with -o"
-    return "Name another file with -o"
+        return "Make the folder or name another file with -o, then export again"
+    return "Name another file with -o, then export again"
 
 
 def _warnings(job: int, status: JobStatus, written: "Written") -> list[str]:
-    """What an export does not hold."""
+    """What the export does not contain."""
     warnings = []
     if status is JobStatus.SUBMITTING:
-        warnings.append(f"job {job} is still being taken in: images that were not taken in yet are missing.")
+        warnings.append(f"job {job} is still being submitted, so images are missing.")
     if written.waiting:
-        what = _WHAT_TO_DO.get(status, _WORKED_ON).format(job=job)
+        what = _WAITING_IMAGES.get(status, _STILL_RUNNING).format(job=job)
         warnings.append(f"job {job} is {status}: {written.waiting:,} of these {written.images:,} images {what}.")
     return warnings

@@ -1,105 +1,95 @@
-"""The operator's commands on jobs that exist: pause, resume, cancel, retry, delete, reconcile, and the audit log."""
+"""Commands that act on jobs: pause, resume, cancel, retry, delete."""
 
-import os
-import pwd
-import re
-import socket
 import sys
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from db.status import FailureCode, JobStatus
+from db.status import FailureCode
+from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
 from worker.errors import DermqError
-from worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
+
+    #: Takes the connection, the job, and who asks with which request; returns whether it was possible.
+    Change = Callable[["Connection", int, "_Request"], bool]
 
 
-class _JobNumber(click.IntRange):
-    name = "job number"
+class _Request:
+    """One command of one person. The id tells a transaction that runs again from a second command."""
+
+    def __init__(self) -> None:
+        self.actor, self.id = current_actor(), uuid.uuid4().hex
 
 
-#: What a database can have numbered a job.
-JOB_NUMBER = _JobNumber(1, 2**63 - 1)
-
-
-def current_actor() -> str:
-    """Account and host of whoever runs this command, for the audit log."""
-    number = os.getuid()
-    try:
-        # Not `getpass.getuser`, which believes the environment.
-        account = pwd.getpwuid(number).pw_name
-    except KeyError:
-        account = f"uid {number}"
-    return f"{account}@{socket.gethostname()}"
-
-
-def open_checked_database() -> "Engine":
-    """The database, if it is there and has the right schema.
-
-    Raises:
-        DermqError: it is not, with what to do.
-    """
-    from db.session import open_database
-    from worker.monitor.health import require_database
-
-    settings = load_settings()
-    require_database(settings)
-    return open_database(settings.resolved_database_url())
-
-
-def _change(job: int, move: "Callable[[Connection, int, str], bool]", refusal: str) -> None:
-    """Do something to a job, or say in which status it would have been possible."""
+def _change(job: int, change: "Change", expected: str) -> None:
+    """Change a job, or explain in which state that would be possible."""
     from db.session import transact
     from worker.monitor.job_status import find_job
 
     database = open_checked_database()
     found = find_job(database, job)
-    if not transact(database, lambda connection: move(connection, job, current_actor())):
-        raise DermqError(f"Job {job} is {found.status}. {refusal}")
+    request = _Request()
+    if not transact(database, lambda connection: change(connection, job, request)):
+        raise DermqError(f"Job {job} is {found.status}. {expected}")
 
 
-@click.command()
+@click.command(short_help="Pause a job.")
 @click.argument("job", type=JOB_NUMBER)
 def pause(job: int) -> None:
-    """Stop handing out the chunks of JOB; workers leave it at their next batch."""
+    """Pause JOB. Workers leave it at their next batch."""
     from db.job_control import pause_job
 
-    _change(job, lambda c, j, actor: pause_job(c, j, actor=actor), "Expected: a job that is queued or running.")
-    click.echo(f"Job {job} is paused. Go on with: dermq resume {job}")
+    _change(
+        job,
+        lambda c, j, request: pause_job(c, j, actor=request.actor, request=request.id),
+        "Only a queued or running job can be paused.",
+    )
+    click.echo(f"Job {job} is paused. Resume it with: dermq resume {job}")
 
 
-@click.command()
+@click.command(short_help="Resume a paused job.")
 @click.argument("job", type=JOB_NUMBER)
 def resume(job: int) -> None:
-    """Let a paused JOB go on."""
+    """Resume the paused JOB."""
     from db.job_control import resume_job
 
-    _change(job, lambda c, j, actor: resume_job(c, j, actor=actor), "Expected: a job that is paused.")
-    click.echo(f"Job {job} goes on.")
+    _change(
+        job,
+        lambda c, j, request: resume_job(c, j, actor=request.actor, request=request.id),
+        "Only a paused job can be resumed.",
+    )
+    click.echo(f"Job {job} is resumed.")
 
 
-@click.command()
+@click.command(short_help="Cancel a job; its outcomes so far are kept.")
 @click.argument("job", type=JOB_NUMBER)
 def cancel(job: int) -> None:
-    """Give JOB up; what was scored stays and can be exported."""
+    """Cancel JOB. Its outcomes so far are kept and can be exported."""
     from db.job_control import cancel_job
 
-    _change(job, lambda c, j, actor: cancel_job(c, j, actor=actor), "Expected: a job that has not ended.")
+    _change(
+        job,
+        lambda c, j, request: cancel_job(c, j, actor=request.actor, request=request.id),
+        "Only an open job can be cancelled.",
+    )
     click.echo(f"Job {job} is cancelled.")
 
 
-@click.command()
+@click.command(short_help="Score the failed images of a job again.")
 @click.argument("job", type=JOB_NUMBER)
-@click.option("--failed", is_flag=True, help="Nothing else is ever tried again, so this may be left out.")
 @click.option(
-    "--code", "codes", multiple=True, type=click.Choice([code.value for code in FailureCode]), help="Only these."
+    "--code",
+    "codes",
+    multiple=True,
+    type=click.Choice([code.value for code in FailureCode]),
+    help="Only images with this failure code. May be repeated.",
 )
-def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
-    """Have the failed images of JOB tried again, for example once a share is mounted or a file repaired.
+def retry(job: int, codes: tuple[str, ...]) -> None:
+    """Score the failed images of JOB again, for example after a share was mounted or a file repaired.
 
     \b
     dermq retry 7 --code missing --code unreadable
@@ -111,37 +101,41 @@ def retry(job: int, failed: bool, codes: tuple[str, ...]) -> None:
     database = open_checked_database()
     found = find_job(database, job)
     wanted = [FailureCode(code) for code in codes] or None
-    retried = transact(database, lambda c: retry_failed(c, job, codes=wanted, actor=current_actor()))
-    if retried is None:
-        raise DermqError(f"Job {job} is {found.status}. Expected: a job that is finished, queued or running.")
-    if not retried.images and not retried.left:
-        click.echo(f"Job {job} has no failed images{' with these codes' if codes else ''}; nothing is tried again.")
+    request = _Request()
+    result = transact(
+        database,
+        lambda connection: retry_failed(connection, job, codes=wanted, actor=request.actor, request=request.id),
+    )
+    if result is None:
+        raise DermqError(f"Job {job} is {found.status}. Only a finished, queued or running job can be retried.")
+    if not result.images and not result.skipped:
+        click.echo(f"Job {job} has no failed images{' with these codes' if codes else ''}.")
         return
-    count = f"1 image of job {job} is" if retried.images == 1 else f"{retried.images:,} images of job {job} are"
-    click.echo(f"{count} to be tried again: `dermq watch {job}` shows how they do.")
-    if retried.left:
+    count = "1 failed image" if result.images == 1 else f"{result.images:,} failed images"
+    click.echo(f"Retrying {count} of job {job}. Follow it with: dermq watch {job}")
+    if result.skipped:
         click.echo(
-            f"WARNING: {retried.left:,} failed images are in chunks that a worker has in hand. Retry again when "
-            "the job is finished.",
+            f"WARNING: {result.skipped:,} failed images are in chunks that a worker has. Retry again when the job is "
+            "finished.",
             err=True,
         )
 
 
-def _agrees(question: str) -> bool:
-    """Whether the person says yes; nobody there to be asked is a no."""
+def _confirms(question: str) -> bool:
+    """Whether the person agrees. Without a person to ask, the answer is no."""
     try:
         return click.confirm(question)
     except click.Abort:
         return False
 
 
-@click.command()
+@click.command(short_help="Delete a job with all its data.")
 @click.argument("job", type=JOB_NUMBER)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(job: int, yes: bool) -> None:
-    """Remove JOB with its images, predictions and patient data; the audit log keeps that it was.
+    """Delete JOB with its images, predictions and patient data. The audit log is kept.
 
-    The exit status is 1 when they are gone from the database but not yet from its log, because somebody reads it.
+    Exit status 1: the rows are deleted, but still readable in SQLite's log, because another process reads it.
     """
     from db.job_control import delete_job
     from db.session import empty_write_ahead_log
@@ -149,101 +143,16 @@ def delete(job: int, yes: bool) -> None:
 
     database = open_checked_database()
     find_job(database, job)
-    if not (yes or _agrees(f"Remove job {job} with all its outcomes and patient references for good?")):
-        # Not 1, which says that it is gone from the database and not yet from SQLite's log.
+    if not (yes or _confirms(f"Delete job {job} with all its outcomes and patient references?")):
+        # Not exit status 1, which means that the job is deleted.
         raise DermqError(f"Job {job} was not deleted.")
-    refusal = "Expected: a job that is finished or cancelled; `dermq cancel` it first."
-    _change(job, lambda c, j, actor: delete_job(c, j, actor=actor), refusal)
+    expected = f"Only a finished or cancelled job can be deleted. Run `dermq cancel {job}` first."
+    _change(job, lambda c, j, request: delete_job(c, j, actor=request.actor, request=request.id), expected)
     click.echo(f"Job {job} is deleted.")
     if not empty_write_ahead_log(database):
         click.echo(
-            "WARNING: somebody reads the database, an export or a watch, or a stopped process holds its log, so that "
-            "what was deleted still stands in the file beside it that ends in -wal. After that "
-            "`dermq migrate` takes it away.",
+            "WARNING: another process reads the database or is stopped, so the deleted rows are still in the file "
+            "beside it that ends in -wal. Run `dermq migrate` when that process has ended.",
             err=True,
         )
         sys.exit(1)
-
-
-@click.command()
-@click.argument("job", type=JOB_NUMBER)
-def reconcile(job: int) -> None:
-    """Prove the books of JOB: every image has exactly one end with all that belongs to it.
-
-    Exit status 1 if not, and while images wait, unless the job was cancelled.
-    """
-    from db.progress import count_statuses
-    from db.reconciliation import faults_of, orphans
-    from db.session import read
-    from worker.monitor.job_status import find_job, outcome_counts
-
-    database = open_checked_database()
-    found = find_job(database, job)
-    faults = read(database, lambda c: faults_of(c, job) + orphans(c))
-    counts = read(database, lambda c: count_statuses(c, job))
-    waiting = counts.submitted - counts.ended
-    click.echo(
-        f"Job {job} {found.status}: {counts.submitted:,} submitted = {outcome_counts(counts)}, {waiting:,} waiting"
-    )
-    for fault in faults:
-        click.echo(f"FAIL  {fault}")
-    if faults:
-        sys.exit(1)
-    cancelled = found.status is JobStatus.CANCELLED
-    if waiting and not cancelled:
-        click.echo(
-            f"open  {waiting:,} images have not ended; nothing is wrong so far. Ask again when the job is finished"
-        )
-        sys.exit(1)
-    click.echo("ok    the books are right" + (f"; {waiting:,} images were cancelled" if waiting else ""))
-
-
-@click.group()
-def audit() -> None:
-    """The audit log: who did what to which job."""
-
-
-@audit.command("verify")
-@click.option("--head", help="Head that an earlier verification printed; it must still be in the log.")
-def audit_verify(head: str | None) -> None:
-    """Walk the whole log; exit status 1 when an entry was changed, removed or put in.
-
-    Keep the head that is printed somewhere else, and give it to the next verification: who can write to the database
-    can cut the log off at its end, or write the whole chain anew.
-
-    \b
-    dermq audit verify --head 5f0c…
-    """
-    from db.audit import verify
-    from db.session import read
-
-    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
-        raise DermqError(
-            f"Received: --head {head}. Expected: a whole head, 64 hexadecimal digits, as this command prints it."
-        )
-    verdict = read(open_checked_database(), lambda connection: verify(connection, head=head))
-    for fault in verdict.faults:
-        click.echo(f"FAIL  {fault}")
-    click.echo(f"{'FAIL' if verdict.faults else 'ok  '}  {verdict.entries:,} entries, head {verdict.head}")
-    if verdict.faults:
-        sys.exit(1)
-
-
-@audit.command("list")
-@click.argument("job", type=JOB_NUMBER, required=False)
-def audit_list(job: int | None) -> None:
-    """Print the entries, of JOB or all."""
-    from db.audit import entries_of
-    from db.session import read
-
-    entries = list(read(open_checked_database(), lambda c: list(entries_of(c, job))))
-    if job is not None and not entries:
-        # Of a job that was deleted the log keeps every entry.
-        raise DermqError(f"The audit log has no entry of job {job}: there never was one of this number.")
-    for entry in entries:
-        about = f"job {entry.job_id}" if entry.job_id is not None else "-"
-        when = f"{entry.at:%Y-%m-%d %H:%M:%S}"
-        click.echo(f"{entry.number:>6}  {when}  {about:<9} {entry.action:<10} {entry.actor}  {entry.detail}")
-
-
-COMMANDS: tuple[click.Command, ...] = (pause, resume, cancel, retry, delete, reconcile, audit)

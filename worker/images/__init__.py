@@ -1,1 +1,1 @@
-"""From the bytes of a file to the model's input: read, decode, quality, preprocessing. The trainer uses the same code."""
+"""From the bytes of a file to the model's input. The trainer uses the same code."""

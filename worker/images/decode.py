@@ -1,4 +1,4 @@
-"""Bytes of an image file to 8-bit RGB."""
+"""Decoding the bytes of an image file to 8-bit RGB."""
 
 from typing import cast
 
@@ -15,12 +15,13 @@ RGBImage = npt.NDArray[np.uint8]
 
 #: OpenCV's error code for an allocation that failed.
 _NO_MEMORY = -4
-#: Longest signature needed to name a format, in bytes.
+#: Bytes needed to recognise a format.
 _SIGNATURE_BYTES = 12
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def sniff_format(data: bytes) -> str | None:
-    """Name the format of an image by its first bytes, whatever its file is called.
+    """Recognise the format of an image by its first bytes. The name of its file does not matter.
 
     Args:
         data: at least the first 12 bytes of the file.
@@ -31,7 +32,7 @@ def sniff_format(data: bytes) -> str | None:
     head = data[:_SIGNATURE_BYTES]
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if head.startswith(_PNG_SIGNATURE):
         return "png"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "tiff"
@@ -43,10 +44,10 @@ def sniff_format(data: bytes) -> str | None:
 
 
 def decode(data: bytes) -> RGBImage:
-    """Decode an image file.
+    """Decode a JPEG, PNG, TIFF, BMP or WebP file with one picture.
 
-    JPEG, PNG, TIFF, BMP and WebP of one picture, found by content. EXIF orientation is applied; grey becomes RGB,
-    transparency is dropped, 16-bit samples are scaled to 8. Only formats on this list reach a decoder.
+    EXIF orientation is applied, grey becomes RGB, transparency is dropped, 16-bit samples are scaled to 8. The format
+    is recognised by content; no other format reaches a decoder.
 
     Args:
         data: the whole file.
@@ -55,10 +56,9 @@ def decode(data: bytes) -> RGBImage:
         Array of shape (height, width, 3), uint8, RGB.
 
     Raises:
-        ImageFaultError: ``truncated`` for an empty, short or damaged file (as far as its format shows it: PNG has
-            checksums and JPEG its grammar, but other bytes in a BMP, TIFF or WebP are mostly just another picture),
-            ``unsupported_format``, or ``too_large`` for more than `MAX_IMAGE_PIXELS` pixels (refused before the pixels
-            are allocated).
+        ImageFaultError: ``truncated`` for an empty, short or damaged file, as far as its format shows damage (PNG has
+            checksums, JPEG a grammar; a changed byte in a BMP, TIFF or WebP is mostly another valid picture);
+            ``unsupported_format``; or ``too_large`` for more than `MAX_IMAGE_PIXELS` pixels, before they are allocated.
         MemoryError: there is not enough memory for the pixels.
     """
     if not data:
@@ -67,53 +67,69 @@ def decode(data: bytes) -> RGBImage:
     if name is None:
         raise ImageFaultError(
             FailureCode.UNSUPPORTED_FORMAT,
-            "the content is not JPEG, PNG, TIFF, BMP or WebP, whatever the file's name says",
+            "by its content, the file is not a JPEG, PNG, TIFF, BMP or WebP",
         )
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(_without_profile(data), np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        # OpenCV has no error class for this; the name of its own limit in the assertion is the only mark.
+        # OpenCV has no error class for this. Only the name of its limit in the text tells.
         if "CV_IO_MAX_IMAGE" in str(error):
             raise ImageFaultError(
                 FailureCode.TOO_LARGE,
-                f"the {name.upper()} declares more than {MAX_IMAGE_PIXELS:,} pixels, or a side beyond OpenCV's limit",
+                f"the {name.upper()} declares more than {MAX_IMAGE_PIXELS:,} pixels, or a side longer than OpenCV "
+                "allows",
             ) from None
         if error.code == _NO_MEMORY:
             raise MemoryError from None
-        raise ImageFaultError(FailureCode.TRUNCATED, f"the {name.upper()} is damaged: its decoder gave up") from None
+        raise ImageFaultError(FailureCode.TRUNCATED, f"the {name.upper()} is damaged: its decoder failed") from None
     if image is None:
         if _decodes_small(data):
             raise MemoryError
         raise ImageFaultError(
-            FailureCode.TRUNCATED, f"the {name.upper()} ends too early, is damaged, or is of a kind OpenCV cannot read"
+            FailureCode.TRUNCATED, f"the {name.upper()} is cut short, damaged, or of a kind that OpenCV cannot read"
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ImageFaultError(
             FailureCode.UNSUPPORTED_FORMAT,
             f"the {name.upper()} decodes to {image.dtype} of shape {image.shape}, expected 8-bit colour",
         )
-    # After OpenCV, which refuses what is too large.
+    # After OpenCV, which refuses files that are too large.
     refuse_half_read(data)
     return cast("RGBImage", image)
 
 
 def refuse_half_read(data: bytes) -> None:
-    """Pass if the picture that OpenCV makes of a file is all that is in it, and whole; takes a fraction of decoding it.
+    """Check that OpenCV reads the file completely and that it holds one picture. Much faster than decoding.
 
     Raises:
-        ImageFaultError: ``unsupported_format`` for several pictures, ``truncated`` for damage that OpenCV passes over.
+        ImageFaultError: ``unsupported_format`` for several pictures, ``truncated`` for damage that OpenCV ignores.
     """
     name = sniff_format(data)
     if name is not None:
         refuse_several(name, data)
     if name == "jpeg" and (damage := jpeg_damage(data)) is not None:
-        raise ImageFaultError(FailureCode.TRUNCATED, f"the JPEG is damaged or cut, its decoder says: {damage}")
+        raise ImageFaultError(FailureCode.TRUNCATED, f"the JPEG is damaged or cut short. Its decoder reports: {damage}")
+
+
+def _without_profile(data: bytes) -> bytes:
+    """A PNG without its colour profile, which OpenCV ignores. libpng would print the profile's name to standard
+    error.
+    """
+    if not data.startswith(_PNG_SIGNATURE) or b"iCCP" not in data[: data.find(b"IDAT")]:
+        return data
+    parts, place = [data[: len(_PNG_SIGNATURE)]], len(_PNG_SIGNATURE)
+    while (kind := data[place + 4 : place + 8]) and kind != b"IDAT":
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if kind != b"iCCP":
+            parts.append(data[place:end])
+        place = end
+    return b"".join([*parts, data[place:]])
 
 
 def _decodes_small(data: bytes) -> bool:
-    """Whether a 64th of the pixels can be had from a file that did not decode: then it is whole, and memory was short.
+    """Whether a file that did not decode can be decoded at an eighth of its size. Then memory was short.
 
-    OpenCV gives the same None for both. Only JPEG is decoded small; other formats remain in doubt.
+    OpenCV returns None for both. Only JPEG can be decoded small; for other formats the question stays open.
     """
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None

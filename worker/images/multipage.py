@@ -1,4 +1,4 @@
-"""Files that hold several pictures, of which a decoder gives the first and says nothing of the others."""
+"""Files with several pictures: a decoder would return the first and ignore the others."""
 
 import struct
 from collections.abc import Iterator
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 
-#: TIFF's tag by which a page says what it is to the others, and its bits: a smaller copy, a mask of transparency.
+#: TIFF's tag for the kind of a page, and its bits: a reduced copy of another page, a transparency mask.
 _PAGE_KIND = 254
 _SMALLER_COPY, _MASK = 1, 4
-#: Bits of the features of an extended WebP.
+#: Bit of an extended WebP's features.
 _ANIMATED_WEBP = 0x02
 
 
 def refuse_several(name: str, data: bytes) -> None:
-    """Pass if a file holds one picture; a smaller copy of it, as a preview, is none of its own.
+    """Check that a file holds one picture. A reduced copy, such as a preview, does not count.
 
     Args:
-        name: of its format, as `worker.images.decode.sniff_format` gives it.
+        name: the format, as `worker.images.decode.sniff_format` returns it.
         data: a file that decodes.
 
     Raises:
         ImageFaultError: ``unsupported_format`` for several pages or frames, ``truncated`` for a TIFF whose list of
-            pages leads out of the file.
+            pages points outside the file.
     """
     if name == "tiff":
         _refuse_pages(data)
@@ -35,7 +35,7 @@ def refuse_several(name: str, data: bytes) -> None:
 def _several(what: str) -> ImageFaultError:
     return ImageFaultError(
         FailureCode.UNSUPPORTED_FORMAT,
-        f"{what}: only its first picture would be judged. Save each picture as a file of its own",
+        f"{what}: only its first picture would be scored. Save each picture as its own file",
     )
 
 
@@ -43,19 +43,19 @@ def _refuse_pages(data: bytes) -> None:
     try:
         for number, kind in enumerate(_tiff_pages(data)):
             if number == 0 and kind & _SMALLER_COPY:
-                raise _several("a TIFF that begins with a smaller copy of its picture")
+                raise _several("a TIFF that begins with a reduced copy of its picture")
             if number > 0 and not kind & (_SMALLER_COPY | _MASK):
                 raise _several("a TIFF of several pages")
     except (struct.error, OverflowError):
         raise ImageFaultError(
-            FailureCode.TRUNCATED, "the TIFF's list of pages leads out of the file: it was cut, or is damaged"
+            FailureCode.TRUNCATED, "the TIFF's list of pages points outside the file: it is cut short or damaged"
         ) from None
 
 
 def _tiff_pages(data: bytes) -> Iterator[int]:
-    """What each page of the main list says that it is, 0 for a picture of its own.
+    """The kind of each page of the main list, 0 for a full picture.
 
-    TIFF 6.0, section 2, and BigTIFF, whose counts and offsets are longer.
+    TIFF 6.0, section 2; BigTIFF has longer counts and offsets.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
@@ -75,14 +75,14 @@ def _kind(data: bytes, order: str, entries: range, *, big: bool) -> int:
     for entry in entries:
         tag, form = struct.unpack_from(order + "HH", data, entry)
         if tag == _PAGE_KIND:
-            # A 16-bit number stands in the first half of its field, whatever the order of bytes.
+            # A 16-bit value is in the first half of its field, whatever the byte order.
             value: int = struct.unpack_from(order + ("H" if form == 3 else "I"), data, entry + (12 if big else 8))[0]
             return value
     return 0
 
 
 def _png_chunks(data: bytes) -> set[bytes]:
-    """The kinds of chunks before the pixels, where an animation must say that it is one."""
+    """The kinds of chunks before the pixels. An animation must declare itself there."""
     kinds, place = set[bytes](), 8
     while (kind := data[place + 4 : place + 8]) and kind != b"IDAT":
         kinds.add(kind)

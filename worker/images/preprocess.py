@@ -1,12 +1,10 @@
-"""The one preprocessing: what training, evaluation and serving all call between decoding and the model."""
+"""The only preprocessing. Training, evaluation and scoring call it between decoding and the model."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from worker.images.decode import RGBImage
+from worker.images.fit import Fit
 from worker.images.opencv import cv2
-
-Fit = Literal["cover", "stretch"]
 
 
 def resize_shorter_side(image: RGBImage, side: int) -> RGBImage:
@@ -28,21 +26,21 @@ def resize_shorter_side(image: RGBImage, side: int) -> RGBImage:
 def _resize(image: RGBImage, size: tuple[int, int]) -> RGBImage:
     if (image.shape[1], image.shape[0]) == size:
         return image
-    # Area averaging is the one interpolation of OpenCV that does not alias when it shrinks.
+    # Area averaging is the only interpolation of OpenCV that does not alias when it shrinks an image.
     shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From a decoded image to one input of the model.
+    """Turns a decoded image into one input of the model.
 
     Args:
         size: side of the model's square input, in pixels.
-        fit: ``cover`` resizes the shorter side to ``size`` and cuts the middle out; ``stretch`` squeezes the whole
-            frame into the square.
+        fit: ``cover`` resizes the shorter side to ``size`` and crops the middle; ``stretch`` resizes the whole frame
+            into the square.
 
-    Scaling of the pixel values is part of the model's graph: its input is 8-bit RGB.
+    The model's input is 8-bit RGB. Its graph scales the pixel values.
     """
 
     size: int
@@ -55,5 +53,5 @@ class Preprocessing:
         resized = resize_shorter_side(image, self.size)
         top = (resized.shape[0] - self.size) // 2
         left = (resized.shape[1] - self.size) // 2
-        # A copy, or the whole strip of a very wide image would be kept for as long as its middle is.
+        # A copy: a view would keep the whole strip of a very wide image in memory.
         return resized[top : top + self.size, left : left + self.size].copy()

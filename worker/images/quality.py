@@ -1,7 +1,6 @@
-"""The quality gate: measures by which an image is sent to a human unjudged.
+"""Measures of image quality. `worker.inference.quality_gate` compares them with the limits of a bundle.
 
-The measures are taken on the model's input, so that one limit serves every camera; the limits come from the training
-images and stand in the bundle.
+They are taken on the model's input, so that one limit serves every camera.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ class Quality:
     """Measures of one image.
 
     Args:
-        short_side: of the image as stored, in pixels.
+        short_side: of the image file, in pixels.
         contrast: standard deviation of the grey values of the model's input, 0 to 127.5.
         sharpness: variance of its Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy",
             2000).
@@ -29,7 +28,7 @@ class Quality:
 
 
 def measure_quality(image: RGBImage, model_input: RGBImage) -> Quality:
-    """Measure an image.
+    """Measure the quality of an image.
 
     Args:
         image: as decoded, (height, width, 3).

@@ -1,4 +1,4 @@
-"""From a path in an archive to bytes, with everything checked that a hostile or broken archive can hold."""
+"""Reading a file of an archive, with checks against everything that a hostile or broken archive can hold."""
 
 import hashlib
 import os
@@ -10,26 +10,26 @@ from pathlib import Path
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 
-_OUTSIDE = "the path, or a symbolic link on it, leads out of the folder that was submitted, or of --root"
-_NEVER_THERE = "there was no such file at submission either; paths are relative to the job's root (--root)"
+_OUTSIDE = "the path or a symbolic link leads out of the submitted folder, or of --root"
+_NEVER_THERE = "the file was not there at submission either. Paths are relative to the job's root (--root)"
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})|\\\\")
-#: Greatest time that the database's column takes, in nanoseconds; file systems hold years after 2262 too.
+#: Greatest modification time that the database can store, in nanoseconds. File systems allow years after 2262.
 _LATEST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileContent:
-    """What was read."""
+    """The content of a file."""
 
     data: bytes
     sha256: str
 
 
 def path_to_text(path: str) -> str:
-    r"""Write a file system path so that any database takes it.
+    r"""Convert a file system path to a text that any database can store.
 
-    File names are bytes. Those that are not UTF-8 (archives from old machines hold them) come out of Python with
-    surrogates, which no database stores; here each such byte becomes ``\xNN`` and a backslash becomes two.
+    File names are bytes. In names that are not UTF-8, Python uses surrogates, which no database stores. Here each such
+    byte becomes ``\xNN``, and each backslash is doubled.
     """
     return os.fsencode(path.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
 
@@ -43,19 +43,19 @@ def text_to_path(text: str) -> str:
     return os.fsdecode(_ESCAPED.sub(restore, text.encode("utf-8")))
 
 
-def noted_ns(found: os.stat_result) -> int:
-    """A file's time of modification in nanoseconds, as it is noted at submission and compared when it is read."""
+def mtime_ns_of(found: os.stat_result) -> int:
+    """A file's modification time in nanoseconds, as it is recorded at submission and compared when it is read."""
     return max(-_LATEST_NS, min(found.st_mtime_ns, _LATEST_NS))
 
 
-def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int | None, max_bytes: int) -> FileContent:
+def read_file(root: Path, path: str, *, size_bytes: int | None, mtime_ns: int | None, max_bytes: int) -> FileContent:
     """Read one file of an archive.
 
     Args:
-        root: the archive's folder, which neither the path nor a symbolic link may leave.
-        path: relative to the root, as `path_to_text` wrote it.
-        size_bytes: size at submission, or None when it was not seen then.
-        modified_ns: `noted_ns` of the file at submission, or None when it may be another by now.
+        root: the archive's folder. Neither the path nor a symbolic link may lead out of it.
+        path: relative to the root, from `path_to_text`.
+        size_bytes: size at submission. None when the file was not found then.
+        mtime_ns: `mtime_ns_of` the file at submission. None when the file may have been repaired since.
         max_bytes: size of the largest file that is read.
 
     Returns:
@@ -69,10 +69,10 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
     if os.path.commonpath((real_root, real)) != real_root:
         raise ImageFaultError(FailureCode.OUTSIDE_ROOT, _OUTSIDE)
     try:
-        # Not blocking, or opening a named pipe would wait for a writer for ever; no link may have appeared since.
+        # O_NONBLOCK: opening a named pipe would wait for a writer. O_NOFOLLOW: the path may have become a link since.
         descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
-        sentence = "there is no such file any more" if size_bytes is not None else _NEVER_THERE
+        sentence = "the file is no longer there" if size_bytes is not None else _NEVER_THERE
         raise ImageFaultError(FailureCode.MISSING, sentence) from None
     except NotADirectoryError:
         raise ImageFaultError(FailureCode.MISSING, "a part of the path is not a folder") from None
@@ -93,13 +93,13 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
             raise ImageFaultError(
                 FailureCode.TOO_LARGE, f"the file has {found.st_size:,} bytes, the limit is {max_bytes:,}"
             )
-        if modified_ns is not None and (found.st_size, noted_ns(found)) != (size_bytes, modified_ns):
+        if mtime_ns is not None and (found.st_size, mtime_ns_of(found)) != (size_bytes, mtime_ns):
             raise ImageFaultError(
                 FailureCode.CHANGED_SINCE_SUBMISSION,
-                "its size or time of modification is not what it was at submission",
+                "its size or modification time is not what it was at submission",
             )
         try:
-            # Not up to the limit: so many bytes would be taken from memory beforehand.
+            # Not up to the limit: Python would allocate that many bytes beforehand.
             data = file.read(found.st_size + 1)
         except OSError as error:
             raise ImageFaultError(FailureCode.UNREADABLE, f"reading failed: {error.strerror}") from None
@@ -109,7 +109,7 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, modified_ns: int
 
 
 def _refuse_outside(descriptor: int, real_root: str) -> None:
-    """Once more for what was opened: a folder may have become a link after it was looked at."""
+    """Check the opened file again: a folder on its path may have become a link meanwhile."""
     try:
         opened = str(Path(f"/proc/self/fd/{descriptor}").readlink())
     except FileNotFoundError:

@@ -1,37 +1,54 @@
-"""The bundle: a trained model with everything needed to use it, and the hashes that prove it is that."""
+"""The bundle: a trained model with everything needed to use it, and a SHA-256 of every file.
+
+Loads no image code, so that submitting a job needs none.
+"""
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import from_json
 
 from worker.errors import BundleError
-from worker.images.preprocess import Fit, Preprocessing
+from worker.images.fit import Fit
+from worker.inference.bundle_reference import MANIFEST_NAME
+from worker.inference.metrics import BundleMetrics, Number, Share
+from worker.regular_files import open_regular, read_regular
+from worker.terminal import printable
 
-#: The file that describes a bundle; its own SHA-256 names the bundle.
-MANIFEST_NAME = "bundle.json"
-#: The files that an engine loads; a bundle without their hashes is refused.
+if TYPE_CHECKING:
+    from worker.images.preprocess import Preprocessing
+
+#: Version of the layout of ``bundle.json``.
+FORMAT = 2
+#: The files that an engine loads. A bundle without their hashes is refused.
 MODEL_FILES = ("model.xml", "model.bin", "model.keras")
-#: Digits of a SHA-256 by which a bundle knows an image that it was made from: enough for no two to share them.
-MADE_FROM_DIGITS = 16
-#: What an exported model may compute with.
+#: Hexadecimal digits of a SHA-256 that identify a training image: enough that no two images share them.
+TRAINING_IMAGE_DIGITS = 16
+#: Number formats that an exported model may compute with.
 Precision = Literal["float32", "int8"]
 #: Probabilities are kept this far from 0 and 1 before the logarithm of their odds is taken.
 _ODDS_MARGIN = 1e-7
+#: Keys of format 1, and their names since format 2.
+_RENAMED_KEYS = {"borderline_from": "borderline_threshold", "made_from": "training_images"}
+
+Probability = Annotated[Number, Field(gt=0, lt=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not a number or infinite: a calibration with such a value would make every image a lower priority.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputSpec(_Part):
-    """What the model takes: 8-bit RGB, (n, size, size, 3); scaling of the values is in the graph."""
+    """The model's input: 8-bit RGB, (n, size, size, 3). The graph scales the values."""
 
     size: int = Field(gt=0)
     fit: Fit
@@ -40,17 +57,17 @@ class InputSpec(_Part):
 
 
 class LesionSensitivity(_Part):
-    """Sensitivity on the melanoma lesions that it was chosen on, one case a lesion, and what it proves.
+    """Sensitivity of a policy by lesion, on the melanoma lesions that its threshold was chosen on.
 
     Args:
-        lesions: how many there are.
-        caught: those of which every image is at or above the threshold.
-        lower_bound: one-sided 95% Clopper-Pearson bound of the share that is caught.
+        lesions: number of melanoma lesions.
+        caught: lesions of which every image is at or above the threshold.
+        lower_bound: one-sided 95% Clopper-Pearson bound of the share of caught lesions.
     """
 
     lesions: int = Field(ge=1)
     caught: int = Field(ge=0)
-    lower_bound: float = Field(ge=0, le=1)
+    lower_bound: Share
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "LesionSensitivity":
@@ -60,19 +77,21 @@ class LesionSensitivity(_Part):
 
 
 class PolicyThreshold(_Part):
-    """The numbers of one triage policy, on calibrated probabilities; sensitivity and specificity are by image."""
+    """The thresholds of one triage policy, on calibrated probabilities. Sensitivity and specificity are by image."""
 
-    threshold: float = Field(gt=0, lt=1)
-    borderline_from: float = Field(gt=0, lt=1)
-    sensitivity: float = Field(ge=0, le=1)
-    specificity: float = Field(ge=0, le=1)
-    #: Bundles made before it was recorded have none.
+    threshold: Probability
+    borderline_threshold: Probability
+    sensitivity: Share
+    specificity: Share
+    #: None in bundles from before it was recorded.
     by_lesion: LesionSensitivity | None = None
 
     @model_validator(mode="after")
     def _band_below(self) -> "PolicyThreshold":
-        if self.borderline_from > self.threshold:
-            raise ValueError(f"borderline_from {self.borderline_from} is above the threshold {self.threshold}")
+        if self.borderline_threshold > self.threshold:
+            raise ValueError(
+                f"borderline_threshold {self.borderline_threshold} is above the threshold {self.threshold}"
+            )
         return self
 
 
@@ -80,11 +99,11 @@ class Calibration(_Part):
     """Platt scaling: sigmoid(slope * logit(p) + intercept). Platt, "Probabilistic outputs for SVMs", 1999."""
 
     method: Literal["platt"]
-    slope: float = Field(gt=0)
-    intercept: float
+    slope: Annotated[Number, Field(gt=0)]
+    intercept: Number
 
     def apply(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Calibrate probabilities; keeps their order.
+        """Calibrate probabilities. Their order stays.
 
         Args:
             raw: the network's outputs, any shape, 0 to 1.
@@ -100,60 +119,60 @@ class Calibration(_Part):
 
 
 class QualityLimits(_Part):
-    """Below any of these an image is ungradable."""
+    """An image below any of these limits is ungradable."""
 
     short_side: int = Field(ge=1)
-    contrast: float = Field(ge=0)
-    sharpness: float = Field(ge=0)
+    contrast: Annotated[Number, Field(ge=0)]
+    sharpness: Annotated[Number, Field(ge=0)]
 
 
 class ImageQuality(_Part):
-    """What the training images are like: each measure of the quality gate at some quantiles (0 to 1, as text)."""
+    """Quality of the training images: quantiles (0 to 1, as text) of each measure of the quality gate."""
 
-    contrast: dict[str, float]
-    sharpness: dict[str, float]
+    contrast: dict[str, Number]
+    sharpness: dict[str, Number]
 
 
 class OutOfDistribution(_Part):
-    """What the training images look like, and how far from that other images of the data set are.
+    """The out-of-distribution (OOD) gate.
 
     Args:
-        file: holds a `worker.images.out_of_distribution.Appearance`.
-        limit: distance beyond which an image is ungradable; a bundle from before this gate has none.
-        distances: of those images, at some quantiles.
+        file: holds a `worker.images.out_of_distribution.ImageStatistics` of the training images.
+        limit: distance beyond which an image is ungradable. None in bundles from before this gate.
+        distances: quantiles of the distance of other images of the data set.
     """
 
     file: str
-    limit: float | None = Field(default=None, gt=0)
-    distances: dict[str, float]
+    limit: Annotated[Number, Field(gt=0)] | None = None
+    distances: dict[str, Number]
 
 
 class Quantisation(_Part):
-    """What 8-bit integers changed on the test images, against the model in floats that the metrics are of.
+    """What quantisation to 8-bit integers changed on the test images. The metrics are of the model in floats.
 
     Args:
         layers: convolutions that compute with 8 bits.
         images: test images of the two classes.
-        auroc_difference: after minus before.
-        agreement: by policy, share of images whose triage flag stayed.
+        auroc_difference: area under the ROC curve, after minus before.
+        agreement: by policy, share of images with the same triage flag.
     """
 
     layers: int = Field(ge=1)
     images: int
-    auroc_difference: float
-    agreement: dict[str, float]
+    auroc_difference: Number
+    agreement: dict[str, Share]
 
 
 class Recalibration(_Part):
-    """Which bundle the model is of, when calibration and thresholds were fitted anew on images from elsewhere.
+    """The origin of a recalibrated bundle: calibration and thresholds were fitted again on images of another clinic.
 
     Args:
-        name: of that bundle.
-        version: of that bundle.
-        bundle_sha256: of its ``bundle.json``.
-        images: that were fitted on, by class.
-        lesions: that they show, by class.
-        file: holds the SHA-256 of each of these images' files, a line each.
+        name: name of the original bundle.
+        version: its version.
+        bundle_sha256: SHA-256 of its ``bundle.json``.
+        images: images used for the fit, by class.
+        lesions: their lesions, by class.
+        file: lists the SHA-256 of each of these images.
     """
 
     name: str
@@ -167,18 +186,18 @@ class Recalibration(_Part):
 class BundleManifest(_Part):
     """``bundle.json``."""
 
-    format: Literal[1]
+    format: Literal[2]
     name: str
     version: str
     created: datetime
     backbone: str
-    #: In the order of the output ``class_probabilities``, where the bundle has it.
+    #: In the order of the output ``class_probabilities``.
     classes: tuple[str, ...] = Field(min_length=2)
-    #: Those of the classes whose probabilities add up to the probability of any malignancy.
+    #: The malignant ones of the classes.
     malignant: tuple[str, ...] = ()
     input: InputSpec
     outputs: tuple[str, ...]
-    #: What ``model.xml`` computes with.
+    #: Number format that ``model.xml`` computes with.
     precision: Precision = "float32"
     quantisation: Quantisation | None = None
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
@@ -187,23 +206,30 @@ class BundleManifest(_Part):
     quality: QualityLimits
     image_quality: ImageQuality | None = None
     out_of_distribution: OutOfDistribution | None = None
-    metrics: dict[str, Any]
+    metrics: BundleMetrics
     split_manifest_sha256: str
-    #: File with the first `MADE_FROM_DIGITS` digits of the SHA-256 of every image of the data set that it was made
-    #: from, a line each; an older bundle has none.
-    made_from: str | None = None
+    #: File with the first `TRAINING_IMAGE_DIGITS` digits of the SHA-256 of every image of the training data set. None
+    #: in older bundles.
+    training_images: str | None = None
     licence: str
     files: dict[str, str]
 
     @model_validator(mode="after")
     def _classes_known(self) -> "BundleManifest":
         if unknown := [name for name in self.malignant if name not in self.classes]:
-            raise ValueError(f"malignant: {', '.join(unknown)} is none of the classes {', '.join(self.classes)}")
+            raise ValueError(f"malignant: {', '.join(unknown)} is not among the classes {', '.join(self.classes)}")
         if (self.precision == "int8") != (self.quantisation is not None):
-            raise ValueError(f"quantisation: goes with the precision int8, not {self.precision}")
+            raise ValueError(f"quantisation: belongs to the precision int8, not {self.precision}")
         if ("class_probabilities" in self.outputs) != (len(self.classes) > 2):
-            raise ValueError(f"outputs: class_probabilities goes with more than two classes, not {self.classes}")
+            raise ValueError(f"outputs: class_probabilities belongs to more than two classes, not {self.classes}")
         return self
+
+    @field_validator("name", "version", "backbone", "licence")
+    @classmethod
+    def _is_printable(cls, text: str) -> str:
+        if not text.strip() or not text.isprintable():
+            raise ValueError("expected a text that can be printed on one line")
+        return text
 
     @field_validator("files")
     @classmethod
@@ -211,41 +237,44 @@ class BundleManifest(_Part):
         for name in files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"{name!r} leads out of the bundle")
+                raise ValueError(f"{name!r} is outside the bundle")
         return files
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle whose every file is what its hash says."""
+    """A bundle whose files match their hashes."""
 
     folder: Path
     sha256: str
     manifest: BundleManifest
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        """How an image becomes the model's input."""
+    def preprocessing(self) -> "Preprocessing":
+        """Turns an image into the model's input."""
+        # Here: it loads OpenCV.
+        from worker.images.preprocess import Preprocessing
+
         return Preprocessing(size=self.manifest.input.size, fit=self.manifest.input.fit)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes, checked once more: what an engine is given is what the hash says, whatever happens on disk.
+        """A file's bytes, checked against its hash again: it may have changed since the bundle was loaded.
 
         Raises:
-            BundleError: the file cannot be read, or was changed since the bundle was loaded.
+            BundleError: the file cannot be read, or was changed since.
         """
         try:
-            data = (self.folder / name).read_bytes()
+            data = read_regular(self.folder / name)
         except OSError as error:
             raise _unreadable(name, error) from None
         found, expected = hashlib.sha256(data).hexdigest(), self.manifest.files.get(name)
-        # A bundle that is still being made has no hashes.
+        # A bundle that is being exported has no hashes yet.
         if self.manifest.files and found != expected:
             raise _changed(name, found, expected)
         return data
 
     def thresholds(self, policy: str) -> PolicyThreshold:
-        """The numbers of a triage policy.
+        """The thresholds of a triage policy.
 
         Raises:
             BundleError: the bundle has no such policy.
@@ -254,8 +283,8 @@ class Bundle:
             return self.manifest.thresholds[policy]
         except KeyError:
             raise BundleError(
-                f"Received: policy {policy!r}. Expected: one that the bundle {self.manifest.name} "
-                f"{self.manifest.version} supports: {', '.join(sorted(self.manifest.thresholds))}."
+                f"The bundle {self.manifest.name} {self.manifest.version} has no policy {printable(policy)!r}. "
+                f"Choose one of {', '.join(sorted(self.manifest.thresholds))}."
             ) from None
 
 
@@ -266,24 +295,22 @@ def load_bundle(folder: Path) -> Bundle:
         folder: holds ``bundle.json``.
 
     Raises:
-        BundleError: it is missing, not understood, incomplete or changed; names the file.
+        BundleError: it is missing, invalid, incomplete or changed. The text names the file.
     """
     try:
-        text = (folder / MANIFEST_NAME).read_bytes()
+        text = read_regular(folder / MANIFEST_NAME)
     except OSError as error:
         raise BundleError(
-            f"Received: {folder} as bundle; its {MANIFEST_NAME} cannot be read ({error.strerror}). Expected: a folder "
-            "made by `dermq-train export`. Set DERMQ_BUNDLE to it for `dermq`."
+            f"The bundle {folder} has no readable {MANIFEST_NAME} ({error.strerror}). Set DERMQ_BUNDLE to a folder "
+            "that "
+            "`dermq-train export` made."
         ) from None
-    try:
-        manifest = BundleManifest.model_validate_json(text)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise BundleError(f"{folder / MANIFEST_NAME} is not understood: {faults}. Export the bundle again.") from None
+    manifest = _parse(text, folder / MANIFEST_NAME)
     if unlisted := [name for name in MODEL_FILES if name not in manifest.files]:
         raise BundleError(
-            f"{folder / MANIFEST_NAME} records no SHA-256 of {', '.join(unlisted)}: what they hold could be anything. "
-            "Export the bundle again."
+            f"{folder / MANIFEST_NAME} records no SHA-256 of {', '.join(unlisted)}, so they cannot be checked. "
+            "Export the "
+            "bundle again."
         )
     for name, expected in manifest.files.items():
         try:
@@ -295,24 +322,45 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(folder=folder, sha256=hashlib.sha256(text).hexdigest(), manifest=manifest)
 
 
+def _parse(text: bytes, path: Path) -> BundleManifest:
+    """Validate ``bundle.json``; format 1 is read with the names of format 2."""
+    try:
+        content = from_json(text, allow_inf_nan=True)
+        if isinstance(content, dict) and content.get("format") == 1:
+            content = {**_with_new_names(content), "format": FORMAT}
+        return BundleManifest.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+    except ValueError as error:
+        problems = str(error)
+    raise BundleError(f"{path} is invalid: {printable(problems)}. Export the bundle again.")
+
+
+def _with_new_names(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {_RENAMED_KEYS.get(name, name): _with_new_names(value) for name, value in content.items()}
+    return [_with_new_names(value) for value in content] if isinstance(content, list) else content
+
+
 def _unreadable(name: str, error: OSError) -> BundleError:
-    return BundleError(f"The bundle's file {name} cannot be read ({error.strerror}). Restore it.")
+    return BundleError(f"The bundle's file {printable(name)} cannot be read ({error.strerror}). Restore it.")
 
 
 def _changed(name: str, found: str, expected: str | None) -> BundleError:
     return BundleError(
-        f"The bundle's file {name} has SHA-256 {found}, {MANIFEST_NAME} says {expected}: it was changed or damaged "
-        "after export. Nothing is scored with it. Restore the bundle."
+        f"The bundle's file {printable(name)} has SHA-256 {found}, but {MANIFEST_NAME} records {expected}. It was "
+        "changed "
+        "or damaged after the export, so nothing is scored with it. Restore the bundle."
     )
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file in hexadecimal."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def logit(probability: float) -> float:
-    """Logarithm of the odds, kept finite at 0 and 1."""
+    """Logarithm of the odds. It stays finite at 0 and 1."""
     clipped = min(max(probability, _ODDS_MARGIN), 1 - _ODDS_MARGIN)
     return math.log(clipped / (1 - clipped))

@@ -1,39 +1,48 @@
-"""What names a bundle to people and to the database, read from its description alone."""
+"""What identifies a bundle for people and for the database, read from ``bundle.json`` alone. Loads no image code."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.inference.bundle import MANIFEST_NAME, BundleManifest, sha256_of
+from worker.regular_files import read_regular
 from worker.settings import Settings
+from worker.terminal import printable
+
+#: The file that describes a bundle. Its SHA-256 identifies the bundle.
+MANIFEST_NAME = "bundle.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BundleName:
-    """Name and version, and the SHA-256 of ``bundle.json``, by which jobs know their bundle."""
+class BundleReference:
+    """Name, version, and the SHA-256 of ``bundle.json``, which jobs store."""
 
     sha256: str
     name: str
     version: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version} ({self.sha256[:12]})"
+        return printable(f"{self.name} {self.version} ({self.sha256[:12]})")
 
 
-def bundle_here(settings: Settings) -> BundleName | None:
-    """The bundle that these settings name; None when its description cannot be read. Other files are not looked at."""
-    return _name(settings.resolved_bundle())
+def configured_bundle(settings: Settings) -> BundleReference | None:
+    """The bundle that these settings name. None when its ``bundle.json`` cannot be read."""
+    return _read(settings.resolved_bundle())
 
 
-def bundle_running(settings: Settings) -> BundleName | None:
-    """The bundle of a `dermq up` that runs here, whose workers score under no other one; None where none runs."""
-    running = settings.running_bundle() if settings.is_up() else None
-    return _name(running) if running else None
+def running_bundle(settings: Settings) -> BundleReference | None:
+    """The bundle of a `dermq up` that runs here; its workers score with no other. None when none runs."""
+    folder = settings.running_bundle() if settings.is_up() else None
+    return _read(folder) if folder else None
 
 
-def _name(folder: Path) -> BundleName | None:
-    path = folder / MANIFEST_NAME
+def _read(folder: Path) -> BundleReference | None:
     try:
-        manifest = BundleManifest.model_validate_json(path.read_bytes())
-        return BundleName(sha256=sha256_of(path), name=manifest.name, version=manifest.version)
-    except (OSError, ValueError):
+        data = read_regular(folder / MANIFEST_NAME)
+        manifest = json.loads(data)
+        name, version = manifest["name"], manifest["version"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    if not (isinstance(name, str) and isinstance(version, str)):
+        return None
+    return BundleReference(sha256=hashlib.sha256(data).hexdigest(), name=name, version=version)

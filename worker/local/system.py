@@ -1,4 +1,4 @@
-"""The whole system on one machine: broker, worker, sweeper and Flower as child processes, watched and restarted."""
+"""The whole system on one machine: broker, worker, sweeper and Flower as child processes, restarted when they die."""
 
 import base64
 import ctypes
@@ -18,6 +18,7 @@ from typing import IO
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from celery import Celery
 from pydantic import SecretStr
 
 from db.schema import migrate
@@ -33,26 +34,28 @@ from worker.settings import RUN_FILE, Settings, shipped_bundle
 
 log = get_logger(__name__)
 
-#: Seconds that each part gets to come up.
-_START_SECONDS = 60.0
-#: Seconds of waiting for a part after which it is said.
-_SAY_AFTER = 5.0
-#: Seconds that the worker gets to finish or hand back what it has in hand; the others get less.
+#: Seconds that each process has to start.
+_START_TIMEOUT = 60.0
+#: Seconds of waiting for a process before that is reported.
+_REPORT_AFTER = 5.0
+#: Seconds that the worker has to release its chunks and stop, and that the other processes have to stop.
 _WORKER_GRACE = 40.0
 _GRACE = 10.0
-#: Seconds before a part that died is started again; doubled at each further death, up to the second number.
-_RESTART_AFTER, _RESTART_AT_MOST = 1.0, 30.0
-#: A part that lived so long is taken for healthy, and its next death for the first.
+#: Seconds before a dead process is restarted, doubled at each further death, and their limit.
+_RESTART_DELAY, _MAX_RESTART_DELAY = 1.0, 30.0
+#: A process that ran for this many seconds counts as healthy, and its next death as the first.
 _HEALTHY_AFTER = 60.0
 _FLOWER_PORT = 5555
 _FLOWER_ATTEMPTS = 3
-#: The broker last: the worker hands its messages back to it.
+#: The broker last: the worker returns its messages to it.
 _STOP_ORDER = ("flower", "sweeper", "worker", "broker")
+#: With -P, so that a ``worker/`` or ``click.py`` in the current folder is never imported instead of the installed one.
+_DERMQ = (sys.executable, "-P", "-m", "worker.cli")
 
 
 @dataclass(kw_only=True)
-class _Part:
-    """A child process and how to start it again."""
+class _ManagedProcess:
+    """A child process and how to restart it."""
 
     name: str
     command: list[str]
@@ -73,7 +76,7 @@ class _Part:
                 stdin=subprocess.PIPE if self.stdin is not None else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C is for `dermq up`, which stops its parts in order.
+                # Ctrl-C reaches `dermq up` alone, which stops the processes in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
@@ -89,49 +92,50 @@ class _Part:
         try:
             self.process.wait(self.grace)
         except subprocess.TimeoutExpired:
-            log.warning("did not stop in time, killed", part=self.name)
+            log.warning("process did not stop in time, killed", process=self.name)
             _kill_session(self.process)
             self.process.wait()
 
 
 class StoppedError(Exception):
-    """Somebody stopped the system while it started; the text says what it waited for."""
+    """The system was stopped while it started. The text says what it waited for."""
 
 
-def _log_waiting(part: str, at_most: float) -> None:
-    log.info("waits for an answer", part=part, at_most_seconds=at_most)
+def _log_waiting(process: str, at_most: float) -> None:
+    log.info("waiting for a process", process=process, at_most_seconds=at_most)
 
 
 @dataclass(kw_only=True)
 class LocalSystem:
-    """Starts and stops the system; a context manager.
+    """Starts the system on entry and stops it on exit.
 
     Args:
-        settings: the broker's address in them is used when set; otherwise a broker is started.
-        asked_to_stop: ends the waiting for a part that does not come up.
-        say_waiting: told the name of a part that lets itself be waited for, once, and the seconds that it has.
+        settings: when they name a broker, it is used; otherwise a broker is started.
+        stop_requested: ends the waiting for a process that does not start.
+        say_waiting: called once for a slow process, with its name and the seconds that it has.
 
     Raises:
-        StoppedError: it was asked to stop before everything was up.
+        StoppedError: a stop was requested before everything had started.
         SettingsError: another `dermq up` runs in the same home folder.
         BrokerError: no broker can be started or reached.
     """
 
     settings: Settings
-    asked_to_stop: threading.Event = field(default_factory=threading.Event)
+    stop_requested: threading.Event = field(default_factory=threading.Event)
     say_waiting: Callable[[str, float], None] = _log_waiting
-    parts: list[_Part] = field(default_factory=list)
+    processes: list[_ManagedProcess] = field(default_factory=list)
+    _app: Celery = field(init=False)
     _lock: IO[str] | None = None
-    _noted: bool = False
+    _recorded: bool = False
 
     @property
     def logs(self) -> Path:
-        """Folder of the log files, one per part."""
+        """Folder of the log files, one per process."""
         return self.settings.home / "logs"
 
     @property
     def flower_url(self) -> str:
-        """Address of Flower."""
+        """URL of Flower."""
         return f"http://{self.settings.flower_address}:{self.settings.flower_port}"
 
     def __enter__(self) -> "LocalSystem":
@@ -148,14 +152,14 @@ class LocalSystem:
     def _start(self) -> None:
         home = self.settings.home.absolute()
         try:
-            # The database inside holds patient references: nobody else on this machine may look.
+            # The database inside holds patient references: no other account may read it.
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.logs.mkdir(exist_ok=True, mode=0o700)
             self._take_lock(home)
         except OSError as error:
             raise SettingsError(
-                f"Received: DERMQ_HOME={self.settings.home}, which cannot be used: {error.strerror}. Expected: a "
-                "folder that this account may write into, or the name of a new one."
+                f"The folder {self.settings.home} (DERMQ_HOME) cannot be used: {error.strerror}. Set DERMQ_HOME to a "
+                "folder that this account may write to, or to a new one."
             ) from None
         self._refuse_taken_port()
         broker = None if self.settings.broker_url is not None else new_local_broker()
@@ -164,40 +168,41 @@ class LocalSystem:
         if broker is not None:
             (home / "broker").mkdir(exist_ok=True)
             self._add("broker", [str(broker.binary), "-"], {}, stdin=broker.configuration(home / "broker"))
+        # Once: each application keeps connections and signal handlers.
+        self._app = make_app(self.settings)
         self._wait_for("broker", self._broker_answers)
         migrate(open_database(self.settings.resolved_database_url()))
-        self._note_run(home)
-        dermq = [sys.executable, "-m", "worker.cli"]
-        self._add("worker", [*dermq, "worker"], environment, grace=_WORKER_GRACE)
-        self._add("sweeper", [*dermq, "sweep"], environment)
-        self._wait_for("worker", lambda: bool(workers_answering(make_app(self.settings), 1.0)))
-        # After the worker, or its log begins with complaints that no worker answers.
-        self._start_flower([*dermq, "flower"])
+        self._record_run(home)
+        self._add("worker", [*_DERMQ, "worker"], environment, grace=_WORKER_GRACE)
+        self._add("sweeper", [*_DERMQ, "sweep"], environment)
+        self._wait_for("worker", lambda: bool(workers_answering(self._app, 1.0)))
+        # After the worker, or Flower's log begins with warnings that no worker answers.
+        self._start_flower([*_DERMQ, "flower"])
 
     def _start_flower(self, command: list[str]) -> None:
-        """Start Flower on the port that was set, or on a free one: another program may take it in between."""
-        chosen_by_us = self.settings.flower_port == 0
+        """Start Flower on the configured port, or on a free one, which another program may take in between."""
+        any_port = self.settings.flower_port == 0
         for attempt in range(1, _FLOWER_ATTEMPTS + 1):
-            if chosen_by_us:
+            if any_port:
                 port = free_port(_FLOWER_PORT if attempt == 1 else 0)
                 self.settings = self.settings.model_copy(update={"flower_port": port})
             self._add("flower", command, _environment(self.settings))
             try:
                 self._wait_for("flower", self._flower_answers)
             except DermqError:
-                if not chosen_by_us or attempt == _FLOWER_ATTEMPTS:
+                if not any_port or attempt == _FLOWER_ATTEMPTS:
                     raise
-                self.parts.pop().stop()
+                self.processes.pop().stop()
             else:
                 return
 
     def _refuse_taken_port(self) -> None:
-        """Tell of a Flower port that was set and is another program's before anything is started."""
+        """Before anything starts, refuse a configured port for Flower that another program uses."""
         address, port = self.settings.flower_address, self.settings.flower_port
         if port and is_taken(address, port):
             raise SettingsError(
-                f"Received: DERMQ_FLOWER_PORT={port}, which another program has taken on {address}. Expected: a free "
-                "port, or the variable unset, which takes 5555 or any free one."
+                f"Another program uses port {port} (DERMQ_FLOWER_PORT) on {address}. Set a free port, or unset the "
+                "variable: then Flower takes 5555 or any free port."
             )
 
     def _take_lock(self, home: Path) -> None:
@@ -206,31 +211,31 @@ class LocalSystem:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingsError(
-                f"Another `dermq up` runs in {home}. Stop that one, or set DERMQ_HOME to another folder."
+                f"Another `dermq up` runs in {home}. Stop it, or set DERMQ_HOME to another folder."
             ) from None
 
     def _completed(self, broker: LocalBroker | None) -> Settings:
-        """The settings with everything that was left to chance decided."""
+        """The settings with a password for Flower and the URL of the broker."""
         password = self.settings.flower_password or SecretStr(secrets.token_urlsafe(12))
         changes: dict[str, object] = {"flower_password": password}
         if broker is not None:
             changes["broker_url"] = SecretStr(broker.url)
         return self.settings.model_copy(update=changes)
 
-    def _note_run(self, home: Path) -> None:
-        """Leave word for `dermq submit` and the others; readable by this user alone, since it holds the password."""
+    def _record_run(self, home: Path) -> None:
+        """Write the file by which other commands find this system. Only this account may read its password."""
         note = home / RUN_FILE
         note.unlink(missing_ok=True)
         with os.fdopen(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             bundle = (self.settings.bundle or shipped_bundle()).absolute()
             broker = self.settings.resolved_broker_url()
             json.dump({"pid": os.getpid(), "broker_url": broker, "bundle": str(bundle)}, file)
-        self._noted = True
+        self._recorded = True
 
     def _add(
         self, name: str, command: list[str], extra: dict[str, str], *, stdin: str | None = None, grace: float = _GRACE
     ) -> None:
-        part = _Part(
+        process = _ManagedProcess(
             name=name,
             command=command,
             environment={**os.environ, **extra},
@@ -238,41 +243,45 @@ class LocalSystem:
             stdin=stdin,
             grace=grace,
         )
-        self.parts.append(part)
-        part.start()
+        self.processes.append(process)
+        process.start()
 
     def _wait_for(self, name: str, answers: Callable[[], bool]) -> None:
         begun = time.monotonic()
-        deadline, said = begun + _START_SECONDS, False
+        deadline, said = begun + _START_TIMEOUT, False
         while not answers():
-            if not said and time.monotonic() - begun > _SAY_AFTER:
+            if not said and time.monotonic() - begun > _REPORT_AFTER:
                 said = True
-                self.say_waiting(name, _START_SECONDS)
-            if self.asked_to_stop.is_set():
-                raise StoppedError(f"dermq has stopped before it was up, while it waited for its {name}.")
-            part = next((part for part in self.parts if part.name == name), None)
-            died = part is not None and part.process is not None and part.process.poll() is not None
+                self.say_waiting(name, _START_TIMEOUT)
+            if self.stop_requested.is_set():
+                raise StoppedError(f"dermq has stopped while it waited for its {name} to start.")
+            process = next((each for each in self.processes if each.name == name), None)
+            died = process is not None and process.process is not None and process.process.poll() is not None
             if died or time.monotonic() > deadline:
                 raise DermqError(
-                    f"{name} {'ended at once' if died else f'did not answer within {_START_SECONDS:.0f} s'}. "
-                    + (f"Its log: {part.log_file}{_tail(part.log_file)}" if part else "Check DERMQ_BROKER_URL.")
+                    f"The {name} {'died at its start' if died else f'did not answer within {_START_TIMEOUT:.0f} s'}. "
+                    + (
+                        f"Its log: {process.log_file}{_tail(process.log_file)}"
+                        if process
+                        else "Check DERMQ_BROKER_URL."
+                    )
                 )
             time.sleep(0.1)
 
     def _broker_answers(self) -> bool:
         try:
-            queue_length(make_app(self.settings), urgent=True)
+            queue_length(self._app, urgent=True)
         except BrokerError:
             return False
         return True
 
     def _flower_answers(self) -> bool:
-        part = self.parts[-1]
-        if part.process is None or part.process.poll() is not None:
-            # Whoever answers on that port is not ours.
+        process = self.processes[-1]
+        if process.process is None or process.process.poll() is not None:
+            # Another program answers on that port.
             return False
-        # Not the open /healthcheck: the Flower of another `dermq up` that was started at the same moment answers that
-        # too, while ours has yet to find the port taken. Only ours knows this password.
+        # Not the open /healthcheck: the Flower of another `dermq up`, started at the same moment, would answer it too.
+        # Only our own Flower knows this password.
         password = self.settings.flower_password
         login = f"{USER}:{password.get_secret_value() if password else ''}"
         token = base64.b64encode(login.encode()).decode()
@@ -284,49 +293,49 @@ class LocalSystem:
             return False
 
     def supervise(self, stop: threading.Event) -> None:
-        """Start parts that die again, until told to stop."""
+        """Restart processes that die, until told to stop."""
         while not stop.wait(0.5):
-            for part in self.parts:
-                self._look_after(part)
+            for process in self.processes:
+                self._restart_if_dead(process)
 
-    def _look_after(self, part: _Part) -> None:
-        if part.process is None or part.process.poll() is None:
+    def _restart_if_dead(self, process: _ManagedProcess) -> None:
+        if process.process is None or process.process.poll() is None:
             return
         now = time.monotonic()
-        if part.restart_at is None:
-            part.deaths = 1 if now - part.started > _HEALTHY_AFTER else part.deaths + 1
-            delay = min(_RESTART_AFTER * 2 ** (part.deaths - 1), _RESTART_AT_MOST)
-            part.restart_at = now + delay
+        if process.restart_at is None:
+            process.deaths = 1 if now - process.started > _HEALTHY_AFTER else process.deaths + 1
+            delay = min(_RESTART_DELAY * 2 ** (process.deaths - 1), _MAX_RESTART_DELAY)
+            process.restart_at = now + delay
             log.warning(
-                "part died",
-                part=part.name,
-                status=part.process.returncode,
+                "process died",
+                process=process.name,
+                status=process.process.returncode,
                 restart_in_seconds=delay,
-                log=str(part.log_file),
+                log=str(process.log_file),
             )
-            # A worker killed by -9 leaves its pool behind.
-            _kill_session(part.process)
-        elif now >= part.restart_at:
-            part.start()
-            log.info("part started again", part=part.name)
+            # A worker that was killed by SIGKILL leaves its children behind.
+            _kill_session(process.process)
+        elif now >= process.restart_at:
+            process.start()
+            log.info("process restarted", process=process.name)
 
     def stop(self) -> None:
-        """Stop every part, the broker last; work in hand is finished or handed back."""
+        """Stop every process, the broker last. The worker releases its chunks."""
         for name in _STOP_ORDER:
-            for part in self.parts:
-                if part.name == name:
-                    part.stop()
-        if self._noted:
-            # Only our own: a second `dermq up` that was refused must not hide the first from the other commands.
+            for process in self.processes:
+                if process.name == name:
+                    process.stop()
+        if self._recorded:
+            # Only its own file: a second `dermq up` that was refused must not hide the first one.
             (self.settings.home / RUN_FILE).unlink(missing_ok=True)
-            self._noted = False
+            self._recorded = False
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables for a child process."""
+    """The settings as environment variables for the child processes."""
     values: dict[str, str] = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -336,7 +345,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _die_with_parent() -> None:
-    """In the child: ask Linux for SIGTERM when `dermq up` dies, however it dies."""
+    """In the child: make Linux send SIGTERM when `dermq up` dies, however it dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""Flower, started from here so that its password stays off the command line and its defaults are safe ones."""
+"""Flower, started from here so that its password is not on the command line and its settings are safe."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ from worker.settings import Settings
 
 #: Flower's user.
 USER = "dermq"
-#: Tasks that Flower remembers, at about 4.5 KiB each.
-_REMEMBERED_TASKS = 20_000
+#: Tasks that Flower keeps in memory, at about 4.5 KiB each.
+_MAX_TASKS = 20_000
 
 
 def run_flower(app: Celery, settings: Settings, port: int) -> None:
@@ -21,15 +21,15 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
 
     Args:
         app: the Celery application.
-        settings: for address and password.
+        settings: give the address and the password.
         port: to listen on.
 
     Raises:
-        SettingsError: no password is set, for Flower is never served without one; or the port is taken.
+        SettingsError: there is no password, or the port is taken.
     """
     if settings.flower_password is None or not settings.flower_password.get_secret_value():
-        raise SettingsError("Flower needs a password: set DERMQ_FLOWER_PASSWORD. `dermq up` draws one by itself.")
-    # Importing it defines its options, under names that no other program of ours should get.
+        raise SettingsError("Flower needs a password. Set DERMQ_FLOWER_PASSWORD; `dermq up` makes one by itself.")
+    # Here: the import defines its options, which no other process should get.
     from flower.app import Flower
     from flower.command import extract_settings, setup_logging
     from flower.urls import settings as web_settings
@@ -37,9 +37,9 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
 
     options.address, options.port = settings.flower_address, port
     options.basic_auth = [f"{USER}:{settings.flower_password.get_secret_value()}"]
-    # To look at, not to control: pausing and cancelling act on SQL, where an audit can see them.
+    # Jobs are controlled through SQL, where the audit log records it.
     options.read_only = True
-    options.max_tasks = _REMEMBERED_TASKS
+    options.max_tasks = _MAX_TASKS
     extract_settings()
     setup_logging()
     flower = Flower(capp=app, options=options, **web_settings)
@@ -48,13 +48,14 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
         flower.start_http_server()
     except OSError as error:
         raise SettingsError(
-            f"Flower cannot listen on {settings.flower_address}:{port}: {error.strerror}. Where it runs already "
-            "(`dermq up` starts one), use that; else set DERMQ_FLOWER_PORT to a free port."
+            f"Flower cannot listen on {settings.flower_address}:{port}: {error.strerror}. If a Flower runs there "
+            "already "
+            "(`dermq up` starts one), use it; else set DERMQ_FLOWER_PORT to a free port."
         ) from None
     try:
         flower.start()
     except (KeyboardInterrupt, SystemExit):
-        # Not `flower.stop()` and a return: its threads may wait for a broker that is gone for minutes, and Python waits
-        # for them. Flower keeps nothing that would be lost.
+        # Not `flower.stop()`: its threads may wait minutes for an unreachable broker, and Python waits for them. Flower
+        # has nothing to save.
         logging.shutdown()
         os._exit(0)

@@ -1,248 +1,132 @@
-"""What `dermq check` asks each part: one line each, and what to do when it is not well."""
+"""The checks of `dermq check`: bundle, database, broker, workers and sweeper, each with a sentence that helps."""
 
-import json
-import shutil
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 from celery import Celery
-from sqlalchemy import make_url
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import BundleWork, open_work
-from db.schema import current_revision, is_known, newest_revision
-from db.session import (
-    CONNECTIONS,
-    DatabaseUrlError,
-    ReadOnlyError,
-    is_out_of_connections,
-    open_database,
-    read,
-    refuse_read_only,
-    transact,
-)
-from worker.errors import BrokerError, DermqError, EngineError
-from worker.images.decode import decode
-from worker.inference.bundle import Bundle, load_bundle
-from worker.inference.bundle_reference import bundle_here
-from worker.inference.engines import Engine, load_engine
-from worker.log_throttle import Complaint
-from worker.logging import get_logger
+from db.session import DatabaseUrlError, open_database, read
+from worker.database_check import check_writes
+from worker.errors import BrokerError, DermqError
+from worker.inference.bundle_reference import configured_bundle
 from worker.queue.app import make_app
 from worker.queue.hints import last_sweeper, queue_length
 from worker.queue.inspect import bundles_of_workers
 from worker.settings import Settings
-from worker.url_redaction import shown_database, without_password
-
-log = get_logger(__name__)
-
-#: Greatest difference of a probability from the one recorded at export: between engines and processors, never more.
-REPLAY_TOLERANCE = 0.01
-#: Bytes on the disk of an SQLite database below which it is about to be full.
-_LEAST_FREE = 50_000_000
-#: Seconds between two looks at a database that is waited for.
-_ASK_EVERY = 1.0
+from worker.terminal import printable
+from worker.url_redaction import shown_broker
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What was found of one part."""
+class CheckResult(BaseModel):
+    """The result for one component.
 
-    part: str
-    well: bool
+    Args:
+        component: ``bundle``, ``database``, ``broker``, ``workers`` or ``sweeper``.
+        ok: whether it works.
+        text: what was found, and what to do when it does not work.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    component: str
+    ok: bool
     text: str
 
 
-class _UnwellError(Exception):
-    """The part is not well; the text says what it is and what to do."""
+class CheckReport(BaseModel):
+    """All results, for `dermq check --json`. ``ok`` is true when every component works."""
+
+    ok: bool
+    checks: list[CheckResult]
 
 
-def check_all(settings: Settings) -> Iterator[Finding]:
-    """Check bundle, database, broker, workers and sweeper, each whatever the others say.
+class _ProblemError(DermqError):
+    """A component does not work. The text says why and what to do."""
 
-    Workers and sweeper are asked through the broker: when that does not answer, they are not waited for.
+
+def run_checks(settings: Settings) -> Iterator[CheckResult]:
+    """Check every component, whatever the others say.
+
+    Workers and sweeper are asked through the broker. When it does not answer, they are not asked.
     """
     app = make_app(settings)
-    away: set[str] = set()
-    parts: tuple[tuple[str, Callable[[], str]], ...] = (
+    failed: set[str] = set()
+    checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("bundle", lambda: _check_bundle(settings)),
-        ("database", lambda: _check_writes(settings)),
-        ("broker", lambda: _check_broker(app)),
-        ("workers", lambda: _check_workers(app, settings, ask_database="database" not in away)),
+        ("database", lambda: check_writes(settings)),
+        ("broker", lambda: _check_broker(app, settings)),
+        ("workers", lambda: _check_workers(app, settings, ask_database="database" not in failed)),
         ("sweeper", lambda: _check_sweeper(app)),
     )
-    for part, check in parts:
-        if "broker" in away:
-            yield Finding(part=part, well=False, text="not asked: the broker, through which they answer, is away.")
+    for component, check in checks:
+        if "broker" in failed:
+            yield CheckResult(component=component, ok=False, text="Not checked, because the broker does not answer.")
             continue
         try:
-            yield Finding(part=part, well=True, text=check())
-        except (_UnwellError, DermqError, DatabaseUrlError) as error:
-            away.add(part)
-            hint = " It is what DERMQ_DATABASE_URL says." if isinstance(error, DatabaseUrlError) else ""
-            yield Finding(part=part, well=False, text=f"{error}{hint}")
-
-
-def check_database(settings: Settings) -> str:
-    """Whether the database answers and has the schema this code expects.
-
-    Returns:
-        A sentence.
-
-    Raises:
-        _UnwellError: with what to do.
-    """
-    url = settings.resolved_database_url()
-    engine = open_database(url)
-    shown = shown_database(url)
-    database = make_url(url).database
-    if url.startswith("sqlite") and not (database and Path(database).exists()):
-        raise _UnwellError(
-            f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`; set DERMQ_HOME "
-            "here if it is set where the system runs."
-        )
-    try:
-        found = read(engine, current_revision)
-    except SQLAlchemyError as error:
-        if is_out_of_connections(error):
-            raise _UnwellError(
-                f"{shown} runs and has no connection left. Each worker process takes {CONNECTIONS}: raise its "
-                "max_connections (docker-compose.yml), or run fewer (DERMQ_CONCURRENCY)."
-            ) from None
-        raise _UnwellError(
-            f"{shown} cannot be used: {type(error).__name__}: {_first_line(error, url)}. Check DERMQ_DATABASE_URL "
-            "and that the server runs; for PostgreSQL install dermq[postgres]."
-        ) from None
-    finally:
-        engine.dispose()
-    if found != newest_revision():
-        advice = "Run `dermq migrate`." if is_known(found) else "A newer dermq brought it there: run that version."
-        raise _UnwellError(f"{shown} has schema {found}, this code needs {newest_revision()}. {advice}")
-    return f"{shown}, schema {found}"
-
-
-def _check_writes(settings: Settings) -> str:
-    """As `check_database`, and whether the database takes writes; commands that only read do without it."""
-    well = check_database(settings)
-    url = settings.resolved_database_url()
-    engine = open_database(url)
-    try:
-        transact(engine, refuse_read_only)
-    except SQLAlchemyError as error:
-        raise _UnwellError(
-            f"it can be read and not written: {_first_line(error, url)}. Whoever holds a lock must let it go, and "
-            "the file and its folder must be writable."
-        ) from None
-    except ReadOnlyError:
-        raise _UnwellError("it takes no writes: it stands by for another server. Name that one.") from None
-    finally:
-        engine.dispose()
-    if url.startswith("sqlite"):
-        free = shutil.disk_usage(Path(str(make_url(url).database)).parent).free
-        if free < _LEAST_FREE:
-            raise _UnwellError(f"its disk has {free // 1_000_000} MB left. Make room; what waits then goes on.")
-    return well
-
-
-def _first_line(error: Exception, url: str) -> str:
-    return without_password(str(error).splitlines()[0], url)
-
-
-def require_database(settings: Settings) -> None:
-    """Refuse to go on without a usable database.
-
-    Raises:
-        DermqError: with what to do.
-    """
-    try:
-        check_database(settings)
-    except _UnwellError as error:
-        raise DermqError(f"database: {error}") from None
+            yield CheckResult(component=component, ok=True, text=check())
+        except (DermqError, DatabaseUrlError) as error:
+            failed.add(component)
+            hint = " It comes from DERMQ_DATABASE_URL." if isinstance(error, DatabaseUrlError) else ""
+            yield CheckResult(component=component, ok=False, text=f"{error}{hint}")
 
 
 def _check_bundle(settings: Settings) -> str:
-    bundle = load_bundle(settings.resolved_bundle())
-    engine = load_engine(settings.engine, bundle)
-    worst, replayed = replay_reference(bundle, engine)
-    if worst > REPLAY_TOLERANCE:
-        raise _UnwellError(
-            f"{bundle.manifest.name} {bundle.manifest.version} on {engine.label}: a reference image is off by "
-            f"{worst:.4f}, at most {REPLAY_TOLERANCE} is right. Do not score with this engine on this machine."
+    # Here: these modules load OpenCV and the engine, which only this check needs.
+    from worker.inference.bundle import load_bundle
+    from worker.inference.reference import TOLERANCE, replay_reference
+    from worker.scoring.loaded_model import LoadedModel
+
+    # All that a worker loads, the out-of-distribution gate included.
+    model = LoadedModel.load(load_bundle(settings.resolved_bundle()), settings.engine)
+    replay = replay_reference(model.bundle, model.engine)
+    manifest = model.bundle.manifest
+    name = f"{manifest.name} {manifest.version} ({model.bundle.sha256[:12]}), {model.engine.label}"
+    if replay.largest_difference > TOLERANCE or replay.wrong_flags:
+        what = (
+            f"a reference image differs by {replay.largest_difference:.4f}, where {TOLERANCE} is allowed"
+            if replay.largest_difference > TOLERANCE
+            else f"{replay.wrong_flags} reference images have another flag than at the export"
         )
-    return (
-        f"{bundle.manifest.name} {bundle.manifest.version} ({bundle.sha256[:12]}), {engine.label}: "
-        f"{replayed} reference images replayed, off by {worst:.4f} at most"
-    )
+        raise _ProblemError(f"{name}: {what}. Do not score with this engine on this machine.")
+    return f"{name}: {replay.images} reference images replayed, largest difference {replay.largest_difference:.4f}"
 
 
-def replay_reference(bundle: Bundle, engine: Engine) -> tuple[float, int]:
-    """Score the bundle's reference images.
-
-    Args:
-        bundle: verified.
-        engine: that loaded it.
-
-    Returns:
-        Greatest difference from the recorded probabilities before calibration, and the number of images.
-
-    Raises:
-        EngineError: the bundle holds no reference images.
-    """
-    folder = bundle.folder / "reference"
-    # A quantised model says something else than the Keras model, and the bundle tells what.
-    own = folder / f"expected-{engine.label.split()[0]}.json"
+def _check_broker(app: Celery, settings: Settings) -> str:
     try:
-        expected: dict[str, float] = json.loads((own if own.exists() else folder / "expected.json").read_text())
-    except (OSError, ValueError):
-        expected = {}
-    if not expected:
-        raise EngineError("the bundle has no reference images to replay. Export it again.")
-    inputs = [bundle.preprocessing(decode((folder / name).read_bytes())) for name in expected]
-    found = engine.infer(np.stack(inputs)).probability
-    return float(np.abs(found - np.array(list(expected.values()))).max()), len(inputs)
-
-
-def _check_broker(app: Celery) -> str:
-    try:
-        return _describe_broker(app)
+        lengths = {name: queue_length(app, urgent=urgent) for name, urgent in (("urgent", True), ("bulk", False))}
     except BrokerError as error:
-        raise _UnwellError(f"{error} Start the system with `dermq up`, or set DERMQ_BROKER_URL.") from None
-
-
-def _describe_broker(app: Celery) -> str:
-    lengths = {name: queue_length(app, urgent=urgent) for name, urgent in (("urgent", True), ("bulk", False))}
-    shown = app.connection_for_read().as_uri()
-    return f"{shown}, waiting messages: " + ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise _ProblemError(f"{error} Start the system with `dermq up`, or set DERMQ_BROKER_URL.") from None
+    waiting = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    return f"{shown_broker(settings.resolved_broker_url())}, waiting messages: {waiting}"
 
 
 def _check_workers(app: Celery, settings: Settings, *, ask_database: bool) -> str:
-    """Who answers, whether they have the bundle that is submitted under here, and whether a job waits for another."""
+    """Which workers answer, whether they have the bundle of this place, and whether a job waits for another one."""
     bundles = bundles_of_workers(app)
     if not bundles:
-        raise _UnwellError("none answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
-    said = f"{len(bundles)} answering: {', '.join(bundles)}"
+        raise _ProblemError("No worker answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
+    answering = f"{len(bundles)} answering: {printable(', '.join(bundles))}"
     known = {bundle for bundle in bundles.values() if bundle is not None}
     if None in bundles.values():
-        # One cannot tell: that no worker has a bundle would be a guess.
-        return said
-    have = f"{said}, with the bundle {', '.join(sorted(map(str, known)))}"
+        # One cannot tell its bundle, so a missing bundle would be a guess.
+        return answering
+    having = f"{answering}, with the bundle {', '.join(sorted(map(str, known)))}"
     works = _open_work(settings) if ask_database else []
     if stuck := [work for work in works if work.sha256 not in {bundle.sha256 for bundle in known}]:
-        raise _UnwellError(f"{have}. {_stuck(stuck)}")
-    here = bundle_here(settings)
+        raise _ProblemError(f"{having}. {_waiting_for_other_bundle(stuck)}")
+    here = configured_bundle(settings)
     if here is not None and here not in known:
-        raise _UnwellError(
-            f"{have}, and here it is {here}: a job that is submitted here would wait for ever. Start a worker with "
-            "that bundle, or set DERMQ_BUNDLE here as it is there."
+        raise _ProblemError(
+            f"{having}, but the bundle here is {here}: a job submitted here would wait for ever. Start a worker with "
+            "that bundle, or set DERMQ_BUNDLE here to the workers' bundle."
         )
-    return said
+    return answering
 
 
 def _open_work(settings: Settings) -> list[BundleWork]:
-    """What waits in a database that was well a moment ago, or nothing when it has gone since."""
+    """Open work in a database that could be used a moment ago. Empty when it cannot any more."""
     engine = open_database(settings.resolved_database_url())
     try:
         return read(engine, open_work)
@@ -252,35 +136,22 @@ def _open_work(settings: Settings) -> list[BundleWork]:
         engine.dispose()
 
 
-def _stuck(works: list[BundleWork]) -> str:
+def _waiting_for_other_bundle(works: list[BundleWork]) -> str:
     waiting = "; ".join(
-        f"{work.name} {work.version} ({work.sha256[:12]}): job {', '.join(map(str, work.jobs))}" for work in works
+        printable(f"{work.name} {work.version} ({work.sha256[:12]}): job {', '.join(map(str, work.jobs))}")
+        for work in works
     )
     return (
-        f"No worker has what these wait for: {waiting}. Start a worker with that bundle (DERMQ_BUNDLE), or `dermq "
-        "cancel` them and submit again."
+        f"No worker has the bundle of these jobs: {waiting}. Start a worker with that bundle (DERMQ_BUNDLE), or cancel "
+        "the jobs and submit again."
     )
 
 
 def _check_sweeper(app: Celery) -> str:
     host = last_sweeper(app)
     if host is None:
-        raise _UnwellError(
-            "no sweep lately: lost hints are not sent again, and abandoned chunks wait. Start the system with "
-            "`dermq up`, or a sweeper with `dermq sweep`."
+        raise _ProblemError(
+            "No sweep lately, so lost hints are not sent again. Start the system with `dermq up`, or a sweeper with "
+            "`dermq sweep`."
         )
-    return f"swept lately on {host}"
-
-
-def wait_for_database(settings: Settings) -> None:
-    """Return once the database answers and has the right schema; say once a minute what it still lacks."""
-    complaint = Complaint()
-    while True:
-        try:
-            check_database(settings)
-        except _UnwellError as error:
-            if complaint.due():
-                log.warning("waiting for the database", reason=str(error))
-            time.sleep(_ASK_EVERY)
-        else:
-            return
+    return f"swept lately on {printable(host)}"

@@ -1,22 +1,117 @@
-"""How a job stands: its counts, its rate, and why it is stalled."""
+"""The state of a job: its counts, its rate, the time left, and why it is stalled."""
 
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 
 from db.jobs import JobView, view_jobs
-from db.progress import JobCounts, has_live_lease
+from db.progress import JobCounts, count_images, has_live_lease
 from db.session import read
-from db.status import ImageStatus, JobStatus
+from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
 from worker.errors import DermqError
+from worker.inference.bundle_reference import configured_bundle, running_bundle
 from worker.settings import load_settings
 from worker.terminal import printable
 
-#: Statuses in which a job changes no more by itself.
-AT_REST = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED)
-_NOBODY_WORKS = "No worker has it in hand: is `dermq up` running, and what does `dermq check` say?"
+#: States that a job does not leave by itself.
+STOPPED = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED)
+_NO_WORKER = "No worker is scoring it. Is `dermq up` running? Run `dermq check` for the cause."
+
+
+class JobReport(BaseModel):
+    """A job for `dermq status --json`.
+
+    Args:
+        id: number of the job.
+        status: as in `db.status.JobStatus`.
+        interrupted: whether its submission was interrupted.
+        source: the folder or manifest that was submitted.
+        urgent: whether workers take it before bulk jobs.
+        bundle: name and version of the bundle.
+        bundle_sha256: SHA-256 of its ``bundle.json``.
+        policy: triage policy.
+        threshold: calibrated probability from which an image is ``high_risk``.
+        borderline_threshold: calibrated probability from which an image is at least ``borderline``.
+        submitted_at: UTC.
+        started_at: UTC, first claim of a worker.
+        finished_at: UTC, also of a cancelled job.
+        images: number of images by status: ``waiting``, ``scored``, ``ungradable``, ``failed``.
+        submitted: number of all images.
+        completed: number of images with an outcome.
+        flags: number of scored images by triage flag.
+        failures: number of failed images by failure code.
+        reused: scored images whose output was reused from earlier images with the same bytes.
+        images_per_second: mean since the first claim, without pauses. None for less than a second.
+        seconds_left: estimate for a running job.
+        stalled: why nothing happens and what to do. None when the job runs or has stopped.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    status: JobStatus
+    interrupted: bool
+    source: str
+    urgent: bool
+    bundle: str
+    bundle_sha256: str
+    policy: str
+    threshold: float
+    borderline_threshold: float
+    submitted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    images: dict[ImageStatus, int]
+    submitted: int
+    completed: int
+    flags: dict[TriageFlag, int]
+    failures: dict[FailureCode, int]
+    reused: int
+    images_per_second: float | None
+    seconds_left: float | None
+    stalled: str | None
+
+
+class JobList(BaseModel):
+    """The newest jobs, newest first, for `dermq status --json`."""
+
+    jobs: list[JobReport]
+
+
+def describe_job(database: Engine, job: JobView) -> JobReport:
+    """Count a job's images and describe its state."""
+    counts = read(database, lambda connection: count_images(connection, job.id))
+    rate = overall_rate(job, counts)
+    running = job.status is JobStatus.RUNNING and not job.interrupted
+    return JobReport(
+        id=job.id,
+        status=job.status,
+        interrupted=job.interrupted,
+        source=job.manifest or job.root,
+        urgent=job.urgent,
+        bundle=f"{job.bundle_name} {job.bundle_version}",
+        bundle_sha256=job.bundle_sha256,
+        policy=job.policy,
+        threshold=job.threshold,
+        borderline_threshold=job.borderline_threshold,
+        submitted_at=job.submitted_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        images={status: counts.by_status.get(status, 0) for status in ImageStatus},
+        submitted=counts.submitted,
+        completed=counts.completed,
+        flags=counts.by_flag,
+        failures=counts.by_failure,
+        reused=counts.reused,
+        images_per_second=rate,
+        seconds_left=(counts.submitted - counts.completed) / rate if running and rate else None,
+        stalled=stall_reason(database, job),
+    )
 
 
 def find_job(database: Engine, job_id: int | None) -> JobView:
-    """The job of this number, or the newest.
+    """The job with this id, or the newest job.
 
     Raises:
         DermqError: there is no such job.
@@ -24,60 +119,67 @@ def find_job(database: Engine, job_id: int | None) -> JobView:
     jobs = read(database, lambda connection: view_jobs(connection, job_id=job_id, limit=1))
     if not jobs:
         known = read(database, lambda connection: view_jobs(connection, limit=5))
-        numbers = ", ".join(str(job.id) for job in known)
+        ids = ", ".join(str(job.id) for job in known)
         missing = f"There is no job {job_id}, or it was deleted. " if job_id is not None else ""
-        raise DermqError(missing + (f"The newest: {numbers}." if known else "There are no jobs yet: `dermq submit`."))
+        raise DermqError(missing + (f"The newest jobs: {ids}." if known else "There are no jobs yet: `dermq submit`."))
     return jobs[0]
 
 
-def why_it_stands(database: Engine, job: JobView) -> str | None:
-    """Why a job does not go on, as far as its rows say, and what to do; None when it rests or a worker has it."""
-    if job.abandoned:
+def stall_reason(database: Engine, job: JobView) -> str | None:
+    """Why a job does not progress, as far as its rows tell, and what to do.
+
+    Returns:
+        None when the job has stopped or a worker has a chunk of it.
+    """
+    if job.interrupted:
         source = printable(job.manifest or job.root)
         return (
-            f"Its submission was broken off: `dermq submit {source}` with the same options goes on with it, `dermq "
-            f"cancel {job.id}` gives it up."
+            f"Its submission was interrupted. To resume, run `dermq submit {source}` with the same options; to give it "
+            f"up, `dermq cancel {job.id}`."
         )
     if job.status is JobStatus.SUBMITTING:
-        return "It is still being taken in."
-    if job.status in AT_REST or read(database, lambda connection: has_live_lease(connection, job.id)):
+        return "Its images are still being submitted."
+    if job.status in STOPPED or read(database, lambda connection: has_live_lease(connection, job.id)):
         return None
-    # Here, because it loads what decodes images, and most jobs go on.
-    from worker.inference.bundle_reference import bundle_here, bundle_running
-
     settings = load_settings()
-    here = bundle_running(settings) or bundle_here(settings)
+    here = running_bundle(settings) or configured_bundle(settings)
     if here is not None and here.sha256 != job.bundle_sha256:
+        needed = printable(f"{job.bundle_name} {job.bundle_version} ({job.bundle_sha256[:12]})")
         return (
-            f"No worker has it in hand. It waits for the bundle {job.bundle_name} {job.bundle_version} "
-            f"({job.bundle_sha256[:12]}), the one here is {here}, and a worker scores under its own alone: start a "
-            f"worker with the job's (DERMQ_BUNDLE), or `dermq cancel {job.id}` and submit again."
+            f"No worker is scoring it. It needs the bundle {needed}, but the one here is {here}. Start a worker with "
+            "the "
+            f"job's bundle (DERMQ_BUNDLE), or run `dermq cancel {job.id}` and submit again."
         )
-    return _NOBODY_WORKS
-
-
-def _worked(job: JobView, counts: JobCounts) -> float | None:
-    """Seconds from the first claim to the last end so far, without those in which it was paused or finished."""
-    if job.started_at is None or counts.last_end is None:
-        return None
-    return (counts.last_end - job.started_at).total_seconds() - counts.rested
-
-
-def overall_rate(job: JobView, counts: JobCounts) -> float | None:
-    """Images per second over the whole job; None for less than a second, which says nothing of the next."""
-    seconds = _worked(job, counts)
-    return None if seconds is None or seconds < 1 else counts.ended / seconds
+    return _NO_WORKER
 
 
 def outcome_counts(counts: JobCounts) -> str:
     """``4,990 scored, 12 ungradable, 13 failed``."""
-    ends = (ImageStatus.SCORED, ImageStatus.UNGRADABLE, ImageStatus.FAILED)
-    return ", ".join(f"{counts.by_status.get(status, 0):,} {status}" for status in ends)
+    outcomes = (ImageStatus.SCORED, ImageStatus.UNGRADABLE, ImageStatus.FAILED)
+    return ", ".join(f"{counts.by_status.get(status, 0):,} {status}" for status in outcomes)
 
 
 def job_rate(job: JobView, counts: JobCounts) -> str:
-    """How long a job has taken and how fast it was, or an empty text before its first image ended."""
-    seconds, rate = _worked(job, counts), overall_rate(job, counts)
+    """Duration and rate of a job: ``25.3 s, 198 images/s``. Empty before its first outcome."""
+    seconds, rate = _seconds_active(job, counts), overall_rate(job, counts)
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" + (f", {rate:.0f} images/s" if rate is not None else "")
+
+
+def overall_rate(job: JobView, counts: JobCounts) -> float | None:
+    """Mean images per second of a job. None for less than a second, which tells nothing."""
+    seconds = _seconds_active(job, counts)
+    return None if seconds is None or seconds < 1 else counts.completed / seconds
+
+
+def clock(seconds: float) -> str:
+    """``0:02:15``."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _seconds_active(job: JobView, counts: JobCounts) -> float | None:
+    """Seconds from the first claim to the newest outcome, without pauses."""
+    if job.started_at is None or counts.last_completed_at is None:
+        return None
+    return (counts.last_completed_at - job.started_at).total_seconds() - counts.paused_seconds

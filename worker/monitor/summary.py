@@ -1,4 +1,6 @@
-"""What became of a job, for a terminal: counts per outcome, the worst cases first, and what a human must look at."""
+"""Jobs on a terminal: the list of jobs, and the summary of one job with its most suspicious images."""
+
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -8,72 +10,120 @@ from db.jobs import JobView
 from db.progress import count_images
 from db.session import read
 from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
-from db.worklist import OutcomeRow, not_judged, worst_first
-from worker.monitor.job_status import job_rate, why_it_stands
+from db.worklist import OutcomeRow, most_suspicious, not_scored
+from worker.monitor.job_status import STOPPED, JobReport, clock, job_rate, stall_reason
 from worker.terminal import printable, shown_probability
 
 _MEANING = {
     TriageFlag.HIGH_RISK: "at or above the threshold: look at these first",
     TriageFlag.BORDERLINE: "just below the threshold",
-    TriageFlag.LOW_RISK: 'lower priority, never "benign"',
+    TriageFlag.LOWER_PRIORITY: "look at these later; it does not mean benign",
 }
+#: Title and width of each column of the job list; the source gets the rest.
+_COLUMNS = (("id", 5), ("state", 11), ("done", 6), ("rate", 8), ("left", 9), ("submitted (UTC)", 16))
+
+
+def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
+    """Print one line per job, as wide as the console.
+
+    Args:
+        jobs: from `worker.monitor.job_status.describe_job`.
+        console: to print on.
+    """
+    gaps = 2 * len(_COLUMNS)
+    room = max(10, min(console.width, 140) - sum(width for _, width in _COLUMNS) - gaps)
+    console.print(_line([*(name for name, _ in _COLUMNS), "source"]), highlight=False, markup=False, style="dim")
+    for job in jobs:
+        rate, left = job.images_per_second, job.seconds_left
+        cells = [
+            str(job.id),
+            "interrupted" if job.interrupted else job.status,
+            f"{_percent_done(job)}%",
+            "" if rate is None else f"{rate:,.0f}/s",
+            "" if left is None else clock(left),
+            f"{job.submitted_at:%Y-%m-%d %H:%M}",
+            _end_of(printable(job.source), room),
+        ]
+        console.print(_line(cells), highlight=False, markup=False, soft_wrap=True)
+
+
+def _percent_done(job: JobReport) -> int:
+    # Rounded down: 100% means all.
+    return 100 * job.completed // job.submitted if job.submitted else 0
+
+
+def _line(cells: Sequence[str]) -> str:
+    *fixed, source = cells
+    right = {"id", "done", "rate", "left"}
+    shown = [
+        text.rjust(width) if name in right else text.ljust(width)
+        for text, (name, width) in zip(fixed, _COLUMNS, strict=True)
+    ]
+    return "  ".join([*shown, source]).rstrip()
+
+
+def _end_of(text: str, room: int) -> str:
+    """The end of a path, which tells sources apart."""
+    return text if len(text) <= room else f"…{text[1 - room :]}"
 
 
 def print_summary(database: Engine, job: JobView, console: Console, *, cases: int = 10, command: str = "dermq") -> None:
-    """Print what became of a job.
+    """Print the outcomes of a job.
 
     Args:
         database: from `db.session.open_database`.
-        job: to summarise, finished or not.
+        job: finished or not.
         console: to print on.
-        cases: lines in each of the two lists of images.
+        cases: images in each of the two lists.
+        command: how `dermq` is called, for the commands in the text.
     """
     counts = read(database, lambda connection: count_images(connection, job.id))
     console.print(
-        f"[bold]Job {job.id}[/bold] {job.status}: {counts.ended:,} of {counts.submitted:,} images ended"
+        f"[bold]Job {job.id}[/bold] {job.status}: {counts.completed:,} of {counts.submitted:,} images have an outcome"
         f"  [dim]{job_rate(job, counts)}[/dim]",
         highlight=False,
     )
+    bundle = _escaped(f"{job.bundle_name} {job.bundle_version}")
     console.print(
-        f"Bundle {job.bundle_name} {job.bundle_version}, policy {job.policy}: high risk from "
-        f"{shown_probability(job.threshold)}, borderline from {shown_probability(job.borderline_from)}",
+        f"Bundle {bundle}, policy {job.policy}: high risk from {shown_probability(job.threshold)}, borderline from "
+        f"{shown_probability(job.borderline_threshold)}",
         highlight=False,
     )
-    if why := why_it_stands(database, job):
-        console.print(why, style="yellow", markup=False, highlight=False)
-    table = Table("outcome", "images", "what it means", box=None, pad_edge=False, header_style="dim")
+    if reason := stall_reason(database, job):
+        console.print(reason, style="yellow", markup=False, highlight=False)
+    table = Table("outcome", "images", "meaning", box=None, pad_edge=False, header_style="dim")
     table.columns[1].justify = "right"
     for flag, meaning in _MEANING.items():
         table.add_row(flag, f"{counts.by_flag.get(flag, 0):,}", meaning)
     ungradable = counts.by_status.get(ImageStatus.UNGRADABLE, 0)
-    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "too poor to judge, or no dermoscopy: a human must look")
+    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "too poor to score, or not dermoscopy: a human must look")
     for code in FailureCode:
         if number := counts.by_failure.get(code):
             table.add_row(f"failed: {code}", f"{number:,}", "not scored: a human must look")
     if waiting := counts.by_status.get(ImageStatus.WAITING, 0):
-        given_up = job.status is JobStatus.CANCELLED
-        meaning = "cancelled before they were looked at: a human must look" if given_up else "not looked at yet"
+        cancelled = job.status is JobStatus.CANCELLED
+        meaning = "not scored before the job was cancelled: a human must look" if cancelled else "no outcome yet"
         table.add_row(ImageStatus.WAITING, f"{waiting:,}", meaning)
     table.add_section()
     table.add_row("submitted", f"{counts.submitted:,}", "")
     console.print(table)
     if counts.reused:
         console.print(
-            f"Taken over from the same bytes, scored before under this bundle: {counts.reused:,} of the scores; "
-            "`dermq submit --force` scores anew.",
+            f"{counts.reused:,} of these images were scored earlier with the same bundle, and not again. `dermq submit "
+            "--force` scores them again.",
             style="dim",
             markup=False,
             highlight=False,
         )
-    worst = read(database, lambda connection: worst_first(connection, job.id, cases))
-    if worst:
-        console.print("\n[bold]Worst cases first[/bold]")
-        console.print(_cases(worst))
-        _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(worst), command)
-    if stopped := read(database, lambda connection: not_judged(connection, job.id, cases)):
-        console.print("\n[bold]Not judged, for a human[/bold]")
-        console.print(_reasons(stopped))
-        _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(stopped), command)
+    if rows := read(database, lambda connection: most_suspicious(connection, job.id, cases)):
+        so_far = "" if job.status in STOPPED else " so far"
+        console.print(f"\n[bold]Highest probability{so_far}[/bold]")
+        console.print(_scored_table(rows))
+        _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(rows), command)
+    if rows := read(database, lambda connection: not_scored(connection, job.id, cases)):
+        console.print("\n[bold]Not scored: a human must look[/bold]")
+        console.print(_reason_table(rows))
+        _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(rows), command)
 
 
 def _print_rest(console: Console, job: JobView, rest: int, command: str) -> None:
@@ -82,21 +132,21 @@ def _print_rest(console: Console, job: JobView, rest: int, command: str) -> None
         console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
-def _cases(rows: list[OutcomeRow]) -> Table:
+def _scored_table(rows: list[OutcomeRow]) -> Table:
     table = Table("probability", "flag", "image", box=None, pad_edge=False, header_style="dim")
     for row in rows:
         probability = "" if row.probability is None else shown_probability(row.probability)
-        table.add_row(probability, row.flag, _shown(row.path))
+        table.add_row(probability, row.flag, _escaped(row.path))
     return table
 
 
-def _reasons(rows: list[OutcomeRow]) -> Table:
+def _reason_table(rows: list[OutcomeRow]) -> Table:
     table = Table("reason", "image", "why", box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        table.add_row(row.failure_code or row.ungradable_reason, _shown(row.path), row.reason)
+        table.add_row(row.failure_code or row.ungradable_reason, _escaped(row.path), _escaped(row.reason or ""))
     return table
 
 
-def _shown(path: str) -> str:
-    """A path without the brackets that the terminal library takes for markup, nor control characters."""
-    return printable(path).replace("[", "\\[")
+def _escaped(text: str) -> str:
+    """A text without control characters, and with brackets escaped, which rich takes for markup."""
+    return printable(text).replace("[", "\\[")

@@ -1,108 +1,114 @@
-"""An output that is written whole before anybody sees it: a file that takes its place at once, or a stream."""
+"""Where an export is written: a file that appears only when it is complete, or a stream that starts at once."""
 
+import io
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol, TextIO
+from typing import BinaryIO, Protocol, TextIO
+
+from worker.atomic_files import replace_file
+from worker.errors import OutputError
 
 
-class Draft(Protocol):
-    """What is written to ``text`` shows nowhere before `publish`."""
+class Output(Protocol):
+    """A text to write to."""
 
     text: TextIO
 
-    def complete(self) -> None:
-        """Everything is written: have it on the disk.
+    def restart(self) -> None:
+        """Discard what was written, so that a transaction that runs again can write from the beginning.
 
         Raises:
-            OSError: the disk is full or fails.
-        """
-
-    def publish(self) -> None:
-        """Let it be seen.
-
-        Raises:
-            OSError: it cannot be seen, or of a stream not all.
+            OutputError: a part has already left through a stream.
         """
 
 
 @contextmanager
-def draft_for(output: Path | None) -> Iterator[Draft]:
-    """A draft for a file, or for what is written through: standard output, a pipe, a device.
+def open_output(target: Path | None) -> Iterator[Output]:
+    """Open an output. A file takes the target's place when the block ends without an error.
+
+    A stream is written directly: the rows never lie in a temporary file, where others might find patient data.
 
     Args:
-        output: where to; None is standard output.
+        target: a file, or a pipe or device, which is written as a stream. None is standard output.
 
     Raises:
-        OSError: there is no room for it, or the file's folder takes none.
+        OSError: the target cannot be written.
     """
-    if output is None or (output.exists() and not output.is_file()):
-        with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as text:
-            yield _StreamDraft(text, output)
-        return
-    # What a link points to is replaced, not the link.
-    target = output.resolve()
-    beside = target.with_name(f".dermq-{os.getpid()}.part")
-    # One that a killed export left behind, its process number being used again.
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as text:
-            if target.exists():
-                os.fchmod(descriptor, target.stat().st_mode & 0o777)
-            yield _FileDraft(text, beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    if target is None:
+        with _standard_output() as stream:
+            yield _StreamOutput(stream)
+    elif target.exists() and not target.is_file():
+        with target.open("wb") as sink:
+            yield _StreamOutput(sink)
+    else:
+        # The target of a symbolic link is replaced, not the link.
+        resolved = target.resolve()
+        mode = resolved.stat().st_mode & 0o777 if resolved.exists() else None
+        with replace_file(resolved) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as text:
+            if mode is not None:
+                os.fchmod(text.fileno(), mode)
+            yield _FileOutput(text)
 
 
-class _FileDraft:
-    def __init__(self, text: TextIO, beside: Path, target: Path) -> None:
-        self.text, self._beside, self._target = text, beside, target
+class _FileOutput:
+    def __init__(self, text: TextIO) -> None:
+        self.text = text
 
-    def complete(self) -> None:
-        self.text.flush()
-        os.fsync(self.text.fileno())
-
-    def publish(self) -> None:
-        self._beside.replace(self._target)
-        # The new name too. It is there whatever this says.
-        with suppress(OSError):
-            folder = os.open(self._target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+    def restart(self) -> None:
+        self.text.seek(0)
+        self.text.truncate()
 
 
-class _StreamDraft:
-    def __init__(self, text: TextIO, output: Path | None) -> None:
-        self.text, self._output = text, output
+class _CountingStream(io.RawIOBase):
+    """Passes bytes on and remembers whether there were any."""
 
-    def complete(self) -> None:
-        self.text.flush()
+    def __init__(self, sink: BinaryIO) -> None:
+        self._sink = sink
+        self.used = False
 
-    def publish(self) -> None:
-        # As bytes: a terminal of another encoding must not stop an export in the middle.
-        with open(self.text.fileno(), "rb", closefd=False) as whole:
-            whole.seek(0)
-            if self._output is not None:
-                with self._output.open("wb") as sink:
-                    shutil.copyfileobj(whole, sink)
-            else:
-                _to_standard_output(whole)
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
+        self.used = True
+        self._sink.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._sink.flush()
 
 
-def _to_standard_output(whole: IO[bytes]) -> None:
+def _buffered(stream: io.RawIOBase) -> io.BufferedWriter:
+    return io.BufferedWriter(stream)
+
+
+class _StreamOutput:
+    def __init__(self, sink: BinaryIO) -> None:
+        self._stream = _CountingStream(sink)
+        # As UTF-8, whatever the encoding of the terminal.
+        self.text: TextIO = io.TextIOWrapper(_buffered(self._stream), encoding="utf-8", newline="")
+
+    def restart(self) -> None:
+        if self._stream.used:
+            raise OutputError(
+                "The database was unavailable for a moment, after a part of the export was written: the output is "
+                "incomplete. Export again; with -o FILE only a complete file appears."
+            )
+        # Nothing has left yet: forget what is buffered.
+        self.text = io.TextIOWrapper(_buffered(self._stream), encoding="utf-8", newline="")
+
+
+@contextmanager
+def _standard_output() -> Iterator[BinaryIO]:
     stream = sys.stdout.buffer
     try:
-        shutil.copyfileobj(whole, stream)
+        yield stream
         stream.flush()
     except OSError:
-        # Or Python would try once more at its end, and complain in its own words.
+        # Otherwise Python flushes once more at its end, and prints the same error in its own words.
         with suppress(OSError):
             stream.close()
         raise

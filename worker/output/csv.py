@@ -1,4 +1,4 @@
-"""A job's outcomes as CSV, one line per image."""
+"""The outcomes of a job as CSV, one line per image."""
 
 import csv
 import re
@@ -10,9 +10,9 @@ from typing import TextIO
 from db.status import ImageStatus, TriageFlag
 from db.worklist import OutcomeRow
 
-#: Reason code, and reason, of an image that a cancelled job never came to: there is no other end to it.
+#: Reason code and reason of an image that was waiting when its job was cancelled.
 CANCELLED = "cancelled"
-_CANCELLED_REASON = "the job was cancelled before it was looked at"
+_CANCELLED_REASON = "the job was cancelled before the image was scored"
 #: First column of a ranked export.
 RANK = "rank"
 COLUMNS = (
@@ -34,32 +34,33 @@ COLUMNS = (
     "reason_code",
     "reason",
 )
-#: Where a spreadsheet program would see a formula (OWASP, "CSV Injection"): at the beginning of a cell, or behind what
-#: another program or another country's settings take for the end of one. The wide ones are of East Asian keyboards.
+#: Where a spreadsheet program would see a formula (OWASP, "CSV Injection"): at the start of a cell, or behind a
+#: character that another program or locale takes for the end of a cell. The wide characters are of East Asian
+#: keyboards.
 _FORMULA = re.compile(r"(^|[,;\t|\n])(?=[ \"]*[=+\-@\t＝＋－＠])")  # noqa: RUF001
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What an export holds: a line for each image, and how many of those have no outcome yet."""
+    """Numbers of an export: lines, and images without an outcome or a score."""
 
     images: int
     waiting: int
-    #: Images that are ungradable or failed, or that a cancelled job never came to.
-    not_judged: int
+    #: Images that are ungradable or failed, or were waiting when the job was cancelled.
+    not_scored: int
 
 
 def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False, cancelled: bool = False) -> Written:
     """Write outcomes as CSV with a header.
 
     Args:
-        rows: in the order wanted.
+        rows: in the order to write.
         file: opened for text with ``newline=""``.
-        ranked: whether a first column counts the scored ones from 1.
-        cancelled: whether the job was, so that what waits is never looked at and goes to a human.
+        ranked: whether a first column counts the scored images from 1.
+        cancelled: whether the job was cancelled, so that a human must look at waiting images.
 
     Returns:
-        Lines written, without the header, and how many of them are of images that wait.
+        Numbers of lines without the header.
     """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([RANK, *COLUMNS] if ranked else COLUMNS)
@@ -71,19 +72,19 @@ def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False,
     return Written(
         images=counts.total(),
         waiting=counts[ImageStatus.WAITING],
-        not_judged=counts[ImageStatus.UNGRADABLE]
+        not_scored=counts[ImageStatus.UNGRADABLE]
         + counts[ImageStatus.FAILED]
         + (counts[ImageStatus.WAITING] if cancelled else 0),
     )
 
 
 def _cells(row: OutcomeRow, *, cancelled: bool) -> tuple[object, ...]:
-    given_up = cancelled and row.status is ImageStatus.WAITING
-    # What was not scored goes to a human too, and is found under one flag.
-    not_judged = given_up or row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
-    flag = TriageFlag.UNGRADABLE if not_judged else row.flag
-    code = CANCELLED if given_up else row.failure_code or row.ungradable_reason
-    reason = _CANCELLED_REASON if given_up else row.reason
+    cancelled_waiting = cancelled and row.status is ImageStatus.WAITING
+    # One flag for everything that a human must look at.
+    not_scored = cancelled_waiting or row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
+    flag = TriageFlag.UNGRADABLE if not_scored else row.flag
+    code = CANCELLED if cancelled_waiting else row.failure_code or row.ungradable_reason
+    reason = _CANCELLED_REASON if cancelled_waiting else row.reason
     return (
         row.path,
         row.status,
@@ -111,8 +112,8 @@ def _by_class(probabilities: Mapping[str, float]) -> str:
 
 
 def _safe(cell: object) -> object:
-    """A cell with a quote before whatever a spreadsheet would run; numbers stay numbers."""
+    """Put a quote before everything that a spreadsheet would run. Numbers stay numbers."""
     if not isinstance(cell, str):
         return cell
-    # A bare carriage return ends a line for some readers, and Python's writer does not quote it before 3.13.
+    # Some readers end a line at a bare carriage return, and Python's writer quotes it only from 3.13 on.
     return _FORMULA.sub(r"\1'", cell.replace("\r", "\\r"))

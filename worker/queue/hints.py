@@ -1,4 +1,4 @@
-"""Hints: messages that wake a worker. Losing all of them loses nothing, because the sweeper sends others."""
+"""Hints: messages that wake a worker. Losing them all loses nothing, because the sweeper sends others."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -10,18 +10,19 @@ from redis.exceptions import RedisError
 
 from worker.errors import BrokerError
 from worker.queue.app import SCORE_CHUNK, queue_name
+from worker.terminal import printable
 from worker.url_redaction import without_password
 
-#: Key that a sweeper sets at each sweep and that fades without it. Not truth, only a sign of life.
+#: Key that a sweeper sets at each sweep and that expires without one. A sign of life, not a record.
 _LAST_SWEEP = "sweeper"
-#: What an absent broker raises, or an address that is none.
-BROKER_FAULTS = (KombuError, RedisError, OSError, KeyError, ValueError)
-#: An absent broker is noticed at once: whoever asks has something better to do than wait, and asks again later.
-_ONE_TRY: dict[str, Any] = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.0, "timeout": 5.0}
+#: What an unreachable broker raises. `worker.settings` checks its URL before, so a KeyError or ValueError is a bug.
+BROKER_FAULTS = (KombuError, RedisError, OSError)
+#: Give up an unreachable broker at once: callers have other work to do and ask again later.
+_ONE_ATTEMPT: dict[str, Any] = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.0, "timeout": 5.0}
 
 
 def send_hints(app: Celery, chunk_ids: Sequence[int], *, urgent: bool) -> None:
-    """Put one message per chunk into a queue. Call it after the chunks are committed.
+    """Send one message per chunk. Call it after the chunks are committed.
 
     Args:
         app: the Celery application.
@@ -29,23 +30,23 @@ def send_hints(app: Celery, chunk_ids: Sequence[int], *, urgent: bool) -> None:
         urgent: which queue.
 
     Raises:
-        BrokerError: the broker cannot be reached or refuses; some messages may have been sent.
+        BrokerError: the broker cannot be reached or refuses. Some messages may have been sent.
     """
     try:
-        # A connection of its own: what a pooled one believes to be declared may have been flushed since.
+        # A new connection: a pooled one may rely on queues that were flushed since.
         with app.connection_for_write() as connection:
-            connection.ensure_connection(**_ONE_TRY)
+            connection.ensure_connection(**_ONE_ATTEMPT)
             producer = app.amqp.Producer(connection)
             for chunk_id in chunk_ids:
                 app.send_task(
                     SCORE_CHUNK, args=(chunk_id,), queue=queue_name(urgent=urgent), producer=producer, retry=False
                 )
     except BROKER_FAULTS as error:
-        raise BrokerError(f"the broker takes no messages: {_said(error, app)}") from error
+        raise BrokerError(f"The broker accepts no messages: {_describe(error, app)}.") from error
 
 
 def queue_length(app: Celery, *, urgent: bool) -> int:
-    """Messages that wait in a queue.
+    """Number of messages in a queue.
 
     Raises:
         BrokerError: the broker cannot be reached.
@@ -54,23 +55,23 @@ def queue_length(app: Celery, *, urgent: bool) -> int:
     return length
 
 
-def note_sweep(app: Celery, *, good_for: float) -> None:
-    """Leave a sign that the sweeper lives, for `dermq check`; it fades by itself.
+def record_sweep(app: Celery, *, good_for: float) -> None:
+    """Leave a sign of life of the sweeper, for `dermq check`. It expires by itself.
 
     Args:
         app: the Celery application.
-        good_for: seconds after which no further sign means that no sweeper runs.
+        good_for: seconds until it expires.
 
     Raises:
         BrokerError: the broker cannot be reached.
     """
 
-    def sign(client: Any) -> None:
-        # A hash, because Kombu puts our prefix before the keys of these commands, but not of GET and EXPIRE.
+    def record(client: Any) -> None:
+        # A hash: Kombu adds our prefix to the keys of these commands, but not to those of GET and EXPIRE.
         client.hset(_LAST_SWEEP, "host", socket.gethostname())
         client.pexpire(_LAST_SWEEP, round(good_for * 1000))
 
-    _ask(app, sign)
+    _ask(app, record)
 
 
 def last_sweeper(app: Celery) -> str | None:
@@ -80,21 +81,19 @@ def last_sweeper(app: Celery) -> str | None:
         BrokerError: the broker cannot be reached.
     """
     host: bytes | None = _ask(app, lambda client: client.hget(_LAST_SWEEP, "host"))
-    return host.decode() if host is not None else None
+    return host.decode(errors="replace") if host is not None else None
 
 
 def _ask(app: Celery, question: Callable[[Any], Any]) -> Any:
-    """What the broker's own client answers."""
+    """Call a function with the broker's own client."""
     try:
         with app.connection_for_read() as connection:
-            connection.ensure_connection(**_ONE_TRY)
+            connection.ensure_connection(**_ONE_ATTEMPT)
             return question(connection.default_channel.client)
     except BROKER_FAULTS as error:
-        raise BrokerError(f"the broker does not answer: {_said(error, app)}") from error
+        raise BrokerError(f"The broker does not answer: {_describe(error, app)}.") from error
 
 
-def _said(error: Exception, app: Celery) -> str:
-    if isinstance(error, (KeyError, ValueError)):
-        # Kombu's own words repeat a part of the address, which may be a part of a password.
-        return "its address is not one of Redis. Expected: redis://:password@host:port/0."
-    return without_password(str(error), str(app.conf.broker_url))
+def _describe(error: Exception, app: Celery) -> str:
+    """The error without passwords and control characters. A server's answer may hold anything."""
+    return printable(without_password(str(error), str(app.conf.broker_url))).rstrip(".")

@@ -1,4 +1,4 @@
-"""The sweeper: finds chunks that nobody works on and no hint will reach, and sends hints for them."""
+"""The sweeper: finds chunks that no worker has and no hint will reach, and sends hints for them."""
 
 import threading
 
@@ -6,38 +6,39 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.claims import take_forgotten, unmark_hinted
+from db.claims import claim_unhinted_chunks, unmark_hinted
 from db.jobs import finish_job_if_done, unfinished_jobs
 from db.session import read, transact
-from worker.errors import BrokerError, DermqError
-from worker.log_throttle import Complaint
+from worker.database_check import check_database
+from worker.errors import BrokerError, DatabaseError
+from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
-from worker.queue.hints import note_sweep, queue_length, send_hints
+from worker.queue.hints import queue_length, record_sweep, send_hints
 from worker.settings import Settings
 
 log = get_logger(__name__)
 
-#: Chunks that one sweep hints at most.
+#: Greatest number of chunks that one sweep sends hints for, in each queue.
 _SWEEP_LIMIT = 2_000
-#: Seconds at least that a sweep is taken for a sign that the sweeper lives.
+#: Least number of seconds for which a sweep counts as a sign of life.
 _SIGN_OF_LIFE_SECONDS = 30.0
 
 
 def sweep(database: Engine, app: Celery, *, hint_after: float) -> list[int]:
-    """Sweep once: hint forgotten chunks, and finish jobs whose last worker died between closing and finishing.
+    """Sweep once: send missing hints, and finish jobs whose last worker died after it closed the last chunk.
 
-    Several sweepers may run: a chunk is taken by the statement that marks it.
+    Several sweepers may run: the statement that marks a chunk as hinted gives it to one of them.
 
     Args:
         database: from `db.session.open_database`.
         app: the Celery application.
-        hint_after: seconds that a hint is given to be found.
+        hint_after: seconds until an unanswered hint counts as lost.
 
     Returns:
-        The chunks that were hinted.
+        The chunks that hints were sent for.
 
     Raises:
-        BrokerError: the broker cannot be reached; the chunks are marked as not hinted.
+        BrokerError: the broker cannot be reached. The chunks are marked as not hinted again.
     """
     for job_id in read(database, unfinished_jobs):
         transact(database, lambda connection, job_id=job_id: finish_job_if_done(connection, job_id))  # type: ignore[misc]
@@ -46,7 +47,7 @@ def sweep(database: Engine, app: Celery, *, hint_after: float) -> list[int]:
         empty = queue_length(app, urgent=urgent) == 0
         chunk_ids = transact(
             database,
-            lambda connection, urgent=urgent, empty=empty: take_forgotten(  # type: ignore[misc]
+            lambda connection, urgent=urgent, empty=empty: claim_unhinted_chunks(  # type: ignore[misc]
                 connection, urgent=urgent, hint_after=hint_after, queue_is_empty=empty, limit=_SWEEP_LIMIT
             ),
         )
@@ -62,31 +63,28 @@ def sweep(database: Engine, app: Celery, *, hint_after: float) -> list[int]:
 
 
 def run_sweeper(database: Engine, app: Celery, settings: Settings, stop: threading.Event) -> None:
-    """Sweep until told to stop, through any outage of the broker and the database.
+    """Sweep until told to stop. An unavailable broker or database does not end it.
 
     Args:
-        stop: set it to end after the sweep in hand.
+        stop: set it to end after the current sweep.
     """
-    complaint = Complaint()
-    while not stop.wait(settings.sweep_seconds):
+    throttle = LogThrottle()
+    while not stop.wait(settings.sweep_interval):
         try:
-            if hinted := sweep(database, app, hint_after=settings.hint_seconds):
-                log.info("forgotten chunks hinted", chunks=len(hinted))
-            note_sweep(app, good_for=max(_SIGN_OF_LIFE_SECONDS, 3 * settings.sweep_seconds))
-            complaint.withdraw()
+            if hinted := sweep(database, app, hint_after=settings.hint_timeout):
+                log.info("missing hints sent", chunks=len(hinted))
+            record_sweep(app, good_for=max(_SIGN_OF_LIFE_SECONDS, 3 * settings.sweep_interval))
+            throttle.reset()
         except (BrokerError, SQLAlchemyError) as error:
-            if complaint.due():
-                log.warning("cannot sweep now, trying on", reason=_reason(error, settings))
+            if throttle.allow():
+                log.warning("cannot sweep, trying again", reason=_reason(error, settings))
 
 
 def _reason(error: BrokerError | SQLAlchemyError, settings: Settings) -> str:
     if isinstance(error, SQLAlchemyError):
-        # Here, because it loads what decodes images, and a sweeper does without it.
-        from worker.monitor.health import require_database
-
         try:
-            require_database(settings)
-        except DermqError as unwell:
-            # It says what to do where there is no database yet, or one of another schema.
-            return str(unwell)
+            check_database(settings)
+        except DatabaseError as problem:
+            # It says what to do when there is no database yet, or one with another schema.
+            return str(problem)
     return str(getattr(error, "orig", None) or error).strip()

@@ -1,4 +1,4 @@
-"""Keep a lease alive while its holder is busy with one slow thing: a large file on a tired share, a huge folder."""
+"""Renew a lease while its holder is busy with something slow: a large file on a slow share, a huge folder."""
 
 import math
 import threading
@@ -12,22 +12,22 @@ from worker.logging import get_logger
 
 log = get_logger(__name__)
 
-#: Seconds that the end of a lease waits for a renewal under way.
-_PATIENCE = 2.0
+#: Seconds that the end of the block waits for a renewal under way.
+_JOIN_TIMEOUT = 2.0
 
 
 @contextmanager
 def renewed(renew: Callable[[], None], *, lease_seconds: float, at_most: float = math.inf) -> Iterator[None]:
-    """Renew a lease from a thread, three times in its length, for as long as the block runs.
+    """Renew a lease from a thread, three times in its length, while the block runs.
 
-    The thread only extends. Whether the lease is still held is found out by whoever writes under it, so an error here
-    changes nothing: a lease that was lost makes the next write fail, a database that is away does too.
+    The thread only extends the lease. The next write under the lease checks that it is still held, so an error here
+    changes nothing.
 
     Args:
-        renew: one renewal in a transaction of its own; an error that is not the database's ends the renewing.
+        renew: one renewal in its own transaction. An error other than the database's ends the renewals.
         lease_seconds: length of the lease.
-        at_most: seconds after which nothing is renewed any more, so that a holder that hangs for ever, and whose
-            supervisor is dead too, does not keep the lease for ever.
+        at_most: seconds after which renewals end, so that a holder that hangs for ever, and whose supervisor is dead
+            too, does not keep the lease for ever.
     """
     ended = threading.Event()
 
@@ -37,17 +37,17 @@ def renewed(renew: Callable[[], None], *, lease_seconds: float, at_most: float =
             try:
                 renew()
             except SQLAlchemyError as error:
-                log.warning("a lease could not be renewed, trying on", reason=type(error).__name__)
+                log.warning("cannot renew a lease, trying again", reason=type(error).__name__)
             except Exception as lost:
-                log.info("a lease is not renewed any more", reason=type(lost).__name__)
+                log.info("lease renewals ended", reason=type(lost).__name__)
                 return
 
-    # Daemonic: a process that must end does not wait for a renewal that waits for a database.
+    # A daemon thread: a process that must end does not wait for a renewal that waits for the database.
     thread = threading.Thread(target=keep, name="lease", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
-        # A renewal under way would find the lease given back, and say that it was lost.
-        thread.join(_PATIENCE)
+        # Otherwise a renewal under way would find the lease released and report it as lost.
+        thread.join(_JOIN_TIMEOUT)

@@ -1,100 +1,68 @@
-"""A verified bundle with its loaded engine: what a worker process scores with."""
+"""A verified bundle with its loaded engine and gates: what a worker process scores with."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.status import UngradableReason
 from worker.errors import BundleError
-from worker.images.decode import RGBImage
-from worker.images.out_of_distribution import Appearance
-from worker.images.quality import measure_quality
 from worker.inference.bundle import Bundle, load_bundle
-from worker.inference.engines import Engine, EngineName, load_engine
-from worker.inference.triage import why_ungradable, why_unlike_dermoscopy
+from worker.inference.engines import EngineName, InferenceEngine, load_engine
+from worker.inference.quality_gate import QualityGate
 from worker.logging import get_logger
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scorer:
-    """A bundle and the engine that runs its model.
-
-    Args:
-        bundle: verified.
-        engine: runs its model.
-        appearance: what its training images look like; None where the bundle has no gate for what is no dermoscopy.
-    """
+class LoadedModel:
+    """A verified bundle, the engine that runs its model, and its quality gate."""
 
     bundle: Bundle
-    engine: Engine
-    appearance: Appearance | None = None
+    engine: InferenceEngine
+    gate: QualityGate
 
     @classmethod
-    def load(cls, bundle: Bundle, engine: EngineName) -> "Scorer":
-        """Load what a verified bundle holds.
+    def load(cls, bundle: Bundle, engine: EngineName) -> "LoadedModel":
+        """Load everything that scoring needs of a verified bundle.
 
         Raises:
-            BundleError: a file of it was changed since, or is not understood.
-            EngineError: the engine cannot load it.
+            BundleError: a file was changed since, or is invalid.
+            EngineError: the engine cannot load the model.
         """
-        described = bundle.manifest.out_of_distribution
-        appearance = None
-        if described is not None and described.limit is not None:
-            appearance = Appearance.from_bytes(bundle.read(described.file))
-        return cls(bundle=bundle, engine=load_engine(engine, bundle), appearance=appearance)
-
-    def why_ungradable(self, decoded: RGBImage, model_input: RGBImage) -> tuple[UngradableReason, str] | None:
-        """Why an image goes to a human unjudged: the quality gate, and the one for what is no dermoscopy.
-
-        Args:
-            decoded: the image, (height, width, 3), uint8, RGB.
-            model_input: the same as preprocessed, (size, size, 3), uint8, RGB.
-
-        Returns:
-            Reason and sentence, or None when it may be judged.
-        """
-        manifest = self.bundle.manifest
-        if (poor := why_ungradable(measure_quality(decoded, model_input), manifest.quality)) is not None:
-            return poor
-        described = manifest.out_of_distribution
-        if self.appearance is None or described is None or described.limit is None:
-            return None
-        return why_unlike_dermoscopy(self.appearance.distance(model_input), described.limit)
+        return cls(bundle=bundle, engine=load_engine(engine, bundle), gate=QualityGate.load(bundle))
 
 
-class ScorerCache:
-    """Loads at the first call in this process and keeps the scorer.
+class ModelCache:
+    """Loads the model at the first call in this process and keeps it.
 
     Never call it in a process that will fork: an engine that has run does not survive a fork.
 
     Args:
-        folder: of the bundle that this worker has.
+        folder: of this worker's bundle.
         engine: which engine to load.
     """
 
     def __init__(self, folder: Path, engine: EngineName) -> None:
         self._folder, self._engine = folder, engine
-        self._scorer: Scorer | None = None
+        self._model: LoadedModel | None = None
 
-    def scorer_for(self, sha256: str) -> Scorer:
-        """The scorer for a job's bundle.
+    def model_for(self, sha256: str) -> LoadedModel:
+        """The model for a job's bundle.
 
         Args:
-            sha256: of the bundle that the job was submitted under.
+            sha256: of the bundle that the job was submitted with.
 
         Raises:
             BundleError: this worker has another bundle, or a damaged one.
             EngineError: the engine cannot load it.
         """
-        if self._scorer is None or self._scorer.bundle.sha256 != sha256:
+        if self._model is None or self._model.bundle.sha256 != sha256:
             bundle = load_bundle(self._folder)
             if bundle.sha256 != sha256:
                 raise BundleError(
-                    f"The job was submitted under the bundle {sha256[:12]}…, this worker has {bundle.sha256[:12]}… "
-                    f"({bundle.manifest.name} {bundle.manifest.version}). Give the worker the job's bundle by "
-                    "DERMQ_BUNDLE, or submit the job again under the new one."
+                    f"The job was submitted with the bundle {sha256[:12]}…, but this worker has {bundle.sha256[:12]}… "
+                    f"({bundle.manifest.name} {bundle.manifest.version}). Set DERMQ_BUNDLE of the worker to the job's "
+                    "bundle, or cancel the job and submit it again."
                 )
-            self._scorer = Scorer.load(bundle, self._engine)
-            log.info("engine loaded", bundle=sha256[:12], engine=self._scorer.engine.label)
-        return self._scorer
+            self._model = LoadedModel.load(bundle, self._engine)
+            log.info("engine loaded", bundle=sha256[:12], engine=self._model.engine.label)
+        return self._model

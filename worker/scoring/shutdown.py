@@ -1,14 +1,14 @@
-"""How a worker stops: its children learn by one byte of memory that they share with it, and nothing keeps it for ever.
+"""Stopping a worker: its child processes see a shared flag between two batches, and a time limit ends whatever hangs.
 
-Celery tells only its main process. Its warm shutdown waits for the task in hand however long that takes, its soft
-shutdown sleeps for a fixed time however short that is. With this byte a child hands its chunk back between two batches,
-so that a worker is gone in a fraction of a second and nothing is scored twice.
+Celery tells only its main process. Its warm shutdown waits for the current task, however long that takes; its soft
+shutdown sleeps for a fixed time, however short the task is. With the flag, a child releases its chunk between two
+batches: the worker stops in a fraction of a second, and no image is scored twice.
 """
 
-import mmap
 import os
 import signal
 import threading
+from multiprocessing import Value
 
 from billiard.process import active_children
 
@@ -16,34 +16,34 @@ from worker.logging import get_logger
 
 log = get_logger(__name__)
 
-#: Seconds that a worker gets between being asked to stop and being gone, whatever hangs. Compose and `dermq up` wait
-#: longer.
+#: Seconds after which a worker that was asked to stop is ended. Compose and `dermq up` wait longer.
 STOP_SECONDS = 30.0
 
 
 class StopFlag:
-    """Set in the main process, seen in every child that was forked after it was made."""
+    """Set in the main process, seen in every child that is forked afterwards."""
 
     def __init__(self) -> None:
-        self._shared = mmap.mmap(-1, 1)
+        # Without a lock: a child that is killed while it holds one would block the others for ever.
+        self._stopping = Value("b", 0, lock=False)
 
     def set(self, *_: object, **__: object) -> None:
-        """Ask the children to hand back what they have; takes and ignores whatever a signal hands over."""
-        self._shared[0] = 1
+        """Ask the children to release their chunks. Accepts and ignores the arguments of a signal handler."""
+        self._stopping.value = 1
 
     def __call__(self) -> bool:
         """Whether the worker was asked to stop."""
-        return self._shared[0] == 1
+        return bool(self._stopping.value)
 
 
 def leave_in_time(*_: object, **__: object) -> None:
-    """End this worker with its children in `STOP_SECONDS`, even if Celery's own stop hangs on a broker that is away.
+    """End this worker and its children after `STOP_SECONDS`, even if Celery's own stop hangs on an unreachable broker.
 
-    Nothing is lost by it: what a child had in hand is claimed by another worker once its lease has run out.
+    Nothing is lost: another worker claims the chunks once their leases have expired.
     """
 
     def leave() -> None:
-        log.error("did not stop in time, leaving work in hand to its leases", seconds=STOP_SECONDS)
+        log.error("did not stop in time, leaving chunks to their leases", seconds=STOP_SECONDS)
         try:
             for child in active_children():
                 os.kill(child.pid, signal.SIGKILL)

@@ -8,27 +8,29 @@ from celery.signals import worker_shutting_down
 from celery.worker.control import inspect_command
 
 from db.session import open_database
-from worker.inference.bundle_reference import bundle_here
-from worker.log_throttle import Complaint
-from worker.queue.app import SCORE_CHUNK, TELL_BUNDLE
+from worker.inference.bundle_reference import configured_bundle
+from worker.log_throttle import LogThrottle
+from worker.queue.app import SCORE_CHUNK, TELL_BUNDLE, make_app
 from worker.scoring.chunk import ChunkLimits, score_chunk
-from worker.scoring.loaded_model import ScorerCache
+from worker.scoring.loaded_model import ModelCache
 from worker.scoring.shutdown import StopFlag, leave_in_time
 from worker.settings import Settings
 
 
-def register_tasks(app: Celery, settings: Settings) -> None:
-    """Register the tasks with an application, and what its worker answers when it is asked for its bundle.
+def make_worker_app(settings: Settings) -> Celery:
+    """Make the application of a worker: `worker.queue.app.make_app` with the task and the worker's signals.
+
+    Call it once in a process, because it connects signals.
 
     Args:
-        app: the application.
-        settings: for the database, the bundle and the limits.
+        settings: give the database, the bundle and the limits.
     """
+    app = make_app(settings)
     # Neither connects nor loads before its first use, which is in a child process.
     database = cache(lambda: open_database(settings.resolved_database_url()))
-    scorers = ScorerCache(settings.resolved_bundle(), settings.engine)
-    # Both are shared with the processes that are forked from here.
-    stopping, complaint = StopFlag(), Complaint()
+    models = ModelCache(settings.resolved_bundle(), settings.engine)
+    # Shared with the processes that are forked from this one.
+    stopping, throttle = StopFlag(), LogThrottle()
     worker_shutting_down.connect(stopping.set, weak=False)
     worker_shutting_down.connect(leave_in_time, weak=False)
     limits = ChunkLimits(
@@ -40,18 +42,20 @@ def register_tasks(app: Celery, settings: Settings) -> None:
 
     @app.task(name=SCORE_CHUNK)  # type: ignore[untyped-decorator] # Celery has no types
     def score_chunk_task(chunk_id: int) -> int | None:
-        """Score the chunk of this number; see `worker.scoring.chunk.score_chunk`."""
+        """Score the chunk with this id; see `worker.scoring.chunk.score_chunk`."""
         return score_chunk(
             chunk_id,
             database=database(),
-            scorer_for=scorers.scorer_for,
+            model_for=models.model_for,
             limits=limits,
             stopping=stopping,
-            complaint=complaint,
+            throttle=throttle,
         )
 
     @inspect_command(name=TELL_BUNDLE)  # type: ignore[untyped-decorator]
     def tell_bundle(_worker: object) -> dict[str, str]:
-        """Name, version and SHA-256 of this worker's bundle; empty when it cannot be read."""
-        bundle = bundle_here(settings)
+        """Name, version and SHA-256 of this worker's bundle. Empty when it cannot be read."""
+        bundle = configured_bundle(settings)
         return {} if bundle is None else asdict(bundle)
+
+    return app

@@ -1,4 +1,4 @@
-"""An archive of made-up pictures, several sizes and formats, with every kind of broken file among them."""
+"""A synthetic archive: images of several sizes and formats, and a file of every kind that is not scored."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from worker.images.decode import RGBImage
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 from worker.synthetic.lesion import draw_lesion
 
-#: Folder, ending, width and height in pixels; taken in turn.
+#: Folder, suffix, width and height in pixels, taken in turn.
 _KINDS = (
     ("2019/clinic-a", ".jpg", 600, 450),
     ("2019/clinic-b", ".jpg", 1024, 768),
@@ -27,21 +27,21 @@ _KINDS = (
 
 
 def make_archive(folder: Path, count: int) -> None:
-    """Make the archive, or leave it when an earlier call has finished it.
+    """Make the archive, unless an earlier call has completed it.
 
     Args:
-        folder: to make; only a folder that this function made before is replaced.
-        count: of readable pictures; eleven more files are broken, too small, of one tone, blurred or no dermoscopy.
+        folder: to make. It replaces only a folder that this function made.
+        count: of images to score. Twelve more files are broken, too small, of one tone, blurred or not dermoscopy.
 
     Raises:
-        OutputError: the folder holds something else.
+        OutputError: the folder holds other files.
     """
-    # Written last, so that an archive whose making was interrupted is made again; beside it, for it is no part of it.
+    # Written last, so that an interrupted archive is made again; beside it, as it is no part of the archive.
     done = folder.with_name(f"{folder.name}.complete")
     if done.exists() and folder.exists():
         return
     if folder.exists() and any(folder.iterdir()) and not (folder / "2019").exists():
-        raise OutputError(f"Received: {folder}, which holds other files. Expected: a new folder for the pictures.")
+        raise OutputError(f"{folder} holds other files. Give a new folder for the synthetic archive.")
     shutil.rmtree(folder, ignore_errors=True)
     for index in range(count):
         place, suffix, width, height = _KINDS[index % len(_KINDS)]
@@ -56,7 +56,7 @@ def _write(path: Path, image: RGBImage) -> None:
 
 
 def encode(image: RGBImage, suffix: str) -> bytes:
-    """Encode an RGB image by the ending of a file's name."""
+    """Encode an RGB image in the format of a suffix."""
     encoded, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not encoded:
         raise ValueError(f"OpenCV cannot write {suffix}")
@@ -96,7 +96,7 @@ def draw_letter() -> RGBImage:
 
 
 def decompression_bomb() -> bytes:
-    """A PNG of some hundred kilobytes that declares more pixels than are decoded."""
+    """A PNG of some hundred kilobytes that declares more pixels than dermq decodes."""
     width = 12_000
     height = MAX_IMAGE_PIXELS // width + 1_000
 

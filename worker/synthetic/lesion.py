@@ -1,8 +1,8 @@
-"""Made-up pictures that pass for dermoscopy at a glance: for the demo, the tests and a bundle's reference images.
+"""Synthetic images that resemble dermoscopy: for the demo, the tests and a bundle's reference images.
 
-No real image goes into them and they carry no diagnosis; a probability computed from one means nothing. Light is
-modelled as in the skin itself: a lesion is a transmission, the share of red, green and blue that pigment lets through,
-so that it stays darker than its surroundings on every skin tone.
+No real image goes into them and they have no diagnosis, so their probabilities have no meaning. Light is modelled as in
+skin: a lesion is a transmission, the share of red, green and blue that its pigment lets through, so that it is darker
+than its surroundings on every skin tone.
 """
 
 import math
@@ -20,10 +20,10 @@ Planes = npt.NDArray[np.float32]  # (3, height, width), RGB: channels first, num
 
 #: Shortest side that can hold a lesion, in pixels.
 MIN_SIDE = 32
-#: Share of atypical lesions when the caller leaves it to chance.
+#: Share of atypical lesions when the caller does not choose.
 ATYPICAL_SHARE = 0.2
 
-#: Optical density of melanin for red, green and blue, relative: blue is swallowed most, hence brown.
+#: Relative optical density of melanin for red, green and blue: it absorbs blue most, hence brown.
 _MELANIN = np.array([0.55, 0.95, 1.15], np.float32)
 #: Optical density, for red, green and blue, of the patches of an atypical lesion.
 _PATCHES = np.array(
@@ -36,13 +36,13 @@ _PATCHES = np.array(
     ],
     np.float32,
 )
-#: Fixed-point bits of a coordinate handed to OpenCV's line drawing.
+#: Fixed-point bits of coordinates for OpenCV's line drawing.
 _SHIFT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame:
-    """The coordinates everything is drawn in: the unit is the shorter side, the origin is the middle."""
+    """The coordinate system: the unit is the shorter side, the origin is the middle."""
 
     width: int
     height: int
@@ -77,7 +77,7 @@ class _Frame:
 
 
 def draw_lesion(seed: int, *, width: int = 600, height: int = 450, atypical: bool | None = None) -> RGBImage:
-    """Draw one made-up skin lesion as a dermatoscope would see it.
+    """Draw one synthetic skin lesion as a dermatoscope would see it.
 
     Skin, lesion, artefacts and grain have a random stream each: a seed keeps its skin, hair and ruler whether its
     lesion is typical or not, and keeps its composition at another size.
@@ -96,7 +96,7 @@ def draw_lesion(seed: int, *, width: int = 600, height: int = 450, atypical: boo
         ValueError: a side is shorter than `MIN_SIDE`.
     """
     if min(width, height) < MIN_SIDE:
-        raise ValueError(f"Received: width={width}, height={height}. Expected: at least {MIN_SIDE} pixels each.")
+        raise ValueError(f"An image of {width} x {height} pixels is too small. Each side needs at least {MIN_SIDE}.")
     frame = _Frame(width=width, height=height)
     choice, skin_rng, lesion_rng, artefact_rng, grain_rng = np.random.default_rng(seed).spawn(5)
     if atypical is None:

@@ -16,7 +16,7 @@ from tests.acceptance.faults.reconcile import Outcome, job_status, outcomes
 from tests.integration.databases import PostgresServer, find_postgres_binaries
 from worker.images.decode import decode
 from worker.inference.bundle import load_bundle
-from worker.scoring.loaded_model import Scorer
+from worker.scoring.loaded_model import LoadedModel
 from worker.settings import shipped_bundle
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
@@ -72,11 +72,11 @@ def postgres() -> Iterator[PostgresServer]:
 
 def _gradable_pictures() -> Iterator[bytes]:
     """Made-up JPEGs that the shipped bundle's gates let through; skin that is too pale they send to a human."""
-    scorer = Scorer.load(load_bundle(shipped_bundle()), "openvino")
+    model = LoadedModel.load(load_bundle(shipped_bundle()), "openvino")
     for seed in range(IMAGES + IMAGES // 10):
         data = encode(draw_lesion(seed, width=360, height=270), ".jpg")
         image = decode(data)
-        if scorer.why_ungradable(image, scorer.bundle.preprocessing(image)) is None:
+        if model.gate.check(image, model.bundle.preprocessing(image)) is None:
             yield data
 
 

@@ -171,7 +171,7 @@ class DrilledSystem:
         return part
 
 
-_DERMQ = [sys.executable, "-m", "worker.cli"]
+_DERMQ = [sys.executable, "-P", "-m", "worker.cli"]
 
 
 def with_faults(**faults: str) -> dict[str, str]:

@@ -15,11 +15,11 @@ from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.injected import poison
 from tests.acceptance.faults.processes import DrilledSystem
 from tests.acceptance.faults.reconcile import chunks, close_the_books, rows, under_way
-from worker.scoring.chunk import DEATHS_UNTIL_FAILED
+from worker.scoring.chunk import MAX_CRASHES
 from worker.synthetic.archive import decompression_bomb, encode
 
 #: One attempt that nobody was prepared for, the careful ones that died, and the one that gave the image up.
-ATTEMPTS = 1 + DEATHS_UNTIL_FAILED + 1
+ATTEMPTS = 1 + MAX_CRASHES + 1
 #: Pixels of a picture that is within the limits, and takes 192 MB.
 LARGE = (8_000, 8_000)
 #: Bytes that a worker gets beyond what it needs for the pictures of the archive.
@@ -41,7 +41,7 @@ def test_an_image_kills_its_process(system: DrilledSystem, undisturbed: Undistur
     job = system.submit(folder)
     close_the_books(system, job, undisturbed.expected, failed={"0021.jpg": FailureCode.CRASHED_WORKER}, archive=folder)
     assert [chunk.attempt for chunk in chunks(system, job)] == [1, ATTEMPTS, 1]
-    assert f"died {DEATHS_UNTIL_FAILED} times" in _reason(system, job, "0021.jpg")
+    assert f"died {MAX_CRASHES} times" in _reason(system, job, "0021.jpg")
     assert worker.process.poll() is None
 
 

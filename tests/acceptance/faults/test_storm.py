@@ -66,7 +66,7 @@ class _Submitter:
             self._process = None
         if self._broken_off is not None or (more and _submitted(self._system) - ended(self._system) < LOW):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker.cli", "submit", str(self._folder), "--force"],
+                [sys.executable, "-P", "-m", "worker.cli", "submit", str(self._folder), "--force"],
                 env={**self._system.environment, "DRILL_SECONDS_PER_SENDING": "0.3"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

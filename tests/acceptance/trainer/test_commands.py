@@ -16,7 +16,7 @@ from worker.images.decode import decode
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, load_bundle
 from worker.inference.engines import load_engine
-from worker.monitor.health import REPLAY_TOLERANCE, replay_reference
+from worker.inference.reference import TOLERANCE, replay_reference
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
 
@@ -122,7 +122,7 @@ def test_other_data_than_the_runs_are_refused_before_the_test_split_is_opened(
 
 def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed(dataset: Path, run: Path) -> None:
     openings = (run / "test-openings.log").read_text()
-    done = _train(dataset, "stress", str(run))
+    done = _train(dataset, "measure_robustness", str(run))
     found = json.loads((run / "robustness.json").read_text())
     validation = pd.read_csv(run / "validation.csv")
     assert found["images"] == {
@@ -193,7 +193,7 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic-quick"))
     assert [int((ours["label"] == label).sum()) for label in (1, 0)] == [20, 20]
     assert ours["label"].isna().sum() == 4
-    assert ours["probability"].to_numpy() == pytest.approx(theirs["probability"].to_numpy(), abs=REPLAY_TOLERANCE)
+    assert ours["probability"].to_numpy() == pytest.approx(theirs["probability"].to_numpy(), abs=TOLERANCE)
     report = json.loads((told / "report.json").read_text())
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
     for report_folder in (told, run / "external-clinic-quick"):
@@ -225,19 +225,19 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     assert found["auroc"]["value"] == pytest.approx(stated["auroc"]["value"], abs=0.01)
     ours, theirs = (pd.read_csv(where / "test.csv").set_index("image_id") for where in (target, run))
     assert ours["probability"].to_numpy() == pytest.approx(
-        theirs.loc[ours.index, "probability"].to_numpy(), abs=REPLAY_TOLERANCE
+        theirs.loc[ours.index, "probability"].to_numpy(), abs=TOLERANCE
     )
     report = json.loads((target / "report.json").read_text())
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
     assert report["engine_parity"]["largest"] < 0.01
     assert report["leakage"]["clean"]
-    assert len(report["run"]["openings"]) == 1
+    assert len(report["run"]["test_accesses"]) == 1
     page = (target / "report.html").read_text()
     assert "Bundle made-up 7 on the sealed test split" in page
     assert "come from the bundle as workers run it" in page
     # Once more into the same folder, which then knows of two openings.
     _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
-    assert len(json.loads((target / "report.json").read_text())["run"]["openings"]) == 2
+    assert len(json.loads((target / "report.json").read_text())["run"]["test_accesses"]) == 2
 
 
 def test_a_bundle_of_another_split_is_not_judged_on_this_one(
@@ -312,8 +312,9 @@ def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
     made = load_bundle(target)
     assert made.manifest.calibration != bundle.manifest.calibration
     engine = load_engine("openvino", made)
-    worst, count = replay_reference(made, engine)
-    assert (count, worst <= REPLAY_TOLERANCE) == (4, True)
+    replay = replay_reference(made, engine)
+    worst, count = replay.largest_difference, replay.images
+    assert (count, worst <= TOLERANCE) == (4, True)
     rows = pd.read_csv(labels).query("label != 'bcc'")
     inputs = np.stack([made.preprocessing(decode((folder / name).read_bytes())) for name in rows["image"]])
     probabilities = made.manifest.calibration.apply(engine.infer(inputs).probability)
@@ -340,8 +341,8 @@ def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:
     assert (manifest.name, manifest.version, manifest.input.size) == ("made-up", "7", SIZE)
     assert manifest.metrics == json.loads((run / "metrics.json").read_text())
     assert manifest.split_manifest_sha256 == json.loads((run / "split.json").read_text())["sha256"]
-    assert manifest.made_from is not None
-    assert len(set(bundle.read(manifest.made_from).decode().split())) == LESIONS
+    assert manifest.training_images is not None
+    assert len(set(bundle.read(manifest.training_images).decode().split())) == LESIONS
     card = (bundle.folder / "MODEL_CARD.md").read_text()
     assert f"{manifest.metrics['auroc']['value']:.3f}" in card
     assert "Not a medical device" in card
@@ -350,9 +351,10 @@ def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:
 @pytest.mark.parametrize("name", ["openvino", "tensorflow"])
 def test_both_engines_give_what_the_keras_model_gave(bundle: Bundle, name: str) -> None:
     engine = load_engine(name, bundle)  # type: ignore[arg-type]
-    worst, count = replay_reference(bundle, engine)
+    replay = replay_reference(bundle, engine)
+    worst, count = replay.largest_difference, replay.images
     assert count == 4
-    assert worst <= REPLAY_TOLERANCE
+    assert worst <= TOLERANCE
     batch = np.stack([Preprocessing(size=SIZE)(draw_lesion(seed, width=96, height=72)) for seed in range(5)])
     inference = engine.infer(batch)
     assert inference.probability.shape == (5,)
@@ -428,11 +430,12 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
     _train(dataset, *arguments)
     quantised = load_bundle(tmp_path / "int8")
     assert quantised.manifest.precision == "int8"
-    worst, count = replay_reference(quantised, load_engine("openvino", quantised))
-    assert worst <= REPLAY_TOLERANCE
+    replay = replay_reference(quantised, load_engine("openvino", quantised))
+    worst, count = replay.largest_difference, replay.images
+    assert worst <= TOLERANCE
     assert count > 0
     # The reference engine still answers for the model in floats.
-    assert replay_reference(quantised, load_engine("tensorflow", quantised))[0] <= REPLAY_TOLERANCE
+    assert replay_reference(quantised, load_engine("tensorflow", quantised)).largest_difference <= TOLERANCE
     assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
     assert (run / "test-openings.log").read_text().count("export --precision int8") == 2
 

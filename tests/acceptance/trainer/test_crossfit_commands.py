@@ -37,7 +37,7 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     monkeypatch.chdir(root)
     monkeypatch.setenv("DERMQ_HAM10000", "ham")
     settings = {"size": 64, "epochs": 5, "batch-size": 8, "warmup-epochs": 1, "ema-momentum": 0.8}
-    quick = [*(f"--{name}={value}" for name, value in settings.items()), "--keep=last", "--cache=cache"]
+    quick = [*(f"--{name}={value}" for name, value in settings.items()), "--checkpoint=last", "--cache=cache"]
     for number, fold in enumerate(FOLDS):
         told = _train("fit", f"fold-{number}", "--fold", fold, *quick).stdout.splitlines()[-1]
         assert f"on fold {fold}, held out. When every fold is done" in told

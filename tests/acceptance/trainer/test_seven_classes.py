@@ -12,7 +12,7 @@ from trainer.data.ham10000 import DIAGNOSES, MALIGNANT
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import load_bundle
 from worker.inference.engines import load_engine
-from worker.monitor.health import REPLAY_TOLERANCE, replay_reference
+from worker.inference.reference import TOLERANCE, replay_reference
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
 
@@ -34,7 +34,7 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: py
     (tmp_path / "HAM10000").mkdir()
     dataset = write_dataset(tmp_path / "HAM10000", melanomas=24, nevi=36, others=8, width=96, height=72)
     run, target = tmp_path / "run", tmp_path / "bundle"
-    recipe = ("--classes", "seven", "--draws", "80")
+    recipe = ("--classes", "seven", "--samples-per-epoch", "80")
     quick = ("--size", SIZE, "--epochs", "2", "--batch-size", "16", "--warmup-epochs", "1", "--ema-momentum", "0.5")
     train(dataset, "fit", run, "--cache", tmp_path / "cache", *recipe, *quick)
     train(dataset, "evaluate", run)
@@ -59,14 +59,14 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: py
     picture = Preprocessing(size=SIZE)(draw_lesion(5, width=96, height=72))[None]
     answers = [load_engine(name, bundle).infer(picture) for name in ("openvino", "tensorflow")]
     for engine, answer in zip(("openvino", "tensorflow"), answers, strict=True):
-        assert replay_reference(bundle, load_engine(engine, bundle))[0] <= REPLAY_TOLERANCE  # type: ignore[arg-type]
+        assert replay_reference(bundle, load_engine(engine, bundle)).largest_difference <= TOLERANCE  # type: ignore[arg-type]
         classes = answer.class_probabilities
         assert classes is not None
         mel, nv = (classes[0, DIAGNOSES.index(dx)] for dx in ("mel", "nv"))
         assert answer.probability[0] == pytest.approx(mel / (mel + nv), abs=1e-4)
     assert np.abs(answers[0].class_probabilities - answers[1].class_probabilities).max() < 0.005
 
-    # Judged from the bundle alone, the seven are told apart as the run tells them.
+    # EvaluationSubject from the bundle alone, the seven are told apart as the run tells them.
     monkeypatch.chdir(tmp_path)
     train(dataset, "evaluate", target)
     reports = [json.loads((where / "report.json").read_text()) for where in (run, tmp_path / "test-bundle-1")]

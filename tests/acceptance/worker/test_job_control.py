@@ -95,7 +95,7 @@ def test_urgent_work_waits_for_no_more_than_the_chunks_in_hand(tmp_path: Path, a
         until(lambda: job_status(system, urgent) is JobStatus.FINISHED, "the urgent job is finished")
         still_under_way(system, bulk)
         ((begin, end),) = rows(system, select(Job.submitted_at, Job.finished_at).where(Job.id == urgent))
-        between = (Image.ended_at >= begin, Image.ended_at <= end)
+        between = (Image.completed_at >= begin, Image.completed_at <= end)
         passed = rows(system, select(func.count()).select_from(Image).where(Image.job_id == bulk, *between))[0][0]
     # Each of two processes ends the chunk that it has in hand, and takes another while its fellow ends the urgent job.
     assert passed <= 4 * int(IMPATIENT["DERMQ_CHUNK_SIZE"])
@@ -109,7 +109,7 @@ def _first_files(folder: Path, into: Path, count: int) -> Path:
 
 
 def test_a_submission_that_watches_says_when_its_job_rests_unfinished(system: RunningSystem, archive) -> None:
-    command = [sys.executable, "-m", "worker.cli", "submit", archive(800), "--watch"]
+    command = [sys.executable, "-P", "-m", "worker.cli", "submit", archive(800), "--watch"]
     with subprocess.Popen(
         command, env=system.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

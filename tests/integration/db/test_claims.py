@@ -15,7 +15,7 @@ from db.claims import (
     claim_chunk,
     close_chunk,
     job_of_chunk,
-    mark_careful_start,
+    mark_isolation_start,
     release_chunk,
     renew_lease,
     waiting_images,
@@ -88,7 +88,7 @@ def test_a_claim_begins_the_job_and_holds_the_chunk_for_the_lease(database: Engi
     before = read(database, lambda c: view_jobs(c, job_id=made.job_id))[0]
     assert (before.status, before.started_at) == (JobStatus.QUEUED, None)
     taken = claimed(database, made.chunk_ids[0])
-    assert (taken.job_id, taken.attempt, taken.careful) == (made.job_id, 1, False)
+    assert (taken.job_id, taken.attempt, taken.isolated) == (made.job_id, 1, False)
     after = read(database, lambda c: view_jobs(c, job_id=made.job_id))[0]
     assert after.status == JobStatus.RUNNING
     assert after.started_at is not None
@@ -116,7 +116,7 @@ def test_what_a_worker_must_know_before_it_claims(database: Engine) -> None:
     job = read(database, lambda c: job_of_chunk(c, made.chunk_ids[0]))
     assert job is not None
     assert (job.job_id, job.root, job.bundle_sha256, job.policy) == (made.job_id, "/archive", "b" * 64, "youden")
-    assert (job.threshold, job.borderline_from) == (0.5, 0.4)
+    assert (job.threshold, job.borderline_threshold) == (0.5, 0.4)
 
 
 def test_an_expired_lease_is_anybodys_and_the_old_owner_may_write_nothing(database: Engine) -> None:
@@ -125,12 +125,12 @@ def test_an_expired_lease_is_anybodys_and_the_old_owner_may_write_nothing(databa
     assert claim(database, old.chunk_id, "new") is None
     expire_lease(database, old.chunk_id)
     new = claimed(database, old.chunk_id, "new")
-    assert (new.attempt, new.careful) == (2, True)
+    assert (new.attempt, new.isolated) == (2, True)
     with pytest.raises(LeaseLostError):
         renew(database, old)
     end_images(database, made, made.image_ids)
     assert not transact(database, lambda c: close_chunk(c, old))
-    transact(database, lambda c: release_chunk(c, old, blameless=True))
+    transact(database, lambda c: release_chunk(c, old, count_attempt=False))
     found = row(database, Chunk, old.chunk_id)
     assert (found.owner, found.attempt, found.status) == ("new", 2, ChunkStatus.LEASED)
     renew(database, new)
@@ -160,12 +160,12 @@ def test_a_job_that_was_stopped_takes_no_work(database: Engine, status: JobStatu
 def test_a_released_chunk_waits_for_a_new_hint(database: Engine, blameless: bool, attempt: int) -> None:
     (chunk_id,) = add_job(database, 1).chunk_ids
     taken = claimed(database, chunk_id)
-    transact(database, lambda c: release_chunk(c, taken, blameless=blameless))
+    transact(database, lambda c: release_chunk(c, taken, count_attempt=not blameless))
     found = row(database, Chunk, chunk_id)
     assert (found.status, found.attempt) == (ChunkStatus.WAITING, attempt)
     assert (found.owner, found.lease_expires_at, found.hinted_at) == (None, None, None)
     assert forgotten(database) == [chunk_id]
-    assert claimed(database, chunk_id).careful is not blameless
+    assert claimed(database, chunk_id).isolated is not blameless
 
 
 def test_a_chunk_closes_only_when_every_image_has_ended(database: Engine) -> None:
@@ -187,9 +187,9 @@ def test_breadcrumbs_add_up_and_one_that_is_left_twice_counts_once(database: Eng
         first, _ = read(database, lambda c: waiting_images(c, made.chunk_ids[0]))
         # As when the answer to a commit was lost and the transaction is tried again.
         for _ in range(2):
-            transact(database, lambda c, image=first: mark_careful_start(c, image))  # type: ignore[misc]
+            transact(database, lambda c, image=first: mark_isolation_start(c, image))  # type: ignore[misc]
     images = read(database, lambda c: waiting_images(c, made.chunk_ids[0]))
-    assert [image.careful_starts for image in images] == [2, 0]
+    assert [image.isolation_starts for image in images] == [2, 0]
 
 
 # The life of a job

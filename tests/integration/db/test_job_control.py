@@ -4,19 +4,20 @@ import json
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, delete, event, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db.audit import append_entry, entries_of, verify
-from db.claims import LeaseLostError, claim_chunk, renew_lease, take_forgotten
-from db.job_control import Retried, cancel_job, delete_job, pause_job, resume_job, retry_failed
+from db.claims import LeaseLostError, claim_chunk, claim_unhinted_chunks, renew_lease
+from db.job_control import RetryResult, cancel_job, delete_job, pause_job, resume_job, retry_failed
 from db.jobs import finish_job_if_done, view_jobs
 from db.models import AuditEntry, Chunk, Image, Job, Prediction
 from db.outcomes import Failed, Scored, write_outcomes
 from db.progress import count_statuses
-from db.reconciliation import faults_of, orphans
+from db.reconciliation import find_inconsistencies
 from db.session import read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag
 from db.submission import SubmissionLostError, end_submission
@@ -36,7 +37,11 @@ def score_all(database: Engine, made: MadeJob, failing: dict[int, FailureCode] |
             Failed(image_id=image, code=failing[index], sentence="it failed")
             if failing and index in failing
             else Scored(
-                image_id=image, image_sha256="a" * 64, raw_probability=0.5, probability=0.3, flag=TriageFlag.LOW_RISK
+                image_id=image,
+                image_sha256="a" * 64,
+                raw_probability=0.5,
+                probability=0.3,
+                flag=TriageFlag.LOWER_PRIORITY,
             )
             for index, image in enumerate(made.image_ids)
         ]
@@ -66,33 +71,35 @@ def test_a_paused_job_hands_out_nothing_and_goes_on_when_resumed(database: Engin
     made = add_job(database, 4)
     claim = transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
     assert claim is not None
-    assert transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR))
+    assert transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     with pytest.raises(LeaseLostError):
         transact(database, lambda c: renew_lease(c, claim, 60))
     assert transact(database, lambda c: claim_chunk(c, made.chunk_ids[-1], "you", 60)) is None
     sweep = {"urgent": False, "hint_after": 0, "queue_is_empty": True, "limit": 9}
-    assert transact(database, lambda c: take_forgotten(c, **sweep)) == []
-    assert not transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR)), "twice"
+    assert transact(database, lambda c: claim_unhinted_chunks(c, **sweep)) == []
+    assert not transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR, request=uuid4().hex)), "twice"
 
-    assert transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    assert transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     transact(database, lambda c: renew_lease(c, claim, 60))
     assert status_of(database, made) == JobStatus.RUNNING
 
 
 def test_a_cancelled_job_takes_no_work_and_keeps_what_it_has(database: Engine) -> None:
     made = add_job(database, 4)
-    assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+    assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     assert transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60)) is None
-    assert not transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
-    assert not transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
-    assert read(database, lambda c: faults_of(c, made.job_id)) == []
+    assert not transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
+    assert not transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
+    assert read(database, lambda c: find_inconsistencies(c, made.job_id)) == []
 
 
 def test_failed_images_are_tried_again_by_code(database: Engine) -> None:
     made = add_job(database, 6)
     score_all(database, made, {0: FailureCode.MISSING, 1: FailureCode.MISSING, 5: FailureCode.TRUNCATED})
-    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=[FailureCode.MISSING], actor=ACTOR))
-    assert retried == Retried(images=2, left=0)
+    retried = transact(
+        database, lambda c: retry_failed(c, made.job_id, codes=[FailureCode.MISSING], actor=ACTOR, request=uuid4().hex)
+    )
+    assert retried == RetryResult(images=2, skipped=0)
     assert status_of(database, made) == JobStatus.RUNNING
     counts = read(database, lambda c: count_statuses(c, made.job_id))
     assert (counts.by_status[ImageStatus.WAITING], counts.by_status[ImageStatus.FAILED]) == (2, 1)
@@ -100,15 +107,15 @@ def test_failed_images_are_tried_again_by_code(database: Engine) -> None:
     first = row(database, Image, made.image_ids[0])
     assert (first.failure_code, first.reason, first.size_bytes) == (None, None, None)
     hints = {"urgent": False, "hint_after": 60, "queue_is_empty": False, "limit": 9}
-    assert transact(database, lambda c: take_forgotten(c, **hints)) == [row(database, Chunk, first.chunk_id).id]
+    assert transact(database, lambda c: claim_unhinted_chunks(c, **hints)) == [row(database, Chunk, first.chunk_id).id]
 
 
 def test_pauses_and_the_time_until_a_retry_are_not_time_that_the_job_took(database: Engine) -> None:
     made = add_job(database, 4)
-    transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR))
-    transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
+    transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     score_all(database, made, {0: FailureCode.MISSING})
-    transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
+    transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR, request=uuid4().hex))
     score_all(database, made)
     start = row(database, Job, made.job_id).submitted_at
     seconds = {AuditAction.RESUMED: 100, AuditAction.FINISHED: 150, AuditAction.RETRIED: 1150}
@@ -121,12 +128,12 @@ def test_pauses_and_the_time_until_a_retry_are_not_time_that_the_job_took(databa
             told.add(entry.action)
             moved = update(AuditEntry).where(AuditEntry.number == entry.number)
             connection.execute(moved.values(at=start + timedelta(seconds=after)))
-        connection.execute(update(Image).values(ended_at=start + timedelta(seconds=1160)))
+        connection.execute(update(Image).values(completed_at=start + timedelta(seconds=1160)))
         connection.execute(update(Job).values(started_at=start + timedelta(seconds=60)))
 
     break_the_lock(database)
     transact(database, spread_out)
-    assert read(database, lambda c: count_statuses(c, made.job_id)).rested == 40 + 1000
+    assert read(database, lambda c: count_statuses(c, made.job_id)).paused_seconds == 40 + 1000
     (view,) = read(database, lambda c: view_jobs(c, job_id=made.job_id))
     counts = read(database, lambda c: count_statuses(c, made.job_id))
     assert job_rate(view, counts) == "60.0 s, 0 images/s"
@@ -136,21 +143,21 @@ def test_pauses_and_the_time_until_a_retry_are_not_time_that_the_job_took(databa
 
 def test_a_pause_before_anybody_begins_takes_nothing_off(database: Engine) -> None:
     made = add_job(database, 4)
-    transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR))
-    transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR))
+    transact(database, lambda c: pause_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
+    transact(database, lambda c: resume_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     score_all(database, made)
     later = row(database, Job, made.job_id).submitted_at + timedelta(hours=1)
 
     def shift(connection) -> None:
         connection.execute(update(Job).values(started_at=later))
-        connection.execute(update(Image).values(ended_at=later + timedelta(seconds=10)))
+        connection.execute(update(Image).values(completed_at=later + timedelta(seconds=10)))
         connection.execute(
             update(AuditEntry).where(AuditEntry.action == AuditAction.RESUMED).values(at=later - timedelta(seconds=1))
         )
 
     break_the_lock(database)
     transact(database, shift)
-    assert read(database, lambda c: count_statuses(c, made.job_id)).rested == 0
+    assert read(database, lambda c: count_statuses(c, made.job_id)).paused_seconds == 0
 
 
 def test_more_chunks_are_retried_than_a_statement_takes_values(sqlite_database: Engine) -> None:
@@ -166,23 +173,23 @@ def test_more_chunks_are_retried_than_a_statement_takes_values(sqlite_database: 
         connection.execute(
             insert(Image),
             [
-                {**image, "chunk_id": first + index, "path": f"{index}.png", "careful_starts": 0}
+                {**image, "chunk_id": first + index, "path": f"{index}.png", "isolation_starts": 0}
                 for index in range(count)
             ],
         )
 
     transact(database, fill)
-    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
-    assert retried == Retried(images=count, left=0)
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR, request=uuid4().hex))
+    assert retried == RetryResult(images=count, skipped=0)
 
 
 def test_chunks_are_retried_part_by_part(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.job_control._CHUNKS_PER_QUERY", 2)
     made = add_job(database, 1, 1, 1, 1, 1)
     score_all(database, made, dict.fromkeys(range(5), FailureCode.MISSING))
-    assert transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR)) == Retried(
-        images=5, left=0
-    )
+    assert transact(
+        database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR, request=uuid4().hex)
+    ) == RetryResult(images=5, skipped=0)
 
 
 def test_images_in_a_chunk_that_a_worker_has_in_hand_are_left(database: Engine) -> None:
@@ -190,8 +197,8 @@ def test_images_in_a_chunk_that_a_worker_has_in_hand_are_left(database: Engine) 
     outcomes = [Failed(image_id=image, code=FailureCode.MISSING, sentence="gone") for image in made.image_ids]
     transact(database, lambda c: write_outcomes(c, outcomes, bundle_id=made.bundle_id, engine="fake"))
     assert transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
-    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
-    assert retried == Retried(images=2, left=2)
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR, request=uuid4().hex))
+    assert retried == RetryResult(images=2, skipped=2)
     assert [row(database, Image, image).status for image in made.image_ids] == [
         ImageStatus.FAILED,
         ImageStatus.FAILED,
@@ -203,24 +210,25 @@ def test_images_in_a_chunk_that_a_worker_has_in_hand_are_left(database: Engine) 
 def test_nothing_to_retry_leaves_the_job_finished(database: Engine) -> None:
     made = add_job(database, 2)
     score_all(database, made)
-    assert transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR)) == Retried(
-        images=0, left=0
-    )
+    assert transact(
+        database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR, request=uuid4().hex)
+    ) == RetryResult(images=0, skipped=0)
     assert status_of(database, made) == JobStatus.FINISHED
 
 
 def test_a_deleted_job_is_gone_but_its_audit_entries(database: Engine) -> None:
     made, other = add_job(database, 3), add_job(database, 2)
-    assert not transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR)), "it still runs"
+    assert not transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR, request=uuid4().hex)), (
+        "it still runs"
+    )
     score_all(database, made)
     score_all(database, other)
-    assert transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR))
+    assert transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     for table, left in ((Job, 1), (Image, 2), (Prediction, 2), (Chunk, len(other.chunk_ids))):
         assert read(database, lambda c, t=table: c.scalar(select(func.count()).select_from(t))) == left
     entries = read(database, lambda c: entries_of(c, made.job_id))
     assert [entry.action for entry in entries] == [AuditAction.SUBMITTED, AuditAction.FINISHED, AuditAction.DELETED]
     assert entries[-1].actor == ACTOR
-    assert read(database, lambda c: orphans(c)) == []
 
 
 class TestAuditLog:
@@ -272,7 +280,7 @@ class TestAuditLog:
 
     def test_a_job_whose_end_was_cut_off_the_log_is_found(self, database: Engine) -> None:
         made = add_job(database, 1)
-        assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+        assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
         assert read(database, verify).faults == []
         break_the_lock(database)
         transact(database, lambda c: c.execute(delete(AuditEntry).where(AuditEntry.number == 7)))
@@ -308,7 +316,7 @@ class TestBooks:
         return made
 
     def test_right_books(self, database: Engine, made: MadeJob) -> None:
-        assert read(database, lambda c: faults_of(c, made.job_id) + orphans(c)) == []
+        assert read(database, lambda c: find_inconsistencies(c, made.job_id)) == []
 
     @pytest.mark.parametrize(
         ("statement", "words"),
@@ -318,7 +326,10 @@ class TestBooks:
             (lambda m: update(Image).where(Image.id == m.image_ids[4]).values(failure_code=None), "without a code"),
             (lambda m: update(Prediction).values(image_sha256="short"), "without a SHA-256"),
             (lambda m: update(Chunk).where(Chunk.id == m.chunk_ids[0]).values(size=99), "does not hold as many"),
-            (lambda m: update(Image).where(Image.id == m.image_ids[0]).values(ended_at=None), "ended without a time"),
+            (
+                lambda m: update(Image).where(Image.id == m.image_ids[0]).values(completed_at=None),
+                "ended without a time",
+            ),
             (lambda m: update(Prediction).values(flag=TriageFlag.BORDERLINE), "another flag than"),
             (lambda m: update(Chunk).values(status=ChunkStatus.WAITING), "of a finished job is not done"),
             # With its images: every sum over what is there still adds up.
@@ -328,7 +339,7 @@ class TestBooks:
     )
     def test_wrong_books(self, database: Engine, made: MadeJob, statement, words: str) -> None:
         transact(database, lambda c: c.execute(statement(made)))
-        assert any(words in fault for fault in read(database, lambda c: faults_of(c, made.job_id)))
+        assert any(words in fault for fault in read(database, lambda c: find_inconsistencies(c, made.job_id)))
 
 
 def test_a_submission_ends_even_when_a_worker_begins_in_between(database: Engine) -> None:
@@ -358,9 +369,9 @@ def test_a_submission_that_was_lost_at_its_end_does_not_look_like_a_success(data
     if lost == "taken over":
         transact(database, lambda c: c.execute(update(Job).where(Job.id == made.job_id).values(submitter="another")))
     else:
-        assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+        assert transact(database, lambda c: cancel_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     if lost == "deleted":
-        assert transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR))
+        assert transact(database, lambda c: delete_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     with pytest.raises(SubmissionLostError):
         transact(database, lambda c: end_submission(c, made.job_id, made.submitter))
 
@@ -375,5 +386,5 @@ def test_retry_says_what_a_worker_has_in_hand(database: Engine) -> None:
         database,
         lambda c: c.execute(update(Chunk).where(Chunk.id == made.chunk_ids[0]).values(status=ChunkStatus.DONE)),
     )
-    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR))
-    assert retried == Retried(images=2, left=2)
+    retried = transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor=ACTOR, request=uuid4().hex))
+    assert retried == RetryResult(images=2, skipped=2)

@@ -14,14 +14,14 @@ from db.outcomes import REASON_LENGTH, Failed, Outcome, Scored, Ungradable, writ
 from db.progress import JobCounts, count_images, count_statuses
 from db.session import read, transact
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
-from db.worklist import OutcomeRow, not_judged, outcomes_by_image, worst_first
+from db.worklist import OutcomeRow, most_suspicious, not_scored, outcomes_by_image
 from tests.integration.databases import MadeJob, add_job, row
 from worker.monitor.job_status import find_job
 from worker.monitor.summary import print_summary
 from worker.output.csv import write_csv
 
 
-def scored(image_id: int, probability: float = 0.1, flag: TriageFlag = TriageFlag.LOW_RISK) -> Scored:
+def scored(image_id: int, probability: float = 0.1, flag: TriageFlag = TriageFlag.LOWER_PRIORITY) -> Scored:
     return Scored(
         image_id=image_id,
         image_sha256="a" * 64,
@@ -65,10 +65,10 @@ def test_each_kind_of_outcome_is_written(database: Engine) -> None:
         (ImageStatus.SCORED, TriageFlag.BORDERLINE, None, None, None),
         (ImageStatus.UNGRADABLE, None, None, UngradableReason.BLURRED, "blurred"),
         (ImageStatus.FAILED, None, FailureCode.MISSING, None, "gone"),
-        (ImageStatus.SCORED, TriageFlag.LOW_RISK, None, None, None),
+        (ImageStatus.SCORED, TriageFlag.LOWER_PRIORITY, None, None, None),
         (ImageStatus.WAITING, None, None, None, None),
     ]
-    assert [r.ended_at is None for r in rows] == [False] * 6 + [True]
+    assert [r.completed_at is None for r in rows] == [False] * 6 + [True]
     first = rows[0]
     assert (first.probability, first.raw_probability, first.image_sha256) == (0.9, 0.45, "a" * 64)
     assert (first.engine, first.policy, first.threshold) == ("fake 1", "youden", 0.5)
@@ -86,9 +86,9 @@ def test_counts_add_up(database: Engine) -> None:
         ImageStatus.UNGRADABLE: 1,
         ImageStatus.WAITING: 2,
     }
-    assert found.by_flag == {TriageFlag.HIGH_RISK: 1, TriageFlag.BORDERLINE: 1, TriageFlag.LOW_RISK: 1}
+    assert found.by_flag == {TriageFlag.HIGH_RISK: 1, TriageFlag.BORDERLINE: 1, TriageFlag.LOWER_PRIORITY: 1}
     assert found.by_failure == {FailureCode.TRUNCATED: 1, FailureCode.MISSING: 1}
-    assert (found.submitted, found.ended) == (8, 6)
+    assert (found.submitted, found.completed) == (8, 6)
     assert sum(found.by_flag.values()) == found.by_status[ImageStatus.SCORED]
     assert sum(found.by_failure.values()) == found.by_status[ImageStatus.FAILED]
     assert read(database, lambda c: count_statuses(c, made.job_id)).by_status == found.by_status
@@ -114,7 +114,7 @@ def test_written_twice_it_is_one_prediction_the_later_one(database: Engine) -> N
     assert read(database, lambda c: c.scalar(select(func.count()).select_from(Prediction))) == 2
     first, second = exported(database, made)
     assert (first.probability, first.flag, first.engine) == (0.8, TriageFlag.HIGH_RISK, "fake 2")
-    assert (second.probability, second.flag, second.engine) == (0.2, TriageFlag.LOW_RISK, "fake 1")
+    assert (second.probability, second.flag, second.engine) == (0.2, TriageFlag.LOWER_PRIORITY, "fake 1")
 
 
 def test_an_image_scored_after_all_loses_its_reason(database: Engine) -> None:
@@ -128,7 +128,7 @@ def test_an_image_scored_after_all_loses_its_reason(database: Engine) -> None:
 def test_no_outcomes_is_nothing_to_write(database: Engine) -> None:
     made = add_job(database, 1)
     write(database, made, [])
-    assert counts(database, made).ended == 0
+    assert counts(database, made).completed == 0
 
 
 def test_the_longest_reason_that_is_kept(database: Engine) -> None:
@@ -164,29 +164,29 @@ def test_every_image_of_a_job_is_a_line_of_the_csv(database: Engine) -> None:
     assert read(database, lambda c: write_csv(outcomes_by_image(c, made.job_id), file)).images == 7
     file.seek(0)
     flags = [line["flag"] for line in csv.DictReader(file)]
-    assert flags == ["high_risk", "ungradable", "borderline", "ungradable", "ungradable", "low_risk", ""]
+    assert flags == ["high_risk", "ungradable", "borderline", "ungradable", "ungradable", "lower_priority", ""]
 
 
 def test_worst_cases_first(database: Engine) -> None:
     made = add_job(database, 6)
     write(database, made, mixed(made))
-    worst = read(database, lambda c: worst_first(c, made.job_id, 2))
+    worst = read(database, lambda c: most_suspicious(c, made.job_id, 2))
     assert [found.probability for found in worst] == [0.9, 0.45]
-    everything = read(database, lambda c: worst_first(c, made.job_id, 100))
+    everything = read(database, lambda c: most_suspicious(c, made.job_id, 100))
     assert [found.status for found in everything] == [ImageStatus.SCORED] * 3
 
 
 def test_equal_probabilities_keep_the_order_of_submission(database: Engine) -> None:
     made = add_job(database, 4)
     write(database, made, [scored(image_id, 0.3) for image_id in made.image_ids[::-1]])
-    worst = read(database, lambda c: worst_first(c, made.job_id, 4))
+    worst = read(database, lambda c: most_suspicious(c, made.job_id, 4))
     assert [found.image_id for found in worst] == made.image_ids
 
 
 def test_what_was_not_judged_is_listed_for_a_human(database: Engine) -> None:
     made = add_job(database, 7)
     write(database, made, mixed(made))
-    listed = read(database, lambda c: not_judged(c, made.job_id, 10))
+    listed = read(database, lambda c: not_scored(c, made.job_id, 10))
     assert {found.image_id for found in listed} == {made.image_ids[1], made.image_ids[3], made.image_ids[4]}
     assert all(found.reason for found in listed)
 
@@ -200,8 +200,8 @@ def test_a_refused_write_leaves_none_of_it(database: Engine) -> None:
 
     with pytest.raises(RuntimeError):
         transact(database, half)
-    assert counts(database, made).ended == 0
-    assert row(database, Image, made.image_ids[0]).ended_at is None
+    assert counts(database, made).completed == 0
+    assert row(database, Image, made.image_ids[0]).completed_at is None
 
 
 def test_a_read_is_one_consistent_view(database: Engine) -> None:

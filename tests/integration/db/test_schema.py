@@ -17,8 +17,8 @@ from db.session import UnknownSchemaError, open_database, read, transact
 from db.status import UngradableReason
 from tests.integration.databases import add_job, add_row, change, row
 from worker.cli import main
+from worker.database_check import check_database
 from worker.errors import DermqError
-from worker.monitor.health import require_database
 from worker.settings import load_settings
 
 
@@ -42,7 +42,7 @@ def test_a_schema_of_a_newer_version_is_left_alone(database: Engine, monkeypatch
     assert read(database, current_revision) == "9999"
     monkeypatch.setenv("DERMQ_DATABASE_URL", database.url.render_as_string(hide_password=False))
     with pytest.raises(DermqError, match="A newer dermq brought it there") as refused:
-        require_database(load_settings())
+        check_database(load_settings())
     assert "dermq migrate" not in str(refused.value), "which would refuse"
     said = CliRunner().invoke(main, ["migrate"])
     assert (said.exit_code, said.stderr.count("\n")) == (2, 1), said.stderr
@@ -121,17 +121,17 @@ def test_the_newest_reason_can_be_taken_back_and_nothing_is_lost(empty_url: str)
     engine = open_database(empty_url)
     migrate(engine)
     made = add_job(engine, 2)
-    change(engine, Image, made.image_ids[0], ungradable_reason=UngradableReason.UNLIKE_DERMOSCOPY)
+    change(engine, Image, made.image_ids[0], ungradable_reason=UngradableReason.OUT_OF_DISTRIBUTION)
     with engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0005")
     with pytest.raises(IntegrityError, match=r"(?i)check"):
-        change(engine, Image, made.image_ids[1], ungradable_reason=UngradableReason.UNLIKE_DERMOSCOPY)
+        change(engine, Image, made.image_ids[1], ungradable_reason=UngradableReason.OUT_OF_DISTRIBUTION)
     migrate(engine)
-    change(engine, Image, made.image_ids[1], ungradable_reason=UngradableReason.UNLIKE_DERMOSCOPY)
+    change(engine, Image, made.image_ids[1], ungradable_reason=UngradableReason.OUT_OF_DISTRIBUTION)
     reasons = [row(engine, Image, image).ungradable_reason for image in made.image_ids]
-    assert reasons == [UngradableReason.NO_CONTRAST, UngradableReason.UNLIKE_DERMOSCOPY]
+    assert reasons == [UngradableReason.NO_CONTRAST, UngradableReason.OUT_OF_DISTRIBUTION]
     engine.dispose()
 
 
@@ -164,12 +164,13 @@ def test_rows_survive_the_migration_from_the_first_schema(empty_url: str) -> Non
     rows = (
         "INSERT INTO model_bundle (id, sha256, name, version, recorded_at) "
         "VALUES (1, 'b', 'n', '1', '2026-01-01 00:00:00')",
-        "INSERT INTO job (id, status, urgent, root, bundle_id, policy, threshold, borderline_from, submitted_at) "
+        "INSERT INTO job (id, status, urgent, root, bundle_id, policy, threshold, borderline_threshold, submitted_at) "
         "VALUES (1, 'finished', false, '/r', 1, 'youden', 0.5, 0.4, '2026-01-01 00:00:00')",
         "INSERT INTO chunk (id, job_id, status, size, attempt) VALUES (1, 1, 'done', 1, 1)",
-        "INSERT INTO image (id, job_id, chunk_id, path, status, careful_starts) VALUES (1, 1, 1, 'a.jpg', 'scored', 0)",
+        "INSERT INTO image (id, job_id, chunk_id, path, status, isolation_starts) VALUES (1, 1, 1, 'a.jpg', "
+        "'scored', 0)",
         "INSERT INTO prediction (id, image_id, image_sha256, bundle_id, engine, raw_probability, probability, flag, "
-        "scored_at) VALUES (1, 1, 'a', 1, 'e', 0.5, 0.4, 'low_risk', '2026-01-01 00:00:00')",
+        "scored_at) VALUES (1, 1, 'a', 1, 'e', 0.5, 0.4, 'lower_priority', '2026-01-01 00:00:00')",
     )
     transact(engine, lambda connection: [connection.execute(text(row)) for row in rows])
     migrate(engine)

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
@@ -30,19 +31,19 @@ def test_a_database_file_is_for_its_user_alone_and_forgets_what_is_deleted(
     engine = open_database(f"sqlite:///{path}")
     migrate(engine)
     canary = "PATIENT-KOWALSKA-" * 8
-    image = NewImage(path="a.jpg", size_bytes=1, modified_ns=1, patient_ref=canary)
+    image = NewImage(path="a.jpg", size_bytes=1, mtime_ns=1, patient_ref=canary)
     made = add_job(engine, [image])
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
     log = path.with_name(f"{path.name}-wal")
-    transact(engine, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+    transact(engine, lambda c: cancel_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     # Not as long as an operator is made to wait.
     monkeypatch.setattr(db.session, "SQLITE_BUSY_SECONDS", 0.1)
     impatient = open_database(f"sqlite:///{path}")
 
     def delete_beside(connection: Connection) -> None:
         connection.exec_driver_sql("SELECT patient_ref FROM image").all()
-        assert transact(engine, lambda c: delete_job(c, made.job_id, actor=ACTOR))
+        assert transact(engine, lambda c: delete_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
         assert not empty_write_ahead_log(impatient), "somebody exports at this moment, on a view from before"
 
     read(engine, delete_beside)
@@ -122,7 +123,7 @@ def test_a_log_that_a_frozen_process_holds_is_waited_for(
 
 def test_a_delete_beside_a_reader_says_what_is_left(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = add_job(sqlite_database, 1)
-    transact(sqlite_database, lambda c: cancel_job(c, made.job_id, actor=ACTOR))
+    transact(sqlite_database, lambda c: cancel_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
     monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
     monkeypatch.setattr(db.session, "SQLITE_BUSY_SECONDS", 0.1)
 

@@ -22,11 +22,11 @@ from db.session import open_database, transact
 from db.status import ChunkStatus, ImageStatus
 from tests.integration.databases import MadeJob, PostgresServer, change, expire_lease, row
 from tests.integration.stub_scoring import FakeEngine, Images, job_of, outcomes, score
-from worker.database_wait import wait_out
+from worker.database_wait import retry_until_available
 from worker.errors import DermqError
 from worker.inference.bundle import Bundle
-from worker.log_throttle import COMPLAIN_EVERY, Complaint
-from worker.monitor.health import Finding, check_all, require_database
+from worker.log_throttle import LOG_INTERVAL, LogThrottle
+from worker.monitor.health import CheckResult, check_database, run_checks
 from worker.queue.sweeper import run_sweeper
 from worker.scoring.chunk import ChunkLimits
 from worker.scoring.lease_renewal import renewed
@@ -55,12 +55,12 @@ def test_a_slow_image_keeps_its_lease(database: Engine, bundle: Bundle, archive:
 
     assert score(database, made, bundle, FakeEngine(be_slow), limits=SHORT_LEASE) == 5
     assert stolen == [None]
-    assert {row(database, Image, image).careful_starts for image in made.image_ids} == {attempts}
+    assert {row(database, Image, image).isolation_starts for image in made.image_ids} == {attempts}
 
 
 def test_a_sweeper_without_a_database_says_how_to_get_one(tmp_path: Path) -> None:
     stop = threading.Event()
-    settings = Settings(home=tmp_path / "new", sweep_seconds=0.05)
+    settings = Settings(home=tmp_path / "new", sweep_interval=0.05)
     app = SimpleNamespace()
     with capture_logs() as told:
         sweeper = threading.Thread(
@@ -118,7 +118,7 @@ def test_an_outage_in_careful_mode_is_no_death(
     # The writing of the first outcome fails, and so does the first attempt to take the breadcrumb back.
     _Outage(monkeypatch, after=2, failures=2)
     assert score(sqlite_database, made, bundle, FakeEngine()) is None
-    assert {row(sqlite_database, Image, image).careful_starts for image in made.image_ids} == {0}
+    assert {row(sqlite_database, Image, image).isolation_starts for image in made.image_ids} == {0}
     assert score(sqlite_database, made, bundle, FakeEngine()) == 5
     assert all_scored(sqlite_database, made)
 
@@ -137,11 +137,11 @@ def test_a_breadcrumb_that_could_not_be_left_changes_no_count_of_deaths(
     transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "dead", 60))
     expire_lease(sqlite_database, made.chunk_ids[0])
     for image in made.image_ids:
-        change(sqlite_database, Image, image, careful_starts=deaths)
+        change(sqlite_database, Image, image, isolation_starts=deaths)
     # The claim comes first, the announcement of the first image second; then taking it back fails once.
     _Outage(monkeypatch, after=1, failures=2, committed=committed)
     assert score(sqlite_database, made, bundle, FakeEngine()) is None
-    assert {row(sqlite_database, Image, image).careful_starts for image in made.image_ids} == {deaths}
+    assert {row(sqlite_database, Image, image).isolation_starts for image in made.image_ids} == {deaths}
 
 
 def test_a_breadcrumb_of_whoever_has_the_chunk_now_is_left_alone(
@@ -155,12 +155,12 @@ def test_a_breadcrumb_of_whoever_has_the_chunk_now_is_left_alone(
         found = claims.waiting_images(connection, chunk_id)
         expire_lease(sqlite_database, chunk_id)
         assert transact(sqlite_database, lambda c: claim_chunk(c, chunk_id, "other", 60))
-        change(sqlite_database, Image, found[0].id, careful_starts=1)
+        change(sqlite_database, Image, found[0].id, isolation_starts=1)
         return found
 
     monkeypatch.setattr("worker.scoring.chunk.waiting_images", lose_it_meanwhile)
     assert score(sqlite_database, made, bundle, FakeEngine()) is None
-    assert row(sqlite_database, Image, made.image_ids[0]).careful_starts == 1
+    assert row(sqlite_database, Image, made.image_ids[0]).isolation_starts == 1
 
 
 class _Outage:
@@ -195,27 +195,27 @@ def test_who_is_asked_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -
 
     started = time.monotonic()
     with pytest.raises(OperationalError):
-        wait_out(work, Complaint(), stop.is_set)
+        retry_until_available(work, LogThrottle(), stop.is_set)
     assert time.monotonic() - started < 10
 
 
 def test_an_outage_is_said_once_a_minute_by_all_the_processes_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("worker.log_throttle.time.monotonic", lambda: now[0])
-    complaint = Complaint()
-    assert complaint.due()
-    forked = _ask_in_a_fork(complaint)
-    assert (forked, complaint.due()) == (False, False)
-    now[0] += COMPLAIN_EVERY
-    assert complaint.due()
-    complaint.withdraw()
-    assert complaint.due()
+    throttle = LogThrottle()
+    assert throttle.allow()
+    forked = _ask_in_a_fork(throttle)
+    assert (forked, throttle.allow()) == (False, False)
+    now[0] += LOG_INTERVAL
+    assert throttle.allow()
+    throttle.reset()
+    assert throttle.allow()
 
 
-def _ask_in_a_fork(complaint: Complaint) -> bool:
+def _ask_in_a_fork(throttle: LogThrottle) -> bool:
     child = os.fork()
     if child == 0:
-        os._exit(int(complaint.due()))
+        os._exit(int(throttle.allow()))
     return bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
@@ -259,7 +259,7 @@ def test_check_says_that_a_server_has_no_connection_left(
     first = open_database(url)
     try:
         with first.connect(), pytest.raises(DermqError) as caught:
-            require_database(settings)
+            check_database(settings)
         assert "has no connection left. Each worker process takes 2: raise its max_connections" in str(caught.value)
         assert "Check DERMQ_DATABASE_URL" not in str(caught.value)
     finally:
@@ -274,10 +274,10 @@ def test_check_does_not_wait_for_those_whom_it_asks_through_a_broker_that_is_awa
 ) -> None:
     monkeypatch.setattr("worker.monitor.health.bundles_of_workers", lambda app: pytest.fail("it was asked"))
     settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
-    found = {finding.part: finding for finding in check_all(settings)}
+    found = {finding.component: finding for finding in run_checks(settings)}
     assert "does not answer" in found["broker"].text
     for part in ("workers", "sweeper"):
-        assert (found[part].well, found[part].text[:21]) == (False, "not asked: the broker")
+        assert (found[part].ok, found[part].text[:21]) == (False, "not asked: the broker")
 
 
 def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
@@ -287,13 +287,13 @@ def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
     database = open_database(settings.resolved_database_url())
     migrate(database)
 
-    def found() -> Finding:
-        return next(finding for finding in check_all(settings) if finding.part == "database")
+    def found() -> CheckResult:
+        return next(finding for finding in run_checks(settings) if finding.component == "database")
 
-    assert found().well
+    assert found().ok
     with monkeypatch.context() as patched:
-        patched.setattr("worker.monitor.health.shutil.disk_usage", lambda _: SimpleNamespace(free=7_000_000))
-        assert (found().well, found().text[:23]) == (False, "its disk has 7 MB left.")
+        patched.setattr("worker.database_check.shutil.disk_usage", lambda _: SimpleNamespace(free=7_000_000))
+        assert (found().ok, found().text[:23]) == (False, "its disk has 7 MB left.")
     with monkeypatch.context() as patched:
         patched.setattr("db.session.SQLITE_BUSY_SECONDS", 0.1)
         patched.setattr("db.session.BACKOFF_SECONDS", 0.01)

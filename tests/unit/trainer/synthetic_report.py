@@ -10,7 +10,7 @@ import pandas as pd
 from trainer.augmentation.perturbations import PERTURBATIONS
 from trainer.card.model_card import card_of_run
 from trainer.data.ham10000 import DIAGNOSES
-from trainer.evaluation.robustness import other_diagnoses, stress
+from trainer.evaluation.robustness import measure_robustness, other_diagnoses
 from trainer.metrics.assess import assess
 from trainer.metrics.missed import missed_melanomas
 from trainer.report import write_report
@@ -21,8 +21,8 @@ from worker.inference.bundle import PolicyThreshold
 from worker.synthetic.lesion import draw_lesion
 
 POLICIES = {
-    "youden": PolicyThreshold(threshold=0.4, borderline_from=0.3, sensitivity=0.9, specificity=0.8),
-    "sensitivity:0.90": PolicyThreshold(threshold=0.2, borderline_from=0.1, sensitivity=0.95, specificity=0.6),
+    "youden": PolicyThreshold(threshold=0.4, borderline_threshold=0.3, sensitivity=0.9, specificity=0.8),
+    "sensitivity:0.90": PolicyThreshold(threshold=0.2, borderline_threshold=0.1, sensitivity=0.95, specificity=0.6),
 }
 
 
@@ -73,22 +73,22 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
                 "classes": "two",
                 "seed": 5,
                 "epochs": 3,
-                "gamma": 2.0,
-                "alpha": 0.25,
+                "focal_gamma": 2.0,
+                "focal_alpha": 0.25,
                 "head_epochs": 0,
                 "unfreeze_last": -1,
                 "batch_normalisation": "frozen",
                 "learning_rate": 5e-4,
                 "ema_momentum": 0.99,
                 "weight_decay": 0.01,
-                "draws": 3600,
+                "samples_per_epoch": 3600,
                 "sampling_power": 0.5,
                 "label_smoothing": 0.05,
             },
             "split_sha256": "a" * 64,
             "split_kind": "lesion-disjoint",
             "weights_from": "a package",
-            "openings": ["2026-11-23T10:00:00+00:00 evaluate"],
+            "test_accesses": ["2026-11-23T10:00:00+00:00 evaluate"],
         },
         "policies": {name: policy.model_dump() for name, policy in POLICIES.items()},
         "refused_policies": {"sensitivity:0.95": "Received: 10 melanoma lesions. Expected: at least 59."},
@@ -123,7 +123,7 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
         },
         "seven_classes": None,
         "other_diagnoses": other_diagnoses(images.assign(dx=["bcc"] * 20 + ["df"] * 20), POLICIES),
-        "robustness": stress(
+        "robustness": measure_robustness(
             images,
             lambda inputs: inputs.mean(axis=(1, 2, 3)) / 255,
             Preprocessing(size=32),

@@ -9,29 +9,29 @@ from typing import Any
 
 import pytest
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.presets import PRESETS, configure
 
 
 def test_clean_is_the_default_and_changes_nothing() -> None:
-    assert configure("clean", {}) == FitConfig()
-    assert FitConfig().preset == "clean"
-    assert (FitConfig().split, FitConfig().near_duplicates) == ("lesion-disjoint", 10)
+    assert configure("clean", {}) == RunConfig()
+    assert RunConfig().preset == "clean"
+    assert (RunConfig().split, RunConfig().near_duplicates) == ("lesion-disjoint", 10)
 
 
 def test_the_shipped_models_recipe_keeps_its_meaning() -> None:
     """Bundle 1 was trained with these defaults."""
-    config = FitConfig()
+    config = RunConfig()
     assert (config.backbone, config.size, config.epochs, config.batch_size) == ("efficientnet-lite0", 224, 30, 32)
     assert (config.learning_rate, config.warmup_epochs, config.weight_decay) == (5e-4, 2.0, 1e-2)
-    assert (config.ema_momentum, config.gamma, config.alpha, config.split_seed) == (0.99, 2.0, 0.25, 20181)
+    assert (config.ema_momentum, config.focal_gamma, config.focal_alpha, config.split_seed) == (0.99, 2.0, 0.25, 20181)
     assert (config.head_epochs, config.unfreeze_last, config.weights) == (0, -1, "imagenet")
 
 
 def test_the_reference_follows_the_brief() -> None:
     config = configure("reference", {})
     assert (config.backbone, config.weights, config.unfreeze_last) == ("resnet50", "imagenet", 30)
-    assert (config.gamma, config.alpha) == (2.0, 0.25)
+    assert (config.focal_gamma, config.focal_alpha) == (2.0, 0.25)
     assert config.head_epochs > 0
     assert config.split == "random-images"
     assert config.preset == "reference"
@@ -51,7 +51,7 @@ def test_a_backbone_brings_its_own_size_unless_one_is_given() -> None:
 
 def test_presets_name_settings_that_exist() -> None:
     for name, values in PRESETS.items():
-        assert set(values) <= set(vars(FitConfig())), name
+        assert set(values) <= set(vars(RunConfig())), name
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
@@ -78,12 +78,12 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ({"warmup_epochs": -1.0}, "warmup_epochs=-1.0"),
         ({"warmup_epochs": math.inf}, "warmup_epochs=inf"),
         ({"weight_decay": -0.01}, "weight_decay=-0.01"),
-        ({"gamma": -1.0}, "gamma=-1.0"),
-        ({"alpha": 1.0}, "alpha=1.0. Expected: between 0 and 1"),
+        ({"focal_gamma": -1.0}, "gamma=-1.0"),
+        ({"focal_alpha": 1.0}, "alpha=1.0. Expected: between 0 and 1"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
         ({"batch_size": 0}, "batch_size=0. Expected: at least 1"),
         ({"batch_size": 7}, "batch_size=7 with classes='two'"),
-        ({"draws": 3, "classes": "seven"}, "draws=3. Expected: at least 7"),
+        ({"samples_per_epoch": 3, "classes": "seven"}, "samples_per_epoch=3. Expected: at least 7"),
         ({"seed": -1}, "seed=-1"),
         ({"split_seed": 2**32}, "split_seed=4294967296"),
         ({"size": 3}, "size=3. Expected: at least 32"),
@@ -91,7 +91,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
 )
 def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        FitConfig(**values)  # type: ignore[arg-type]
+        RunConfig(**values)  # type: ignore[arg-type]
     assert words in str(caught.value)
 
 
@@ -102,26 +102,26 @@ def test_a_warm_up_that_takes_the_whole_training_is_refused() -> None:
     assert configure("clean", {"epochs": 1}).warmup_epochs == 2
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(FitConfig) if type(field.default) in (int, float)])
+@pytest.mark.parametrize("name", [field.name for field in fields(RunConfig) if type(field.default) in (int, float)])
 def test_every_number_has_a_range(name: str) -> None:
     with pytest.raises(ValueError, match=f"Received: {name}=-9"):
-        FitConfig(**{name: type(getattr(FitConfig(), name))(-9)})
+        RunConfig(**{name: type(getattr(RunConfig(), name))(-9)})
 
 
 def test_a_run_whose_settings_are_out_of_range_is_named() -> None:
     with pytest.raises(ValueError, match=r"runs/old was made with settings .* size=16\. Expected: at least 32"):
-        FitConfig.from_settings({"size": 16}, run="runs/old")
+        RunConfig.from_settings({"size": 16}, run="runs/old")
 
 
 def test_a_run_from_before_a_setting_existed_is_read_as_what_it_was(tmp_path: Path) -> None:
     """The first run that was shipped, as its config.json has it."""
     old = {
-        "classes": "seven", "backbone": "efficientnet-lite0", "size": 224, "epochs": 16, "draws": 3600,
+        "classes": "seven", "backbone": "efficientnet-lite0", "size": 224, "epochs": 16, "samples_per_epoch": 3600,
         "batch_size": 32, "learning_rate": 0.0005, "warmup_epochs": 2.0, "weight_decay": 0.01, "ema_momentum": 0.99,
-        "gamma": 2.0, "alpha": 0.25, "label_smoothing": 0.05, "split_seed": 20181, "seed": 1, "limit": 0,
+        "focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.05, "split_seed": 20181, "seed": 1, "limit": 0,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(old))
-    config = FitConfig.read(tmp_path)
+    config = RunConfig.read(tmp_path)
     assert {name: getattr(config, name) for name in old} == old
     assert config.near_duplicates == -1, "nobody looked for any"
     assert config.sampling_power == 0, "all diagnoses alike"
@@ -131,21 +131,21 @@ def test_a_run_from_before_a_setting_existed_is_read_as_what_it_was(tmp_path: Pa
 def test_a_setting_that_is_no_more_is_dropped_where_it_meant_nothing_and_refused_where_it_did(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps({"classes": "two", "share_of_two": 0.5}))
-    assert FitConfig.read(tmp_path).classes == "two"
+    assert RunConfig.read(tmp_path).classes == "two"
     file.write_text(json.dumps({"classes": "seven", "share_of_two": 2 / 7}))
-    assert FitConfig.read(tmp_path).sampling_power == 0
+    assert RunConfig.read(tmp_path).sampling_power == 0
     file.write_text(json.dumps({"classes": "seven", "share_of_two": 0.5}))
     with pytest.raises(ValueError, match=r"share_of_two=0\.5"):
-        FitConfig.read(tmp_path)
+        RunConfig.read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"classes": "seven", "gamma": 1.0}, "gamma with classes='seven'"),
-        ({"draws": 100, "label_smoothing": 0.1}, "draws, label_smoothing with classes='two'"),
+        ({"classes": "seven", "focal_gamma": 1.0}, "gamma with classes='seven'"),
+        ({"samples_per_epoch": 100, "label_smoothing": 0.1}, "draws, label_smoothing with classes='two'"),
         ({"classes": "seven", "teachers": ("run",), "label_smoothing": 0.1}, "label_smoothing with teachers"),
-        ({"teachers": ("run",), "gamma": 1.0}, "gamma with teachers"),
+        ({"teachers": ("run",), "focal_gamma": 1.0}, "gamma with teachers"),
         ({"teachers": ("run",), "label_smoothing": 0.1}, "label_smoothing with teachers"),
         ({"mixup": 0.3}, "mixup=0.3 with classes='two'"),
         ({"patience": 4, "epochs": 4}, "patience=4 with epochs=4"),
@@ -158,7 +158,7 @@ def test_a_setting_without_effect_is_refused(given: dict[str, object], words: st
 
 
 def test_differences_name_each_setting_with_both_values() -> None:
-    assert FitConfig(seed=1, epochs=3).differences(FitConfig(seed=2, epochs=3)) == {"seed": (1, 2)}
+    assert RunConfig(seed=1, epochs=3).differences(RunConfig(seed=2, epochs=3)) == {"seed": (1, 2)}
 
 
 @pytest.mark.parametrize(

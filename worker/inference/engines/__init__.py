@@ -1,4 +1,4 @@
-"""Inference engines behind one Protocol. Load them in the process that infers, never before a fork."""
+"""Inference engines behind one protocol. Load them in the process that infers, never before a fork."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -14,13 +14,13 @@ EngineName = Literal["openvino", "tensorflow"]
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """What a model says of a batch.
+    """Outputs of a model for a batch.
 
     Args:
-        probability: of melanoma, before calibration, (n,), float64.
+        probability: probability of melanoma before calibration, (n,), float64.
         features: pooled features, (n, channels), float32.
         feature_map: last feature map, (n, height, width, channels), float32.
-        class_probabilities: of the bundle's classes, (n, classes), float64; None when the bundle has two classes only.
+        class_probabilities: (n, classes), float64. None for a bundle with two classes.
     """
 
     probability: npt.NDArray[np.float64]
@@ -29,10 +29,10 @@ class Inference:
     class_probabilities: npt.NDArray[np.float64] | None = None
 
 
-class Engine(Protocol):
+class InferenceEngine(Protocol):
     """A loaded model."""
 
-    #: What stands beside each prediction: the engine and its version.
+    #: Engine and version, stored with each prediction.
     label: str
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
@@ -42,17 +42,17 @@ class Engine(Protocol):
             images: (n, size, size, 3), uint8, RGB, n of at least 1.
 
         Raises:
-            EngineError: the engine failed or gave something that is not a probability.
+            EngineError: the engine failed or returned something other than probabilities.
         """
 
 
-def load_engine(name: EngineName, bundle: Bundle, *, threads: int = 1) -> Engine:
+def load_engine(name: EngineName, bundle: Bundle, *, threads: int = 1) -> InferenceEngine:
     """Load a bundle's model.
 
     Args:
         name: ``openvino`` or ``tensorflow``.
         bundle: verified.
-        threads: that the engine may use.
+        threads: how many the engine may use.
 
     Raises:
         EngineError: the engine is not installed or cannot load the model.
@@ -67,7 +67,7 @@ def load_engine(name: EngineName, bundle: Bundle, *, threads: int = 1) -> Engine
 
 
 def checked_probabilities(values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float64]:
-    """Refuse what is not one probability per image.
+    """Check that there is one probability per image.
 
     Args:
         values: (n, 1).
@@ -77,16 +77,16 @@ def checked_probabilities(values: npt.NDArray[np.float32], count: int) -> npt.ND
         (n,), float64.
 
     Raises:
-        EngineError: of another shape, not a number, or outside 0 to 1.
+        EngineError: they have another shape, or a value is not a number from 0 to 1.
     """
     flat = np.asarray(values, np.float64).reshape(-1)
     if flat.shape != (count,) or not np.all((flat >= 0) & (flat <= 1)):
-        raise EngineError(f"the model gave {flat.shape[0]} values for {count} images, or one outside 0 to 1")
+        raise EngineError(f"the model returned {flat.shape[0]} values for {count} images, or a value outside 0 to 1")
     return flat
 
 
 def checked_distributions(values: npt.NDArray[np.float32], count: int, classes: int) -> npt.NDArray[np.float64]:
-    """Refuse what is not one probability per image and class, adding up to one.
+    """Check that there is one probability per image and class, and that they add up to one.
 
     Args:
         values: (n, classes).
@@ -97,10 +97,12 @@ def checked_distributions(values: npt.NDArray[np.float32], count: int, classes: 
         (n, classes), float64.
 
     Raises:
-        EngineError: of another shape, not a number, outside 0 to 1, or not adding up to one.
+        EngineError: they have another shape, a value is not a number from 0 to 1, or a row does not add up to one.
     """
     table = np.asarray(values, np.float64)
     right = table.shape == (count, classes) and np.all((table >= 0) & (table <= 1))
     if not right or np.abs(table.sum(axis=1) - 1).max() > 1e-3:
-        raise EngineError(f"the model gave {table.shape} class probabilities for {count} images, or impossible ones")
+        raise EngineError(
+            f"the model returned impossible class probabilities of shape {table.shape} for {count} images"
+        )
     return table

@@ -1,4 +1,4 @@
-"""The engine that scores: OpenVINO on the processor."""
+"""The default engine: OpenVINO on the processor."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +12,19 @@ from worker.inference.engines import Inference, checked_distributions, checked_p
 class OpenVinoEngine:
     """The bundle's ``model.xml``, one image at a time.
 
-    A fixed batch of one makes an image's probability independent of its neighbours to the last bit, so that a job that
-    was interrupted and resumed gives what an undisturbed one gives; benchmarks/engines.py shows what it costs.
+    With a fixed batch of one, an image's probability does not depend on its neighbours, to the last bit. So an
+    interrupted job gives the same probabilities as an undisturbed one. benchmarks/engines.py measures the cost.
 
     Args:
         bundle: verified.
-        threads: that inference may use.
+        threads: how many inference may use.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
         size = bundle.manifest.input.size
         try:
             core = openvino.Core()
-            # From memory: a file that OpenVINO maps can be changed under a model that is at work.
+            # From memory: OpenVINO would map the files, which could change while the model is in use.
             model = core.read_model(bundle.read("model.xml"), bundle.read("model.bin"))
             model.reshape([1, size, size, 3])
             compiled = core.compile_model(
@@ -32,9 +32,9 @@ class OpenVinoEngine:
                 "CPU",
                 {
                     "INFERENCE_NUM_THREADS": threads,
-                    # Pinned, two processes with one thread each land on one core and halve the speed.
+                    # With pinning, two processes with one thread each share one core, at half the speed.
                     "ENABLE_CPU_PINNING": False,
-                    # Not whatever the processor likes best: one image has one probability on every machine.
+                    # Not the processor's preference: an image must have the same probability on every machine.
                     "INFERENCE_PRECISION_HINT": "f32",
                     "PERFORMANCE_HINT": "LATENCY",
                 },
@@ -46,7 +46,7 @@ class OpenVinoEngine:
         self.label = f"openvino {openvino.__version__.split('-')[0]}"
 
     def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
-        """Score preprocessed images; see `worker.inference.engines.Engine.infer`."""
+        """Score preprocessed images; see `worker.inference.engines.InferenceEngine.infer`."""
         parts = [self._infer_one(images[index : index + 1]) for index in range(len(images))]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
         distributions = joined.get("class_probabilities")

@@ -1,26 +1,27 @@
-"""What every kind of archive has in common: the limits of a path, and what is noted of a file."""
+"""What all sources have in common: the limits of recorded texts, and the size and time recorded for a file."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from db.submission import NewImage
-from worker.images.read import noted_ns, text_to_path
+from worker.images.read import mtime_ns_of, text_to_path
 
-#: Longest text in each column, in characters; the database's limits.
+#: Greatest length of each text, in characters: the limits of the database.
 MAX_LENGTHS = {"path": 800, "lesion_id": 200, "patient_ref": 200, "sex": 50, "site": 200}
-#: Longest path in bytes of UTF-8: a key of PostgreSQL's index holds no more than 2,704.
+#: Greatest length of a path in bytes of UTF-8: a key of PostgreSQL's index holds at most 2,704.
 MAX_PATH_BYTES = 2_400
 
 
 def is_too_long(path: str) -> bool:
+    """Whether a path has more bytes than the database can index."""
     return len(path.encode()) > MAX_PATH_BYTES
 
 
-def with_file_times(root: Path, image: NewImage) -> NewImage:
-    """Note size and time of modification, by which a worker sees that a file was changed since."""
+def with_size_and_time(root: Path, image: NewImage) -> NewImage:
+    """Record size and modification time of the image's file. A worker refuses a file that changed since."""
     try:
-        found = os.stat(os.path.join(root, text_to_path(image.path)))  # noqa: PTH116, PTH118
+        found = os.stat(os.path.join(root, text_to_path(image.path)))  # noqa: PTH116, PTH118 - names that are not UTF-8
     except (OSError, ValueError):
         return image
-    return replace(image, size_bytes=found.st_size, modified_ns=noted_ns(found))
+    return replace(image, size_bytes=found.st_size, mtime_ns=mtime_ns_of(found))

@@ -1,4 +1,4 @@
-"""What a source holds: the image files of a folder, or the rows of a CSV manifest. Both stream."""
+"""A folder as a source: the image files at any depth, in the order of their names."""
 
 import os
 from collections.abc import Iterator
@@ -8,25 +8,27 @@ from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.formats import DICOM_MARK, DICOM_MARK_AT, DICOM_SUFFIXES, IMAGE_SUFFIXES
 from worker.images.read import path_to_text
-from worker.intake.scan_report import FolderReport
-from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, with_file_times
+from worker.intake.scan_report import ScanReport
+from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, with_size_and_time
+from worker.regular_files import open_regular
+from worker.terminal import printable
 
 
-def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
+def walk_folder(root: Path, report: ScanReport) -> Iterator[NewImage]:
     """Find the image files under a folder, in the order of their names.
 
-    Symbolic links to files are taken in (a worker refuses those that lead out), links to folders are not followed. The
-    entries of one folder are in memory together, some 300 bytes each, for their order.
+    Symbolic links to files are followed later by a worker, which refuses those that lead out of the folder. Links to
+    folders are not followed. The entries of one folder are in memory together, about 300 bytes each, to be sorted.
 
     Args:
         root: the archive.
-        report: filled with what was passed over.
+        report: filled with everything that is skipped.
 
     Yields:
-        Each image with its size and time of modification.
+        Each image with its size and modification time.
 
     Raises:
-        ManifestError: the root itself cannot be read, or a path is longer than the database takes.
+        ManifestError: the root cannot be read, or a path is too long for the database.
     """
     pending = [""]
     while pending:
@@ -37,7 +39,9 @@ def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             if not inside:
-                raise ManifestError(f"Received: folder {root}, which cannot be read: {error.strerror}.") from None
+                raise ManifestError(
+                    f"The folder {root} cannot be read: {error.strerror}. Check the path and its permissions."
+                ) from None
             report.unreadable.append(path_to_text(inside))
             continue
         folders = []
@@ -52,7 +56,7 @@ def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
             elif entry.is_symlink() and os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118
                 report.linked_folders += 1
             elif suffix in IMAGE_SUFFIXES:
-                yield _seen(root, path_to_text(path))
+                yield _image(root, path_to_text(path))
             elif is_folder is None:
                 report.unreadable.append(path_to_text(path))
             elif _is_dicom(entry, suffix):
@@ -63,7 +67,7 @@ def walk_folder(root: Path, report: FolderReport) -> Iterator[NewImage]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:
-    """None when it cannot be told, on file systems that tell an entry's kind only when asked."""
+    """None when it cannot be told: some file systems report an entry's kind only by `stat`, which may fail."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
@@ -71,29 +75,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool | None:
 
 
 def _is_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
-    """By its name, or by its content where the name has no suffix or ends in a number, as a DICOM identifier does."""
+    """By the suffix; or by content when there is none or it is a number, as at the end of a DICOM identifier."""
     if suffix in DICOM_SUFFIXES:
         return True
     if suffix and not suffix[1:].isdecimal():
         return False
     try:
-        # Not blocking: what was a file a moment ago may be a named pipe by now.
         if not entry.is_file(follow_symlinks=False):
             return False
-        with open(entry.path, "rb", opener=_open_without_blocking) as file:
+        with open_regular(Path(entry.path)) as file:
             return file.read(DICOM_MARK_AT + len(DICOM_MARK))[DICOM_MARK_AT:] == DICOM_MARK
     except OSError:
         return False
 
 
-def _open_without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-
-
-def _seen(root: Path, path: str) -> NewImage:
+def _image(root: Path, path: str) -> NewImage:
     if len(path) > MAX_LENGTHS["path"] or is_too_long(path):
         raise ManifestError(
-            f"A path under {root} has {len(path)} characters and {len(path.encode()):,} bytes; the longest that is "
-            f"taken in has {MAX_LENGTHS['path']} and {MAX_PATH_BYTES:,}. Submit a folder further down."
+            f"A path under {root} is too long: {len(path)} characters and {len(path.encode()):,} bytes, where "
+            f"{MAX_LENGTHS['path']} and {MAX_PATH_BYTES:,} are allowed. It begins {printable(path[:80])}… Submit a "
+            "folder further down."
         )
-    return with_file_times(root, NewImage(path=path, size_bytes=None, modified_ns=None))
+    return with_size_and_time(root, NewImage(path=path, size_bytes=None, mtime_ns=None))

@@ -1,9 +1,10 @@
-"""A CSV manifest: checked from beginning to end, then streamed row by row."""
+"""A CSV manifest as a source: checked from beginning to end, then streamed row by row."""
 
 import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -11,119 +12,124 @@ from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import path_to_text
-from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, with_file_times
-from worker.tables import DELIMITERS, no_table
+from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, with_size_and_time
+from worker.regular_files import open_regular
+from worker.tables import describe_other_file, read_header
+from worker.terminal import printable
 
-#: Columns of a manifest that are taken in.
+#: Columns of a manifest.
 MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
-#: Letters that are shown of a column's name, and names of unknown columns.
-_SHOWN_LETTERS, _SHOWN_COLUMNS = 40, 5
-#: Wrong lines named in one message.
-_NAMED_FAULTS = 10
-#: Ages in years outside this range are taken for a mistake.
+#: Characters of a column name, and unknown columns, that a message shows.
+_SHOWN_CHARACTERS, _SHOWN_COLUMNS = 40, 5
+#: Wrong lines that a message names.
+_NAMED_LINES = 10
+#: Ages in years outside this range are errors.
 _AGES = (0.0, 130.0)
 
 
 class _RowError(Exception):
-    """A line of a manifest is wrong; the text says how."""
+    """A line of a manifest is wrong. The text says how."""
 
 
 @dataclass(kw_only=True)
-class _Faults:
-    """The wrong lines of a manifest: the first ones by name, the others by their number alone."""
+class _WrongLines:
+    """The wrong lines of a manifest: the first ones in full, the others counted."""
 
     named: list[str] = field(default_factory=list)
     count: int = 0
 
-    def add(self, fault: str) -> None:
+    def add(self, description: str) -> None:
         self.count += 1
-        if self.count <= _NAMED_FAULTS:
-            self.named.append(fault)
+        if self.count <= _NAMED_LINES:
+            self.named.append(description)
 
 
 def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
     """Check a CSV manifest from beginning to end, then stream its rows.
 
     Columns: ``path`` (relative to the root, or absolute), and optionally ``lesion_id``, ``patient_ref``, ``age`` in
-    years, ``sex`` and ``site``. Separated by commas, semicolons or tabs, UTF-8 with or without byte order mark.
+    years, ``sex`` and ``site``. The delimiter is a comma, a semicolon or a tab, the encoding UTF-8.
 
     Args:
         manifest: the CSV file.
         root: folder that its paths are relative to.
 
     Returns:
-        Iterator of one image per row; the rows are in order, repeated paths included.
+        Iterator of one image per row, in order, repeated paths included.
 
     Raises:
-        ManifestError: it cannot be read, lacks ``path``, has an unknown column, or a row is wrong; names the line.
+        ManifestError: it cannot be read, has no column ``path``, has an unknown column, or a row is wrong.
     """
     if not root.is_dir():
-        raise ManifestError(f"Received: root {root}. Expected: the folder that the manifest's paths are relative to.")
+        raise ManifestError(f"No folder at {root}. With --root, name the folder that the manifest's paths start from.")
     if manifest.suffix.lower() in IMAGE_SUFFIXES:
-        raise ManifestError(f"Received: {manifest}, a picture. Expected: the folder that holds it, or a CSV manifest.")
-    if other := no_table(manifest):
-        raise ManifestError(f"Received: {manifest}, which is {other}. Expected: a table in text; save it as CSV UTF-8.")
-    faults = _Faults()
-    for _ in _rows(manifest, root, faults):
+        raise ManifestError(f"{manifest} is an image. Submit the folder that holds it, or a CSV manifest.")
+    try:
+        other = describe_other_file(manifest)
+    except OSError as error:
+        raise _unreadable(manifest, error) from None
+    if other is not None:
+        raise ManifestError(f"{manifest} is {other}, not a CSV manifest. Save the table as CSV UTF-8.")
+    wrong = _WrongLines()
+    for _ in _rows(manifest, root, wrong):
         pass
-    if faults.count:
-        rest = f" … and {faults.count - _NAMED_FAULTS} more" if faults.count > _NAMED_FAULTS else ""
-        raise ManifestError(f"{manifest}: {'; '.join(faults.named)}{rest}.")
-    return (with_file_times(root, image) for image in _rows(manifest, root, _Faults()))
+    if wrong.count:
+        rest = f" … and {wrong.count - _NAMED_LINES} more" if wrong.count > _NAMED_LINES else ""
+        raise ManifestError(f"{manifest} has wrong lines: {'; '.join(wrong.named)}{rest}.")
+    return (with_size_and_time(root, image) for image in _rows(manifest, root, _WrongLines()))
 
 
-def _rows(manifest: Path, root: Path, faults: _Faults) -> Iterator[NewImage]:
-    """The rows that are right; what is wrong with the others goes into ``faults``."""
-    # As the operator calls it, and as it is where a link is followed: an absolute path may begin with either.
+def _unreadable(manifest: Path, error: OSError) -> ManifestError:
+    return ManifestError(f"{manifest} cannot be read: {error.strerror}. Submit a folder of images or a CSV manifest.")
+
+
+def _rows(manifest: Path, root: Path, wrong: _WrongLines) -> Iterator[NewImage]:
+    """Yield the images of the correct rows, and collect the others in ``wrong``."""
+    # An absolute path may begin with the root as given, or with its target when the root is a link.
     roots = (str(root), os.path.realpath(root))
     try:
-        with manifest.open(encoding="utf-8-sig", newline="") as file:
+        with open_regular(manifest) as data, TextIOWrapper(data, encoding="utf-8-sig", newline="") as file:
             reader = _reader(manifest, file)
             for row in reader:
                 try:
                     yield _row(row, roots)
-                except _RowError as fault:
-                    # The line's number, not its content, which may be a patient's. The header was read before it.
-                    faults.add(f"line {reader.line_num + 1}: {fault}")
+                except _RowError as error:
+                    # The number of the line, not its content, which may be a patient's. The header is line 1.
+                    wrong.add(f"line {reader.line_num + 1}: {error}")
     except OSError as error:
-        raise ManifestError(
-            f"Received: {manifest}, which cannot be read: {error.strerror}. Expected: a folder of images, or a CSV "
-            "manifest."
-        ) from None
+        raise _unreadable(manifest, error) from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{manifest} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
     except csv.Error as error:
-        raise ManifestError(f"{manifest} is not CSV: {error}.") from None
+        raise ManifestError(f"{manifest} is not a valid CSV file: {error}. Save it again as CSV UTF-8.") from None
 
 
 def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
-    header = file.readline()
-    # No column that is taken in has one of them in its name.
-    delimiter = max(DELIMITERS, key=header.count)
-    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    delimiter, names = read_header(file.readline())
     unknown = [name for name in names if name not in MANIFEST_COLUMNS]
     if "path" not in names or unknown or len(set(names)) < len(names):
         if not names:
-            raise ManifestError(f"Received: {manifest}, an empty file. Expected: a CSV manifest with a column 'path'.")
-        faults = [
-            *(["it lacks 'path'"] if "path" not in names else []),
-            *(f"{_shortened(name)!r} is none of them" for name in unknown[:_SHOWN_COLUMNS]),
-            *([f"nor are {len(unknown) - _SHOWN_COLUMNS} more"] if len(unknown) > _SHOWN_COLUMNS else []),
-            *(f"{name!r} stands there twice" for name in sorted({name for name in names if names.count(name) > 1})),
+            raise ManifestError(f"{manifest} is empty. A manifest needs at least the column path.")
+        problems = [
+            *(["the column path is missing"] if "path" not in names else []),
+            *(f"{_shortened(name)!r} is unknown" for name in unknown[:_SHOWN_COLUMNS]),
+            *([f"{len(unknown) - _SHOWN_COLUMNS} more are unknown"] if len(unknown) > _SHOWN_COLUMNS else []),
+            *(f"{name!r} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})),
         ]
         raise ManifestError(
-            f"Received: {manifest} with the columns {_listed(names)}. Expected: path, and optionally "
-            f"{', '.join(MANIFEST_COLUMNS[1:])}, each once and no others; {', '.join(faults)}."
+            f"{manifest} has the columns {_listed(names)}: {', '.join(problems)}. Allowed are path, and optionally "
+            f"{', '.join(MANIFEST_COLUMNS[1:])}."
         )
     return csv.DictReader(file, fieldnames=names, delimiter=delimiter, strict=True)
 
 
 def _shortened(name: str) -> str:
-    return name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}…"
+    name = printable(name)
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
 
 
 def _listed(names: Sequence[str]) -> str:
-    # One more than there can be in a right manifest: what is wrong is then seen.
+    # One more than a correct manifest can have.
     shown = len(MANIFEST_COLUMNS) + 1
     rest = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(map(_shortened, names[:shown])) + rest
@@ -131,11 +137,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _row(row: dict[str | None, str | list[str] | None], roots: Sequence[str]) -> NewImage:
     if None in row or None in row.values():
-        raise _RowError("more or fewer cells than the header has columns")
+        raise _RowError("the number of cells differs from the number of columns")
     cells = {str(name): str(value).strip() for name, value in row.items()}
     for name, longest in MAX_LENGTHS.items():
         if len(cells.get(name, "")) > longest or "\0" in cells.get(name, ""):
-            raise _RowError(f"{name} is longer than {longest} characters or holds a NUL")
+            raise _RowError(f"{name} is longer than {longest} characters or contains a NUL")
     if not cells["path"]:
         raise _RowError("path is empty")
     path = _relative(cells["path"], roots)
@@ -144,7 +150,7 @@ def _row(row: dict[str | None, str | list[str] | None], roots: Sequence[str]) ->
     return NewImage(
         path=path,
         size_bytes=None,
-        modified_ns=None,
+        mtime_ns=None,
         lesion_id=cells.get("lesion_id") or None,
         patient_ref=cells.get("patient_ref") or None,
         age=_age(cells.get("age", "")),
@@ -166,7 +172,7 @@ def _age(cell: str) -> float | None:
 
 
 def _relative(cell: str, roots: Sequence[str]) -> str:
-    """The path as the database keeps it; one that leads out of the root stays as it is, for the worker to refuse."""
+    """The path as the database stores it. One that leads out of the root stays unchanged, and a worker refuses it."""
     path = os.path.normpath(cell)
     if os.path.isabs(path):  # noqa: PTH117
         root = next((root for root in roots if os.path.commonpath((path, root)) == root), None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -22,7 +23,7 @@ from db.jobs import view_jobs
 from db.models import Chunk, Image, Job
 from db.outcomes import Failed, write_outcomes
 from db.progress import count_images
-from db.reconciliation import faults_of
+from db.reconciliation import find_inconsistencies
 from db.session import read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, JobStatus
 from db.types import db_now
@@ -30,7 +31,7 @@ from tests.integration.databases import at_once
 from tests.integration.submissions import paths, put, rows_in, submission
 from worker.errors import SubmissionError
 from worker.inference.bundle import Bundle
-from worker.intake.submission import Intake, submit
+from worker.intake.submission import SubmissionResult, submit
 from worker.monitor.terminal_progress import watch
 
 
@@ -63,8 +64,8 @@ def test_a_deleted_jobs_number_is_not_given_again(
     numbers = []
     for _ in range(3):
         numbers.append(submit(submission(source), database=database, app=app, bundle=bundle).job_id)
-        transact(database, lambda c: cancel_job(c, numbers[-1], actor="test"))
-        assert transact(database, lambda c: delete_job(c, numbers[-1], actor="test"))
+        transact(database, lambda c: cancel_job(c, numbers[-1], actor="test", request=uuid4().hex))
+        assert transact(database, lambda c: delete_job(c, numbers[-1], actor="test", request=uuid4().hex))
     assert numbers == sorted(set(numbers))
 
 
@@ -75,15 +76,15 @@ def test_a_killed_submission_is_gone_on_with(database: Engine, app: Celery, bund
         submit(submission(source), database=database, app=app, bundle=bundle, on_progress=stop)
     as_if_dead(database)
     (job,) = read(database, lambda c: view_jobs(c))
-    assert (job.status, job.abandoned) == (JobStatus.SUBMITTING, True)
+    assert (job.status, job.interrupted) == (JobStatus.SUBMITTING, True)
     put(source, "99.jpg")
 
     intake = submit(submission(source), database=database, app=app, bundle=bundle)
-    assert (intake.job_id, intake.continued) == (job.id, True)
+    assert (intake.job_id, intake.resumed) == (job.id, True)
     assert (intake.images, intake.repeated, intake.not_found) == (41, 0, 0)
     assert paths(database, intake) == [*(f"{number:02}.jpg" for number in range(40)), "99.jpg"]
     (job,) = read(database, lambda c: view_jobs(c))
-    assert (job.status, job.abandoned) == (JobStatus.QUEUED, False)
+    assert (job.status, job.interrupted) == (JobStatus.QUEUED, False)
     assert "gone on with" in "\n".join(intake.notes())
     assert [entry.action for entry in read(database, lambda c: entries_of(c, job.id))] == [AuditAction.SUBMITTED]
 
@@ -106,7 +107,7 @@ def test_the_number_is_told_while_the_submission_can_still_be_gone_on_with(
     as_if_dead(database)
     intake = submit(submission(source), database=database, app=app, bundle=bundle)
     assert told == [(intake.job_id, JobStatus.SUBMITTING, 20)]
-    assert (intake.continued, intake.images) == (True, 20)
+    assert (intake.resumed, intake.images) == (True, 20)
     assert rows_in(database, Job, Image) == [1, 20]
 
 
@@ -124,7 +125,7 @@ def test_another_kind_of_submission_is_a_job_of_its_own(
         submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=stop)
     as_if_dead(sqlite_database)
     intake = submit(submission(source, **changes), database=sqlite_database, app=app, bundle=bundle)
-    assert (intake.continued, intake.images) == (False, 40)
+    assert (intake.resumed, intake.images) == (False, 40)
     assert rows_in(sqlite_database, Job) == [2]
 
 
@@ -157,7 +158,7 @@ def test_a_submitter_of_this_host_that_died_is_not_waited_for(
         gone.wait()
     dead = f"{socket.gethostname()}:{gone.pid}:a"
     transact(sqlite_database, lambda c: c.execute(update(Job).values(submitter=dead)))
-    assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).continued
+    assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).resumed
 
 
 def test_a_submitter_that_lost_its_job_adds_nothing_and_withdraws_nothing(
@@ -165,7 +166,7 @@ def test_a_submitter_that_lost_its_job_adds_nothing_and_withdraws_nothing(
 ) -> None:
     """As after SIGSTOP: meanwhile another has gone on with the job."""
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
-    taken: list[Intake] = []
+    taken: list[SubmissionResult] = []
 
     def take_over(seen: int) -> None:
         if not taken:
@@ -174,7 +175,7 @@ def test_a_submitter_that_lost_its_job_adds_nothing_and_withdraws_nothing(
 
     with pytest.raises(SubmissionError, match="has gone on with it"):
         submit(submission(source), database=database, app=app, bundle=bundle, on_progress=take_over)
-    assert taken[0].continued
+    assert taken[0].resumed
     assert rows_in(database, Job, Image) == [1, 40]
 
 
@@ -184,7 +185,7 @@ def test_a_job_that_is_cancelled_while_it_is_taken_in_ends_the_submission(
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
 
     def cancel(seen: int) -> None:
-        transact(sqlite_database, lambda c: cancel_job(c, 1, actor="night-shift@ward"))
+        transact(sqlite_database, lambda c: cancel_job(c, 1, actor="night-shift@ward", request=uuid4().hex))
 
     with pytest.raises(SubmissionError, match="was cancelled"):
         submit(submission(source), database=sqlite_database, app=app, bundle=bundle, on_progress=cancel)
@@ -258,14 +259,14 @@ def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
     as_if_dead(database)
     # All that was taken in has ended, and more will not come by itself: who watches is told, and the books say so.
     said = io.StringIO()
-    assert watch(database, job.id, Console(file=said)).abandoned
+    assert watch(database, job.id, Console(file=said)).interrupted
     # Seen once, a rate is not known; nought would say that it stands still.
     assert "32 of 32" in said.getvalue()
     assert "/s" not in said.getvalue()
-    assert ["broken off" in fault for fault in read(database, lambda c: faults_of(c, job.id))] == [True]
+    assert ["broken off" in fault for fault in read(database, lambda c: find_inconsistencies(c, job.id))] == [True]
     intake = submit(submission(source), database=database, app=app, bundle=bundle)
-    assert (intake.continued, intake.images) == (True, 40)
-    assert read(database, lambda c: count_images(c, intake.job_id)).ended == 32
+    assert (intake.resumed, intake.images) == (True, 40)
+    assert read(database, lambda c: count_images(c, intake.job_id)).completed == 32
 
 
 def test_a_job_that_is_scored_before_its_submission_ends_is_finished_without_a_sweeper(
@@ -281,7 +282,7 @@ def test_a_job_that_is_scored_before_its_submission_ends_is_finished_without_a_s
     )
     (job,) = read(database, lambda c: view_jobs(c))
     assert job.status == JobStatus.FINISHED
-    assert read(database, lambda c: faults_of(c, job.id)) == []
+    assert read(database, lambda c: find_inconsistencies(c, job.id)) == []
 
 
 def test_two_that_submit_the_same_source_at_once_make_one_job(

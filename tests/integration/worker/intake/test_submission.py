@@ -37,7 +37,7 @@ def test_a_folder_becomes_a_job_with_its_chunks(
     assert all(chunk.hinted_at for chunk in chunks(sqlite_database))
     (job,) = read(sqlite_database, lambda c: view_jobs(c))
     assert (job.status, job.root, job.manifest, job.urgent) == (JobStatus.QUEUED, str(source), None, False)
-    assert (job.policy, job.threshold, job.borderline_from) == ("youden", 0.5, 0.4)
+    assert (job.policy, job.threshold, job.borderline_threshold) == ("youden", 0.5, 0.4)
     assert (job.bundle_name, job.bundle_sha256) == ("made-up", bundle.sha256)
     notes = "\n".join(intake.notes())
     assert "5 images submitted" in notes

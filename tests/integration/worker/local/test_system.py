@@ -49,7 +49,7 @@ def test_the_flower_of_another_system_is_not_taken_for_our_own(
     with LocalSystem(settings=Settings(home=tmp_path / "home", concurrency=1)) as system:
         assert not offered, "the taken port was never tried: this proves nothing"
         assert system.settings.flower_port != taken_port
-        (flower,) = (part for part in system.parts if part.name == "flower")
+        (flower,) = (part for part in system.processes if part.name == "flower")
         assert flower.process is not None
         assert flower.process.poll() is None
 
@@ -63,12 +63,12 @@ def test_a_flower_port_that_was_set_and_is_taken_is_told_before_anything_starts(
         system,
     ):
         pass
-    assert system.parts == []
+    assert system.processes == []
 
 
 def test_flower_alone_on_a_taken_port_says_which_one(taken_port: int) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "worker.cli", "flower"],
+        [sys.executable, "-P", "-m", "worker.cli", "flower"],
         env={**os.environ, "DERMQ_FLOWER_PASSWORD": "made-up", "DERMQ_FLOWER_PORT": str(taken_port)},
         capture_output=True,
         text=True,
@@ -83,18 +83,18 @@ def test_flower_alone_on_a_taken_port_says_which_one(taken_port: int) -> None:
 def test_a_system_that_waits_for_its_broker_says_so_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.local.system._SAY_AFTER", 0.1)
+    monkeypatch.setattr("worker.local.system._REPORT_AFTER", 0.1)
     stop, waits = threading.Event(), []
     threading.Timer(0.5, stop.set).start()
     settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     with (
         pytest.raises(StoppedError, match="before it was up, while it waited for its broker"),
-        LocalSystem(settings=settings, asked_to_stop=stop, say_waiting=lambda part, _: waits.append(part)),
+        LocalSystem(settings=settings, stop_requested=stop, say_waiting=lambda part, _: waits.append(part)),
     ):
         pytest.fail("it is not up")
     assert waits == ["broker"]
     # Its lock is free again.
-    with pytest.raises(StoppedError), LocalSystem(settings=settings, asked_to_stop=stop):
+    with pytest.raises(StoppedError), LocalSystem(settings=settings, stop_requested=stop):
         pytest.fail("it is not up")
 
 

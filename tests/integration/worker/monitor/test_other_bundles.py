@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -21,35 +22,35 @@ from tests.integration.databases import add_job
 from tests.synthetic_bundle import make_bundle
 from worker.cli import _warn_of_other_bundle
 from worker.errors import BundleError
-from worker.inference.bundle_reference import BundleName, bundle_here, bundle_running
-from worker.log_throttle import COMPLAIN_EVERY
+from worker.inference.bundle_reference import BundleReference, configured_bundle, running_bundle
+from worker.log_throttle import LOG_INTERVAL
 from worker.logging import configure_logging
-from worker.monitor.health import Finding, check_all
-from worker.monitor.job_status import find_job, why_it_stands
+from worker.monitor.health import CheckResult, run_checks
+from worker.monitor.job_status import find_job, stall_reason
 from worker.queue.inspect import bundles_of_workers
 from worker.settings import RUN_FILE, Settings, load_settings
 
-JOBS = BundleName(sha256="b" * 64, name="made-up", version="1")
-OTHER = BundleName(sha256="c" * 64, name="other", version="2")
+JOBS = BundleReference(sha256="b" * 64, name="made-up", version="1")
+OTHER = BundleReference(sha256="c" * 64, name="other", version="2")
 
 
 def finding_on(
-    workers: dict[str, BundleName | None], database: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> Finding:
+    workers: dict[str, BundleReference | None], database: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> CheckResult:
     """What `dermq check` says of workers with these bundles, where the bundle here is the jobs'."""
     monkeypatch.setattr("worker.monitor.health.bundles_of_workers", lambda app: workers)
-    monkeypatch.setattr("worker.monitor.health.bundle_here", lambda settings: JOBS)
+    monkeypatch.setattr("worker.monitor.health.configured_bundle", lambda settings: JOBS)
     for part in ("bundle", "broker"):
         monkeypatch.setattr(f"worker.monitor.health._check_{part}", lambda _: "not asked here")
     settings = Settings(home=home, database_url=str(database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
-    (finding,) = [finding for finding in check_all(settings) if finding.part == "workers"]
+    (finding,) = [finding for finding in run_checks(settings) if finding.component == "workers"]
     return finding
 
 
 def test_open_work_is_what_a_worker_could_claim(database: Engine) -> None:
     jobs = [add_job(database, 1).job_id for _ in range(4)]
-    assert transact(database, lambda c: pause_job(c, jobs[0], actor="test"))
-    assert transact(database, lambda c: cancel_job(c, jobs[1], actor="test"))
+    assert transact(database, lambda c: pause_job(c, jobs[0], actor="test", request=uuid4().hex))
+    assert transact(database, lambda c: cancel_job(c, jobs[1], actor="test", request=uuid4().hex))
     assert read(database, open_work) == [BundleWork(sha256="b" * 64, name="made-up", version="1", jobs=jobs[2:])]
 
 
@@ -72,13 +73,13 @@ def test_check_names_the_jobs_that_wait_for_another_bundle(
     sqlite_database: Engine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    workers: dict[str, BundleName | None],
+    workers: dict[str, BundleReference | None],
     well: bool,
     words: str,
 ) -> None:
     made = add_job(sqlite_database, 2)
     finding = finding_on(workers, sqlite_database, tmp_path, monkeypatch)
-    assert (finding.well, words in finding.text) == (well, True), finding.text
+    assert (finding.ok, words in finding.text) == (well, True), finding.text
     if not well and workers:
         assert f"job {made.job_id}. Start a worker with that bundle (DERMQ_BUNDLE)" in finding.text
 
@@ -90,13 +91,13 @@ def test_check_says_when_no_worker_has_what_is_submitted_under_here(
     sqlite_database: Engine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    workers: dict[str, BundleName | None],
+    workers: dict[str, BundleReference | None],
     well: bool,
 ) -> None:
     """Before a job is submitted that would wait for ever."""
     finding = finding_on(workers, sqlite_database, tmp_path, monkeypatch)
     told = "with the bundle other 2 (cccccccccccc), and here it is made-up 1 (bbbbbbbbbbbb)" in finding.text
-    assert (finding.well, told) == (well, not well), finding.text
+    assert (finding.ok, told) == (well, not well), finding.text
 
 
 def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
@@ -109,7 +110,7 @@ def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
     monkeypatch.setenv("DERMQ_BUNDLE", str(make_bundle(tmp_path / "mine", name="mine", version="8")))
     load_settings.cache_clear()
     made = add_job(sqlite_database, 1)
-    why = why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id))
+    why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
     assert why is not None
     assert "the one here is running 7 (" in why
     console = Console(file=io.StringIO(), width=1000)
@@ -119,7 +120,7 @@ def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     (tmp_path / RUN_FILE).write_text(json.dumps({"bundle": str(running), "pid": gone.pid}))
-    assert bundle_running(load_settings()) is None, "it was killed and left its note"
+    assert running_bundle(load_settings()) is None, "it was killed and left its note"
     monkeypatch.delenv("DERMQ_BUNDLE")
     load_settings.cache_clear()
     silent = Console(file=io.StringIO())
@@ -132,15 +133,17 @@ def test_a_job_says_which_bundle_it_waits_for_until_a_worker_has_it(
 ) -> None:
     made = add_job(sqlite_database, 1)
     load_settings.cache_clear()
-    why = why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id))
+    why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
     assert why is not None
-    assert f"It waits for the bundle made-up 1 (bbbbbbbbbbbb), the one here is {bundle_here(load_settings())}" in why
-    monkeypatch.setattr("worker.inference.bundle_reference.bundle_here", lambda settings: JOBS)
-    why = why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id))
+    assert (
+        f"It waits for the bundle made-up 1 (bbbbbbbbbbbb), the one here is {configured_bundle(load_settings())}" in why
+    )
+    monkeypatch.setattr("worker.inference.bundle_reference.configured_bundle", lambda settings: JOBS)
+    why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
     assert why is not None
     assert "is `dermq up` running" in why
     assert transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
-    assert why_it_stands(sqlite_database, find_job(sqlite_database, made.job_id)) is None
+    assert stall_reason(sqlite_database, find_job(sqlite_database, made.job_id)) is None
 
 
 def test_a_broker_that_is_away_has_no_workers(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +173,7 @@ def test_a_worker_without_the_bundle_says_so_once_a_minute(
         for _ in range(5):
             fail(BundleError("this worker has another bundle"))
         fail(ArithmeticError("something else"))
-        now[0] += COMPLAIN_EVERY
+        now[0] += LOG_INTERVAL
         fail(BundleError("this worker has another bundle"))
     finally:
         root.handlers[:], trace.filters[:] = before[0], before[2]

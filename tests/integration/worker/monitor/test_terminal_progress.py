@@ -3,6 +3,7 @@
 import io
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -30,7 +31,7 @@ def test_a_log_is_told_once_why_a_job_stands(
     def count(connection: Connection, job_id: int) -> JobCounts:
         asked.append(job_id)
         if len(asked) == 5:
-            transact(sqlite_database, lambda other: cancel_job(other, job_id, actor="made up"))
+            transact(sqlite_database, lambda other: cancel_job(other, job_id, actor="made up", request=uuid4().hex))
         return count_statuses(connection, job_id)
 
     monkeypatch.setattr(progress, "count_statuses", count)
@@ -48,7 +49,10 @@ def test_a_narrow_terminal_is_told_in_full_and_once_why_a_job_stands(
     for name, seconds in (("_ASK_EVERY", 0.1), ("_IDLE_AFTER", -1.0)):
         monkeypatch.setattr(progress, name, seconds)
     cancel = threading.Timer(
-        1.0, lambda: transact(sqlite_database, lambda other: cancel_job(other, intake.job_id, actor="made up"))
+        1.0,
+        lambda: transact(
+            sqlite_database, lambda other: cancel_job(other, intake.job_id, actor="made up", request=uuid4().hex)
+        ),
     )
     cancel.start()
     said = io.StringIO()

@@ -39,7 +39,7 @@ def export(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> Export:
 
 
 def scored(image_id: int, probability: float) -> Scored:
-    flag = TriageFlag.HIGH_RISK if probability >= 0.5 else TriageFlag.LOW_RISK
+    flag = TriageFlag.HIGH_RISK if probability >= 0.5 else TriageFlag.LOWER_PRIORITY
     return Scored(
         image_id=image_id, image_sha256="a" * 64, raw_probability=probability, probability=probability, flag=flag
     )
@@ -209,7 +209,7 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(
 def test_a_reader_that_has_had_enough_is_no_error(sqlite_database: Engine) -> None:
     made = add_job(sqlite_database, 5_000)
     with subprocess.Popen(
-        [sys.executable, "-m", "worker.cli", "export", str(made.job_id)],
+        [sys.executable, "-P", "-m", "worker.cli", "export", str(made.job_id)],
         env={**os.environ, "DERMQ_DATABASE_URL": str(sqlite_database.url)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -245,7 +245,7 @@ def test_a_stream_that_fails_is_an_error_in_words_and_logged(sqlite_database: En
     made = add_job(sqlite_database, 1)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "worker.cli", "export", str(made.job_id), *output],
+            [sys.executable, "-P", "-m", "worker.cli", "export", str(made.job_id), *output],
             env={**os.environ, "DERMQ_DATABASE_URL": str(sqlite_database.url)},
             stdout=full,
             stderr=subprocess.PIPE,

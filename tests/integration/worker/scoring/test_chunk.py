@@ -27,7 +27,7 @@ from tests.integration.stub_scoring import (
 from worker.errors import BundleError, EngineError
 from worker.inference.bundle import Bundle
 from worker.scoring.chunk import ChunkLimits, score_chunk
-from worker.scoring.loaded_model import Scorer
+from worker.scoring.loaded_model import LoadedModel
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
 
@@ -79,7 +79,7 @@ def test_good_and_broken_images_side_by_side(sqlite_database: Engine, bundle: Bu
     assert all(found[f"{number}.jpg"].status == ImageStatus.SCORED for number in range(5))
     assert all(end.reason for end in found.values() if end.status != ImageStatus.SCORED)
     counts = read(sqlite_database, lambda c: count_images(c, made.job_id))
-    assert counts.ended == counts.submitted == 15
+    assert counts.completed == counts.submitted == 15
     assert row(sqlite_database, Chunk, made.chunk_ids[0]).status == ChunkStatus.DONE
     assert row(sqlite_database, Job, made.job_id).status == JobStatus.FINISHED
 
@@ -102,10 +102,10 @@ def test_a_prediction_is_the_engines_number_with_the_jobs_flag(
             if end.probability >= 0.5
             else TriageFlag.BORDERLINE
             if end.probability >= 0.4
-            else TriageFlag.LOW_RISK
+            else TriageFlag.LOWER_PRIORITY
         )
         assert (end.flag, end.engine, end.bundle_sha256) == (expected, "fake 1", bundle.sha256)
-    assert (found["dark.png"].flag, found["light.png"].flag) == (TriageFlag.LOW_RISK, TriageFlag.HIGH_RISK)
+    assert (found["dark.png"].flag, found["light.png"].flag) == (TriageFlag.LOWER_PRIORITY, TriageFlag.HIGH_RISK)
 
 
 def test_neighbours_keep_their_own_number(sqlite_database: Engine, bundle: Bundle, archive: Path) -> None:
@@ -250,11 +250,11 @@ def test_a_worker_that_cannot_score_leaves_the_chunk_alone(
 ) -> None:
     made = job_of(sqlite_database, archive)
 
-    def no_scorer(sha256: str) -> Scorer:
+    def no_model(sha256: str) -> LoadedModel:
         raise error(f"not {sha256}")
 
     with pytest.raises(error, match="not bbbb"):
-        score_chunk(made.chunk_ids[0], database=sqlite_database, scorer_for=no_scorer, limits=LIMITS)
+        score_chunk(made.chunk_ids[0], database=sqlite_database, model_for=no_model, limits=LIMITS)
     chunk = row(sqlite_database, Chunk, made.chunk_ids[0])
     assert (chunk.status, chunk.attempt) == (ChunkStatus.WAITING, 0)
     assert row(sqlite_database, Job, made.job_id).status == JobStatus.QUEUED
@@ -264,11 +264,11 @@ def test_the_bundle_asked_for_is_the_jobs(sqlite_database: Engine, bundle: Bundl
     made = job_of(sqlite_database, archive)
     asked: list[str] = []
 
-    def scorer_for(sha256: str) -> Scorer:
+    def model_for(sha256: str) -> LoadedModel:
         asked.append(sha256)
-        return Scorer(bundle=bundle, engine=FakeEngine())
+        return LoadedModel(bundle=bundle, engine=FakeEngine())
 
-    score_chunk(made.chunk_ids[0], database=sqlite_database, scorer_for=scorer_for, limits=LIMITS)
+    score_chunk(made.chunk_ids[0], database=sqlite_database, model_for=model_for, limits=LIMITS)
     assert asked == ["b" * 64]
 
 

@@ -52,7 +52,7 @@ def test_in_careful_mode_an_image_is_announced_before_it_is_touched(
 
     def look(images: Images) -> None:
         # On a connection of its own: what it sees is what a death would leave.
-        query = select(Image.careful_starts).order_by(Image.id)
+        query = select(Image.isolation_starts).order_by(Image.id)
         trails.append(read(sqlite_database, lambda c: list(c.scalars(query))))
 
     engine = FakeEngine(look)
@@ -64,7 +64,7 @@ def test_in_careful_mode_an_image_is_announced_before_it_is_touched(
 def test_the_first_attempt_leaves_no_trail(sqlite_database: Engine, bundle: Bundle, archive: Path) -> None:
     made = job_of(sqlite_database, archive)
     score(sqlite_database, made, bundle, FakeEngine())
-    assert [row(sqlite_database, Image, image_id).careful_starts for image_id in made.image_ids] == [0] * 5
+    assert [row(sqlite_database, Image, image_id).isolation_starts for image_id in made.image_ids] == [0] * 5
 
 
 @pytest.mark.parametrize(("starts", "given_up"), [(1, False), (2, True)])
@@ -73,7 +73,7 @@ def test_an_image_in_hand_at_two_deaths_is_given_up_and_costs_no_other(
 ) -> None:
     made = job_of(sqlite_database, archive)
     after_a_death(sqlite_database, made, attempts=1 + starts)
-    change(sqlite_database, Image, made.image_ids[2], careful_starts=starts)
+    change(sqlite_database, Image, made.image_ids[2], isolation_starts=starts)
     engine = FakeEngine()
     assert score(sqlite_database, made, bundle, engine) == 5
     assert len(engine.batches) == (4 if given_up else 5)
@@ -146,7 +146,7 @@ def test_a_chunk_over_its_time_limit_comes_back_in_careful_mode_and_the_slow_ima
     # In careful mode, but the limit strikes at once: the chunk was slow, not the image that happened to be in hand.
     with pytest.raises(SoftTimeLimitExceeded):
         score(sqlite_database, made, bundle, FakeEngine(hang))
-    query = select(Image.status, Image.careful_starts).where(Image.path == "1.png")
+    query = select(Image.status, Image.isolation_starts).where(Image.path == "1.png")
     assert tuple(read(sqlite_database, lambda c: c.execute(query).one())) == (ImageStatus.WAITING, 0)
 
     limits = replace(LIMITS, time_limit=0.2)

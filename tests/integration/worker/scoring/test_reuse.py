@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from db.models import Job
-from db.reconciliation import faults_of
+from db.reconciliation import find_inconsistencies
 from db.session import read, transact
 from db.status import FailureCode, ImageStatus, TriageFlag
 from db.submission import record_bundle
@@ -56,7 +56,7 @@ class TestReuse:
         same = [found[path] for path in ("0.jpg", "0-again.jpg", "9.jpg")]
         assert len({(row.probability, row.flag, row.image_sha256) for row in same}) == 1
         assert sorted(row.reused for row in same) == [False, True, True]
-        assert read(sqlite_database, lambda c: faults_of(c, made.job_id)) == []
+        assert read(sqlite_database, lambda c: find_inconsistencies(c, made.job_id)) == []
 
     def test_what_an_earlier_version_scored_though_it_is_damaged_is_not_taken_over(
         self, sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,7 +79,7 @@ class TestReuse:
         first = job_of(sqlite_database, archive)
         score(sqlite_database, first, bundle, FakeEngine())
         second, engine = job_of(sqlite_database, archive), FakeEngine()
-        change(sqlite_database, Job, second.job_id, threshold=0.01, borderline_from=0.005)
+        change(sqlite_database, Job, second.job_id, threshold=0.01, borderline_threshold=0.005)
         assert score(sqlite_database, second, bundle, engine) == 5
         assert engine.batches == []
         before, after = self.rows(sqlite_database, first), self.rows(sqlite_database, second)

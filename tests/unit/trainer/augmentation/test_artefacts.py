@@ -8,7 +8,7 @@ from trainer.images import artefacts
 
 from trainer.augmentation.artefacts import draw_artefacts
 from trainer.augmentation.augment import Augmentation
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from worker.images.decode import RGBImage
 from worker.synthetic.lesion import draw_lesion
 
@@ -68,4 +68,4 @@ def test_as_many_images_get_some_as_asked_for(image: RGBImage) -> None:
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_a_share_that_is_none_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match=r"artefacts=.* Expected: a probability, from 0 to 1"):
-        FitConfig(artefacts=wrong)
+        RunConfig(artefacts=wrong)

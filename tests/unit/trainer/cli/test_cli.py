@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from trainer.cli import main
 from trainer.cli.printing import AFTER_FOLDS, print_trained
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.run_images import _spread
 from trainer.run_folder import RECIPE
 
@@ -47,7 +47,7 @@ def test_each_commands_help_names_where_the_data_set_comes_from(command: str) ->
 
 def test_every_setting_of_a_run_is_an_option_with_its_default() -> None:
     options = {option.name: option for option in main.commands["fit"].params if isinstance(option, click.Option)}
-    for name, default in vars(FitConfig()).items():
+    for name, default in vars(RunConfig()).items():
         assert options[name].opts == [f"--{name.replace('_', '-')}"]
         assert options[name].default == default
 
@@ -94,16 +94,16 @@ def test_after_a_mistyped_data_set_the_run_folder_is_free(tmp_path: Path) -> Non
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
-    FitConfig(epochs=3).write(tmp_path)
+    RunConfig(epochs=3).write(tmp_path)
     (tmp_path / "validation.csv").write_text("label,probability\n")
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path)])
     assert result.exit_code == 2
     assert f"run folder {tmp_path}, which holds a finished run" in result.stderr
-    assert FitConfig.read(tmp_path) == FitConfig(epochs=3)
+    assert RunConfig.read(tmp_path) == RunConfig(epochs=3)
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path, dataset: Path) -> None:
-    FitConfig(epochs=3, backbone="resnet50").write(tmp_path)
+    RunConfig(epochs=3, backbone="resnet50").write(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"recipe": RECIPE}))
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(dataset), "--epochs", "4"])
     assert result.exit_code == 2
@@ -120,7 +120,7 @@ def test_a_preset_is_overridden_by_what_is_given(
 ) -> None:
     import trainer.training.fit
 
-    seen: list[FitConfig] = []
+    seen: list[RunConfig] = []
     monkeypatch.setattr(trainer.training.fit, "fit", lambda dataset, run, cache, config: seen.append(config) or 0.9)
     # 30 is what the default of --epochs is: given by name it counts all the same.
     arguments = ["fit", str(tmp_path / "run"), "--dataset", str(dataset), "--preset", "reference", "--epochs", "30"]
@@ -184,14 +184,18 @@ def test_wrong_settings_a_taken_folder_and_no_data_set_are_refused_before_tensor
     [
         ({}, 0.9, "Validation AUC 0.9000, of the best epoch. Next: dermq-train evaluate runs/a\n"),
         ({}, 0.33, "Validation AUC 0.3300, no better than chance: train anew, longer or on more lesions.\n"),
-        ({"fold": "2/4", "keep": "last"}, 0.33, f"AUC 0.3300 on fold 2/4, held out. {AFTER_FOLDS}\n"),
-        ({"fold": "all", "keep": "last"}, math.nan, "Trained without a validation side. Next: dermq-train crossfit "),
+        ({"fold": "2/4", "checkpoint": "last"}, 0.33, f"AUC 0.3300 on fold 2/4, held out. {AFTER_FOLDS}\n"),
+        (
+            {"fold": "all", "checkpoint": "last"},
+            math.nan,
+            "Trained without a validation side. Next: dermq-train crossfit ",
+        ),
     ],
 )
 def test_a_training_ends_with_what_to_do_next(
     settings: dict[str, Any], auc: float, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_trained(Path("runs/a"), FitConfig(**settings), auc)
+    print_trained(Path("runs/a"), RunConfig(**settings), auc)
     assert capsys.readouterr().out.startswith(said)
 
 
@@ -202,8 +206,9 @@ def test_a_training_ends_with_what_to_do_next(
 def test_an_interrupted_command_says_so(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str
 ) -> None:
-    import trainer.training.fit
     import trainer.training.weight_averaging
+
+    import trainer.training.fit
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -245,7 +250,7 @@ def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
 
 def test_a_limit_below_nought_is_refused() -> None:
     with pytest.raises(ValueError, match=r"limit=-3. Expected: at least 0"):
-        FitConfig(limit=-3)
+        RunConfig(limit=-3)
 
 
 @pytest.mark.parametrize(("count", "limit"), [(3_999, 2_000), (511, 256), (5, 10), (7, 7)])
@@ -271,7 +276,7 @@ def test_after_averaging_folds_no_choice_is_advised(
 
     run = tmp_path / "averaged"
     run.mkdir()
-    FitConfig(fold=fold, keep="last").write(run)
+    RunConfig(fold=fold, checkpoint="last").write(run)
     monkeypatch.setattr(trainer.training.weight_averaging, "average", lambda *_: auc)
     monkeypatch.setattr(trainer.training.weight_averaging, "validation_auc", lambda _: auc)
     result = CliRunner().invoke(main, ["average", str(run), "one", "two", "--dataset", str(tmp_path)])

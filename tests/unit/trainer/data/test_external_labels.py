@@ -14,16 +14,16 @@ from click.testing import CliRunner
 from tests.synthetic_bundle import FILES, make_bundle
 from trainer.cli import main
 from trainer.cli.printing import print_external
-from trainer.data.external_labels import read_external, refuse_made_from, refuse_own, without_label
+from trainer.data.external_labels import read_external, refuse_own, refuse_training_images, without_label
 from trainer.data.ham10000 import DatasetError
-from trainer.data.load_images import look_at
+from trainer.data.load_images import load_images
 from trainer.data.scan import data_sha256
 from trainer.data.splits import SplitError, manifest_sha256, read_manifest, write_manifest
 from trainer.evaluation.of_external import external_folder
 from trainer.metrics.cross_fitting import cross_fit
 from trainer.thresholds.policies import freeze
 from worker.images.preprocess import Preprocessing
-from worker.inference.bundle import MADE_FROM_DIGITS, load_bundle, sha256_of
+from worker.inference.bundle import TRAINING_IMAGE_DIGITS, load_bundle, sha256_of
 
 
 @pytest.fixture
@@ -135,17 +135,17 @@ def test_a_bundle_knows_the_names_of_ham10000_and_its_images_under_any_name(fold
         (folder / name).write_bytes(name.encode())
     images = read_external(folder, labels(folder, "image,label\nISIC_0024306.jpg,1\nISIC_0034321.jpg,0\na.jpg,0\n"))
     with pytest.raises(ValueError, match=r"1 of 3 images .*: ISIC_0024306\.jpg\. Expected: .* made-up 1 has never"):
-        refuse_made_from(images, load_bundle(make_bundle(tmp_path / "older")))
+        refuse_training_images(images, load_bundle(make_bundle(tmp_path / "older")))
     listed = tmp_path / "listed"
     listed.mkdir()
     digest = sha256_of(folder / "a.jpg")
-    (listed / "made-from.txt").write_text(f"{'0' * MADE_FROM_DIGITS}\n{digest[:MADE_FROM_DIGITS]}\n")
+    (listed / "made-from.txt").write_text(f"{'0' * TRAINING_IMAGE_DIGITS}\n{digest[:TRAINING_IMAGE_DIGITS]}\n")
     files = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
     files["made-from.txt"] = sha256_of(listed / "made-from.txt")
-    bundle = load_bundle(make_bundle(listed, made_from="made-from.txt", files=files))
+    bundle = load_bundle(make_bundle(listed, training_images="made-from.txt", files=files))
     with pytest.raises(ValueError, match=r"2 of 3 images .*: ISIC_0024306\.jpg, a\.jpg\. Expected: "):
-        refuse_made_from(images, bundle)
-    refuse_made_from(images[images["image_id"] == "ISIC_0034321.jpg"], bundle)
+        refuse_training_images(images, bundle)
+    refuse_training_images(images[images["image_id"] == "ISIC_0034321.jpg"], bundle)
 
 
 def test_a_manifest_with_a_column_of_labels_will_do(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_labels_in_another_encoding_say_how_to_save_them(folder: Path) -> None:
 
 def test_every_image_that_cannot_be_read_is_named_at_once(folder: Path) -> None:
     with pytest.raises(DatasetError, match=r"^2 of 2 images cannot be used\. a\.jpg .* b\.jpg "):
-        look_at([folder / "a.jpg", folder / "b.jpg"], Preprocessing(size=32))
+        load_images([folder / "a.jpg", folder / "b.jpg"], Preprocessing(size=32))
 
 
 def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

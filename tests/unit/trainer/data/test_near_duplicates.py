@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trainer.data.ham10000 import read_ham10000
 from trainer.data.near_duplicates import DISTANCE, linked_groups, near_duplicate_pairs, perceptual_hashes
-from trainer.data.scan import THUMBNAIL_SIDE, survey
+from trainer.data.scan import THUMBNAIL_SIDE, scan_images
 from trainer.data.splits import (
     TEST,
     TRAIN,
@@ -170,7 +170,7 @@ def test_the_groups_stand_in_the_manifest_and_are_checked(tmp_path: Path) -> Non
 @pytest.mark.skipif("DERMQ_HAM10000" not in os.environ, reason="DERMQ_HAM10000 does not name the real data set")
 def test_the_real_data_hold_one_photograph_twice(tmp_path: Path) -> None:
     frame = read_ham10000(Path(os.environ["DERMQ_HAM10000"]))
-    thumbnails = survey([Path(path) for path in frame["path"]], tmp_path).thumbnails
+    thumbnails = scan_images([Path(path) for path in frame["path"]], tmp_path).thumbnails
     names, lesions = frame["image_id"], frame["lesion_id"]
     across = [
         {names[one], names[other]} for one, other in near_duplicate_pairs(thumbnails) if lesions[one] != lesions[other]

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from trainer.images import canvas
 
-from trainer.data.resized_cache import canvas_shape, draw_canvas, load_canvases
+from trainer.data.resized_cache import cached_shape, load_resized_cache, resize_for_cache
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
 
 
 def test_a_canvas_is_a_seventh_larger_than_the_input() -> None:
-    assert canvas_shape(224) == (256, 341)
-    assert canvas_shape(256) == (293, 391)
+    assert cached_shape(224) == (256, 341)
+    assert cached_shape(256) == (293, 391)
 
 
 @pytest.mark.parametrize("shape", [(450, 600), (600, 450), (300, 300), (200, 900), (64, 85)])
 def test_every_picture_fills_its_canvas(shape: tuple[int, int]) -> None:
     picture = np.full((*shape, 3), 90, np.uint8)
-    drawn = draw_canvas(picture, 73, 97)
+    drawn = resize_for_cache(picture, 73, 97)
     assert drawn.shape == (73, 97, 3)
     assert (drawn == 90).all(), "neither black borders nor gaps"
 
@@ -31,17 +31,17 @@ def test_each_size_of_input_has_a_map_of_its_own(tmp_path: Path) -> None:
     for number, path in enumerate(paths):
         path.write_bytes(encode(draw_lesion(number, width=120, height=90), ".jpg"))
     for size in (32, 64, 32):
-        assert load_canvases(paths, tmp_path / "cache", size).shape == (2, *canvas_shape(size), 3)
+        assert load_resized_cache(paths, tmp_path / "cache", size).shape == (2, *cached_shape(size), 3)
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_another_picture_under_the_old_name_is_decoded_anew(tmp_path: Path) -> None:
     path = tmp_path / "ISIC_1.bmp"
     path.write_bytes(encode(draw_lesion(1, width=120, height=90), ".bmp"))
-    first, size = np.array(load_canvases([path], tmp_path / "cache", 32)), path.stat().st_size
+    first, size = np.array(load_resized_cache([path], tmp_path / "cache", 32)), path.stat().st_size
     path.write_bytes(encode(draw_lesion(2, width=120, height=90), ".bmp"))
     assert path.stat().st_size == size
-    assert not np.array_equal(load_canvases([path], tmp_path / "cache", 32), first)
+    assert not np.array_equal(load_resized_cache([path], tmp_path / "cache", 32), first)
 
 
 def test_two_that_fill_one_cache_at_once_do_not_write_into_each_others_map(
@@ -52,15 +52,15 @@ def test_two_that_fill_one_cache_at_once_do_not_write_into_each_others_map(
     for seed in range(6):
         paths.append(tmp_path / f"{seed}.png")
         paths[-1].write_bytes(encode(draw_lesion(seed, width=80, height=60), ".png"))
-    draw, once, others = canvas.draw_canvas, threading.Lock(), []
+    draw, once, others = canvas.resize_for_cache, threading.Lock(), []
 
     def draw_while_another_begins(*arguments: Any) -> Any:
         if once.acquire(blocking=False):
-            others.append(canvas.load_canvases(paths, tmp_path / "cache", 32))
+            others.append(canvas.load_resized_cache(paths, tmp_path / "cache", 32))
         return draw(*arguments)
 
-    monkeypatch.setattr(canvas, "draw_canvas", draw_while_another_begins)
-    ours = canvas.load_canvases(paths, tmp_path / "cache", 32)
+    monkeypatch.setattr(canvas, "resize_for_cache", draw_while_another_begins)
+    ours = canvas.load_resized_cache(paths, tmp_path / "cache", 32)
     assert ours.max(axis=(1, 2, 3)).min() > 0
     assert np.array_equal(ours, others[0])
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from trainer.data.ham10000 import DatasetError
-from trainer.data.scan import THUMBNAIL_SIDE, data_sha256, refuse_faults, survey
+from trainer.data.scan import THUMBNAIL_SIDE, data_sha256, refuse_faults, scan_images
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 
@@ -23,7 +23,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 def test_each_file_is_hashed_and_seen_small(paths: list[Path], tmp_path: Path) -> None:
-    found = survey(paths, tmp_path / "cache")
+    found = scan_images(paths, tmp_path / "cache")
     assert found.sha256 == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     assert found.faults == ["", "", ""]
     assert found.thumbnails.shape == (3, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
@@ -34,29 +34,29 @@ def test_each_file_is_hashed_and_seen_small(paths: list[Path], tmp_path: Path) -
 def test_what_was_seen_is_not_decoded_again(paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trainer.data.scan
 
-    first = survey(paths[:2], tmp_path / "cache")
+    first = scan_images(paths[:2], tmp_path / "cache")
     decoded = []
     decode = trainer.data.scan.decode
     monkeypatch.setattr(trainer.data.scan, "decode", lambda content: decoded.append(content) or decode(content))
     # By content: another name is the same image, and a changed file is another one.
     renamed = tmp_path / "renamed.png"
     renamed.write_bytes(paths[0].read_bytes())
-    again = survey([renamed, paths[2]], tmp_path / "cache")
+    again = scan_images([renamed, paths[2]], tmp_path / "cache")
     assert decoded == [paths[2].read_bytes()]
     assert np.array_equal(again.thumbnails[0], first.thumbnails[0])
-    survey(paths, tmp_path / "cache")
+    scan_images(paths, tmp_path / "cache")
     assert len(decoded) == 1
 
 
 def test_broken_images_are_reported_and_not_remembered(paths: list[Path], tmp_path: Path) -> None:
     whole = paths[1].read_bytes()
     paths[1].write_bytes(whole[:40])
-    found = survey(paths, tmp_path / "cache")
+    found = scan_images(paths, tmp_path / "cache")
     assert [bool(fault) for fault in found.faults] == [False, True, False]
     assert "damaged" in found.faults[1] or "too early" in found.faults[1]
     assert not found.thumbnails[1].any()
     paths[1].write_bytes(whole)
-    assert survey(paths, tmp_path / "cache").faults == ["", "", ""]
+    assert scan_images(paths, tmp_path / "cache").faults == ["", "", ""]
 
 
 def test_every_broken_image_is_counted_and_named() -> None:

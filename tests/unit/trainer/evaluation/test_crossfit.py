@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import METADATA_NAME
 from trainer.data.splits import TEST, TRAIN, VALIDATION, read_manifest
 from trainer.run_folder import RunError
@@ -24,8 +24,15 @@ from worker.images.opencv import cv2
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-CONFIG = FitConfig(
-    size=32, epochs=6, batch_size=4, warmup_epochs=0, learning_rate=0.1, ema_momentum=0, weight_decay=0, keep="last"
+CONFIG = RunConfig(
+    size=32,
+    epochs=6,
+    batch_size=4,
+    warmup_epochs=0,
+    learning_rate=0.1,
+    ema_momentum=0,
+    weight_decay=0,
+    checkpoint="last",
 )
 FOLDS = ("1/2", "2/2")
 
@@ -109,10 +116,10 @@ def test_what_dermoscopy_looks_like_and_its_limit_are_of_different_lesions(
     dataset: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no validation side for the limit, and images of one lesion look alike."""
-    from trainer.data.run_images import RealImages
+    from trainer.data.run_images import RunImages
 
-    monkeypatch.setattr(RealImages, "_load", lambda self, paths: paths)
-    halves = RealImages(dataset, runs["all"], FitConfig.read(runs["all"])).of_every_diagnosis(1000)
+    monkeypatch.setattr(RunImages, "_load", lambda self, paths: paths)
+    halves = RunImages(dataset, runs["all"], RunConfig.read(runs["all"])).of_every_diagnosis(1000)
     # The last digit of a name here is the number of the image of its lesion.
     first, second = ({Path(path).stem[:-1] for path in half} for half in halves)
     assert not first & second
@@ -122,13 +129,13 @@ def test_what_dermoscopy_looks_like_and_its_limit_are_of_different_lesions(
 
 
 def test_it_is_not_judged_before_it_is_cross_fitted(dataset: Path, runs: dict[str, Path]) -> None:
-    from trainer.evaluation.robustness_of_run import stress_validation
-    from trainer.evaluation.trained_run import load_frozen
+    from trainer.evaluation.robustness_of_run import robustness_on_validation
+    from trainer.evaluation.trained_run import load_trained_run
 
     with pytest.raises(FileNotFoundError, match=r"nothing to choose thresholds on\. Expected: .* crossfit .*run-2"):
-        load_frozen(runs["all"])
+        load_trained_run(runs["all"])
     with pytest.raises(RunError, match="no validation side"):
-        stress_validation(dataset, runs["all"])
+        robustness_on_validation(dataset, runs["all"])
 
 
 def test_every_image_outside_test_is_predicted_by_the_run_that_left_it_out(runs: dict[str, Path], whole: Path) -> None:
@@ -176,7 +183,7 @@ def test_figures_are_of_thresholds_that_were_chosen_on_the_other_folds(runs: dic
 
 def test_the_frozen_thresholds_are_those_of_all_folds(runs: dict[str, Path], whole: Path) -> None:
     from trainer.evaluation.crossfit import crossfit
-    from trainer.evaluation.trained_run import load_frozen
+    from trainer.evaluation.trained_run import load_trained_run
     from trainer.thresholds.policies import freeze
 
     crossfit(whole, of_folds(runs))
@@ -184,7 +191,7 @@ def test_the_frozen_thresholds_are_those_of_all_folds(runs: dict[str, Path], who
     calibration, policies = freeze(
         images["label"].to_numpy(), images["probability"].to_numpy(), images["lesion_id"].to_numpy(object)
     )
-    frozen = load_frozen(whole)
+    frozen = load_trained_run(whole)
     assert frozen.calibration == calibration
     assert frozen.thresholds == policies.thresholds
 
@@ -256,22 +263,24 @@ def test_folds_of_another_division_are_refused(dataset: Path, runs: dict[str, Pa
 
 
 def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[str, Path], whole: Path) -> None:
-    from trainer.evaluation.crossfit import crossfit
-    from trainer.evaluation.test_access_log import log_opening
+    from trainer.evaluation.test_access_log import log_test_access
 
-    log_opening(whole, "evaluate")
+    from trainer.evaluation.crossfit import crossfit
+
+    log_test_access(whole, "evaluate")
     with pytest.raises(RunError, match="whose test split was opened"):
         crossfit(whole, of_folds(runs))
 
 
 def test_the_test_split_of_a_fold_stays_sealed(dataset: Path, runs: dict[str, Path]) -> None:
     """It is the test split of the run on all."""
+    from trainer.evaluation.test_access_log import read_test_accesses
+
     from trainer.evaluation.of_run import evaluate
-    from trainer.evaluation.test_access_log import openings_of
 
     with pytest.raises(ValueError, match=r"of fold 1/2\. Expected: the run on all folds"):
         evaluate(dataset, runs["1/2"])
-    assert not openings_of(runs["1/2"])
+    assert not read_test_accesses(runs["1/2"])
 
 
 def test_folds_that_tell_nothing_apart_leave_the_run_as_it_is(runs: dict[str, Path], whole: Path) -> None:
@@ -326,8 +335,9 @@ def test_folds_go_on_from_folds_and_their_recipe_is_compared_at_every_step(
 def test_runs_on_all_are_averaged_and_cross_fitted_with_averages(
     dataset: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    from trainer.evaluation.crossfit import crossfit
     from trainer.training.weight_averaging import average
+
+    from trainer.evaluation.crossfit import crossfit
 
     averaged = {}
     for fold in (*FOLDS, "all"):
@@ -347,9 +357,9 @@ def test_a_fold_is_one_of_several(fold: str) -> None:
 
 
 def test_an_epoch_is_not_chosen_on_the_fold_that_is_held_out() -> None:
-    with pytest.raises(ValueError, match=r"keep='best'\. Expected: .*--keep last.* has seen them"):
-        replace(CONFIG, fold="1/2", keep="best")
-    with pytest.raises(ValueError, match=r"--keep last.* no image is held out"):
-        replace(CONFIG, fold="all", keep="best")
+    with pytest.raises(ValueError, match=r"checkpoint='best'\. Expected: .*--checkpoint last.* has seen them"):
+        replace(CONFIG, fold="1/2", checkpoint="best")
+    with pytest.raises(ValueError, match=r"--checkpoint last.* no image is held out"):
+        replace(CONFIG, fold="all", checkpoint="best")
     with pytest.raises(ValueError, match="for the folds hold whole lesions"):
         replace(CONFIG, fold="1/2", split="random-images")

@@ -13,8 +13,8 @@ from worker.inference.bundle import Calibration, PolicyThreshold
 
 PLAIN = Calibration(method="platt", slope=1.0, intercept=0.0)
 POLICIES = {
-    "youden": PolicyThreshold(threshold=0.5, borderline_from=0.4, sensitivity=0.9, specificity=0.9),
-    "sensitivity:0.95": PolicyThreshold(threshold=0.2, borderline_from=0.1, sensitivity=0.95, specificity=0.6),
+    "youden": PolicyThreshold(threshold=0.5, borderline_threshold=0.4, sensitivity=0.9, specificity=0.9),
+    "sensitivity:0.95": PolicyThreshold(threshold=0.2, borderline_threshold=0.1, sensitivity=0.95, specificity=0.6),
 }
 
 

@@ -14,7 +14,7 @@ from tests.synthetic_bundle import FILES, make_bundle
 from trainer.cli import main
 from trainer.data.external_labels import read_external, refuse_recalibrated_on
 from trainer.data.ham10000 import DatasetError
-from trainer.evaluation.subject import Judged, score_in_parts
+from trainer.evaluation.subject import EvaluationSubject, score_in_batches
 from trainer.export.folder import ExportError
 from trainer.export.recalibrate import recalibrate_bundle
 from trainer.thresholds.policies import Policies, freeze
@@ -64,8 +64,8 @@ class Place:
         self.scores = scores
         self.scored = pd.DataFrame({"label": [int(label == "melanoma") for label in labels]})
 
-    def judged(self, _bundle: Bundle) -> Judged:
-        return Judged(
+    def judged(self, _bundle: Bundle) -> EvaluationSubject:
+        return EvaluationSubject(
             described={},
             policies=Policies(thresholds={}, refused={}),
             score=lambda rows: (rows.assign(raw_probability=self.scores(rows)), np.zeros(0, np.uint8)),
@@ -81,7 +81,7 @@ class Place:
 def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
     def make(*arguments: object, **options: object) -> Place:
         place = Place(tmp_path, *arguments, **options)  # type: ignore[arg-type]
-        monkeypatch.setattr(trainer.export.recalibrate, "bundle_as_judged", place.judged)
+        monkeypatch.setattr(trainer.export.recalibrate, "bundle_subject", place.judged)
         return place
 
     return make
@@ -265,12 +265,12 @@ def test_more_images_than_fit_into_memory_are_scored_part_by_part(tmp_path: Path
             raise DatasetError("3 cannot be used.")
         return rows.assign(probability=rows["number"] / 10), np.zeros(0, np.uint8)
 
-    judged = Judged(described={}, policies=Policies(thresholds={}, refused={}), score=score)
+    judged = EvaluationSubject(described={}, policies=Policies(thresholds={}, refused={}), score=score)
     rows = pd.DataFrame({"number": range(7)})
-    scored = score_in_parts(judged, rows, part=3)
+    scored = score_in_batches(judged, rows, part=3)
     assert (asked, scored["probability"].tolist()) == ([3, 3, 1], [number / 10 for number in range(7)])
     assert scored.index.tolist() == list(range(7))
     # What cannot be read in one part does not keep the faults of the others back.
     with pytest.raises(DatasetError, match=r"^3 cannot be used\.$"):
-        score_in_parts(judged, rows.assign(broken=True), part=3)
+        score_in_batches(judged, rows.assign(broken=True), part=3)
     assert asked[3:] == [3, 3, 1]

@@ -14,8 +14,8 @@ from trainer.metrics.subgroups import UNKNOWN, age_band, describe, group_columns
 from worker.inference.bundle import PolicyThreshold
 
 POLICIES = {
-    "youden": PolicyThreshold(threshold=0.4, borderline_from=0.3, sensitivity=0.9, specificity=0.8),
-    "sensitivity:0.90": PolicyThreshold(threshold=0.2, borderline_from=0.1, sensitivity=0.95, specificity=0.6),
+    "youden": PolicyThreshold(threshold=0.4, borderline_threshold=0.3, sensitivity=0.9, specificity=0.8),
+    "sensitivity:0.90": PolicyThreshold(threshold=0.2, borderline_threshold=0.1, sensitivity=0.95, specificity=0.6),
 }
 
 
@@ -109,7 +109,7 @@ def test_it_is_json_without_exceptions(found: dict[str, Any]) -> None:
 
 
 def test_groups_are_named_in_their_order_and_add_up(found: dict[str, Any]) -> None:
-    strata = {stratum["variable"]: stratum["groups"] for stratum in found["strata"]}
+    strata = {stratum["variable"]: stratum["groups"] for stratum in found["subgroups"]}
     assert list(strata) == ["Age", "Sex", "Site", "Source", "Proof of diagnosis", "Skin tone (ITA, exploratory)"]
     assert [group["group"] for group in strata["Age"]] == ["under 30", "45 to 59", "60 to 74", "unknown"]
     assert [group["group"] for group in strata["Skin tone (ITA, exploratory)"]] == [

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.splits import leave_out_source, write_manifest
 from trainer.metrics.leakage import check_leakage
 from trainer.metrics.seeds import compare_seeds, require_same_recipe, sources_left_out
@@ -132,15 +132,15 @@ def test_seeds_of_a_recipe_in_two_steps_differ_at_each_step_that_they_do_not_sha
         folder = run(tmp_path / name, seed=seed, found=metrics(0.9))
         config = {"seed": seed, "weights": f"trunk-{trunk}", "weights_sha256": f"of-{trunk}"}
         (folder / "config.json").write_text(json.dumps(config))
-        before = asdict(FitConfig(seed=trunk, epochs=epochs))
-        earlier = {"run": f"trunk-{trunk}", "config": before, "weights_from": "x", "goes_on_from": None}
-        (folder / "run.json").write_text(json.dumps({"recipe": RECIPE, "goes_on_from": earlier}))
+        before = asdict(RunConfig(seed=trunk, epochs=epochs))
+        earlier = {"run": f"trunk-{trunk}", "config": before, "weights_from": "x", "continues_from": None}
+        (folder / "run.json").write_text(json.dumps({"recipe": RECIPE, "continues_from": earlier}))
         return folder
 
     main = made("main", trunk=41, seed=43)
     whole, branch = made("whole", trunk=51, seed=53), made("branch", trunk=41, seed=44)
-    assert not compare_seeds(main, metrics(0.9), [whole])["one_trunk"]
-    assert compare_seeds(main, metrics(0.9), [branch])["one_trunk"]
+    assert not compare_seeds(main, metrics(0.9), [whole])["same_start"]
+    assert compare_seeds(main, metrics(0.9), [branch])["same_start"]
     with pytest.raises(ValueError, match="in: nothing at the step with seed 43"):
         compare_seeds(main, metrics(0.9), [made("same-end", trunk=61, seed=43)])
     with pytest.raises(ValueError, match="in: epochs"):
@@ -181,10 +181,10 @@ def test_runs_in_steps_are_compared_step_by_step(tmp_path: Path) -> None:
         folder.mkdir()
         config = {"seed": 1, "weights": "trunk", "weights_sha256": digest, "without_source": source}
         (folder / "config.json").write_text(json.dumps(config))
-        before = asdict(FitConfig(**earlier))
+        before = asdict(RunConfig(**earlier))
         described = {
             "recipe": RECIPE,
-            "goes_on_from": {"run": "trunk", "config": before, "weights_from": "x", "goes_on_from": None},
+            "continues_from": {"run": "trunk", "config": before, "weights_from": "x", "continues_from": None},
             "averaged": [{}] * members,
         }
         (folder / "run.json").write_text(json.dumps(described))

@@ -41,7 +41,7 @@ def test_a_fall_of_sensitivity_under_a_change_is_a_warning_and_a_limit(report: d
 def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dict[str, Any], tmp_path: Path) -> None:
     """HAM10000's MoleMax images are nearly all nevi: a model may know the camera and miss its few melanomas."""
     changed = json.loads(json.dumps(report))
-    source = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]
+    source = next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]
     images, lesions = source["images"]["melanoma"], source["lesions"]["melanoma"]
     told = f"of all: rosendahl (source), 0.0% (0.0 to 30.0) of {images} melanoma images of {lesions} lesions."
     assert told not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
@@ -56,7 +56,7 @@ def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dic
 def test_groups_that_are_lower_by_what_may_be_chance_are_counted(report: dict[str, Any], tmp_path: Path) -> None:
     changed = json.loads(json.dumps(report))
     overall = changed["assessment"]["images"]["policies"]["youden"]["sensitivity"]
-    strata = {each["variable"]: each["groups"] for each in changed["assessment"]["strata"]}
+    strata = {each["variable"]: each["groups"] for each in changed["assessment"]["subgroups"]}
     for group in (group for groups in strata.values() for group in groups):
         # As good as all images: none is lower.
         group["policies"]["youden"]["sensitivity"] = dict(overall)
@@ -72,7 +72,7 @@ def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_pat
     """Melanomas of one clinic beside nevi of another: an AUROC of all images owes much to telling clinics apart."""
     assert "within each source" not in write_page(report, tmp_path) + write_card(report, tmp_path)
     changed = json.loads(json.dumps(report))
-    groups = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"]
+    groups = next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"]
     for name, auroc in (("clinic", 0.612), ("practice", 0.701)):
         groups.append({**groups[0], "group": name, "auroc": {"value": auroc, "low": None, "high": None}})
     for text in (write_page(changed, tmp_path), " ".join(write_card(changed, tmp_path).split())):
@@ -83,7 +83,7 @@ def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_pat
 def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str, Any], tmp_path: Path) -> None:
     assert "that the training has not seen" not in write_page(report, tmp_path) + write_card(report, tmp_path)
     changed = json.loads(json.dumps(report))
-    source = next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]
+    source = next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]
     source["auroc"] = {"value": 0.856, "low": 0.8, "high": 0.9}
     figures = json.loads(json.dumps(source))
     figures["auroc"] = {"value": 0.714, "low": 0.618, "high": 0.803}
@@ -162,7 +162,7 @@ def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[s
     run = {
         **report["run"],
         "averaged": members,
-        "goes_on_from": {"run": "trunk", "config": report["run"]["config"], "weights_from": "x"},
+        "continues_from": {"run": "trunk", "config": report["run"]["config"], "weights_from": "x"},
     }
     alone = {**report, "run": run, "seeds": {"runs": [], "figures": {}, "average": {"run": "mean", "figures": {}}}}
     page = write_page(alone, tmp_path)
@@ -185,10 +185,10 @@ def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[s
 def test_artefacts_drawn_in_an_earlier_step_of_the_training_are_told(report: dict[str, Any], tmp_path: Path) -> None:
     trunk = {
         "run": "trunk",
-        "config": {**report["run"]["config"], "artefacts": 0.5, "keep": "last"},
+        "config": {**report["run"]["config"], "artefacts": 0.5, "checkpoint": "last"},
         "weights_from": "x",
     }
-    told = " ".join(write_card({**report, "run": {**report["run"], "goes_on_from": trunk}}, tmp_path).split())
+    told = " ".join(write_card({**report, "run": {**report["run"], "continues_from": trunk}}, tmp_path).split())
     assert "drawn on 50% of the training images" in told
     assert "the last epoch was kept" in told
     assert "Artefacts drawn on training images, see Model" in told
@@ -232,7 +232,7 @@ def test_no_share_is_rounded_to_more_than_it_is() -> None:
 
 def test_a_small_threshold_is_shown_with_two_digits_that_say_something(report: dict[str, Any], tmp_path: Path) -> None:
     changed = json.loads(json.dumps(report))
-    changed["policies"]["youden"] |= {"threshold": 0.005705, "borderline_from": 0.005508}
+    changed["policies"]["youden"] |= {"threshold": 0.005705, "borderline_threshold": 0.005508}
     page = write_page(changed, tmp_path)
     assert "0.0057" in page
     assert "0.0055" in page
@@ -244,7 +244,9 @@ def test_a_dollar_sign_in_the_name_of_a_group_begins_no_formula(
 ) -> None:
     """Names of sites come from other people's files; Matplotlib ended the whole report in a traceback."""
     changed = json.loads(json.dumps(report))
-    next(each for each in changed["assessment"]["strata"] if each["variable"] == "Source")["groups"][0]["group"] = name
+    next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]["group"] = (
+        name
+    )
     assert name in write_page(changed, tmp_path)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from trainer.thresholds.policies import SENSITIVITIES, choose_policies, freeze_on_validation
+from trainer.thresholds.policies import SENSITIVITIES, choose_policies, fit_policies_on_validation
 from trainer.thresholds.threshold import lesion_sensitivity
 
 
@@ -27,14 +27,14 @@ def validation(melanomas: int, nevi: int, seed: int = 3) -> pd.DataFrame:
 
 def test_a_run_with_enough_lesions_carries_every_policy(tmp_path: Path) -> None:
     validation(92, 300).to_csv(tmp_path / "validation.csv", index=False)
-    calibration, policies = freeze_on_validation(tmp_path)
+    calibration, policies = fit_policies_on_validation(tmp_path)
     thresholds = policies.thresholds
     assert list(thresholds) == ["youden", "sensitivity:0.95", "sensitivity:0.90", "sensitivity:0.85"]
     assert calibration.slope > 0
     # The higher the promise, the lower the threshold.
     promised = [thresholds[f"sensitivity:{target:.2f}"] for target in SENSITIVITIES]
     assert promised[0].threshold < promised[1].threshold < promised[2].threshold
-    assert all(policy.borderline_from <= policy.threshold for policy in thresholds.values())
+    assert all(policy.borderline_threshold <= policy.threshold for policy in thresholds.values())
     assert promised[0].sensitivity == 1
     assert promised[1].sensitivity >= 88 / 92
     # What each policy proves goes into the bundle: 0, 4 and 7 misses of 92, and at least the promise.
@@ -55,7 +55,7 @@ def test_a_lesion_is_caught_by_every_image_or_not_at_all() -> None:
 
 def test_a_promise_that_validation_cannot_hold_is_left_out_and_said(tmp_path: Path) -> None:
     validation(40, 100).to_csv(tmp_path / "validation.csv", index=False)
-    _, policies = freeze_on_validation(tmp_path)
+    _, policies = fit_policies_on_validation(tmp_path)
     assert list(policies.thresholds) == ["youden", "sensitivity:0.90", "sensitivity:0.85"]
     assert list(policies.refused) == ["sensitivity:0.95"]
     assert "40 melanoma lesions" in policies.refused["sensitivity:0.95"]

@@ -19,7 +19,7 @@ Make = Callable[..., Any]
 
 
 @pytest.fixture
-def canvases() -> npt.NDArray[np.uint8]:
+def cached_images() -> npt.NDArray[np.uint8]:
     """Image number n has red level 3n + 1: truncation to 8 bits may take one away."""
     numbers = np.arange(MELANOMAS + NEVI)
     reds = np.zeros((numbers.size, 12, 16, 3), np.uint8)
@@ -36,13 +36,13 @@ def labels() -> npt.NDArray[np.int64]:
 
 
 @pytest.fixture
-def make(canvases: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Make:
+def make(cached_images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Make:
     # Here and not above: importing TensorFlow takes ten seconds, which only who runs these tests should wait for.
     from trainer.training.balanced_batches import BalancedBatches
 
     def batches(**changes: Any) -> Any:
         options = {"size": 8, "batch_size": 8, "seed": 1, "augmentation": PLAIN} | changes
-        return BalancedBatches(options.pop("canvases", canvases), options.pop("labels", labels), **options)
+        return BalancedBatches(options.pop("cached_images", cached_images), options.pop("labels", labels), **options)
 
     return batches
 
@@ -127,7 +127,7 @@ def test_each_epoch_draws_other_nevi_and_another_order(make: Make, labels: npt.N
 def test_the_same_image_looks_different_in_the_next_epoch(make: Make) -> None:
     rng = np.random.default_rng(0)
     two = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    batches = make(canvases=two, labels=np.array([1, 0]), batch_size=2, augmentation=Augmentation())
+    batches = make(cached_images=two, labels=np.array([1, 0]), batch_size=2, augmentation=Augmentation())
     first = batches[0][0]
     batches.on_epoch_end()
     assert not np.array_equal(first, batches[0][0])
@@ -209,7 +209,14 @@ class TestSevenClasses:
 
         reds = np.zeros((len(self.LABELS), 12, 16, 3), np.uint8)
         reds[..., 0] = (3 * np.arange(len(self.LABELS)) + 1)[:, None, None]
-        defaults = {"shares": [1 / 3] * 3, "draws": 30, "size": 8, "batch_size": 7, "seed": 1, "augmentation": PLAIN}
+        defaults = {
+            "shares": [1 / 3] * 3,
+            "samples_per_epoch": 30,
+            "size": 8,
+            "batch_size": 7,
+            "seed": 1,
+            "augmentation": PLAIN,
+        }
         return lambda strata=self.LABELS, **changes: ClassBalancedBatches(reds, strata, **(defaults | changes))
 
     def test_every_class_is_shown_equally_often_and_with_its_label(self, seven: Make) -> None:
@@ -248,14 +255,14 @@ class TestSevenClasses:
         assert class_of == [0, 1, 2, 1]
         strata = self.LABELS.copy()
         strata[20:40] = 3
-        batches = seven(strata, shares=shares, class_of=class_of, draws=200)
+        batches = seven(strata, shares=shares, class_of=class_of, samples_per_epoch=200)
         images, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
         drawn = np.array([image for part in images for image in shown(part)])
         assert np.concatenate(labels).argmax(axis=1).tolist() == self.LABELS[drawn].tolist()
         assert np.bincount(strata[drawn]).tolist() == [100, 15, 40, 45]
 
     def test_classes_get_their_shares_and_none_is_lost_by_rounding(self, seven: Make) -> None:
-        batches = seven(shares=[0.25, 0.6, 0.15], draws=31)
+        batches = seven(shares=[0.25, 0.6, 0.15], samples_per_epoch=31)
         given = np.concatenate([batches[index][1] for index in range(len(batches))])
         assert given.sum(axis=0).tolist() == [8, 18, 5]
 
@@ -277,8 +284,8 @@ class TestSevenClasses:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"strata": np.zeros(53, int)}, r"strata \[1, 2\]"),
-            ({"draws": 2}, "at least 3"),
+            ({"subgroups": np.zeros(53, int)}, r"strata \[1, 2\]"),
+            ({"samples_per_epoch": 2}, "at least 3"),
             ({"shares": [0.5, 0.5, 0.5]}, "add up to 1"),
             ({"shares": [1.5, -0.5, 0.0]}, "positive numbers"),
             ({"batch_size": 0}, "batch_size=0"),

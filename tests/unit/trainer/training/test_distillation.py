@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES
 
 pytestmark = [
@@ -21,7 +21,7 @@ pytestmark = [
 
 SIZE = 32
 MEL, NV, BCC = (DIAGNOSES.index(dx) for dx in ("mel", "nv", "bcc"))
-CONFIG = FitConfig(classes="seven", size=SIZE, epochs=1, draws=40, batch_size=8, warmup_epochs=0)
+CONFIG = RunConfig(classes="seven", size=SIZE, epochs=1, samples_per_epoch=40, batch_size=8, warmup_epochs=0)
 
 
 def distribution(**shares: float) -> npt.NDArray[np.float32]:
@@ -76,7 +76,7 @@ def plain_batches() -> Any:
         rng.integers(0, 256, (14, SIZE, SIZE, 3), np.uint8),
         np.repeat(np.arange(7), 2),
         shares=[1 / 7] * 7,
-        draws=14,
+        samples_per_epoch=14,
         size=SIZE,
         batch_size=5,
         seed=1,
@@ -172,7 +172,9 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     # On processors that have them OpenVINO computes with floats of 16 bits.
     assert np.allclose(says(images)["probability"], model(images.astype(np.float32)), atol=0.02)
 
-    taught = replace(CONFIG, teachers=(str(teacher),), draws=400, ema_momentum=0, learning_rate=3e-2, mixup=1.0, seed=2)
+    taught = replace(
+        CONFIG, teachers=(str(teacher),), samples_per_epoch=400, ema_momentum=0, learning_rate=3e-2, mixup=1.0, seed=2
+    )
     student = tmp_path / "student"
     fit(dataset, student, cache, taught)
     predicted = pd.read_csv(student / "validation.csv")
@@ -181,11 +183,11 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     assert of_teacher.min() > 0.9
     assert np.abs(predicted["probability"] - of_teacher).max() < 0.1
 
-    recorded = FitConfig.read(student)
+    recorded = RunConfig.read(student)
     described = json.loads((student / "run.json").read_text())["teachers"]
     assert [each["run"] for each in described] == ["teacher"]
     assert recorded.teachers == (f"teacher (SHA-256 {described[0]['model_sha256']})",)
-    assert described[0]["config"]["draws"] == CONFIG.draws
+    assert described[0]["config"]["samples_per_epoch"] == CONFIG.draws
 
     told = how_trained(RunFolder(student).origin())
     digest = described[0]["model_sha256"][:12]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.scan import data_sha256
 from trainer.data.splits import TEST, VALIDATION, read_manifest
 
@@ -20,7 +20,7 @@ from trainer.data.splits import TEST, VALIDATION, read_manifest
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 LESIONS = 20
-CONFIG = FitConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_rate=1e-2)
+CONFIG = RunConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_rate=1e-2)
 
 
 def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
@@ -34,7 +34,7 @@ def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_pat
     run = tmp_path / "run"
     best = fit(dataset, run, tmp_path / "cache", CONFIG)
 
-    assert FitConfig.read(run) == CONFIG
+    assert RunConfig.read(run) == CONFIG
     manifest = read_manifest(run)
     assert len(manifest) == 30
     assert data_sha256(manifest) == json.loads((run / "run.json").read_text())["data"]["sha256"]
@@ -55,7 +55,7 @@ def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_pat
     assert np.allclose(predict(saved, load_inputs(paths, Preprocessing(size=32))), validation["probability"], atol=1e-6)
 
 
-@pytest.mark.parametrize(("keep", "kept", "auc_of_it"), [("best", 1, 0.9), ("last", 2, 0.8)])
+@pytest.mark.parametrize(("checkpoint", "kept", "auc_of_it"), [("best", 1, 0.9), ("last", 2, 0.8)])
 def test_the_best_epoch_is_kept_or_the_last(
     dataset: Path,
     tmp_path: Path,
@@ -81,10 +81,10 @@ def test_the_best_epoch_is_kept_or_the_last(
 
 
 def test_which_epoch_is_the_last_is_not_chosen_on_validation() -> None:
-    with pytest.raises(ValueError, match=r"patience=3 with keep='last'"):
-        replace(CONFIG, keep="last", patience=3)
-    with pytest.raises(ValueError, match=r"keep='first'. Expected: 'best' or 'last'"):
-        replace(CONFIG, keep="first")
+    with pytest.raises(ValueError, match=r"patience=3 with checkpoint='last'"):
+        replace(CONFIG, checkpoint="last", patience=3)
+    with pytest.raises(ValueError, match=r"checkpoint='first'. Expected: 'best' or 'last'"):
+        replace(CONFIG, checkpoint="first")
 
 
 def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
@@ -135,7 +135,7 @@ def test_proven_nevi_are_drawn_as_often_as_asked_for(dataset: Path, tmp_path: Pa
     train = pd.concat((two, others), ignore_index=True)
     nevi, proven = train["dx"] == "nv", train["dx_type"] == "histo"
     assert 0 < (nevi & proven).sum() < nevi.sum()
-    config = FitConfig(classes="seven", size=32, draws=400, sampling_power=1, proven_nevi=0.75)
+    config = RunConfig(classes="seven", size=32, samples_per_epoch=400, sampling_power=1, histology_nevi_share=0.75)
     batches = training_batches(train, tmp_path / "cache", config)
     counts = dict(zip(*np.unique(np.array(train["dx"])[batches._order], return_counts=True), strict=True))
     assert counts["nv"] == pytest.approx(400 * nevi.sum() / len(train), abs=1)
@@ -158,7 +158,7 @@ def test_the_test_split_is_not_opened(
         return decode(data)
 
     monkeypatch.setattr(trainer.data.resized_cache, "decode", watched)
-    fit(dataset, tmp_path / "run", tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8))
+    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     manifest = read_manifest(tmp_path / "run")
     content = {path.stem: path.read_bytes() for path in dataset.rglob("*.jpg")}
     sealed = {content[name] for name in manifest.loc[manifest["split"] == TEST, "image_id"]}
@@ -183,7 +183,7 @@ def test_the_loss_is_the_class_balanced_focal_loss(dataset: Path, tmp_path: Path
     """Lin et al., 2017: -alpha_t (1 - p_t)^gamma ln p_t, worked by hand for alpha 0.25 and gamma 2."""
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "run", tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8))
+    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     (network,) = networks
 
     def loss(label: float, probability: float) -> float:
@@ -198,7 +198,7 @@ def test_the_loss_is_the_class_balanced_focal_loss(dataset: Path, tmp_path: Path
 def test_batch_normalisation_is_frozen_in_a_run(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "run", tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8))
+    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     scale, shift, mean, variance = networks[0].layers[2].get_weights()
     for values, untouched in ((scale, 1), (shift, 0), (mean, 0), (variance, 1)):
         assert (values == untouched).all()
@@ -209,7 +209,7 @@ def test_a_limit_keeps_the_first_lesions_of_each_class_and_split(
 ) -> None:
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "run", tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=2, limit=1))
+    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=2, limit=1))
     validation = pd.read_csv(tmp_path / "run" / "validation.csv")
     # One melanoma of one image, one nevus with both of its images.
     assert validation.groupby("label")["lesion_id"].nunique().to_dict() == {0: 1, 1: 1}
@@ -223,7 +223,7 @@ def test_a_run_says_what_it_was_made_from(dataset: Path, tmp_path: Path, network
     from trainer.training.fit import fit
 
     run = tmp_path / "run"
-    fit(dataset, run, tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8))
+    fit(dataset, run, tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     described = json.loads((run / "run.json").read_text())
     assert described["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
     assert described["data"]["images"] == 30
@@ -260,7 +260,7 @@ def test_the_reference_preset_follows_the_brief_and_says_what_it_inflates(
     fit(dataset, run, tmp_path / "cache", config, console)
     result = json.loads((run / "reference.json").read_text())
     assert result["images"] == {"melanoma": 2, "nevus": 2}
-    assert FitConfig.read(run).preset == "reference"
+    assert RunConfig.read(run).preset == "reference"
     assert (run / "test-openings.log").read_text().count("reference") == 1
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Siblings: 0 of 2 melanoma and" in text
@@ -277,9 +277,9 @@ def test_a_weights_file_is_recorded_by_name_and_hash(dataset: Path, tmp_path: Pa
 
     file = tmp_path / "mine.weights.h5"
     file.write_bytes(b"the network of this test reads no file")
-    config = FitConfig(size=32, epochs=1, batch_size=8, weights=str(file))
+    config = RunConfig(size=32, epochs=1, batch_size=8, weights=str(file))
     fit(dataset, tmp_path / "run", tmp_path / "cache", config)
-    recorded = FitConfig.read(tmp_path / "run")
+    recorded = RunConfig.read(tmp_path / "run")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (recorded.weights, recorded.weights_sha256) == ("mine.weights.h5", digest)
     described = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -295,7 +295,7 @@ def test_batch_normalisation_learns_its_statistics_only_when_told_to(mode: str, 
     from trainer.training.stages import prepare, stages_of
 
     classifier = build_seven_class_classifier("efficientnet-lite0", 64, weights="none")
-    config = FitConfig(classes="seven", batch_normalisation=mode, size=64)
+    config = RunConfig(classes="seven", batch_normalisation=mode, size=64)
     prepare(classifier, stages_of(config)[0], config, steps_per_epoch=1)
     normalisation = next(
         layer for layer in classifier.backbone.layers if isinstance(layer, keras.layers.BatchNormalization)

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 from trainer.data.ham10000 import METADATA_NAME, DatasetError
 from trainer.data.splits import TRAIN, UNUSED, VALIDATION, read_manifest
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-CONFIG = FitConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_rate=1e-2)
+CONFIG = RunConfig(size=32, epochs=3, batch_size=8, warmup_epochs=0.5, learning_rate=1e-2)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ class TestBrokenImages:
         from trainer.training.fit import fit
 
         run = tmp_path / "run"
-        fit(broken, run, tmp_path / "cache", FitConfig(size=32, epochs=1, batch_size=8, skip_corrupt=True))
+        fit(broken, run, tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8, skip_corrupt=True))
         manifest = read_manifest(run).set_index("image_id")["split"]
         assert set(manifest.index[manifest == UNUSED]) == {"ISIC_00150", "ISIC_00020"}
         assert set(json.loads((run / "run.json").read_text())["skipped"]) == {"ISIC_00150", "ISIC_00020"}

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
 #: Two stages, dropout, a moving average and a schedule: everything that a checkpoint has to carry.
-CONFIG = FitConfig(
+CONFIG = RunConfig(
     size=32, head_epochs=2, epochs=2, batch_size=8, warmup_epochs=0.5, learning_rate=1e-2, ema_momentum=0.8
 )
 
@@ -125,7 +125,7 @@ def test_a_run_without_validation_that_is_killed_ends_as_if_undisturbed(
     """What marks that it has ended is its model, and no predictions."""
     from trainer.training.fit import fit
 
-    config = replace(CONFIG, fold="all", keep="last")
+    config = replace(CONFIG, fold="all", checkpoint="last")
     fit(dataset, tmp_path / "undisturbed", tmp_path / "cache", config)
     with pytest.MonkeyPatch.context() as patch:
         kill_when_replacing(patch, name, before=before)
@@ -173,10 +173,10 @@ def test_what_another_process_did_while_the_data_set_was_read_is_gone_on_from(
     """It dies after the checkpoint names the best epoch, and before that epoch's weights are in their place."""
     import trainer.training.fit
 
-    run, read = tmp_path / "run", trainer.training.fit.read_surveyed
+    run, read = tmp_path / "run", trainer.training.fit.read_scanned
 
     def read_and_wait(*arguments: Any) -> Any:
-        monkeypatch.setattr(trainer.training.fit, "read_surveyed", read)
+        monkeypatch.setattr(trainer.training.fit, "read_scanned", read)
         with pytest.MonkeyPatch.context() as patch:
             kill_when_replacing(patch, "last.npz", before=False)
             with pytest.raises(Killed):
@@ -184,7 +184,7 @@ def test_what_another_process_did_while_the_data_set_was_read_is_gone_on_from(
         assert list((run / "checkpoints").glob("epoch-*.weights.h5"))
         return read(*arguments)
 
-    monkeypatch.setattr(trainer.training.fit, "read_surveyed", read_and_wait)
+    monkeypatch.setattr(trainer.training.fit, "read_scanned", read_and_wait)
     trainer.training.fit.fit(dataset, run, tmp_path / "cache", CONFIG)
     assert "gone on after epoch 1" in (run / "train.log").read_text()
     assert_same_run(run, undisturbed)

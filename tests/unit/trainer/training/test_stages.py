@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.config import FitConfig
+from trainer.config import RunConfig
 
-TWO_STAGES = FitConfig(head_epochs=2, epochs=3, unfreeze_last=30, learning_rate=1e-3, warmup_epochs=1.0)
+TWO_STAGES = RunConfig(head_epochs=2, epochs=3, unfreeze_last=30, learning_rate=1e-3, warmup_epochs=1.0)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def with_weights(layers: list[Any]) -> set[str]:
 def test_without_head_epochs_there_is_one_stage() -> None:
     from trainer.training.stages import stages_of
 
-    assert [(stage.name, stage.first, stage.end) for stage in stages_of(FitConfig(epochs=3))] == [("fine-tuning", 0, 3)]
+    assert [(stage.name, stage.first, stage.end) for stage in stages_of(RunConfig(epochs=3))] == [("fine-tuning", 0, 3)]
     assert [(stage.name, stage.first, stage.end) for stage in stages_of(TWO_STAGES)] == [
         ("head", 0, 2),
         ("fine-tuning", 2, 5),
@@ -104,7 +104,7 @@ def test_the_rate_is_constant_for_the_head_and_then_rises_and_falls(classifier: 
     prepare(classifier, head, TWO_STAGES, steps_per_epoch=10)
     assert float(classifier.trained.optimizer.learning_rate) == pytest.approx(TWO_STAGES.head_learning_rate)
 
-    def rates(config: FitConfig) -> list[float]:
+    def rates(config: RunConfig) -> list[float]:
         prepare(classifier, fine_tuning, config, steps_per_epoch=10)
         optimizer, found = classifier.trained.optimizer, []
         for step in (0, 5, 10, 20, 30):

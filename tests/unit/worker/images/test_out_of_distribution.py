@@ -8,13 +8,13 @@ import pytest
 from matplotlib.cbook import get_sample_data
 from sklearn.datasets import load_sample_images
 
-from trainer.export.ood_statistics import describe_appearance, distances
+from trainer.export.ood_statistics import distances, fit_image_statistics
 from worker.errors import BundleError
 from worker.images.decode import RGBImage, decode
-from worker.images.out_of_distribution import MEASURES, Appearance, measure_appearance
+from worker.images.out_of_distribution import MEASURES, ImageStatistics, measure_image_statistics
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import load_bundle
-from worker.scoring.loaded_model import Scorer
+from worker.scoring.loaded_model import LoadedModel
 from worker.synthetic.archive import draw_letter
 from worker.synthetic.lesion import draw_lesion
 
@@ -43,7 +43,7 @@ def no_dermoscopy() -> np.ndarray:
 
 
 def test_measures_of_a_flat_image_are_its_colour() -> None:
-    grey = measure_appearance(np.full((224, 224, 3), 119, np.uint8))
+    grey = measure_image_statistics(np.full((224, 224, 3), 119, np.uint8))
     # CIELAB of the mid grey: L is 50, a and b are 0.
     np.testing.assert_allclose(grey[:3], (50, 0, 0), atol=0.2)
     np.testing.assert_allclose(grey[3:6], np.log(0.5), atol=1e-3)
@@ -55,7 +55,7 @@ def test_the_middle_is_compared_with_the_rim() -> None:
     image = np.zeros((224, 224, 3), np.uint8)
     image[28:-28, 28:-28] = 255
     # The middle is white, L 100; the rim, an eighth of the side wide, is black.
-    assert measure_appearance(image)[6] == pytest.approx(100, abs=0.1)
+    assert measure_image_statistics(image)[6] == pytest.approx(100, abs=0.1)
 
 
 def test_fine_detail_is_in_the_first_level_and_coarse_detail_in_later_ones() -> None:
@@ -63,24 +63,24 @@ def test_fine_detail_is_in_the_first_level_and_coarse_detail_in_later_ones() -> 
         columns = (np.arange(224) // width % 2 * 100 + 80).astype(np.uint8)
         return np.broadcast_to(columns[None, :, None], (224, 224, 3)).copy()
 
-    assert np.argmax(measure_appearance(stripes(1))[9:14]) == 0
+    assert np.argmax(measure_image_statistics(stripes(1))[9:14]) == 0
     # Each level takes the periods of half the frequency of the one before: two pixels, four to eight, eight to sixteen.
-    assert np.argmax(measure_appearance(stripes(8))[9:14]) == 2
+    assert np.argmax(measure_image_statistics(stripes(8))[9:14]) == 2
 
 
 def test_the_distance_is_mahalanobis_from_the_nearest_look() -> None:
     images = lesions(range(40))
-    measures = np.stack([measure_appearance(image) for image in images])
+    measures = np.stack([measure_image_statistics(image) for image in images])
     scale = measures.std(axis=0)
     looks = np.stack((measures.mean(axis=0), measures[7]))
-    appearance = Appearance(mean=looks, precision=np.stack([np.diag(1 / scale**2)] * 2))
+    appearance = ImageStatistics(mean=looks, precision=np.stack([np.diag(1 / scale**2)] * 2))
     each = np.sqrt((((measures[:, None] - looks) / scale) ** 2).sum(axis=2))
     np.testing.assert_allclose(distances(appearance, images), each.min(axis=1), atol=1e-6)
     assert np.argmin(each[7]) == 1
 
 
 def test_letters_photographs_and_radiographs_are_told_from_what_it_was_shown() -> None:
-    appearance = describe_appearance(lesions(range(150)), seed=1)
+    appearance = fit_image_statistics(lesions(range(150)), seed=1)
     alike = distances(appearance, lesions(range(150, 250)))
     # Half of what it was shown is alike by the root of the number of measures, more or less.
     assert 0.5 * MEASURES**0.5 < np.median(alike) < 2 * MEASURES**0.5
@@ -88,23 +88,23 @@ def test_letters_photographs_and_radiographs_are_told_from_what_it_was_shown() -
 
 
 def test_a_dermatoscope_with_a_round_field_is_no_other_world() -> None:
-    appearance = describe_appearance(lesions(range(150)), seed=1)
+    appearance = fit_image_statistics(lesions(range(150)), seed=1)
     x, y = np.meshgrid(*[np.linspace(-1, 1, 224)] * 2)
     rimmed = lesions(range(150, 200)) * (np.hypot(x, y) < 0.9)[..., None].astype(np.uint8)
     assert distances(appearance, rimmed).max() < distances(appearance, no_dermoscopy()).min()
     # The look without a rim would send them all farther away.
-    unrimmed = Appearance(mean=appearance.mean[:1], precision=appearance.precision[:1])
+    unrimmed = ImageStatistics(mean=appearance.mean[:1], precision=appearance.precision[:1])
     assert distances(unrimmed, rimmed).min() > distances(appearance, rimmed).max()
 
 
 def test_two_images_are_enough_for_a_description() -> None:
-    appearance = describe_appearance(lesions(range(2)), seed=1)
+    appearance = fit_image_statistics(lesions(range(2)), seed=1)
     assert np.isfinite(distances(appearance, lesions(range(4)))).all()
 
 
 def test_it_is_read_back_as_written() -> None:
-    appearance = describe_appearance(lesions(range(30)), seed=1)
-    again = Appearance.from_bytes(appearance.to_bytes())
+    appearance = fit_image_statistics(lesions(range(30)), seed=1)
+    again = ImageStatistics.from_bytes(appearance.to_bytes())
     np.testing.assert_array_equal(again.mean, appearance.mean)
     np.testing.assert_array_equal(again.precision, appearance.precision)
 
@@ -114,28 +114,28 @@ def test_it_is_read_back_as_written() -> None:
     [
         b"",
         b"no archive",
-        Appearance(mean=np.zeros(MEASURES), precision=np.eye(MEASURES)).to_bytes(),
-        Appearance(mean=np.zeros((1, 3)), precision=np.eye(3)[None]).to_bytes(),
-        Appearance(mean=np.zeros((0, MEASURES)), precision=np.zeros((0, MEASURES, MEASURES))).to_bytes(),
-        Appearance(mean=np.array(1.0), precision=np.array(1.0)).to_bytes(),
-        Appearance(mean=np.full((1, MEASURES), np.nan), precision=np.eye(MEASURES)[None]).to_bytes(),
+        ImageStatistics(mean=np.zeros(MEASURES), precision=np.eye(MEASURES)).to_bytes(),
+        ImageStatistics(mean=np.zeros((1, 3)), precision=np.eye(3)[None]).to_bytes(),
+        ImageStatistics(mean=np.zeros((0, MEASURES)), precision=np.zeros((0, MEASURES, MEASURES))).to_bytes(),
+        ImageStatistics(mean=np.array(1.0), precision=np.array(1.0)).to_bytes(),
+        ImageStatistics(mean=np.full((1, MEASURES), np.nan), precision=np.eye(MEASURES)[None]).to_bytes(),
     ],
 )
 def test_what_is_not_understood_is_named(data: bytes) -> None:
-    with pytest.raises(BundleError, match=r"description of dermoscopic images is not understood \(.+\)"):
-        Appearance.from_bytes(data)
+    with pytest.raises(BundleError, match=r"statistics for the out-of-distribution gate are invalid \(.+\)"):
+        ImageStatistics.from_bytes(data)
 
 
 def test_the_shipped_bundle_stops_letters_photographs_and_radiographs() -> None:
-    scorer = Scorer.load(load_bundle(SHIPPED), "openvino")
+    model = LoadedModel.load(load_bundle(SHIPPED), "openvino")
     photographs = [*load_sample_images().images, portrait()]
     for image in (draw_letter(), radiograph(), *photographs):
-        found = scorer.why_ungradable(image, PREPROCESSING(image))
+        found = model.gate.check(image, PREPROCESSING(image))
         assert found is not None
-        assert found[0] == "unlike_dermoscopy"
+        assert found[0] == "out_of_distribution"
         assert "does not look like dermoscopy" in found[1]
     lesion = draw_lesion(3)
-    assert scorer.why_ungradable(lesion, PREPROCESSING(lesion)) is None
+    assert model.gate.check(lesion, PREPROCESSING(lesion)) is None
 
 
 def test_a_bundle_from_before_this_gate_judges_whatever_is_sharp() -> None:
@@ -145,5 +145,5 @@ def test_a_bundle_from_before_this_gate_judges_whatever_is_sharp() -> None:
     older = bundle.manifest.model_copy(
         update={"out_of_distribution": described.model_copy(update={"file": "features.npz", "limit": None})}
     )
-    scorer = Scorer.load(replace(bundle, manifest=older), "openvino")
-    assert scorer.why_ungradable(draw_letter(), PREPROCESSING(draw_letter())) is None
+    model = LoadedModel.load(replace(bundle, manifest=older), "openvino")
+    assert model.gate.check(draw_letter(), PREPROCESSING(draw_letter())) is None

@@ -64,7 +64,11 @@ def test_a_folder_that_is_no_bundle_says_what_was_expected(tmp_path: Path) -> No
         ({"classes": ["mel", "bcc", "nv"]}, "goes with more than two classes"),
         ({"malignant": ["mole"]}, "mole is none of the classes"),
         (
-            {"thresholds": {"youden": {"threshold": 1, "borderline_from": 0.2, "sensitivity": 1, "specificity": 1}}},
+            {
+                "thresholds": {
+                    "youden": {"threshold": 1, "borderline_threshold": 0.2, "sensitivity": 1, "specificity": 1}
+                }
+            },
             "thresholds.youden.threshold",
         ),
     ],

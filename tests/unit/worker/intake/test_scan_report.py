@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from worker.intake.scan_report import FolderReport
+from worker.intake.scan_report import ScanReport
 from worker.intake.sources.folder import walk_folder
 from worker.terminal import printable
 
 
 def test_the_list_has_a_total_and_every_file_is_in_it() -> None:
-    report = FolderReport()
+    report = ScanReport()
     for number in range(12):
         for _ in range(number + 1):
             report.count_other(f".k{number}")
@@ -19,13 +19,13 @@ def test_the_list_has_a_total_and_every_file_is_in_it() -> None:
 
 
 def test_one_file_is_one_file() -> None:
-    report = FolderReport()
+    report = ScanReport()
     report.count_other("")
     assert report.not_taken() == "1 file (1 without suffix)"
 
 
 def test_endings_without_end_take_bounded_room() -> None:
-    report = FolderReport()
+    report = ScanReport()
     for number in range(5_000):
         report.count_other(f".{number}")
     report.count_other(". Smith, a long name that only happens to have a dot in it")
@@ -35,12 +35,12 @@ def test_endings_without_end_take_bounded_room() -> None:
 
 
 def test_nothing_passed_over_is_nothing_said() -> None:
-    assert FolderReport().notes() == []
+    assert ScanReport().notes() == []
 
 
 def test_names_of_an_archive_give_the_terminal_no_orders(tmp_path: Path) -> None:
     (tmp_path / "a.\x1b[2J").write_bytes(b"")
-    report = FolderReport(unreadable=["b\x1b]0;title\x07", "c\u202egpj.exe"], dicom=2)
+    report = ScanReport(unreadable=["b\x1b]0;title\x07", "c\u202egpj.exe"], dicom=2)
     assert list(walk_folder(tmp_path, report)) == []
     notes = report.notes()
     assert "1 .?[2j" in "".join(notes)

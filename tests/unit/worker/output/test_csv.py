@@ -35,7 +35,7 @@ ROW = OutcomeRow(
     failure_code=None,
     ungradable_reason=None,
     reason=None,
-    ended_at=datetime(2026, 1, 1, tzinfo=UTC),
+    completed_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
 NOT_SCORED = replace(
     ROW,
@@ -54,8 +54,8 @@ def exported(*rows: OutcomeRow) -> list[dict[str, str]]:
     """Write and read back, as a file would be."""
     file = io.StringIO(newline="")
     statuses = Counter(row.status for row in rows)
-    not_judged = statuses[ImageStatus.UNGRADABLE] + statuses[ImageStatus.FAILED]
-    written = Written(images=len(rows), waiting=statuses[ImageStatus.WAITING], not_judged=not_judged)
+    not_scored = statuses[ImageStatus.UNGRADABLE] + statuses[ImageStatus.FAILED]
+    written = Written(images=len(rows), waiting=statuses[ImageStatus.WAITING], not_scored=not_scored)
     assert write_csv(rows, file) == written
     file.seek(0)
     read = list(csv.reader(file))
@@ -114,7 +114,7 @@ def test_what_a_cancelled_job_never_came_to_goes_to_a_human() -> None:
     """Nothing else will ever become of it."""
     file = io.StringIO(newline="")
     written = write_csv([replace(NOT_SCORED, status=ImageStatus.WAITING), ROW], file, cancelled=True)
-    assert written == Written(images=2, waiting=1, not_judged=1)
+    assert written == Written(images=2, waiting=1, not_scored=1)
     file.seek(0)
     given_up, scored = csv.DictReader(file)
     assert (given_up["status"], given_up["flag"], given_up["reason_code"]) == ("waiting", "ungradable", "cancelled")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trainer.atomic_files import replace_file, sweep_unfinished, unfinished_folder, write_text
+from worker.atomic_files import replace_file, sweep_unfinished, unfinished_folder, write_text
 
 #: Makes a folder beside the target, says so, and waits to be killed.
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from trainer.atomic_files import unfinished_folder
+from worker.atomic_files import unfinished_folder
 with unfinished_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("half")
     print("made", flush=True)

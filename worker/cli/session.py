@@ -1,0 +1,46 @@
+"""What every command on jobs needs: the checked database, and the name of the person for the audit log."""
+
+import os
+import pwd
+import socket
+from typing import TYPE_CHECKING
+
+import click
+
+from worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+class _JobNumber(click.IntRange):
+    name = "job number"
+
+
+#: Range of a job's id in the database.
+JOB_NUMBER = _JobNumber(1, 2**63 - 1)
+
+
+def current_actor() -> str:
+    """Account and host of the person who runs this command, for the audit log."""
+    number = os.getuid()
+    try:
+        # Not `getpass.getuser`, which trusts environment variables.
+        account = pwd.getpwuid(number).pw_name
+    except KeyError:
+        account = f"uid {number}"
+    return f"{account}@{socket.gethostname()}"
+
+
+def open_checked_database() -> "Engine":
+    """Open the database, if it exists and has the right schema.
+
+    Raises:
+        DatabaseError: it cannot be used. The text says what to do.
+    """
+    from db.session import open_database
+    from worker.database_check import check_database
+
+    settings = load_settings()
+    check_database(settings)
+    return open_database(settings.resolved_database_url())

@@ -1,0 +1,146 @@
+"""``dermq submit``: from an archive to a job."""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.cli.jobs import watch_job
+from worker.cli.session import current_actor, open_checked_database
+from worker.logging import configure_logging
+from worker.settings import Settings, load_settings
+from worker.terminal import make_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_INTERRUPTED = "Interrupted. The images recorded so far are kept. Run the same `dermq submit` again to resume."
+
+
+class _Source(click.Path):
+    """A path that is not empty: an unset variable would otherwise mean the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("The path is empty. Give a folder or a CSV manifest; a dot is the current folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+@click.command(short_help="Submit a folder or a CSV manifest as a job.")
+@click.argument("source", type=_Source(path_type=Path))
+@click.option("--root", type=click.Path(path_type=Path), help="Folder that a manifest's paths are relative to.")
+@click.option("--policy", default="youden", show_default=True, help="Triage policy of the bundle.")
+@click.option("--urgent", is_flag=True, help="Score it before bulk jobs.")
+@click.option("--force", is_flag=True, help="Score files again that were scored earlier with the same bundle.")
+@click.option("--watch", "then_watch", is_flag=True, help="Show the progress until the job is finished.")
+def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bool, then_watch: bool) -> None:
+    """Submit SOURCE, a folder of images or a CSV manifest, as a job.
+
+    A manifest has the column path, and optionally lesion_id, patient_ref, age, sex and site. The delimiter is a comma,
+    a semicolon or a tab.
+
+    \b
+      dermq submit /archive/2019
+      dermq submit cases.csv --root /archive --urgent --watch
+
+    When standard output is not a terminal, it gets the job number alone. Everything else goes to standard error.
+
+    Exit status 1: a folder could not be read, or no path of a manifest leads to a file inside its root, or, with
+    --watch, the job stopped before it was finished.
+    """
+    from db.status import JobStatus
+    from worker.inference.bundle import load_bundle
+    from worker.intake.submission import Submission, submit
+    from worker.monitor.summary import print_summary
+    from worker.queue.app import make_app
+
+    settings = load_settings()
+    database = open_checked_database()
+    console = make_console(stderr=True)
+    submission = Submission(
+        source=source,
+        root=root,
+        policy=policy,
+        urgent=urgent,
+        chunk_size=settings.chunk_size,
+        lease_seconds=settings.lease_seconds,
+        force=force,
+        actor=current_actor(),
+    )
+    configure_logging(settings)
+
+    job_ids: list[int] = []
+    status = console.status("recording images …")
+
+    def tell(job: int) -> None:
+        job_ids.append(job)
+        # Otherwise the number would be printed behind the spinner.
+        status.stop()
+        if not sys.stdout.isatty():
+            # A closed pipe or a full disk is no reason to fail: the notes name the job too.
+            with contextlib.suppress(OSError):
+                click.echo(job)
+
+    def leave(number: int, _frame: object) -> None:
+        # At once, as a kill would: an exception raised here is lost when it interrupts a finaliser.
+        with contextlib.suppress(OSError):
+            os.write(2, f"{_INTERRUPTED}\n".encode())
+        os._exit(128 + number)
+
+    # A closed terminal or a stopped container, unlike Ctrl-C, is no decision against the job, so it stays.
+    usual = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with status:
+            result = submit(
+                submission,
+                database=database,
+                app=make_app(settings),
+                bundle=load_bundle(settings.resolved_bundle()),
+                on_progress=lambda images: status.update(f"recording images … {images:,}"),
+                # Before the submission ends: when it is killed in between, the job can still be resumed.
+                on_recorded=tell,
+            )
+    except SQLAlchemyError:
+        click.echo(_INTERRUPTED, err=True)
+        raise
+    except KeyboardInterrupt:
+        fate = f"Run `dermq status {job_ids[0]}` for the state of the job." if job_ids else "Nothing was submitted."
+        click.echo(f"Interrupted. {fate}", err=True)
+        raise
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for note in result.notes():
+        # Without line breaks: notes contain commands to copy.
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    _warn_of_other_bundle(settings, console)
+    unfinished = False
+    if then_watch:
+        job = watch_job(database, result.job_id)
+        # To standard error: for scripts, standard output has the job number alone.
+        print_summary(database, job, console)
+        unfinished = job.status is not JobStatus.FINISHED
+    # Images in unreadable folders are in no job, and a manifest without any file has the wrong root: a script must not
+    # take that for success.
+    nothing_found = 0 < result.images == result.not_found + result.outside_root
+    if unfinished or result.folder.unreadable or nothing_found:
+        sys.exit(1)
+
+
+def _warn_of_other_bundle(settings: Settings, console: "Console") -> None:
+    """Warn when a `dermq up` runs here with another bundle: its workers would never score the job."""
+    from worker.inference.bundle_reference import configured_bundle, running_bundle
+
+    here, running = configured_bundle(settings), running_bundle(settings)
+    if here and running and here != running:
+        console.print(
+            f"WARNING: the job needs the bundle {here}, as DERMQ_BUNDLE says here, but `dermq up` runs with {running}. "
+            "Restart `dermq up` with this DERMQ_BUNDLE. Or cancel the job, unset DERMQ_BUNDLE here and submit again.",
+            highlight=False,
+            markup=False,
+        )
