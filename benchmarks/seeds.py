@@ -23,7 +23,7 @@ from trainer.data.ham10000 import melanoma_or_nevus
 from trainer.data.resized_cache import load_inputs
 from trainer.data.run_images import read_images_of
 from trainer.data.splits import TEST, manifest_sha256, read_manifest
-from trainer.evaluation.test_access_log import log_test_access
+from trainer.data.test_access_log import log_test_access
 from trainer.metrics.assess import by_lesion
 from trainer.metrics.discrimination import auroc
 from trainer.metrics.seeds import require_other_seeds

@@ -69,8 +69,8 @@ class RunConfig(BaseModel):
     epochs: int = Field(
         30,
         ge=0,
-        description="Epochs of fine-tuning. With two classes an epoch is a pass over the training melanomas; with seven "
-        "it is samples_per_epoch images.",
+        description="Epochs of fine-tuning. With two classes an epoch is a pass over the training melanomas, with "
+        "seven it is samples_per_epoch images.",
     )
     checkpoint: Literal["best", "last"] = Field(
         "best",
@@ -198,7 +198,8 @@ class RunConfig(BaseModel):
             )
         if self.mixup and self.classes == "two" and not self.teachers:
             raise _combination(
-                f"--mixup {self.mixup} needs --classes seven or --teachers: the focal loss is not least at the share of "
+                f"--mixup {self.mixup} needs --classes seven or --teachers: the focal loss is not least at the share "
+                "of "
                 "a blended label."
             )
         return self

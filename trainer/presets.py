@@ -1,8 +1,8 @@
 """Named sets of settings.
 
-``clean`` is the default: a lesion-disjoint split with near-duplicates on one side; threshold and calibration are chosen on
-validation. ``reference`` is the method that the project started from, with its random split of images and a threshold
-chosen on the test split, so that their effect can be measured (`trainer.training.reference_preset`).
+``clean`` is the default: a lesion-disjoint split with near-duplicates on one side; threshold and calibration are
+chosen on validation. ``reference`` is the method that the project started from, with its random split of images and a
+threshold chosen on the test split, so that their effect can be measured (`trainer.training.reference_preset`).
 """
 
 from collections.abc import Callable
@@ -82,7 +82,8 @@ def configure(preset: str, given: dict[str, Any]) -> RunConfig:
         )
     if config.weights_sha256 and config.weights in ("imagenet", "none"):
         raise InputError(
-            f"--weights-sha256 belongs to a weights file, but --weights is {config.weights}. Give the file or leave out "
+            f"--weights-sha256 belongs to a weights file, but --weights is {config.weights}. Give the file or leave "
+            "out "
             "the hash."
         )
     for name, is_idle, other in _WITHOUT_EFFECT:
@@ -90,12 +91,14 @@ def configure(preset: str, given: dict[str, Any]) -> RunConfig:
             raise InputError(f"{_option(name)} has no effect with {other}. Leave one of them out.")
     if config.teachers and (idle := [_option(name) for name in _NOT_WITH_TEACHERS if name in given]):
         raise InputError(
-            f"{', '.join(idle)} has no effect with --teachers, whose loss is plain cross-entropy. Leave one of them out."
+            f"{', '.join(idle)} has no effect with --teachers, whose loss is plain cross-entropy. Leave one of them "
+            "out."
         )
     for classes, names in _ONLY_WITH.items():
         if config.classes != classes and (idle := [_option(name) for name in names if name in given]):
             raise InputError(
-                f"{', '.join(idle)} has no effect with --classes {config.classes}. Add --classes {classes}, or leave it "
+                f"{', '.join(idle)} has no effect with --classes {config.classes}. Add --classes {classes}, or leave "
+                "it "
                 "out."
             )
     if "size" not in settings and "backbone" in settings:

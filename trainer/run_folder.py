@@ -1,11 +1,11 @@
-"""The folder of a run: what lies in it, and whether a training may begin or go on in it.
+"""The folder of a run: what lies in it, and whether a training may begin or continue in it.
 
 ```
 config.json      the settings                   history.csv      a row for each epoch
 split.csv .json  the split and its SHA-256      curves.png       the same, drawn
 run.json         data, versions, first weights  best.weights.h5  the best epoch's weights
-train.log        what happened when             checkpoints/     where a killed run goes on
-model.keras      the model, when finished       validation.csv   its predictions; last, so it marks the end
+train.log        what happened when             checkpoints/     where a killed run continues
+model.keras      the model, when finished       validation.csv   its predictions, written last
 ```
 
 A run of the fold ``all`` has no validation: it ends with its model, and `trainer.evaluation.crossfit` writes
@@ -13,23 +13,24 @@ A run of the fold ``all`` has no validation: it ends with its model, and `traine
 """
 
 import fcntl
+import hashlib
 import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pandas as pd
+from pydantic import Field, ValidationError
 
 from trainer.config import RunConfig
-from trainer.data.scan import data_sha256
-from trainer.data.splits import SplitError
+from trainer.errors import InputError, MissingError, OccupiedError, RunError, SplitError
 from worker.atomic_files import sweep_unfinished, write_text
 from worker.inference.bundle import sha256_of
+from worker.inference.metrics import BundleMetrics, Figures
 
 #: Packages whose version decides the last digits of a run.
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
@@ -41,16 +42,78 @@ _OF_A_RUN = {
     *("best.weights.h5", "model.keras", "validation.csv"),
 }
 
-#: Raised when code changes what the same settings train, so that runs from before and after are not taken for alike.
+#: File in which a complete evaluation on the test split leaves its figures.
+METRICS_NAME = "metrics.json"
+#: Version of the training code. Raise it when the same settings train another model, so that runs from before and after
+#: are not compared.
 RECIPE = 3
 
 
-class RunError(Exception):
-    """A run can neither begin nor go on in its folder; the text says why and what to do."""
+class Teacher(Figures):
+    """A run that taught another one."""
+
+    run: str
+    model_sha256: str
+    backbone: str
+    size: int
+    classes: Literal["two", "seven"]
+
+
+class RunOrigin(Figures):
+    """What a run was made from, without paths, so that it is known without the run's folder.
+
+    Args:
+        run: name of the folder.
+        config: its settings.
+        weights_from: where the first weights came from.
+        teachers: the runs that taught it.
+        continues_from: the same of the run whose weights it started from.
+    """
+
+    run: str
+    config: RunConfig
+    weights_from: str
+    teachers: tuple[Teacher, ...] = ()
+    continues_from: "RunOrigin | None" = None
+
+    def lineage(self) -> "list[RunOrigin]":
+        """This run and those that it continues from, oldest first."""
+        return [*(self.continues_from.lineage() if self.continues_from else []), self]
+
+
+class TrainingData(Figures):
+    """The data set that a run was trained on: its number of images and its `data_sha256`."""
+
+    images: int
+    sha256: str
+
+
+class RunDescription(Figures):
+    """``run.json``: what a run was made from, and by which versions.
+
+    Args:
+        begun: when, in UTC.
+        recipe: version of the training code.
+        split_sha256: of the split manifest.
+        data: the data set.
+        skipped: what is wrong with each image that was left out because it does not decode.
+        weights_from: as in `RunOrigin`, and so are ``teachers`` and ``continues_from``.
+        versions: of what the last digits depend on.
+    """
+
+    begun: str
+    recipe: int
+    split_sha256: str
+    data: TrainingData
+    skipped: dict[str, str] = Field(default_factory=dict)
+    weights_from: str
+    teachers: tuple[Teacher, ...] = ()
+    continues_from: RunOrigin | None = None
+    versions: dict[str, str]
 
 
 class RunFolder:
-    """Paths of a run, its log, and the conditions under which it may go on.
+    """Paths of a run, its log, and the conditions under which it may continue.
 
     Args:
         path: of the folder; made by `lock`.
@@ -83,7 +146,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder; it is free again when the process ends, however it ends.
+        """Hold the folder. It is free again when the process ends, however it ends.
 
         Raises:
             RunError: another process trains in it.
@@ -99,56 +162,52 @@ class RunFolder:
             yield
 
     def refuse_taken(self) -> None:
-        """Refuse a folder that no run may begin or go on in, whatever its settings.
+        """Refuse a folder that no run may begin or continue in, whatever its settings.
 
         Raises:
-            FileExistsError: the run is finished, or the folder is a file or holds what is of no run.
+            OccupiedError: the run is finished, or the folder is a file or holds files of no run.
         """
         if not self.path.exists():
             return
         if not self.path.is_dir():
-            raise FileExistsError(f"Received: {self.path} as the run folder, which is a file. Expected: a new folder.")
+            raise OccupiedError(f"The run folder {self.path} is a file. Name a new folder.")
         if not self.begun and (others := sorted(each.name for each in self.path.iterdir() if self._is_foreign(each))):
-            raise FileExistsError(
-                f"Received: {self.path} as the run folder, which holds other things ({', '.join(others[:3])}). "
-                "Expected: a new or an empty folder, or that of a run."
+            raise OccupiedError(
+                f"The run folder {self.path} holds files of no run ({', '.join(others[:3])}). Name a new or an empty "
+                "folder, or that of an interrupted run."
             )
         if self.finished:
-            raise FileExistsError(
-                f"Received: run folder {self.path}, which holds a finished run. Expected: a new one, or a run that was "
-                f"interrupted. To go on from a finished run: a new folder, and --weights {self.path}."
+            raise OccupiedError(
+                f"The run folder {self.path} holds a finished run. Name a new folder. To train on from that run, add "
+                f"--weights {self.path}."
             )
 
     def _is_foreign(self, path: Path) -> bool:
-        """Whether it is none of what a run writes; hidden files, its lock among them, count for nothing."""
+        """Whether it is a file that no run writes. Hidden files, such as the lock, do not count."""
         return not (path.name.startswith(".") or path.name in _OF_A_RUN or path == self.checkpoint.parent)
 
     def check_resumable(self, config: RunConfig) -> None:
-        """Refuse to go on in a folder whose run is finished, or was begun with other settings.
+        """Refuse to continue in a folder whose run is finished, or was begun with other settings.
 
         Args:
             config: the settings asked for, as they would be recorded.
 
         Raises:
-            FileExistsError: the run is finished.
+            OccupiedError: the run is finished.
             RunError: names every setting that differs.
         """
         self.refuse_taken()
-        if not (self.path / "run.json").exists():
+        described = self.described()
+        if described.recipe != RECIPE:
             raise RunError(
-                f"The run in {self.path} was begun by a version that wrote no checkpoints and cannot go on. Choose "
-                "another folder."
+                f"The run in {self.path} was begun by a version that trains differently (recipe {described.recipe}, "
+                f"this is {RECIPE}). Continue with that version, or name another folder."
             )
-        if (found := recipe_of(self.path)) != RECIPE:
+        begun, here = described.versions["backend"], _backend()
+        if begun != here:
             raise RunError(
-                f"The run in {self.path} was begun by code that trains otherwise (recipe {found}, this is {RECIPE}). "
-                "Go on with that version, or choose another folder."
-            )
-        begun, here = self.described().get("versions", {}).get("backend"), _backend()
-        if begun not in (None, here):
-            raise RunError(
-                f"The run in {self.path} was begun on Keras' backend {begun}, this is {here}: its dropout draws other "
-                f"numbers. Go on with KERAS_BACKEND={begun}, or choose another folder."
+                f"The run in {self.path} was begun with the Keras backend {begun}, and this is {here}, whose dropout "
+                f"draws other numbers. Continue with KERAS_BACKEND={begun}, or name another folder."
             )
         recorded = RunConfig.read(self.path)
         if different := recorded.differences(config):
@@ -159,30 +218,30 @@ class RunFolder:
             raise RunError(
                 f"The run in {self.path} was begun with other settings:\n{listed}\n"
                 + (
-                    "Go on with its settings, or choose another folder."
+                    "Continue with its settings, or name another folder."
                     if self.checkpoint.exists()
-                    else "No epoch of it is done. Choose another folder or, if nothing trains in it, remove this one."
+                    else "It has no complete epoch. Name another folder or, if nothing trains in it, remove this one."
                 )
             )
 
     def check_data(self, found: str) -> None:
-        """Refuse another data set than the run's; runs from before it was recorded take any.
+        """Refuse another data set than the run's.
 
         Args:
-            found: `trainer.data.scan.data_sha256` of the data set at hand.
+            found: `data_sha256` of the data set at hand.
 
         Raises:
             RunError: it is another.
         """
-        recorded = self.described().get("data", {}).get("sha256", found)
+        recorded = self.described().data.sha256
         if found != recorded:
             raise RunError(
-                f"The run in {self.path} was begun with other data: their SHA-256 was {recorded}, now it is {found}. "
-                "Pass the data set that it was begun with, or choose another run."
+                f"The run in {self.path} was begun with other data, of SHA-256 {recorded}; these have {found}. Pass "
+                "the data set that it was begun with, or another run."
             )
 
     def check_hashes(self, manifest: pd.DataFrame) -> None:
-        """Refuse a manifest whose hashes of files are not those that the run began with; one without hashes passes.
+        """Refuse a manifest whose file hashes are not those that the run began with.
 
         Args:
             manifest: from `trainer.data.splits.read_manifest`.
@@ -190,11 +249,10 @@ class RunFolder:
         Raises:
             SplitError: they were changed.
         """
-        recorded = self.described().get("data", {}).get("sha256")
-        if recorded and "sha256" in manifest and data_sha256(manifest) != recorded:
+        if data_sha256(manifest) != self.described().data.sha256:
             raise SplitError(
-                f"The hashes of files in {self.path / 'split.csv'} are not those that the run began with. Restore it, "
-                "or choose another run."
+                f"The file hashes in {self.path / 'split.csv'} are not those that the run began with. Restore that "
+                "file, or name another run."
             )
 
     def weights_sha256(self) -> str:
@@ -205,54 +263,105 @@ class RunFolder:
         """
         if not self.best.is_file():
             raise RunError(
-                f"Received: run {self.path} without {self.best.name}. Expected: the whole folder of a finished run; it "
-                "is told apart by its weights."
+                f"The run {self.path} has no {self.best.name}. Restore that file, or name another finished run."
             )
         return sha256_of(self.best)
 
-    def begin(self, config: RunConfig, described: dict[str, Any]) -> None:
-        """Write what a run is made from; ``config.json`` last, for it marks that a run began.
+    def begin(
+        self,
+        config: RunConfig,
+        *,
+        split_sha256: str,
+        data: TrainingData,
+        skipped: dict[str, str],
+        weights_from: str,
+        teachers: tuple[Teacher, ...],
+        continues_from: RunOrigin | None,
+    ) -> None:
+        """Write ``run.json`` and, last, ``config.json``, which marks that a run began.
 
         Args:
             config: the settings.
-            described: of data and first weights; the versions are added.
+            split_sha256: as in `RunDescription`, and so are the others.
+            data: the data set.
+            skipped: the images left out.
+            weights_from: the first weights.
+            teachers: of the run.
+            continues_from: an earlier run.
         """
         self.checkpoint.parent.mkdir(exist_ok=True)
-        # Of a run whose settings somebody took away: it cannot be told what it belongs to.
+        # If somebody removed config.json, it is unknown what this checkpoint belongs to.
         self.checkpoint.unlink(missing_ok=True)
-        everything = {"begun": now(), "recipe": RECIPE, **described, "versions": versions()}
-        write_text(self.path / "run.json", json.dumps(everything, indent=2) + "\n")
+        described = RunDescription(
+            begun=now(),
+            recipe=RECIPE,
+            split_sha256=split_sha256,
+            data=data,
+            skipped=skipped,
+            weights_from=weights_from,
+            teachers=teachers,
+            continues_from=continues_from,
+            versions=versions(),
+        )
+        write_text(self.path / "run.json", described.model_dump_json(indent=2) + "\n")
         config.write(self.path)
 
-    def described(self) -> dict[str, Any]:
-        """What `begin` wrote; nothing for runs that are older than ``run.json``."""
-        file = self.path / "run.json"
-        found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        return found
+    def described(self) -> RunDescription:
+        """``run.json``.
 
-    def origin(self) -> dict[str, Any]:
-        """What a run that is made from this one notes of it, so that it can be told without this folder.
-
-        Returns:
-            ``run`` (name of the folder), ``config``, ``weights_from``, ``averaged`` (run, seed and ``weights_sha256``
-            of each run that it is the average of), ``teachers`` (run, ``model_sha256`` and settings of each run that
-            taught it), and as ``continues_from`` the same of the run that it went on from itself, null for none.
+        Raises:
+            MissingError: it is gone.
+            InputError: another version of dermq wrote it, or it was changed.
         """
+        file = self.path / "run.json"
+        if not file.is_file():
+            raise MissingError(f"The run {self.path} has no {file.name}. Restore that file, or name another run.")
+        try:
+            return RunDescription.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise InputError(
+                f"{file} cannot be used ({_first_fault(error)}): another version of dermq made the run, or the file "
+                "was changed. Use that version, or train again."
+            ) from None
+
+    def metrics(self) -> BundleMetrics:
+        """``metrics.json`` of an evaluated run.
+
+        Raises:
+            MissingError: the run was not evaluated.
+            InputError: another version of dermq wrote it, or it was changed.
+        """
+        file = self.path / METRICS_NAME
+        if not file.is_file():
+            raise MissingError(f"The run {self.path} has no {file.name}. Run `dermq-train evaluate {self.path}` first.")
+        try:
+            return BundleMetrics.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise InputError(
+                f"{file} cannot be used ({_first_fault(error)}): another version of dermq wrote it, or it was changed. "
+                f"`dermq-train evaluate {self.path}` writes it again, which accesses the test split once more."
+            ) from None
+
+    def split_sha256(self) -> str:
+        """SHA-256 of the split manifest, as ``split.json`` has it."""
+        return str(json.loads((self.path / "split.json").read_text())["sha256"])
+
+    def origin(self) -> RunOrigin:
+        """What the run was made from, for reports and for a run that continues from it."""
         described = self.described()
-        return {
-            "run": self.path.resolve().name,
-            "config": asdict(RunConfig.read(self.path)),
-            "weights_from": described.get("weights_from"),
-            "averaged": described.get("averaged", []),
-            "teachers": described.get("teachers", []),
-            "continues_from": described.get("continues_from"),
-        }
+        return RunOrigin(
+            run=self.path.resolve().name,
+            config=RunConfig.read(self.path),
+            weights_from=described.weights_from,
+            teachers=described.teachers,
+            continues_from=described.continues_from,
+        )
 
     def tidy(self, best_epoch: int) -> None:
-        """Take away what a killed process left, and put the best epoch's weights in their place.
+        """Remove what a killed process left, and move the best epoch's weights to their place.
 
         Args:
-            best_epoch: as the checkpoint has it, counted from 1; 0 when there is none.
+            best_epoch: as in the checkpoint, counted from 1. 0 when there is none.
         """
         sweep_unfinished(self.path)
         sweep_unfinished(self.checkpoint.parent)
@@ -260,7 +369,7 @@ class RunFolder:
             if candidate == self.candidate(best_epoch):
                 candidate.replace(self.best)
             else:
-                # Of an epoch that no checkpoint knows: it is trained again.
+                # No checkpoint knows this epoch. It is trained again.
                 candidate.unlink()
 
     def log(self, line: str) -> None:
@@ -269,22 +378,15 @@ class RunFolder:
             file.write(f"{now()} {line}\n")
 
 
-def lineage(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """A run and those that it goes on from, oldest first.
-
-    Args:
-        run: as `RunFolder.origin` tells it.
-    """
-    steps = [run]
-    while earlier := steps[0].get("continues_from"):
-        steps.insert(0, earlier)
-    return steps
+def data_sha256(images: pd.DataFrame) -> str:
+    """SHA-256 of a data set: of its ``image_id,lesion_id,dx,sha256`` lines in the order of ``image_id``."""
+    rows = images.sort_values("image_id")[["image_id", "lesion_id", "dx", "sha256"]]
+    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
-def recipe_of(run: Path) -> int:
-    """Number of the recipe that a run was begun by; 1 for runs from before it was recorded."""
-    file = run / "run.json"
-    return int(json.loads(file.read_text()).get("recipe", 1)) if file.exists() else 1
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def now() -> str:
@@ -293,7 +395,7 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run's last digits depend on."""
+    """Versions of everything that the last digits of a run depend on."""
     backend = _backend()
     packages = (*_PACKAGES, _BACKEND_PACKAGES[backend])
     return {
@@ -305,7 +407,7 @@ def versions() -> dict[str, str]:
 
 
 def _backend() -> str:
-    # Here, because it takes seconds, and what only reads runs needs no network.
+    # Importing Keras takes seconds, and commands that only read runs do not need it.
     import keras
 
     return str(keras.config.backend())

@@ -1,13 +1,11 @@
 """The model card, from the figures of the evaluation (Mitchell et al., "Model cards for model reporting", 2019).
 
-It names no image: pictures and names of missed melanomas stay in the local report.
+It names no image. Pictures and names of missed melanomas stay in the local report.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainer.card.reporting_items import Item, clear_derm, tripod_ai
 from trainer.card.results import (
@@ -26,16 +24,18 @@ from trainer.card.training import first_weights, how_trained
 from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
 from trainer.report.document import counted, interval
 from trainer.report.groups import unseen_sources, weakest_groups, within_sources
-from trainer.report.report_file import read_report
 from trainer.report.robustness import greatest_fall
+from trainer.report.schema import Report, read_report
+from trainer.run_folder import RunFolder
 from worker.inference.bundle import BundleManifest, Quantisation
+from worker.inference.metrics import BundleMetrics
 
 _LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Facts:
-    """What a card says of the model itself."""
+    """What a card says about the model itself."""
 
     title: str
     made: str
@@ -46,13 +46,13 @@ class _Facts:
     licence: str
 
 
-def model_card(manifest: BundleManifest, weights_from: str, report: dict[str, Any] | None = None) -> str:
+def model_card(manifest: BundleManifest, weights_from: str, report: Report | None = None) -> str:
     """Write ``MODEL_CARD.md`` of a bundle.
 
     Args:
         manifest: of the bundle, with its metrics.
         weights_from: where the backbone's first weights came from.
-        report: ``report.json`` of the run; without it the card has the main results only.
+        report: of the run. Without it the card has the main results only.
 
     Returns:
         Markdown.
@@ -79,35 +79,32 @@ def card_of_run(run: Path) -> str:
         Markdown.
 
     Raises:
-        FileNotFoundError: the run was not evaluated.
-        ValueError: it was evaluated by a version whose report lacks figures of today's.
+        MissingError: the run was not evaluated.
+        InputError: another version evaluated it.
     """
-    if not (run / "metrics.json").is_file():
-        raise FileNotFoundError(
-            f"Received: run {run} without metrics.json. Expected: a run after `dermq-train evaluate {run}`."
-        )
+    metrics = RunFolder(run).metrics()
     report = read_report(run)
-    described = report["run"]
+    subject = report.subject
     facts = _Facts(
-        title=f"Run {described['name']}",
-        made=report["created"][:10],
-        backbone=described["config"]["backbone"],
-        size=described["config"]["size"],
-        weights_from=str(first_weights(described)),
-        split_sha256=described["split_sha256"],
+        title=f"Run {subject.name}",
+        made=report.created[:10],
+        backbone=subject.backbone,
+        size=subject.size,
+        weights_from=first_weights(RunFolder(run).origin()),
+        split_sha256=subject.split_sha256,
         licence=_LICENCE,
     )
-    return _card(facts, json.loads((run / "metrics.json").read_text()), report)
+    return _card(facts, metrics, report)
 
 
 def _card(
-    facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None, quantisation: Quantisation | None = None
+    facts: _Facts, metrics: BundleMetrics, report: Report | None, quantisation: Quantisation | None = None
 ) -> str:
     parts = [
         f"# {facts.title}\n\nCalibrated probability of melanoma against nevus for one dermoscopic image. "
         f"Made {facts.made}.",
         _INTENDED_USE,
-        # Before the figures: whoever reads one number only shall have read what it is worth.
+        # Before the figures, so that a reader of one number has read its limits.
         _limits(report),
         _data(facts, metrics, report),
         test_results(metrics, report),
@@ -133,47 +130,47 @@ def _card(
 _INTENDED_USE = """## Intended use
 
 Research on ordering archives of dermoscopic images for review by dermatologists. **Not a medical device.** Not for
-diagnosis, not for deciding that a lesion needs no examination, not for clinical photographs, and not for lesions that
-are neither melanoma nor nevus. A low probability means a lower priority in a worklist, never "benign"."""
+diagnosis, not to decide that a lesion needs no examination, not for clinical photographs, and not for lesions that are
+neither melanoma nor nevus. A low probability means a lower priority in a worklist, never "benign"."""
 
 
 _TERMS = """## Terms
 
-- Area under the ROC curve (AUROC): chance that a melanoma is ranked before a nevus; 0.5 is chance, 1 perfect order.
+- Area under the ROC curve (AUROC): probability that a melanoma is ranked before a nevus. 0.5 is chance, 1 is perfect.
 - Sensitivity: share of the melanomas that are flagged `high_risk`. Specificity: share of the nevi that are not.
-- PPV: share of the flagged that are melanomas, at a given share of melanomas among all.
-- Brier score: mean squared error of the probability, 0 at best. Expected calibration error: by how much the stated
-  probability is off, on average. Slope and in the large: 1 and 0 when it is neither too sure nor too high.
-- Platt scaling: the curve, fitted on validation or out-of-fold predictions, that makes an output a probability.
+- PPV: share of the flagged images that are melanomas, at a given share of melanomas.
+- Brier score: mean squared error of the probability; 0 is best. Expected calibration error: mean difference between
+  stated probability and observed share. Slope 1 and in the large 0: neither too extreme nor too high.
+- Platt scaling: the curve, fitted on validation or out-of-fold predictions, that turns an output into a probability.
 - `mel` melanoma, `nv` nevus, `bcc` basal cell carcinoma, `akiec` actinic keratosis or Bowen's disease,
   `bkl` benign keratosis-like lesion, `df` dermatofibroma, `vasc` vascular lesion.
-- ITA: individual typology angle, an estimate of skin tone from colour. Clear, of a vignette: how much of the picture a
-  dark round rim leaves.
-- Engine parity: how far the program that a worker runs is from the one that was trained."""
+- ITA: individual typology angle, an estimate of skin tone from colour. Clear, of a vignette: the part of the picture
+  inside a dark round rim.
+- Engine parity: difference between the model that a worker runs and the model that was trained."""
 
 
 _LIMITS = """## Limits
 
-- The test images come from the same clinics as the training images. Expect lower figures elsewhere; measure there with
-  `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals, and choose
-  thresholds for there with `dermq-train recalibrate`.
-- The middle of an image is cut out, as wide as it is high: a lesion at the edge of a wide picture is cut.
+- The test images come from the same clinics as the training images. Expect lower figures at other clinics. Measure
+  there with `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals, and
+  choose thresholds for that clinic with `dermq-train recalibrate`.
+- Only the middle square of an image is used: a lesion at the edge of a wide picture is cut.
 - The calibrated probability holds at the share of melanomas in HAM10000, not in a screening population. Below about
-  0.01 only the order says something: hardly any melanoma was seen there.
-- Nearly all patients are light-skinned Europeans and Australians; performance on dark skin is unknown.
+  0.01 only the order is informative, because validation had hardly any melanomas there.
+- Nearly all patients are light-skinned Europeans and Australians. Performance on dark skin is unknown.
 - HAM10000 names no patients: two lesions of one person may be on two sides of the split.
-- Letters, screenshots, X-rays and most photographs are told from dermoscopy by colours and coarseness, and a human gets
-  them unjudged. A portrait or a close photograph of skin may pass and is then scored."""
+- Letters, screenshots, X-rays and most photographs are recognised by colours and coarseness and go to a human without a
+  score. A portrait or a close photograph of skin may pass and get a score."""
 
 
-def _limits(report: dict[str, Any] | None) -> str:
+def _limits(report: Report | None) -> str:
     limits = [_LIMITS]
-    limits += [f"- {remark}" for remark in report.get("remarks", ())] if report else []
-    proven = report["assessment"]["histology_only"] if report else None
-    if proven and proven["auroc"] is not None:
+    limits += [f"- {remark}" for remark in report.remarks] if report else []
+    proven = report.assessment.histology_only if report else None
+    if proven and proven.auroc is not None:
         limits.append(
-            "- Most nevi of HAM10000 were never excised and are easy. Against nevi proven by histology the area under "
-            f"the ROC curve is {interval(proven['auroc'])}."
+            "- Most nevi of HAM10000 were never excised and are easy to tell from melanoma. Against nevi proven by "
+            f"histology the area under the ROC curve is {interval(proven.auroc)}."
         )
     if report and (within := within_sources(report)):
         limits.append(f"- {within}")
@@ -182,29 +179,28 @@ def _limits(report: dict[str, Any] | None) -> str:
     if report and (weak := weakest_groups(report)):
         limits.append(f"- {weak}")
     if report and (fall := greatest_fall(report)):
-        limits.append(f"- {fall} An image under hair is to be looked at whatever its score.")
+        limits.append(f"- {fall} Look at images under hair whatever their score.")
     return "\n".join(limits)
 
 
-def _model(facts: _Facts, report: dict[str, Any] | None) -> str:
-    config = report["run"]["config"] if report else {}
-    seven = config.get("classes") == "seven"
+def _model(facts: _Facts, report: Report | None) -> str:
+    seven = report is not None and report.subject.classes == "seven"
     head = (
         "softmax of the seven diagnoses, read as p(mel) / (p(mel) + p(nv))"
         if seven
         else "Dense 1 sigmoid, melanoma against nevus"
     )
-    training = f" {how_trained(report['run'])}" if report else ""
+    training = f" {how_trained(report.subject.origin)}" if report and report.subject.origin else ""
     return (
         f"## Model\n\n{facts.backbone}, {facts.size} x {facts.size} pixels, global average pooling, Dense 128 ReLU, "
         f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} The shorter side is resized and the "
-        "middle cut out, by the same code in training and in service. Platt scaling and thresholds are fitted on "
+        "middle cut out, by the same code in training and in workers. Platt scaling and thresholds are fitted on "
         f"{_fitted_on(report)}."
     )
 
 
-def _fitted_on(report: dict[str, Any] | None) -> str:
-    if folds := report["run"].get("folds") if report else None:
+def _fitted_on(report: Report | None) -> str:
+    if folds := report.subject.folds if report else None:
         return (
             f"predictions for the melanomas and nevi outside test, each by that one of {len(folds)} other runs of this "
             "recipe that was not trained on it"
@@ -212,53 +208,56 @@ def _fitted_on(report: dict[str, Any] | None) -> str:
     return "validation images only"
 
 
-def _data(facts: _Facts, metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
-    images, lesions = metrics["images"], metrics["lesions"]
+def _data(facts: _Facts, metrics: BundleMetrics, report: Report | None) -> str:
+    images, lesions = metrics.images, metrics.lesions
     lines = [
         "## Data\n",
         "HAM10000 (Tschandl et al., Scientific Data 5:180161, 2018; ViDIR Group, Medical University of Vienna; CC "
         "BY-NC 4.0): dermoscopic images of Vienna, Austria, and Queensland, Australia; diagnoses `mel` and `nv`. "
         "Melanomas are proven by histology, nevi by histology, follow-up, consensus or confocal microscopy. "
-        f"{_split(metrics, report)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images['melanoma']} "
-        f"melanoma images of {lesions['melanoma']} lesions, {images['nevus']} nevus images of {lesions['nevus']} "
+        f"{_split(metrics, report)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images.melanoma} "
+        f"melanoma images of {lesions.melanoma} lesions, {images.nevus} nevus images of {lesions.nevus} "
         "lesions.",
     ]
-    if report is not None:
+    if report is not None and report.flow is not None and report.leakage is not None:
+        sides = {side: report.flow.splits.get(side) for side in (TRAIN, VALIDATION, TEST)}
         rows = [
-            (
-                side,
-                *(f"{part[dx]['lesions']:,} / {part[dx]['images']:,}" for dx in ("mel", "nv")),
-            )
-            for side in (TRAIN, VALIDATION, TEST)
-            if (part := report["flow"]["splits"].get(side)) is not None
+            (side, *(f"{size.lesions:,} / {size.images:,}" for size in (part.mel, part.nv)))
+            for side, part in sides.items()
+            if part is not None
         ]
         lines += ["", table(("Split", "Melanoma lesions / images", "Nevus lesions / images"), rows)]
-        if limit := report["run"]["config"].get("limit"):
-            lines += ["", f"**A trial: of each diagnosis and side only the first {limit} lesions were used.**"]
-        if report["run"]["config"]["classes"] == "seven":
+        origin = report.subject.origin
+        if origin and origin.config.limit:
+            lines += [
+                "",
+                f"**A trial: only the first {origin.config.limit} lesions of each diagnosis and side were used.**",
+            ]
+        if report.subject.classes == "seven":
             others = ", ".join(
-                f"{part['images']:,} `{dx}` of {counted(part['lesions'], 'lesion')}"
-                for dx, part in report["flow"]["training"].items()
+                f"{part.images:,} `{dx}` of {counted(part.lesions, 'lesion')}"
+                for dx, part in report.flow.training.items()
                 if dx not in ("mel", "nv")
             )
             lines += ["", f"Trained on the other diagnoses of the training side too: {others}."]
-        leakage = report["leakage"]
+        leakage = report.leakage
         lines += [
             "",
-            f"On both sides of the test split: {leakage['lesions']} lesions, {leakage['files']} files, "
-            f"{leakage['near_duplicates']} near-duplicate pairs.",
+            f"Found on both sides of the test split: {leakage.lesions} lesions, {leakage.files} files, "
+            f"{leakage.near_duplicates} near-duplicate pairs.",
         ]
     return "\n".join(lines)
 
 
-def _split(metrics: dict[str, Any], report: dict[str, Any] | None) -> str:
-    if LESION_DISJOINT in metrics["split"]:
+def _split(metrics: BundleMetrics, report: Report | None) -> str:
+    if LESION_DISJOINT in metrics.split:
         # Of runs with folds that on all of them alone is evaluated.
-        folds = bool(report and report["run"].get("folds"))
+        folds = bool(report and report.subject.folds)
         return "Split by lesion, 15% in test, all of the rest in training" if folds else "Split 70/15/15 by lesion"
     return (
-        "**Split image by image, as the project's brief has it: test lesions were trained on, and every figure is too "
-        "good.** The split"
+        "**Split image by image, as in the reference preset: the model was trained on images of test lesions, and "
+        "every "
+        "figure is too good.** The split"
     )
 
 

@@ -1,4 +1,4 @@
-"""The model card of a recalibrated bundle: what is its own, then the card of the bundle that the model is of."""
+"""The model card of a recalibrated bundle: its own part, then the card of the bundle that the model comes from."""
 
 from trainer.card.results import caught, table
 from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
@@ -12,50 +12,50 @@ def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies:
     """Write ``MODEL_CARD.md``.
 
     Args:
-        manifest: of the new bundle, with its cross-fitted ``metrics``.
+        manifest: of the new bundle, with cross-fitted ``metrics``.
         origin: of the manifest.
         policies: with those that are refused.
-        before: the card of the bundle that the model is of.
+        before: the card of the bundle that the model comes from.
 
     Returns:
         Markdown. It names no image and no folder.
     """
     images, lesions = origin.images, origin.lesions
-    share = images["melanoma"] / (images["melanoma"] + images["nevus"])
+    share = images.melanoma / (images.melanoma + images.nevus)
     figures = manifest.metrics
-    unnamed = figures["lesion_ids_missing"]
+    unnamed = figures.lesion_ids_missing
     refused = [f"Not offered: `{name}`. {why}" for name, why in policies.refused.items()]
     parts = [
         f"# {manifest.name} {manifest.version}",
         "Calibrated probability of melanoma against nevus for one dermoscopic image. Made "
-        f"{manifest.created:%Y-%m-%d}. **Not a medical device**; a low probability means a lower priority in a "
+        f"{manifest.created:%Y-%m-%d}. **Not a medical device.** A low probability means a lower priority in a "
         'worklist, never "benign".',
         "## Recalibrated",
-        f"The model, its preprocessing and its gates are those of {origin.name} {origin.version}, SHA-256 "
-        f"`{origin.bundle_sha256}`. Its calibration and its thresholds were fitted anew on images from elsewhere: "
-        f"{images['melanoma']:,} melanoma images of {counted(lesions['melanoma'], 'lesion')} and {images['nevus']:,} "
-        f"nevus images of {counted(lesions['nevus'], 'lesion')}, with the diagnoses of whoever ran `dermq-train "
+        f"The model, its preprocessing and its quality gate are those of {origin.name} {origin.version}, SHA-256 "
+        f"`{origin.bundle_sha256}`. Calibration and thresholds were fitted again on images of another clinic: "
+        f"{images.melanoma:,} melanoma images of {counted(lesions.melanoma, 'lesion')} and {images.nevus:,} "
+        f"nevus images of {counted(lesions.nevus, 'lesion')}, with diagnoses from the person who ran `dermq-train "
         "recalibrate`.",
-        f"Area under the ROC curve on these images: {interval(figures['auroc'])}. Recalibration leaves it as "
-        "it is: a worklist keeps its order, and only flags and probabilities change.",
+        f"Area under the ROC curve on these images: {interval(figures.auroc)}. Recalibration does "
+        "not change it: a worklist keeps its order, and only flags and probabilities change.",
         _policies(manifest),
         *([f"**{warning}**"] if (warning := youden_warning(manifest)) else []),
         *refused,
-        "Sensitivity and specificity are by image, with 95% intervals, and cross-fitted: each image is judged by "
-        f"thresholds that were chosen on other lesions. {CROSS_FIT_CAVEAT} A lesion "
-        "is caught when all its images are flagged; the bound is the one-sided 95% lower one. A dash: the lesions are "
-        "enough to choose the threshold, and too few to do it without a part of them.",
-        "- The figures hold for images like these; other places, cameras and patients are unknown again.\n"
+        "Sensitivity and specificity are by image, with 95% intervals, and cross-fitted: the flag of each image comes "
+        f"from thresholds that were chosen on other lesions. {CROSS_FIT_CAVEAT} A lesion is caught if all its images "
+        "are flagged. The bound is the one-sided 95% lower bound. A dash means that there are enough lesions to choose "
+        "the threshold, but too few without a part of them.",
+        "- The figures hold for images like these. Other clinics, cameras and patients are unknown again.\n"
         f"- The calibrated probability holds where {percent(share)} of melanomas and nevi are melanomas, as here.\n"
-        "- Every image counted, also what the gates would have kept from being scored."
+        "- Every image counted, including those that the quality gate would refuse."
         + (
-            f"\n- {counted(unnamed, 'image')} came without a lesion's name and counted as a lesion each: where some "
-            "show the same lesion, bounds and intervals are too good."
+            f"\n- {counted(unnamed, 'image')} had no lesion id, and each counted as a lesion. If some show the same "
+            "lesion, bounds and intervals are too good."
             if unnamed
             else ""
         ),
         "---",
-        f"# The card of {origin.name} {origin.version}",
+        f"# Model card of {origin.name} {origin.version}",
         "**Its thresholds, and every figure that depends on them, are not those of this bundle.**",
         # Without its own title.
         before.partition("\n\n")[2].strip(),
@@ -64,35 +64,36 @@ def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies:
 
 
 def youden_warning(manifest: BundleManifest) -> str | None:
-    """What whoever takes the default policy must know: where the order is poor, Youden's J pays with melanomas.
+    """A warning where the default policy has a low sensitivity: where a model ranks poorly, Youden's J misses
+    melanomas.
 
     Args:
         manifest: of a recalibrated bundle.
     """
-    found = manifest.metrics["policies"].get(YOUDEN)
-    if found is None or found["sensitivity"]["value"] >= min(SENSITIVITIES):
+    found = manifest.metrics.policies.get(YOUDEN)
+    if found is None or found.sensitivity.or_nan >= min(SENSITIVITIES):
         return None
     safer = ", ".join(f"`{name}`" for name in manifest.thresholds if name != YOUDEN)
     return (
-        f"`{YOUDEN}` misses {found['missed_melanoma_images']:,} of {manifest.metrics['images']['melanoma']:,} melanoma "
-        f"images here: it weighs a point of sensitivity no more than a point of specificity. Submit with `--policy` "
-        f"and one of {safer}."
+        f"`{YOUDEN}` misses {found.missed_melanoma_images:,} of {manifest.metrics.images.melanoma:,} melanoma "
+        "images here, because it weighs sensitivity and specificity equally. Submit with `--policy` and one of "
+        f"{safer}."
     )
 
 
 def _policies(manifest: BundleManifest) -> str:
     rows = []
     for name, policy in manifest.thresholds.items():
-        # None where the lesions are enough to choose on all of them, and too few to leave some out.
-        found = manifest.metrics["policies"].get(name)
+        # None where there are enough lesions to choose a threshold, but too few without a part of them.
+        found = manifest.metrics.policies.get(name)
         rows.append(
             (
                 f"`{name}`",
                 shown_probability(policy.threshold),
                 shown_probability(policy.borderline_threshold),
-                caught(policy.by_lesion.model_dump() if policy.by_lesion else None),
-                percent_interval(found["sensitivity"]) if found else NONE,
-                percent_interval(found["specificity"]) if found else NONE,
+                caught(policy.by_lesion),
+                percent_interval(found.sensitivity) if found else NONE,
+                percent_interval(found.specificity) if found else NONE,
             )
         )
     head = ("Policy", "High risk from", "Borderline from", "Lesions caught; bound", "Sensitivity", "Specificity")

@@ -1,14 +1,13 @@
-"""Where a model card answers the items of TRIPOD+AI and CLEAR Derm, and what is not done and why.
+"""Where a model card answers the items of TRIPOD+AI and CLEAR Derm, and which are not done and why.
 
 TRIPOD+AI: Collins et al., "TRIPOD+AI statement", BMJ 385:e078378 (2024); numbers and topics are of its checklist of
 11 January 2024. CLEAR Derm: Daneshjou et al., JAMA Dermatology 158:90 (2022); its four parts and 25 recommendations are
-given as topics in our own words, without its text. Neither is a score: an answer here says where to look.
+given as topics in our own words, without its text. Neither is a score: an answer says where to look.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-from trainer.run_folder import lineage
+from trainer.report.schema import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +29,15 @@ def _items(rows: tuple[tuple[str, str, str], ...]) -> list[Item]:
     return [Item(number=number, topic=topic, answer=answer) for number, topic, answer in rows]
 
 
-def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
+def tripod_ai(report: Report | None) -> list[Item]:
     """TRIPOD+AI, all items.
 
     Args:
         report: of the evaluation, or None when there is none.
     """
-    seeds = max(1, len(report["seeds"]["runs"])) if report else 1
-    averaged = len(report["run"].get("averaged", [])) if report else 0
-    shown = (
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds > 1 or not averaged else f"{averaged} seeds averaged"
-    )
-    strata = "Groups" if report else "Not done: no report of an evaluation was at hand"
+    seeds = max(1, len(report.seeds.runs)) if report else 1
+    shown = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+    groups = "Groups" if report else "Not done: the model was not evaluated with a report"
     return _items(
         (
             ("1", "Title", "Title of this card"),
@@ -53,7 +49,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("5a", "Sources of data, representativeness", "Data"),
             ("5b", "Dates of the data", "Not known by image: HAM10000 was collected over about 20 years"),
             ("6a", "Setting and centres", "Data: two centres, Vienna and Queensland"),
-            ("6b", "Eligibility", "Data: the selection is that of HAM10000's authors; melanoma and nevus are judged"),
+            ("6b", "Eligibility", "Data: the selection is that of HAM10000's authors; melanoma and nevus are scored"),
             ("6c", "Treatments", "Not applicable: the image precedes treatment"),
             ("7", "Data preparation", "Model; the same decode and resize code in training and in service"),
             ("8a", "Outcome", "Data: the diagnosis that HAM10000 records, at the time of the image"),
@@ -75,14 +71,14 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("12a", "Use and partition of data", "Data"),
             ("12b", "Handling of predictors", "Model"),
             ("12c", "Model, building steps, internal validation", "Model; docs/experiments.md lists what was tried"),
-            ("12d", "Heterogeneity across clusters", f"{strata}, by source"),
+            ("12d", "Heterogeneity across clusters", f"{groups}, by source"),
             ("12e", "Measures and plots", "Test results, Calibration; plots in the report of `dermq-train evaluate`"),
-            ("12f", "Model updating", "Calibration; `dermq-train recalibrate` for images from elsewhere"),
+            ("12f", "Model updating", "Calibration; `dermq-train recalibrate` for images of another clinic"),
             ("12g", "How predictions are calculated", "Model; the bundle's engines, compared in Engine parity"),
             (
                 "13",
                 "Class imbalance",
-                "Model: draws in training, undone by calibration",
+                "Model: balanced drawing in training, corrected by calibration",
             ),
             ("14", "Fairness", "Not addressed in training; examined in Groups"),
             ("15", "Model output and thresholds", "Policies"),
@@ -100,7 +96,7 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             ("18f", "Code sharing", "The repository that this card is part of, Apache-2.0"),
             ("19", "Patient and public involvement", "None"),
             ("20a", "Flow of participants", "Data; diagram in the report"),
-            ("20b", "Characteristics", strata),
+            ("20b", "Characteristics", groups),
             ("20c", "Comparison with development data", "Not done: lesions were drawn at random from the same data"),
             ("21", "Numbers in each analysis", "Data, Test results"),
             ("22", "Full model", "The bundle; licence below"),
@@ -108,31 +104,35 @@ def tripod_ai(report: dict[str, Any] | None) -> list[Item]:
             (
                 "23b",
                 "Heterogeneity in performance",
-                f"{strata}, by source; {shown}",
+                f"{groups}, by source; {shown}",
             ),
             ("24", "Results of updating", "Not applicable: one version, calibrated once; see Calibration"),
             ("25", "Interpretation", "Limits"),
             ("26", "Limitations", "Limits"),
-            ("27a", "Poor or missing input", "Limits: the gates; ungradable images go to a human"),
+            ("27a", "Poor or missing input", "Limits: the quality gate; ungradable images go to a human"),
             ("27b", "User interaction and expertise", "Intended use: dermatologists read the worklist"),
-            ("27c", "Next steps", "Limits: images from elsewhere, with `dermq-train evaluate --external`"),
+            ("27c", "Next steps", "Limits: images of other clinics, with `dermq-train evaluate --external`"),
         )
     )
 
 
-def clear_derm(report: dict[str, Any] | None) -> list[Item]:
+def clear_derm(report: Report | None) -> list[Item]:
     """CLEAR Derm, by topic.
 
     Args:
         report: of the evaluation, or None when there is none.
     """
-    robustness = "Robustness, with made-up artefacts; real ones are not marked in HAM10000"
-    if report is None or report["robustness"] is None:
+    robustness = "Robustness, with synthetic artefacts; real ones are not marked in HAM10000"
+    if report is None or report.robustness is None:
         robustness = "Not done in this evaluation"
-    drawn = report is not None and any(step["config"].get("artefacts") for step in lineage(report["run"]))
+    drawn = (
+        report is not None
+        and report.subject.origin is not None
+        and any(step.config.artefacts for step in report.subject.origin.lineage())
+    )
     synthetic = "Artefacts drawn on training images, see Model" if drawn else "None in training"
-    others = "Other diagnoses" if report and report["other_diagnoses"] else "Not done in this evaluation"
-    groups = "Groups" if report else "Not done: no report of an evaluation was at hand"
+    others = "Other diagnoses" if report and report.other_diagnoses else "Not done in this evaluation"
+    groups = "Groups" if report else "Not done: the model was not evaluated with a report"
     data, technique, assessment, application = "Data", "Technique", "Technical assessment", "Application"
     return _items(
         (
@@ -140,7 +140,7 @@ def clear_derm(report: dict[str, Any] | None) -> list[Item]:
             (data, "Artefacts in images", robustness),
             (data, "Technical details of acquisition", "Data: by source only; cameras are not recorded by image"),
             (data, "Preprocessing", "Model"),
-            (data, "Synthetic images", f"{synthetic}; made-up artefacts in Robustness; made-up reference images"),
+            (data, "Synthetic images", f"{synthetic}; synthetic artefacts in Robustness; synthetic reference images"),
             (data, "Public images referenced", "Data"),
             (
                 data,
@@ -151,7 +151,7 @@ def clear_derm(report: dict[str, Any] | None) -> list[Item]:
             (data, "Biases from patient information", "Limits; metadata are not an input"),
             (data, "Partitions", "Data"),
             (data, "Sizes of training, validation and test sets", "Data"),
-            (data, "External test set", "Not done: none was at hand; `dermq-train evaluate --external` takes one"),
+            (data, "External test set", "Not done in this evaluation; `dermq-train evaluate --external` takes one"),
             (data, "Several makers of devices", f"{groups}, by source; no finer"),
             (data, "Class distribution and balance", "Data, Model"),
             (data, "Images outside the distribution", others),

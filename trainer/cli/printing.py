@@ -1,181 +1,208 @@
-"""What the commands of the trainer print of a model's figures.
+"""What the commands of ``dermq-train`` print.
 
-What computes figures is imported where it is needed: it loads TensorFlow, and ``--help`` should not wait for that.
+Modules that load TensorFlow are imported where they are needed, so that ``--help`` does not wait for it.
 """
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainer.config import RunConfig
+    from trainer.metrics.figures import OperatingFigures, Robustness, UnchangedFlags
+    from trainer.report.schema import Report
     from worker.inference.bundle import BundleManifest
+    from worker.inference.metrics import BundleMetrics, Estimate, FoldsCrossFit, PolicyMetrics
 
-#: Said of a fold, whose test side is not to be opened.
-AFTER_FOLDS = "When every fold is done, and a run with --fold all: dermq-train crossfit RUN FOLD..."
-
-#: Why an area has no interval: by whether it is 1.
-_WITHOUT_INTERVAL = {True: "no interval: perfectly separated", False: "no interval: too few lesions"}
+_AFTER_FOLDS = "When every fold and a run with --fold all are trained: dermq-train crossfit RUN FOLD..."
 
 
 def print_trained(run: Path, config: "RunConfig", auc: float) -> None:
-    """Print what a training came to, and what to do next.
+    """Print the result of a training and the next step.
 
     Args:
         run: the run folder.
         config: its settings.
-        auc: area under the ROC curve on validation; not a number without that side.
+        auc: area under the ROC curve on validation. Not a number without validation images.
     """
     from trainer.metrics.discrimination import CHANCE
 
     if math.isnan(auc):
-        click.echo(f"Trained without a validation side. Next: dermq-train crossfit {run} FOLD...")
+        click.echo(f"Trained without validation images. Next: dermq-train crossfit {run} FOLD...")
     elif config.fold:
-        click.echo(f"AUC {auc:.4f} on fold {config.fold}, held out. {AFTER_FOLDS}")
+        click.echo(f"AUROC {auc:.4f} on the held-out fold {config.fold}. {_AFTER_FOLDS}")
     elif auc <= CHANCE:
-        click.echo(f"Validation AUC {auc:.4f}, no better than chance: train anew, longer or on more lesions.")
+        click.echo(f"Validation AUROC {auc:.4f}, no better than chance. Train longer, or on more lesions.")
     else:
-        click.echo(f"Validation AUC {auc:.4f}, of the {config.checkpoint} epoch. Next: dermq-train evaluate {run}")
+        click.echo(f"Validation AUROC {auc:.4f} of the {config.checkpoint} epoch. Next: dermq-train evaluate {run}")
 
 
-def print_figures(auroc: dict[str, Any], policies: dict[str, Any], name: str) -> None:
-    """Print an area under the curve and what each policy gives.
+def print_figures(
+    auroc: "Estimate", policies: "Mapping[str, PolicyMetrics] | Mapping[str, OperatingFigures]", name: str
+) -> None:
+    """Print an area under the curve and the figures of each policy.
 
     Args:
-        auroc: ``value``, ``low`` and ``high``, as in ``metrics.json``.
-        policies: by name, as in ``metrics.json`` or in the assessment of a report.
-        name: what the area is called.
+        auroc: area under the ROC curve.
+        policies: by name.
+        name: of the area.
     """
     from trainer.report.document import counted
+    from worker.inference.metrics import PolicyMetrics
 
-    known = auroc["low"] is not None
-    spread = (
-        f"95% interval {auroc['low']:.4f} to {auroc['high']:.4f}" if known else _WITHOUT_INTERVAL[auroc["value"] == 1]
-    )
-    click.echo(f"{name} {auroc['value']:.4f} ({spread})")
+    if auroc.low is not None and auroc.high is not None:
+        spread = f"95% interval {auroc.low:.4f} to {auroc.high:.4f}"
+    else:
+        spread = f"no interval: {'perfectly separated' if auroc.value == 1 else 'too few lesions'}"
+    click.echo(f"{name} {auroc.or_nan:.4f} ({spread})")
     for policy, figures in policies.items():
-        missed = figures.get("missed_melanoma_images", figures.get("missed"))
+        missed = figures.missed_melanoma_images if isinstance(figures, PolicyMetrics) else figures.missed
         click.echo(
-            f"{policy}: threshold {figures['threshold']:.4f}, sensitivity {_with_interval(figures['sensitivity'])}, "
-            f"specificity {_with_interval(figures['specificity'])}, {counted(missed, 'melanoma image')} missed"
+            f"{policy}: threshold {figures.threshold:.4f}, sensitivity {_with_interval(figures.sensitivity)}, "
+            f"specificity {_with_interval(figures.specificity)}, {counted(missed, 'melanoma image')} missed"
         )
 
 
-def print_beside_card(found: dict[str, Any], stated: dict[str, Any]) -> None:
-    """Print how far the figures of a bundle are from those that it carries, which its Keras model gave.
+def print_beside_card(found: "BundleMetrics", stated: "BundleMetrics") -> None:
+    """Print how far the figures of a bundle are from those of its model card, which are of the Keras model.
 
     Args:
-        found: as in ``metrics.json``.
-        stated: ``metrics`` of the bundle's manifest.
+        found: figures of the evaluation.
+        stated: figures that the bundle carries.
     """
-    card = stated["auroc"]["value"]
+    card = stated.auroc.or_nan
     apart = max(
-        abs(found["policies"][policy][name]["value"] - figures[name]["value"])
-        for policy, figures in stated["policies"].items()
-        for name in ("sensitivity", "specificity")
+        abs(measured.or_nan - expected.or_nan)
+        for policy, figures in stated.policies.items()
+        for measured, expected in (
+            (found.policies[policy].sensitivity, figures.sensitivity),
+            (found.policies[policy].specificity, figures.specificity),
+        )
     )
     click.echo(
-        f"Its card, by its Keras model, has the AUC {card:.4f} ({found['auroc']['value'] - card:+.4f} here); no "
-        f"sensitivity or specificity is more than {apart:.4f} off"
+        f"The model card, with figures of the Keras model, has AUROC {card:.4f} ({found.auroc.or_nan - card:+.4f} "
+        "here). "
+        f"Sensitivities and specificities differ by at most {apart:.4f}"
     )
 
 
-def print_external(report: dict[str, Any]) -> None:
-    """Print what was judged and what came of it, of images from elsewhere.
-
-    Args:
-        report: as `trainer.evaluation.of_external` gives it.
-    """
+def print_external(report: "Report") -> None:
+    """Print the images and figures of an evaluation on images of another clinic."""
     from trainer.report.document import counted
     from trainer.report.participants import few_lesions, swapped_labels
     from trainer.report.robustness import greatest_fall
 
-    given, judged = report["external"], report["assessment"]["images"]
-    classes = " and ".join(
-        f"{counted(given['images'][name], f'{name} image')} of {counted(given['lesions'][name], 'lesion')}"
-        for name in ("melanoma", "nevus")
+    if (given := report.external) is None:
+        return
+    images, lesions, figures = given.images, given.lesions, report.assessment.images
+    line = (
+        f"{counted(images.melanoma, 'melanoma image')} of {counted(lesions.melanoma, 'lesion')} and "
+        f"{counted(images.nevus, 'nevus image')} of {counted(lesions.nevus, 'lesion')}"
     )
-    others = counted(given["other_diagnoses"], "image") if given["other_diagnoses"] else ""
-    left_out = counted(given["without_label"], "image") if given["without_label"] else ""
-    unnamed = counted(given["lesion_ids_missing"], "image") if given["lesion_ids_missing"] else ""
-    ages = counted(len(given["ages_set_aside"]), "age") if given["ages_set_aside"] else ""
-    click.echo(
-        classes
-        + (f"; apart from them {others} of other diagnoses" if others else "")
-        + (f"; left out without a label: {left_out}" if left_out else "")
-        + (f"; without a lesion_id, so that each counts as a lesion: {unnamed}" if unnamed else "")
-        + (f"; taken as unknown, for no person has them: {ages}" if ages else "")
-    )
-    print_figures(judged["auroc"], judged["policies"], "AUC on these images")
-    for entry in report["other_diagnoses"] or ():
-        flagged = ", ".join(f"{count} at {policy}" for policy, count in entry["policies"].items())
-        click.echo(f"{entry['diagnosis']}: of {counted(entry['images'], 'image')} flagged {flagged}")
-    for warning in (swapped_labels(judged["auroc"]), few_lesions(given), greatest_fall(report)):
+    for count, what in (
+        (given.other_diagnoses, "of other diagnoses, in a table of their own"),
+        (given.without_label, "left out, without a label"),
+        (given.lesion_ids_missing, "without a lesion_id, each counted as a lesion"),
+    ):
+        if count:
+            line += f"; {counted(count, 'image')} {what}"
+    if given.ages_set_aside:
+        line += f"; {counted(len(given.ages_set_aside), 'impossible age')} counted as unknown"
+    click.echo(line)
+    print_figures(figures.auroc, figures.policies, "AUROC on these images")
+    for entry in report.other_diagnoses or ():
+        flagged = ", ".join(f"{count} at {policy}" for policy, count in entry.policies.items())
+        click.echo(f"{entry.diagnosis}: of {counted(entry.images, 'image')} flagged {flagged}")
+    for warning in (swapped_labels(figures.auroc), few_lesions(given), greatest_fall(report)):
         if warning:
             click.echo(f"WARNING: {warning}", err=True)
 
 
-def print_crossfitted(found: dict[str, Any]) -> None:
-    """Print what each fold gives, and all of them together.
+def print_crossfitted(found: "FoldsCrossFit") -> None:
+    """Print the figures of each fold, and of all together."""
+    from trainer.report.crossfit import summary, without_figures
 
-    Args:
-        found: as `trainer.evaluation.crossfit.describe_crossfit` gives it.
-    """
-    from trainer.report.crossfit import not_scored, summary
-
-    for fold in found["folds"]:
-        scale = fold["calibration"]
+    for fold in found.folds:
+        line = fold.calibration
         click.echo(
-            f"fold {fold['fold']} ({fold['run']}): AUC {fold['auroc']:.4f}, calibration slope {scale['slope']:.3f} and "
-            f"intercept {scale['intercept']:.3f}"
+            f"fold {fold.fold} ({fold.run}): AUROC {fold.auroc:.4f}, calibration slope {line.slope:.3f} and intercept "
+            f"{line.intercept:.3f}"
         )
     click.echo(summary(found))
-    for policy, figures in found["policies"].items():
+    for policy, figures in found.policies.items():
         click.echo(
-            f"{policy}, cross-fitted: sensitivity {_with_interval(figures['sensitivity'])}, specificity "
-            f"{_with_interval(figures['specificity'])}"
+            f"{policy}, cross-fitted: sensitivity {_with_interval(figures.sensitivity)}, specificity "
+            f"{_with_interval(figures.specificity)}"
         )
-    for line in not_scored(found):
-        click.echo(line)
+    for sentence in without_figures(found):
+        click.echo(sentence)
+
+
+def print_robustness(found: "Robustness") -> None:
+    """Print sensitivity, specificity and AUROC under each change, and the AUROC of each subgroup."""
+    policy = next(iter(found.policies))
+    images = found.images
+    click.echo(f"At {policy}, {images.melanoma} melanoma and {images.nevus} nevus images:")
+    click.echo(f"{'':24}  sensitivity  specificity  AUROC")
+
+    def row(name: str, at: "UnchangedFlags", auroc: "Estimate") -> None:
+        click.echo(f"{name:24}  {at.sensitivity.or_nan:11.3f}  {at.specificity.or_nan:11.3f}  {auroc.or_nan:.3f}")
+
+    row("unchanged", found.policies[policy], found.auroc)
+    for change in found.changes:
+        row(f"{change.name}, {change.unit}: {change.strength:g}", change.policies[policy], change.auroc)
+    for variable in found.subgroups:
+        click.echo(f"{variable.variable}, all validation images:")
+        for group in variable.groups:
+            area = f"AUROC {group.auroc.or_nan:.3f}" if group.auroc else "no AUROC"
+            click.echo(
+                f"{group.group:24}  {area}, {group.images.melanoma} melanoma and {group.images.nevus} nevus images"
+            )
 
 
 def print_recalibrated(made: "BundleManifest", refused: dict[str, str]) -> None:
-    """Print what a recalibrated bundle offers, and what whoever takes its policies must know.
+    """Print the policies of a recalibrated bundle, with warnings.
 
     Args:
-        made: of the new bundle.
-        refused: why a policy is not offered, by its name.
+        made: the new bundle.
+        refused: by policy, why it is not offered.
     """
     from trainer.card.recalibrated import youden_warning
     from trainer.thresholds.policies import YOUDEN
     from worker.terminal import shown_probability
 
-    figures, thresholds = made.metrics["policies"], made.thresholds
+    figures, thresholds = made.metrics.policies, made.thresholds
     click.echo(
-        "Thresholds: the bundle's, of all lesions. Sensitivity and specificity: cross-fitted, each fifth of the "
-        "lesions judged by calibration and thresholds of the other four."
+        "The thresholds are chosen on all lesions. Sensitivity and specificity are cross-fitted: each part of the "
+        "lesions "
+        "is flagged with calibration and thresholds of the others."
     )
-    print_figures(made.metrics["auroc"], figures, "AUC on these images")
+    print_figures(made.metrics.auroc, figures, "AUROC on these images")
     for policy in thresholds:
         if policy not in figures:
-            click.echo(f"{policy}: offered, with too few lesions to say what it gives on others")
+            click.echo(f"{policy}: offered, but without cross-fitted figures, because there are too few lesions")
     for policy, why in refused.items():
         click.echo(f"{policy}: not offered. {why}")
     youden = thresholds[YOUDEN].threshold
     for policy, numbers in thresholds.items():
         if numbers.threshold > youden:
             click.echo(
-                f"WARNING: here {policy} begins above {YOUDEN}, at {shown_probability(numbers.threshold)} and not at "
-                f"{shown_probability(youden)}: under this bundle {YOUDEN} flags more, whatever the cross-fitted "
-                "figures say, which are of other thresholds.",
+                f"WARNING: in this bundle the threshold of {policy} is {shown_probability(numbers.threshold)}, above "
+                "that "
+                f"of {YOUDEN}, {shown_probability(youden)}. {YOUDEN} flags more images, whatever the cross-fitted "
+                "figures "
+                "of other thresholds suggest.",
                 err=True,
             )
     if warning := youden_warning(made):
         click.echo(f"WARNING: {warning}", err=True)
 
 
-def _with_interval(share: dict[str, Any]) -> str:
-    known = share["low"] is not None
-    return f"{share['value']:.4f}" + (f" ({share['low']:.4f} to {share['high']:.4f})" if known else "")
+def _with_interval(share: "Estimate") -> str:
+    if share.low is None or share.high is None:
+        return f"{share.or_nan:.4f}"
+    return f"{share.or_nan:.4f} ({share.low:.4f} to {share.high:.4f})"

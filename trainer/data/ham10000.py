@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from trainer.errors import DatasetError
+
 METADATA_NAME = "HAM10000_metadata.csv"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
@@ -18,12 +20,10 @@ MALIGNANT = ("akiec", "bcc", "mel")
 #: The diagnoses of the two-class task: 1 is melanoma, 0 is nevus.
 LABELS = {"mel": 1, "nv": 0}
 
-#: Missing images named in an error; the rest are counted.
+#: Ages above are taken for a mistake and count as unknown. In years.
+MAX_AGE = 130
+#: Missing images that an error names. The others are counted.
 _NAMED_IN_ERROR = 20
-
-
-class DatasetError(Exception):
-    """The data set is not in its published layout; the text names what is missing."""
 
 
 def read_ham10000(root: Path) -> pd.DataFrame:
@@ -42,8 +42,8 @@ def read_ham10000(root: Path) -> pd.DataFrame:
     frame = pd.read_csv(metadata_file(root))
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise DatasetError(
-            f"Received: {METADATA_NAME} with columns {', '.join(frame.columns)}. Missing: {', '.join(missing)}. "
-            "Use the published file unchanged."
+            f"{METADATA_NAME} lacks the columns {', '.join(missing)}; it has {', '.join(frame.columns)}. Use the "
+            "published file unchanged."
         )
     if doubled := sorted(frame.loc[frame["image_id"].duplicated(), "image_id"]):
         raise DatasetError(f"{METADATA_NAME} lists images twice: {_shortened(doubled)}.")
@@ -51,7 +51,7 @@ def read_ham10000(root: Path) -> pd.DataFrame:
     if torn := sorted(diagnoses.index[diagnoses > 1]):
         raise DatasetError(f"Lesions with more than one diagnosis: {_shortened(torn)}.")
 
-    # Every missing image is named: which ones they are tells an interrupted copy from a wrong folder.
+    # Naming every missing image tells an interrupted copy from a wrong folder.
     found = {path.stem: path for folder in IMAGE_FOLDERS for path in (root / folder).glob("*.jpg")}
     if absent := sorted(set(frame["image_id"]) - set(found)):
         everything = len(absent) == len(frame)
@@ -66,15 +66,15 @@ def read_ham10000(root: Path) -> pd.DataFrame:
 
 
 def metadata_file(root: Path) -> Path:
-    """The table of a HAM10000 folder, by which one is told from any other folder.
+    """The table of a HAM10000 folder, which tells it from any other folder.
 
     Raises:
         DatasetError: there is none.
     """
     if not (metadata := root / METADATA_NAME).is_file():
         raise DatasetError(
-            f"Received: {root} as the HAM10000 folder. Expected: {METADATA_NAME} in it, beside "
-            f"{' and '.join(IMAGE_FOLDERS)}. Pass the folder that holds them, as published on Harvard Dataverse."
+            f"{root} is not the HAM10000 folder: it has no {METADATA_NAME}. Pass the folder that holds it beside "
+            f"{' and '.join(IMAGE_FOLDERS)}, as published on Harvard Dataverse."
         )
     return metadata
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.ham10000 import DatasetError
 from trainer.data.scan import digests
+from trainer.errors import DatasetError
 from worker.atomic_files import unfinished_folder
 from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage, decode

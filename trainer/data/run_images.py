@@ -10,9 +10,9 @@ import pandas as pd
 from trainer.config import RunConfig
 from trainer.data.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
 from trainer.data.resized_cache import load_inputs
-from trainer.data.scan import data_sha256, digests
+from trainer.data.scan import digests
 from trainer.data.splits import TRAIN, VALIDATION, images_with_split
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, data_sha256
 from worker.images.preprocess import Preprocessing
 
 Inputs = npt.NDArray[np.uint8]

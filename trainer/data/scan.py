@@ -1,8 +1,7 @@
-"""LoadedImages at every image of a data set once: its hash, whether it decodes, and a thumbnail to find
-near-duplicates by.
+"""Read every image of a data set once: its hash, whether it decodes, and a thumbnail to find near-duplicates with.
 
-Nothing is learned from what is seen here, so the images of the test split are looked at too: a split can only be clean
-if the near-duplicates of its test images are known.
+The images of the test split are read too, since nothing is learned from them: a split is free of near-duplicates only
+if those of its test images are known.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.data.ham10000 import DatasetError
+from trainer.errors import DatasetError
 from worker.atomic_files import replace_file
 from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage, decode
@@ -24,7 +23,7 @@ from worker.inference.bundle import sha256_of
 
 #: Side of a thumbnail in pixels, as for the perceptual hash (Zauner, 2010).
 THUMBNAIL_SIDE = 32
-#: Named here: another way to make thumbnails must not read the old ones.
+#: Change the number with the way that thumbnails are made, so that old ones are not read.
 _CACHE_NAME = "thumbnails-1.npz"
 
 Thumbnails = npt.NDArray[np.uint8]
@@ -32,12 +31,12 @@ Thumbnails = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetScan:
-    """What was found, in the order of the paths.
+    """What a scan found, in the order of the paths.
 
     Args:
         sha256: hexadecimal, of each file.
-        thumbnails: (n, 32, 32), uint8, grey; zeros where the image does not decode.
-        faults: why an image does not decode, empty where it does.
+        thumbnails: (n, 32, 32), uint8, grey. Zeros where the image does not decode.
+        faults: why an image does not decode. Empty where it does.
     """
 
     sha256: list[str]
@@ -46,21 +45,21 @@ class DatasetScan:
 
 
 def scan_images(paths: Sequence[Path], cache: Path) -> DatasetScan:
-    """Hash every file, and decode those that no earlier survey has seen.
+    """Hash every file, and decode those that no earlier scan has seen.
 
     Args:
         paths: image files.
-        cache: folder that keeps thumbnails by the SHA-256 of the file; made when absent.
+        cache: folder that keeps thumbnails by the SHA-256 of the file.
 
     Returns:
-        The survey; images that do not decode are named in it and not raised.
+        What was found, images that do not decode among it.
 
     Raises:
         OSError: a file cannot be read.
     """
     known = _read_cache(cache / _CACHE_NAME)
 
-    def look(path: Path) -> tuple[str, Thumbnails, str]:
+    def read(path: Path) -> tuple[str, Thumbnails, str]:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         if digest in known:
@@ -71,7 +70,7 @@ def scan_images(paths: Sequence[Path], cache: Path) -> DatasetScan:
             return digest, np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8), fault.sentence
 
     with ThreadPoolExecutor() as pool:
-        seen = list(pool.map(look, paths))
+        seen = list(pool.map(read, paths))
     fresh = {digest: thumbnail for digest, thumbnail, fault in seen if not fault and digest not in known}
     if fresh:
         _write_cache(cache, {**known, **fresh})
@@ -93,7 +92,7 @@ def digests(paths: Sequence[Path]) -> list[str]:
 
 
 def refuse_faults(images: pd.DataFrame) -> None:
-    """Stop before anything is trained when images do not decode.
+    """Refuse images that do not decode.
 
     Args:
         images: rows with ``image_id`` and ``fault``.
@@ -106,14 +105,8 @@ def refuse_faults(images: pd.DataFrame) -> None:
         listed = "\n".join(f"  {row.image_id}: {row.fault}" for row in broken.itertuples())
         raise DatasetError(
             f"{len(broken)} of {len(images)} images cannot be used:\n{listed}\n"
-            "Get the files again, or train without them: --skip-corrupt."
+            "Copy the files again, or leave them out with --skip-corrupt."
         )
-
-
-def data_sha256(images: pd.DataFrame) -> str:
-    """SHA-256 of the data set as trained on: ``image_id,lesion_id,dx,sha256`` lines in the order of ``image_id``."""
-    rows = images.sort_values("image_id")[["image_id", "lesion_id", "dx", "sha256"]]
-    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
 
 def _thumbnail(image: RGBImage) -> Thumbnails:

@@ -1,8 +1,8 @@
-"""Splits into training, validation and test, and their manifest.
+"""Splits into training, validation and test, and the split manifest.
 
-Several images of one lesion look alike. A split by image puts siblings of test images into training and inflates every
-figure, so whole lesions are drawn. All seven diagnoses are split together: the two-class and the seven-class task
-share one sealed test split. The split by image exists for the reference preset alone, to measure what it inflates.
+Several images of one lesion look alike. A split by image puts siblings of test images into training and makes every
+figure too good, so whole lesions are drawn. All seven diagnoses are split together, so that the two-class and the
+seven-class task share one test split. The split by image exists for the reference preset alone, to measure its effect.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from trainer.config import fold_and_folds
+from trainer.errors import InputError, SplitError
 from worker.atomic_files import write_text
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -29,34 +30,31 @@ LESION_DISJOINT, RANDOM_IMAGES = "lesion-disjoint", "random-images"
 IMAGE_FRACTIONS = {TRAIN: 0.70, VALIDATION: 0.10, TEST: 0.20}
 
 
-class SplitError(Exception):
-    """The split manifest does not fit the data or its own hash."""
-
-
 def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
     """Draw the split: 70/15/15 of the lesions, stratified by diagnosis.
 
     Args:
-        frame: rows with ``lesion_id`` and ``dx``; each lesion has one diagnosis, each diagnosis seven lesions or more.
-        seed: of the draw; the same seed and lesions give the same split in whatever order the rows come.
+        frame: rows with ``lesion_id`` and ``dx``. Each lesion has one diagnosis; each diagnosis has seven lesions or
+            more.
+        seed: of the draw. The same seed and lesions give the same split, whatever the order of the rows.
 
     Returns:
         ``train``, ``validation`` or ``test`` for each row, on the frame's index.
 
     Raises:
-        SplitError: too few lesions of a diagnosis to have some on each side; tells how many of each there are.
+        SplitError: a diagnosis has too few lesions for three sides; says how many each has.
     """
     lesions = frame.groupby("lesion_id", sort=True)["dx"].first()
     held_out = FRACTIONS[VALIDATION] + FRACTIONS[TEST]
     try:
-        train, rest = train_test_split(lesions, test_size=held_out, describe_subgroups=lesions, random_state=seed)
+        train, rest = train_test_split(lesions, test_size=held_out, stratify=lesions, random_state=seed)
         share = FRACTIONS[TEST] / held_out
-        validation, test = train_test_split(rest, test_size=share, describe_subgroups=rest, random_state=seed)
+        validation, test = train_test_split(rest, test_size=share, stratify=rest, random_state=seed)
     except ValueError as error:
         counts = ", ".join(f"{dx} {count}" for dx, count in lesions.value_counts().items())
         raise SplitError(
-            f"Received: a data set whose lesions cannot be divided into training, validation and test: {counts}. "
-            "Expected: at least seven lesions of each diagnosis."
+            f"The lesions cannot be divided into training, validation and test: {counts}. Each diagnosis needs at "
+            "least seven lesions."
         ) from error
     side = {
         lesion: name for name, part in ((TRAIN, train), (VALIDATION, validation), (TEST, test)) for lesion in part.index
@@ -65,14 +63,14 @@ def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
 
 
 def join_groups(split: "pd.Series[str]", groups: "pd.Series[str]") -> "pd.Series[str]":
-    """Bring each group of near-duplicates to one side, and leave everything else where it is.
+    """Move each group of near-duplicates to one side, and leave everything else.
 
-    A group that touches training goes to training as a whole, one that spans validation and test to validation. The
-    test split only ever loses images, so a model trained under the split before is clean on the test split after.
+    A group that touches training moves to training; one in validation and test moves to validation. The test split only
+    loses images, so a model that was trained under the split before has seen none of the test split after.
 
     Args:
         split: side of each image, whole lesions on one side.
-        groups: group of each image, on the same index; the images of a lesion share one.
+        groups: group of each image, on the same index. The images of a lesion share one.
 
     Returns:
         The split with every group on one side.
@@ -83,7 +81,7 @@ def join_groups(split: "pd.Series[str]", groups: "pd.Series[str]") -> "pd.Series
 
 
 def leave_out_source(split: "pd.Series[str]", sources: "pd.Series[str]", name: str) -> "pd.Series[str]":
-    """Take a source's images out of training and validation; test stays as it is.
+    """Remove the images of a source from training and validation. The test split stays the same.
 
     Args:
         split: side of each image.
@@ -91,22 +89,22 @@ def leave_out_source(split: "pd.Series[str]", sources: "pd.Series[str]", name: s
         name: of the source.
 
     Raises:
-        ValueError: no image is of that source; names those that there are.
+        InputError: no image is of that source; names the sources.
     """
     known = sorted(set(sources.dropna().astype(str)))
     if name not in known:
-        raise ValueError(f"Received: without_source={name!r}. Expected: one of {', '.join(known)}.")
+        raise InputError(f"--without-source {name!r} is no source of this data set. It has {', '.join(known)}.")
     return split.mask((sources == name) & (split != TEST), UNUSED)
 
 
 def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed: int) -> "pd.Series[str]":
-    """Divide training and validation anew, in folds of whole groups stratified by diagnosis; test stays as it is.
+    """Divide training and validation again, into folds of whole groups stratified by diagnosis. Test stays the same.
 
     Args:
         split: side of each image.
         frame: rows with ``image_id``, ``dx`` and ``group``, on the same index.
         fold: ``2/5`` makes the second of five folds validation and the rest training; ``all`` makes all training.
-        seed: of the division; the same seed and images give the same folds in whatever order the rows come.
+        seed: of the division. The same seed and images give the same folds, whatever the order of the rows.
 
     Raises:
         SplitError: a diagnosis has fewer groups than there are folds.
@@ -119,8 +117,8 @@ def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed:
     groups = outside.groupby("dx")["group"].nunique()
     if (fewest := int(groups.min())) < folds:
         raise SplitError(
-            f"Received: {folds} folds of a data set with {fewest} lesions of {groups.idxmin()} outside test. Expected: "
-            "at least one for each fold; take fewer folds."
+            f"{folds} folds are too many: outside test there are {fewest} lesions of {groups.idxmin()}, and each fold "
+            "needs one. Take fewer folds."
         )
     divider = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     held_out = [places for _, places in divider.split(outside, outside["dx"], outside["group"])][number - 1]
@@ -129,17 +127,17 @@ def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed:
 
 
 def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
-    """Draw the reference's split: as many nevi as melanomas, divided at random image by image.
+    """Draw the split of the reference preset: as many nevi as melanomas, divided at random image by image.
 
     **It leaks**: most melanoma images of its test split have a sibling, another image of the same lesion, in training.
 
     Args:
         frame: rows with ``image_id`` and ``dx``, ``mel`` and ``nv`` among them.
-        seed: of the draw; the same seed and images give the same split in whatever order the rows come.
+        seed: of the draw. The same seed and images give the same split, whatever the order of the rows.
 
     Returns:
-        ``train``, ``validation``, ``test`` or ``unused`` for each row, on the frame's index; with all of HAM10000, 223
-        images of each class in test.
+        ``train``, ``validation``, ``test`` or ``unused`` for each row, on the frame's index. All of HAM10000 gives
+        223 images of each class in test.
     """
     ordered = frame.sort_values("image_id")
     count = int(min((ordered["dx"] == dx).sum() for dx in ("mel", "nv")))
@@ -148,7 +146,7 @@ def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
     rng = np.random.default_rng(seed)
     split = pd.Series(UNUSED, index=frame.index, name="split")
     for dx in ("mel", "nv"):
-        # Each class by itself, so that every side holds exactly as many of the one as of the other.
+        # Each class by itself, so that every side holds equally many of both.
         split.loc[rng.permutation(ordered.index[ordered["dx"] == dx])[:count]] = sides
     return split
 
@@ -163,12 +161,12 @@ def draw_split(
             `join_groups`).
         kind: `LESION_DISJOINT`, or `RANDOM_IMAGES`, which leaks.
         seed: of the draw.
-        without_source: whose images are kept out of training and validation; empty for none.
-        fold: as `hold_out_fold` takes it; empty leaves training and validation as they are drawn.
+        without_source: a source to keep out of training and validation. Empty for none.
+        fold: as in `hold_out_fold`. Empty leaves training and validation as they were drawn.
 
     Raises:
         SplitError: too few lesions of a diagnosis.
-        ValueError: no image is of that source.
+        InputError: no image is of that source.
     """
     if kind == RANDOM_IMAGES:
         split = split_by_image(frame, seed)
@@ -191,18 +189,18 @@ def write_manifest(
     """Write ``split.csv`` and ``split.json`` (seed, kind, counts, groups, SHA-256) into a run folder.
 
     Args:
-        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``split`` and perhaps ``group`` and ``sha256`` (of each
-            file, by which a run knows its images under other names; the manifest's own SHA-256 leaves it out).
+        frame: rows with ``image_id``, ``lesion_id``, ``dx``, ``split``, ``sha256`` (of each file, by which a run knows
+            its images under other names; not part of the manifest's own SHA-256) and perhaps ``group``.
         folder: the run folder.
         seed: of the draw, recorded.
         kind: `LESION_DISJOINT` or `RANDOM_IMAGES`.
-        near_duplicates: bits of the perceptual hash that were allowed to differ, -1 when nobody looked; recorded.
+        near_duplicates: bits of the perceptual hash that may differ, -1 when near-duplicates were not looked for;
+            recorded.
 
     Returns:
         The manifest's SHA-256 in hexadecimal.
     """
-    columns = ["image_id", "lesion_id", "dx", "split", *(["sha256"] if "sha256" in frame.columns else [])]
-    rows = frame.sort_values("image_id")[columns]
+    rows = frame.sort_values("image_id")[["image_id", "lesion_id", "dx", "split", "sha256"]]
     write_text(folder / "split.csv", rows.to_csv(index=False, lineterminator="\n"))
     digest = manifest_sha256(rows)
     counts = {
@@ -227,40 +225,40 @@ def _groups_of_several(frame: pd.DataFrame) -> list[list[str]]:
 
 
 def split_kind(folder: Path) -> str:
-    """Kind of the split of a run folder; runs from before there were two have the lesion-disjoint one."""
-    return str(json.loads((folder / "split.json").read_text()).get("kind", LESION_DISJOINT))
+    """Kind of the split of a run folder: `LESION_DISJOINT` or `RANDOM_IMAGES`."""
+    return str(json.loads((folder / "split.json").read_text())["kind"])
 
 
 def read_manifest(folder: Path) -> pd.DataFrame:
-    """Read the manifest of a run folder back.
+    """Read the manifest of a run folder.
 
     Raises:
         SplitError: it was changed since it was written, or a lesion or a group of near-duplicates is on two sides of a
-            split that is to be lesion-disjoint.
+            lesion-disjoint split.
     """
     rows = pd.read_csv(folder / "split.csv")
     described = json.loads((folder / "split.json").read_text())
     recorded = described["sha256"]
     if (digest := manifest_sha256(rows)) != recorded:
         raise SplitError(
-            f"The sides in split.csv have SHA-256 {digest}, split.json recorded {recorded}: the split was changed "
-            "after the run began. Restore it or start a new run."
+            f"The split of {folder} was changed after the run began: split.csv has SHA-256 {digest}, and split.json "
+            f"names {recorded}. Restore both files, or start a new run."
         )
     if split_kind(folder) == LESION_DISJOINT:
         check_lesion_disjoint(rows)
-        check_groups_together(rows, described.get("near_duplicates", {}).get("groups", []))
+        check_groups_together(rows, described["near_duplicates"]["groups"])
     return rows
 
 
 def never_seen(manifest: pd.DataFrame, folder: Path) -> "pd.Series[bool]":
-    """Which images a run set aside, with every image of the lesion and every near-duplicate.
+    """Which images a run set aside together with every image of the lesion and every near-duplicate.
 
     Args:
         manifest: from `read_manifest`.
         folder: the run folder.
     """
     described = json.loads((folder / "split.json").read_text())
-    groups = described.get("near_duplicates", {}).get("groups", [])
+    groups = described["near_duplicates"]["groups"]
     group_of = {lesion: group[0] for group in groups for lesion in group}
     group = manifest["lesion_id"].map(lambda lesion: group_of.get(lesion, lesion))
     unused = manifest["split"] == UNUSED
@@ -280,14 +278,14 @@ def images_with_split(everything: pd.DataFrame, folder: Path) -> pd.DataFrame:
     manifest = read_manifest(folder)
     if set(manifest["image_id"]) != set(everything["image_id"]):
         raise SplitError(
-            f"The run was made with {len(manifest)} images, this data set has {len(everything)}, and they are not the "
-            "same. Pass the data set that the run was made with."
+            f"The run {folder} was made with {len(manifest)} images, and this data set has {len(everything)} others. "
+            "Pass the data set that the run was made with."
         )
     return everything.merge(manifest[["image_id", "split"]], on="image_id", validate="one_to_one")
 
 
 def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Keep the images of the first ``limit`` lesions of each diagnosis on each side of the split; 0 keeps all."""
+    """Keep the images of the first ``limit`` lesions of each diagnosis on each side of the split. 0 keeps all."""
     if not limit:
         return images
     lesions = images[["split", "dx", "lesion_id"]].drop_duplicates()
@@ -296,7 +294,7 @@ def first_lesions(images: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def check_lesion_disjoint(rows: pd.DataFrame) -> None:
-    """Refuse a split that has a lesion on two sides; unused images are on none.
+    """Refuse a split with a lesion on two sides. Unused images are on no side.
 
     Raises:
         SplitError: names the first such lesions.
@@ -304,11 +302,13 @@ def check_lesion_disjoint(rows: pd.DataFrame) -> None:
     used = rows[rows["split"] != UNUSED]
     sides = used.groupby("lesion_id")["split"].nunique()
     if len(torn := sides.index[sides > 1]):
-        raise SplitError(f"{len(torn)} lesions are on two sides of the split: {', '.join(sorted(torn)[:10])}.")
+        raise SplitError(
+            f"{len(torn)} lesions are on two sides of the split: {', '.join(sorted(torn)[:10])}. Start a new run."
+        )
 
 
 def check_groups_together(rows: pd.DataFrame, groups: Sequence[Sequence[str]]) -> None:
-    """Refuse a split that has near-duplicates on two sides; unused images are on none.
+    """Refuse a split with near-duplicates on two sides. Unused images are on no side.
 
     Args:
         rows: with ``lesion_id`` and ``split``.

@@ -1,37 +1,31 @@
-"""Calibration and thresholds for a run that was trained on every image outside test, from runs that left a fold out.
+"""Calibration and thresholds for a run that was trained on every image outside test, from runs that held a fold out.
 
-Such a run has no image left that it has not seen. Runs of the same recipe have: each predicts the fold that it was not
-trained on, and together they predict every image outside test. The choices are made on these predictions and serve the
-run that was trained on all, as in `sklearn.calibration.CalibratedClassifierCV` with ``ensemble=False``.
+Such a run has seen every image that thresholds could be chosen on. Runs of the same recipe have not: each predicts the
+fold that it held out, and together they predict every image outside test. Calibration and thresholds are chosen on
+these predictions, as in `sklearn.calibration.CalibratedClassifierCV` with ``ensemble=False``.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from trainer.config import ALL_FOLDS, RunConfig, fold_and_folds
 from trainer.data.ham10000 import LABELS
 from trainer.data.splits import TRAIN, VALIDATION, read_manifest
-from trainer.evaluation.test_access_log import read_test_accesses
-from trainer.metrics.assess import counts
-from trainer.metrics.cross_fitting import describe_cross_fit, predict_by_folds
-from trainer.metrics.discrimination import CHANCE, auroc
+from trainer.data.test_access_log import read_test_accesses
+from trainer.errors import OccupiedError, RunError
+from trainer.metrics.cross_fitting import cross_fit_folds
+from trainer.metrics.discrimination import CHANCE
 from trainer.metrics.seeds import recipe_differences
-from trainer.metrics.subgroups import as_json
 from trainer.report.document import interval
-from trainer.run_folder import RunError, RunFolder
-from trainer.thresholds.bootstrap import LesionBootstrap
-from trainer.thresholds.calibration import fit_platt
-from trainer.thresholds.policies import BOOTSTRAP_SEED
+from trainer.run_folder import RunFolder
 from worker.atomic_files import write_text
+from worker.inference.metrics import FoldRun, FoldsCrossFit
 
 
-def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
+def crossfit(run: Path, folds: Sequence[Path]) -> FoldsCrossFit:
     """Give a run that was trained on everything outside test the predictions of others, so that it can be evaluated.
 
     Writes ``folds.json`` and, last, ``validation.csv`` into the run folder.
@@ -41,32 +35,33 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
         folds: finished runs of the same recipe, one for each fold.
 
     Returns:
-        As `describe_crossfit`.
+        The cross-fitted figures of the recipe.
 
     Raises:
-        FileExistsError: the run has predictions already.
-        RunError: a run is not finished or of the wrong fold, a fold is missing or there twice, the runs do not belong
-            together, have learned nothing, or the test split of the run was opened.
-        ValueError: the outputs of the folds rank melanomas below nevi.
+        OccupiedError: the run has predictions already.
+        RunError: a run is not finished or of the wrong fold, a fold is missing or given twice, the runs do not belong
+            together or are no better than chance, or something accessed the run's test split.
+        InputError: the predictions of the folds rank melanomas below nevi.
     """
     folder = RunFolder(run)
     if not folder.begun or RunConfig.read(run).has_validation:
         raise RunError(
-            f"Received: {run} as the run to cross-fit, which {_what_it_is(run)}. Expected: a run after `dermq-train "
-            f"fit --fold {ALL_FOLDS}` first, and the folds after it."
+            f"{run} cannot be cross-fitted: it {_what_it_is(run)}. Name the run of `dermq-train fit --fold "
+            f"{ALL_FOLDS}` "
+            "first, and the folds after it."
         )
     if not folder.finished:
-        raise RunError(f"Received: run {run}, which is not finished. Expected: a run after `dermq-train fit`.")
+        raise RunError(f"The run {run} is not finished. Run its `dermq-train fit` again.")
     if read_test_accesses(run):
         raise RunError(
-            f"Received: run {run}, whose test split was opened. Expected: one whose test split is sealed, for "
-            "thresholds that are chosen afterwards may be chosen by it. It stays as it is (put its "
-            f"{folder.predictions.name} back if it was moved); to choose anew, train anew."
+            f"The run {run} cannot be cross-fitted: its test split was accessed, and thresholds chosen now could "
+            "depend "
+            f"on that. If {folder.predictions.name} was moved, put it back; otherwise train again."
         )
     if folder.predictions.exists():
-        raise FileExistsError(
-            f"Received: run {run}, which was cross-fitted already. Expected: one that was not. It has not been "
-            f"evaluated yet: to do it again, remove {folder.predictions.name} from its folder."
+        raise OccupiedError(
+            f"The run {run} is already cross-fitted. It is not evaluated yet: to cross-fit it again, remove "
+            f"{folder.predictions.name} from its folder."
         )
     ordered = _in_order(folds)
     for fold in ordered:
@@ -74,64 +69,29 @@ def crossfit(run: Path, folds: Sequence[Path]) -> dict[str, Any]:
     predictions = pd.concat([_predictions(fold) for fold in ordered], ignore_index=True).sort_values("image_id")
     _check_whole(predictions, run)
     described = [_describe(fold) for fold in ordered]
-    # Before anything is written: folds that have learned nothing leave the run as it is.
-    found = _of_all_folds(predictions, described)
-    if (low := found["auroc"]["low"]) is not None and low <= CHANCE:
+    # Before anything is written: folds that learned nothing leave the run unchanged.
+    found = cross_fit_folds(predictions, described)
+    if (low := found.auroc.low) is not None and low <= CHANCE:
         raise RunError(
-            f"Received: folds whose area under the ROC curve together is {interval(found['auroc'])}, perhaps no better "
-            "than chance, which no threshold mends. Expected: a recipe that learns; train longer, or with more lesions."
+            f"The folds have together an area under the ROC curve of {interval(found.auroc)}, which may be no better "
+            "than chance. Train longer, or on more lesions."
         )
     with folder.lock():
-        write_text(run / "folds.json", json.dumps(described, indent=2) + "\n")
-        folder.log(f"cross-fitted with {', '.join(fold['run'] for fold in described)}")
+        write_text(run / "folds.json", json.dumps([fold.model_dump() for fold in described], indent=2) + "\n")
+        folder.log(f"cross-fitted with {', '.join(fold.run for fold in described)}")
         write_text(folder.predictions, predictions.to_csv(index=False))
     return found
 
 
-def folds_of(run: Path) -> list[dict[str, Any]]:
-    """The runs that a run was cross-fitted with, by name, fold, seed and SHA-256 of weights; empty for none."""
+def folds_of(run: Path) -> tuple[FoldRun, ...]:
+    """The runs that a run was cross-fitted with. Empty for none."""
     file = run / "folds.json"
-    found: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
-    return found
+    return tuple(FoldRun.model_validate(fold) for fold in json.loads(file.read_text())) if file.is_file() else ()
 
 
-def describe_crossfit(run: Path) -> dict[str, Any]:
-    """What the recipe gives on the lesions outside test, each predicted by a network that was not trained on it.
-
-    Calibration and thresholds that a fold is subject by are those of the other folds. That is no nested
-    cross-validation: the networks whose predictions they were fitted on were trained on this fold, by which its figures
-    owe a little to it, and the intervals leave out that other trainings would differ.
-
-    Args:
-        run: the folder of a cross-fitted run.
-
-    Returns:
-        ``folds`` (of each ``run``, ``fold``, ``seed``, ``weights_sha256``, ``counts``, ``auroc``, and ``calibration``:
-        slope and intercept fitted on it alone), ``mean_auroc`` of these, ``counts`` and ``auroc`` of all images
-        together, and what `trainer.metrics.cross_fitting.describe_cross_fit` gives.
-    """
-    return _of_all_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
-
-
-def _of_all_folds(predictions: pd.DataFrame, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    images = predictions.rename(columns={"probability": "raw_probability"})
-    each = []
-    for fold in folds:
-        part = images[images["fold"] == fold["fold"]]
-        labels, raw = part["label"].to_numpy(), part["raw_probability"].to_numpy()
-        scale = fit_platt(labels, raw).model_dump(include={"slope", "intercept"})
-        each.append({**fold, "counts": counts(part), "auroc": float(roc_auc_score(labels, raw)), "calibration": scale})
-    numbers = images["fold"].map({fold["fold"]: number for number, fold in enumerate(folds)}).to_numpy(np.int64)
-    subject = predict_by_folds(images, numbers)
-    labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
-    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
-    return {
-        "folds": each,
-        "mean_auroc": float(np.mean([fold["auroc"] for fold in each])),
-        "counts": counts(images),
-        "auroc": as_json(bootstrap(lambda weights: auroc(labels, subject.calibrated, weights))),
-        **describe_cross_fit(images, subject, bootstrap),
-    }
+def describe_crossfit(run: Path) -> FoldsCrossFit:
+    """The cross-fitted figures of a cross-fitted run, see `trainer.metrics.cross_fitting.cross_fit_folds`."""
+    return cross_fit_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
 
 
 def _in_order(folds: Sequence[Path]) -> list[Path]:
@@ -139,26 +99,21 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
     places: dict[tuple[int, int], Path] = {}
     for fold in folds:
         if not RunFolder(fold).finished:
-            raise RunError(
-                f"Received: {fold} as a fold, which {_what_it_is(fold)}. Expected: a run after `dermq-train fit`."
-            )
+            raise RunError(f"{fold} cannot be used as a fold: it {_what_it_is(fold)}. Name a finished run.")
         held_out = RunConfig.read(fold).fold
         if (place := fold_and_folds(held_out)) is None:
             raise RunError(
-                f"Received: run {fold} of the fold {held_out!r}. Expected: a run that held one out, after `dermq-train "
-                "fit --fold 2/5` or the like."
+                f"The run {fold} has --fold {held_out!r}. Name runs that held a fold out, such as `dermq-train fit "
+                "--fold 2/5`."
             )
         if place in places:
-            raise RunError(
-                f"Received: {places[place]} and {fold}, both of fold {held_out}. Expected: one run of each fold."
-            )
+            raise RunError(f"{places[place]} and {fold} both held out fold {held_out}. Name one run of each fold.")
         places[place] = fold
     count = max((of for _, of in places), default=0)
     wanted = {(number, count) for number in range(1, count + 1)}
     if set(places) != wanted or not places:
-        found = _named(places)
-        missing = f"; missing: {_named(wanted - set(places))}" if wanted - set(places) else ""
-        raise RunError(f"Received: runs of the folds {found}{missing}. Expected: all folds of one division, each once.")
+        missing = f"; {_named(wanted - set(places))} is missing" if wanted - set(places) else ""
+        raise RunError(f"The runs held out the folds {_named(places)}{missing}. Name one run of each fold.")
     return [places[place] for place in sorted(places)]
 
 
@@ -167,7 +122,7 @@ def _named(places: Iterable[tuple[int, int]]) -> str:
 
 
 def _what_it_is(run: Path) -> str:
-    """Why a folder will not do: ``does not exist``, ``is no run``, ``is of fold 1/2``."""
+    """Why a folder cannot be used: ``does not exist``, ``is no run``, ``held out fold 1/2``."""
     if not run.exists():
         return "does not exist"
     if not RunFolder(run).begun:
@@ -175,45 +130,47 @@ def _what_it_is(run: Path) -> str:
     config = RunConfig.read(run)
     if not RunFolder(run).finished:
         return "is not finished"
-    return f"is of fold {config.fold}" if config.fold else "has a validation side of the split's own"
+    return f"held out fold {config.fold}" if config.fold else "was trained without --fold"
 
 
 def _check(fold: Path, run: Path) -> None:
     differ = recipe_differences(run, fold, but={"seed", "fold"})
-    if RunFolder(fold).described().get("data") != RunFolder(run).described().get("data"):
+    if RunFolder(fold).described().data != RunFolder(run).described().data:
         differ.add("data")
     if differ:
         raise RunError(
-            f"Received: run {fold}, which differs from {run} in: {', '.join(sorted(differ))}. Expected: runs that "
-            "differ in their fold, and their seed at most, at every step."
+            f"The run {fold} differs from {run} in {', '.join(sorted(differ))}. Only fold and seed may differ, at "
+            "every "
+            "step."
         )
 
 
 def _predictions(fold: Path) -> pd.DataFrame:
-    """What a run predicted of the fold that it had held out, and of nothing else."""
+    """What a run predicted for the fold that it held out, and for nothing else."""
     predicted = pd.read_csv(RunFolder(fold).predictions)
     manifest, config = read_manifest(fold), RunConfig.read(fold)
     held_out = _melanomas_and_nevi(manifest, VALIDATION)
     names = set(predicted["image_id"])
-    # Under a limit some of them.
+    # With a limit, only some of them.
     whole = names <= held_out if config.limit else names == held_out
     if not whole or predicted["image_id"].duplicated().any():
         raise RunError(
-            f"Received: run {fold} with {len(predicted)} predictions, which are not those of the {len(held_out)} "
-            "melanoma and nevus images that it held out. Expected: validation.csv as `dermq-train fit` wrote it."
+            f"The {len(predicted)} predictions of the run {fold} are not those of the {len(held_out)} melanoma and "
+            "nevus "
+            "images that it held out. Restore the validation.csv that `dermq-train fit` wrote, or train again."
         )
     return predicted.assign(fold=config.fold)
 
 
 def _check_whole(predictions: pd.DataFrame, run: Path) -> None:
-    """Refuse folds of another division than that which the run was trained on as a whole."""
+    """Refuse folds that are together not what the run was trained on."""
     wanted, found = _melanomas_and_nevi(read_manifest(run), TRAIN), set(predictions["image_id"])
     whole = found <= wanted if RunConfig.read(run).limit else found == wanted
     if not whole or predictions["image_id"].duplicated().any():
         raise RunError(
-            f"Received: folds with {len(predictions)} predictions, of {len(found)} images. Expected: one for each of "
-            f"the {len(wanted)} melanoma and nevus images that {run} was trained on. Were they divided by the same "
-            "version of scikit-learn? run.json tells."
+            f"The folds have {len(predictions)} predictions of {len(found)} images. There must be one for each of the "
+            f"{len(wanted)} melanoma and nevus images that {run} was trained on. Check that every run.json names the "
+            "same version of scikit-learn, which divides the folds."
         )
 
 
@@ -221,11 +178,11 @@ def _melanomas_and_nevi(manifest: pd.DataFrame, side: str) -> set[str]:
     return set(manifest.loc[(manifest["split"] == side) & manifest["dx"].isin(LABELS), "image_id"])
 
 
-def _describe(fold: Path) -> dict[str, Any]:
+def _describe(fold: Path) -> FoldRun:
     config = RunConfig.read(fold)
-    return {
-        "run": fold.resolve().name,
-        "fold": config.fold,
-        "seed": config.seed,
-        "weights_sha256": RunFolder(fold).weights_sha256(),
-    }
+    return FoldRun(
+        run=fold.resolve().name,
+        fold=config.fold,
+        seed=config.seed,
+        weights_sha256=RunFolder(fold).weights_sha256(),
+    )

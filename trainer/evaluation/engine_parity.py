@@ -1,9 +1,8 @@
-"""Does what a worker runs say what the Keras model says? Compared on the images of a report."""
+"""Engine parity: how far the engine of a worker is from the Keras model, on the images of a report."""
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +10,9 @@ import numpy.typing as npt
 import openvino
 
 from trainer.config import RunConfig
+from trainer.errors import InputError
 from trainer.metrics.discrimination import auroc
+from trainer.metrics.figures import EngineParity, FlagAgreement
 from trainer.networks.heads import with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import convert
@@ -24,7 +25,7 @@ PredictInputs = Callable[[npt.NDArray[np.uint8]], Floats]
 
 
 def converted_model(model: keras.Model, size: int) -> PredictInputs:
-    """The model on OpenVINO, converted here and now as for a bundle, computed as 32-bit floats one image at a time.
+    """The model on OpenVINO, converted as for a bundle, with 32-bit floats and one image at a time.
 
     Args:
         model: a run's ``model.keras``, images to (n, 1).
@@ -54,21 +55,22 @@ def bundle_model(
         split_sha256: of the run's split manifest.
 
     Returns:
-        The scorer, and a name of bundle and engine.
+        The model, and a name of bundle and engine.
 
     Raises:
         BundleError: the bundle is missing or changed.
-        ValueError: it was made from another run.
+        InputError: it was made from another run.
     """
     bundle = load_bundle(folder)
     manifest = bundle.manifest
-    # The calibration too: another seed has the same split, size and backbone, and its validation gives another one.
+    # Calibration tells seeds apart, which share split, size and backbone.
     theirs = (manifest.split_manifest_sha256, manifest.backbone, manifest.input.size, manifest.calibration)
     if theirs != (split_sha256, config.backbone, config.size, calibration):
-        raise ValueError(
-            f"Received: bundle {folder} of split {manifest.split_manifest_sha256[:12]}, {manifest.backbone} at "
-            f"{manifest.input.size} pixels, {manifest.calibration}. Expected: one exported from this run, of split "
-            f"{split_sha256[:12]}, {config.backbone} at {config.size} pixels, {calibration}."
+        raise InputError(
+            f"The bundle {folder} was not exported from this run. The bundle: split "
+            f"{manifest.split_manifest_sha256[:12]}, {manifest.backbone} at {manifest.input.size} pixels, "
+            f"{manifest.calibration}. The run: split {split_sha256[:12]}, {config.backbone} at {config.size} pixels, "
+            f"{calibration}. Export the run, or leave out --bundle."
         )
     engine = load_engine("openvino", bundle, threads=2)
     label = f"{manifest.name} {manifest.version} on {engine.label}"
@@ -77,24 +79,22 @@ def bundle_model(
 
 
 def compare(
+    engine: str,
     labels: npt.NDArray[np.int64],
     reference: Floats,
     found: Floats,
     calibration: Calibration,
     thresholds: dict[str, PolicyThreshold],
-) -> dict[str, Any]:
+) -> EngineParity:
     """How far two engines are apart on the same images.
 
     Args:
+        engine: name of the worker's engine.
         labels: (n,), 1 for melanoma and 0 for nevus.
         reference: (n,), probabilities of the Keras model, before calibration.
-        found: (n,), those of the other engine.
-        calibration: of the run.
+        found: (n,), those of the worker's engine.
+        calibration: of the model.
         thresholds: by policy.
-
-    Returns:
-        ``largest`` and ``mean`` difference of calibrated probabilities, ``auroc_difference`` (found minus reference),
-        and by policy the share of images with the same high-risk flag, ``agreement``, and the number that differ.
     """
     first, second = calibration.apply(reference), calibration.apply(found)
     gap = np.abs(first - second)
@@ -102,11 +102,12 @@ def compare(
     policies = {}
     for name, policy in thresholds.items():
         differ = (first >= policy.threshold) != (second >= policy.threshold)
-        policies[name] = {"agreement": float(1 - differ.mean()), "differ": int(differ.sum())}
-    return {
-        "images": len(labels),
-        "largest": float(gap.max()),
-        "mean": float(gap.mean()),
-        "auroc_difference": float(auroc(labels, found, ones)[0] - auroc(labels, reference, ones)[0]),
-        "policies": policies,
-    }
+        policies[name] = FlagAgreement(agreement=float(1 - differ.mean()), differ=int(differ.sum()))
+    return EngineParity(
+        engine=engine,
+        images=len(labels),
+        largest=float(gap.max()),
+        mean=float(gap.mean()),
+        auroc_difference=float(auroc(labels, found, ones)[0] - auroc(labels, reference, ones)[0]),
+        policies=policies,
+    )

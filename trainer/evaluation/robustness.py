@@ -1,9 +1,8 @@
-"""Score changed copies of images, and images of diagnoses that the two-class task leaves out."""
+"""Robustness: score changed copies of images; and images of the diagnoses that the two-class task leaves out."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +11,20 @@ import pandas as pd
 from trainer.augmentation.perturbations import PERTURBATIONS, Perturbation, working_copy
 from trainer.data.resized_cache import decode_file
 from trainer.metrics.discrimination import auroc
-from trainer.metrics.subgroups import as_json, share_of
+from trainer.metrics.figures import Change, ChangedFlags, OtherDiagnosis, Robustness, UnchangedFlags
+from trainer.metrics.subgroups import estimate, share_of
 from trainer.thresholds.bootstrap import RESAMPLES, LesionBootstrap
 from trainer.thresholds.policies import BOOTSTRAP_SEED
 from worker.images.decode import RGBImage
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import PolicyThreshold
+from worker.inference.metrics import ClassCounts, Estimate
 
 Floats = npt.NDArray[np.float64]
 #: Takes inputs (n, size, size, 3), uint8, RGB, and gives calibrated probabilities, (n,).
 Probabilities = Callable[[npt.NDArray[np.uint8]], Floats]
 
-#: Images of each class that are drawn; to change all of them would take an hour on two cores.
+#: Images of each class in the sample. Changing all images would take an hour on two cores.
 _MELANOMAS, _NEVI = 175, 225
 
 
@@ -35,34 +36,36 @@ def measure_robustness(
     *,
     perturbations: Sequence[Perturbation] = PERTURBATIONS,
     resamples: int = RESAMPLES,
-) -> dict[str, Any]:
-    """Change images, score them again, and say what it did to AUROC and flags.
+) -> Robustness:
+    """Change a sample of the images, score it again, and compare AUROC and flags.
 
     Args:
         images: rows with ``label``, ``lesion_id`` and ``path``.
-        score: calibrated probabilities of preprocessed inputs; unchanged copies are scored by it too.
-        preprocessing: of the run.
+        score: calibrated probabilities of preprocessed inputs. It scores the unchanged copies too.
+        preprocessing: of the model.
         thresholds: by policy.
-        perturbations: what to do to them.
+        perturbations: the changes.
         resamples: behind each interval.
 
     Returns:
-        ``images`` by class; ``auroc`` and ``policies`` (sensitivity and specificity) unchanged; and ``changes``: one
-        entry for each perturbation and strength.
+        Figures of the unchanged sample, and of each change at each strength.
     """
-    chosen = draw_some(images)
+    chosen = draw_sample(images)
     labels, lesions = chosen["label"].to_numpy(), chosen["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED, resamples=resamples)
 
-    def at_thresholds(probabilities: Floats) -> dict[str, dict[str, Any]]:
+    def at_thresholds(probabilities: Floats) -> dict[str, UnchangedFlags]:
         flags = {name: probabilities >= policy.threshold for name, policy in thresholds.items()}
         return {
-            name: {
-                "sensitivity": share_of(bootstrap, called, labels == 1, lesions),
-                "specificity": share_of(bootstrap, ~called, labels == 0, lesions),
-            }
-            for name, called in flags.items()
+            name: UnchangedFlags(
+                sensitivity=share_of(bootstrap, flagged, labels == 1, lesions),
+                specificity=share_of(bootstrap, ~flagged, labels == 0, lesions),
+            )
+            for name, flagged in flags.items()
         }
+
+    def area(of: Callable[[Floats], Floats]) -> Estimate:
+        return estimate(bootstrap(of))
 
     def load(path: str) -> RGBImage:
         return working_copy(decode_file(Path(path)))
@@ -81,26 +84,33 @@ def measure_robustness(
                     return preprocessing(p.change(numbered[1], s, rng))
 
                 changed = score(np.stack(list(pool.map(change, enumerate(pictures)))))
-                moved = _moved(labels, unchanged, changed, thresholds)
+
+                def difference(weights: Floats, changed: Floats = changed) -> Floats:
+                    return auroc(labels, changed, weights) - auroc(labels, unchanged, weights)
+
                 changes.append(
-                    {
-                        "name": perturbation.name,
-                        "strength": strength,
-                        "unit": perturbation.unit,
-                        "policies": {name: {**at, **moved[name]} for name, at in at_thresholds(changed).items()},
-                        **_areas(labels, unchanged, changed, bootstrap),
-                    }
+                    Change(
+                        name=perturbation.name,
+                        strength=strength,
+                        unit=perturbation.unit,
+                        policies={
+                            name: _changed_flags(labels, unchanged, changed, thresholds[name].threshold, at)
+                            for name, at in at_thresholds(changed).items()
+                        },
+                        auroc=area(lambda weights, c=changed: auroc(labels, c, weights)),  # type: ignore[misc]
+                        auroc_difference=area(difference),
+                    )
                 )
-    return {
-        "images": {"melanoma": int((labels == 1).sum()), "nevus": int((labels == 0).sum())},
-        "auroc": as_json(bootstrap(lambda weights: auroc(labels, unchanged, weights))),
-        "policies": at_thresholds(unchanged),
-        "changes": changes,
-    }
+    return Robustness(
+        images=ClassCounts(melanoma=int((labels == 1).sum()), nevus=int((labels == 0).sum())),
+        auroc=area(lambda weights: auroc(labels, unchanged, weights)),
+        policies=at_thresholds(unchanged),
+        changes=tuple(changes),
+    )
 
 
-def draw_some(images: pd.DataFrame) -> pd.DataFrame:
-    """Up to 175 melanoma and 225 nevus images, by ``label``: always the same, and of few melanomas all."""
+def draw_sample(images: pd.DataFrame) -> pd.DataFrame:
+    """Up to 175 melanoma and 225 nevus images by ``label``, always the same ones."""
     parts = [
         part.sample(min(len(part), most), random_state=BOOTSTRAP_SEED)
         for part, most in ((images[images["label"] == 1], _MELANOMAS), (images[images["label"] == 0], _NEVI))
@@ -108,53 +118,41 @@ def draw_some(images: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).sort_index().reset_index(drop=True)
 
 
-def _moved(
-    labels: npt.NDArray[np.int64], before: Floats, after: Floats, thresholds: dict[str, PolicyThreshold]
-) -> dict[str, dict[str, Any]]:
-    """By policy, whose flag changed which way."""
-    policies = {}
-    for name, policy in thresholds.items():
-        was, now = before >= policy.threshold, after >= policy.threshold
-        policies[name] = {
-            "changed": float((was != now).mean()),
-            "melanomas_lost": int((was & ~now & (labels == 1)).sum()),
-            "melanomas_gained": int((~was & now & (labels == 1)).sum()),
-            "nevi_flagged": int((~was & now & (labels == 0)).sum()),
-            "nevi_unflagged": int((was & ~now & (labels == 0)).sum()),
-        }
-    return policies
+def _changed_flags(
+    labels: npt.NDArray[np.int64], before: Floats, after: Floats, threshold: float, at: UnchangedFlags
+) -> ChangedFlags:
+    """Whose flag changed in which direction."""
+    was, now = before >= threshold, after >= threshold
+    return ChangedFlags(
+        sensitivity=at.sensitivity,
+        specificity=at.specificity,
+        changed=float((was != now).mean()),
+        melanomas_lost=int((was & ~now & (labels == 1)).sum()),
+        melanomas_gained=int((~was & now & (labels == 1)).sum()),
+        nevi_flagged=int((~was & now & (labels == 0)).sum()),
+        nevi_unflagged=int((was & ~now & (labels == 0)).sum()),
+    )
 
 
-def _areas(
-    labels: npt.NDArray[np.int64], before: Floats, after: Floats, bootstrap: LesionBootstrap
-) -> dict[str, dict[str, float | None]]:
-    return {
-        "auroc": as_json(bootstrap(lambda weights: auroc(labels, after, weights))),
-        "auroc_difference": as_json(
-            bootstrap(lambda weights: auroc(labels, after, weights) - auroc(labels, before, weights))
-        ),
-    }
-
-
-def other_diagnoses(images: pd.DataFrame, thresholds: dict[str, PolicyThreshold]) -> list[dict[str, Any]]:
+def other_diagnoses(images: pd.DataFrame, thresholds: dict[str, PolicyThreshold]) -> tuple[OtherDiagnosis, ...]:
     """How many images of each other diagnosis are flagged.
 
     Args:
         images: rows with ``dx``, ``lesion_id`` and calibrated ``probability``.
         thresholds: by policy.
-
-    Returns:
-        One entry a diagnosis: counts, quartiles of the probability, and by policy the number flagged.
     """
-    return [
-        {
-            "diagnosis": str(diagnosis),
-            "images": len(part),
-            "lesions": int(part["lesion_id"].nunique()),
-            "quartiles": [float(value) for value in part["probability"].quantile((0.25, 0.5, 0.75))],
-            "policies": {
-                name: int((part["probability"] >= policy.threshold).sum()) for name, policy in thresholds.items()
-            },
-        }
-        for diagnosis, part in images.groupby("dx")
-    ]
+    found = []
+    for diagnosis, part in images.groupby("dx"):
+        first, middle, third = (float(value) for value in part["probability"].quantile((0.25, 0.5, 0.75)))
+        found.append(
+            OtherDiagnosis(
+                diagnosis=str(diagnosis),
+                images=len(part),
+                lesions=part["lesion_id"].nunique(),
+                quartiles=(first, middle, third),
+                policies={
+                    name: int((part["probability"] >= policy.threshold).sum()) for name, policy in thresholds.items()
+                },
+            )
+        )
+    return tuple(found)

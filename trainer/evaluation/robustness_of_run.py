@@ -1,8 +1,6 @@
-"""What a run is worth beyond its validation AUC: within sources, and under hair, ink and blur; test stays sealed."""
+"""Robustness of a run on its validation images, by source too. Nothing accesses the test split."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -10,20 +8,20 @@ from trainer.config import RunConfig
 from trainer.data.ham10000 import melanoma_or_nevus
 from trainer.data.run_images import read_images_of
 from trainer.data.splits import VALIDATION, first_lesions
+from trainer.errors import RunError
 from trainer.evaluation.engine_parity import converted_model
 from trainer.evaluation.robustness import measure_robustness
 from trainer.evaluation.trained_run import load_trained_run
+from trainer.metrics.figures import Robustness
 from trainer.metrics.subgroups import describe_subgroups
-from trainer.run_folder import RunError
 from trainer.thresholds.policies import BOOTSTRAP_SEED
 from worker.atomic_files import write_text
 
-#: Columns of `trainer.metrics.subgroups.group_columns`: where an image is from, and whether histology proved its
-#: diagnosis.
+#: Columns of `trainer.metrics.subgroups.group_columns`: source and proof of diagnosis.
 _GROUPED_BY = ("dataset", "dx_type")
 
 
-def robustness_on_validation(dataset: Path, run: Path) -> dict[str, Any]:
+def robustness_on_validation(dataset: Path, run: Path) -> Robustness:
     """Change validation images, score them again, and write ``robustness.json``: for choosing between recipes.
 
     Args:
@@ -31,19 +29,17 @@ def robustness_on_validation(dataset: Path, run: Path) -> dict[str, Any]:
         run: a run folder after `trainer.training.fit.fit`.
 
     Returns:
-        As `trainer.evaluation.robustness.measure_robustness`, at the run's own thresholds, which were chosen on the
-        unchanged images; and ``strata``, as `trainer.metrics.subgroups.describe_subgroups`, of all validation images
-        by source and by proof of diagnosis.
+        Figures at the run's own thresholds, which were chosen on the unchanged images, with subgroups of all validation
+        images by source and by proof of diagnosis.
 
     Raises:
-        FileNotFoundError: the run is not finished.
+        MissingError: the run is not finished.
         RunError: it was begun with other data, or has no validation side.
         SplitError: its manifest was changed.
     """
     if (run / "config.json").is_file() and not RunConfig.read(run).has_validation:
         raise RunError(
-            f"Received: run {run}, which has no validation side (--fold all). Expected: a run with a validation "
-            "side, such as one of its folds."
+            f"The run {run} has no validation images (--fold all). Name a run that has some, such as one of its folds."
         )
     trained_run = load_trained_run(run)
     images = read_images_of(run, dataset)
@@ -56,10 +52,11 @@ def robustness_on_validation(dataset: Path, run: Path) -> dict[str, Any]:
         trained_run.thresholds,
     )
     scored = pd.read_csv(run / "validation.csv")[["label", "lesion_id", "probability", *_GROUPED_BY]]
-    found["subgroups"] = describe_subgroups(
+    subgroups = describe_subgroups(
         scored.assign(probability=trained_run.calibration.apply(scored["probability"].to_numpy())),
         {name: policy.threshold for name, policy in trained_run.thresholds.items()},
         seed=BOOTSTRAP_SEED,
     )
-    write_text(run / "robustness.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    found = found.model_copy(update={"subgroups": subgroups})
+    write_text(run / "robustness.json", found.model_dump_json(indent=1) + "\n")
     return found

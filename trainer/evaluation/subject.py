@@ -1,26 +1,29 @@
-"""Who is subject: a run, by its Keras model, or a bundle, as a worker runs it."""
+"""The run or bundle under evaluation: a run predicts with its Keras model, a bundle as a worker does."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.data.ham10000 import DatasetError
 from trainer.data.load_images import load_images
 from trainer.data.splits import split_kind
-from trainer.evaluation.test_access_log import read_test_accesses
+from trainer.data.test_access_log import read_test_accesses
+from trainer.errors import DatasetError, MissingError
 from trainer.metrics.seven_classes import probability_columns
 from trainer.networks.minibatches import predict_in_batches
+from trainer.report.schema import Subject
+from trainer.run_folder import RunFolder
 from trainer.thresholds.policies import Policies
-from worker.inference.bundle import MANIFEST_NAME, Bundle
+from worker.inference.bundle import Bundle
+from worker.inference.bundle_reference import MANIFEST_NAME
 from worker.inference.engines import InferenceEngine, load_engine
+from worker.inference.metrics import FoldRun
 
-# It imports TensorFlow, which takes ten seconds; bad labels are told before.
+# It imports TensorFlow, which takes ten seconds. Mistakes in the labels are told before.
 if TYPE_CHECKING:
     from trainer.evaluation.trained_run import TrainedRun
 
@@ -31,61 +34,84 @@ _PART = 5_000
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSubject:
-    """A model with what it has trained_run.
+    """A model with its policies.
 
     Args:
-        described: what a report says of it.
+        described: for the report.
         policies: on calibrated probabilities.
-        score: takes rows with ``path`` and gives them as `trainer.evaluation.trained_run.TrainedRun.score` does, with
-            the inputs.
+        score: takes rows with ``path``. Gives the rows as `trainer.evaluation.trained_run.TrainedRun.score` does, and
+            the model's inputs.
     """
 
-    described: dict[str, Any]
+    described: Subject
     policies: Policies
     score: Callable[[pd.DataFrame], tuple[pd.DataFrame, npt.NDArray[np.uint8]]]
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is a bundle's, and not a run's."""
+    """Whether a folder is a bundle, not a run."""
     return (folder / MANIFEST_NAME).is_file()
 
 
 def require_run_or_bundle(folder: Path) -> None:
-    """Refuse what is neither.
+    """Refuse other folders.
 
     Raises:
-        FileNotFoundError: says whether there is such a folder.
+        MissingError: says whether there is such a folder.
     """
-    if not is_bundle(folder) and not (folder / "config.json").is_file():
-        what = "which is neither a bundle (with bundle.json) nor a run (with config.json)"
-        raise FileNotFoundError(
-            f"Received: {folder}, {what if folder.exists() else 'which does not exist'}. Expected: the folder of a run "
-            "or of a bundle."
-        )
-
-
-def run_subject(run: Path, trained_run: "TrainedRun") -> EvaluationSubject:
-    """A finished run, of which `trainer.evaluation.trained_run.load_trained_run` gave what is trained_run."""
-    return EvaluationSubject(
-        described=describe_run(run, trained_run), policies=trained_run.policies, score=trained_run.score
+    if is_bundle(folder) or (folder / "config.json").is_file():
+        return
+    if not folder.exists():
+        raise MissingError(f"{folder} does not exist. Name the folder of a run or of a bundle.")
+    raise MissingError(
+        f"{folder} is neither a run (no config.json) nor a bundle (no {MANIFEST_NAME}). Name the folder of one."
     )
 
 
-def load_service(bundle: Bundle) -> InferenceEngine:
-    """The engine that a worker runs, with a bundle's model, on two threads."""
+def run_subject(run: Path, trained_run: "TrainedRun") -> EvaluationSubject:
+    """A finished run.
+
+    Args:
+        run: its folder.
+        trained_run: loaded from it.
+    """
+    from trainer.evaluation.crossfit import folds_of
+
+    config = trained_run.config
+    described = Subject(
+        name=run.name,
+        backbone=config.backbone,
+        size=config.size,
+        classes=config.classes,
+        split_sha256=RunFolder(run).split_sha256(),
+        split_kind=split_kind(run),
+        calibration=trained_run.calibration,
+        test_accesses=tuple(read_test_accesses(run)),
+        folds=folds_of(run),
+        origin=RunFolder(run).origin(),
+    )
+    return EvaluationSubject(described=described, policies=trained_run.policies, score=trained_run.score)
+
+
+def load_worker_engine(bundle: Bundle) -> InferenceEngine:
+    """The engine that a worker uses, with a bundle's model, on two threads."""
     return load_engine("openvino", bundle, threads=2)
 
 
-def bundle_subject(bundle: Bundle, engine: InferenceEngine | None = None) -> EvaluationSubject:
+def bundle_subject(
+    bundle: Bundle, engine: InferenceEngine, *, split_kind: str = "", test_accesses: tuple[str, ...] = ()
+) -> EvaluationSubject:
     """A bundle, as a worker runs it.
 
     Args:
         bundle: verified.
-        engine: with the bundle's model, where there is one already.
+        engine: with the bundle's model.
+        split_kind: of the split that it is evaluated on, as in `trainer.data.splits`. Empty for other images.
+        test_accesses: on that split.
     """
     manifest = bundle.manifest
-    engine = engine or load_service(bundle)
-    columns = ["raw_probability"] + (list(probability_columns()) if len(manifest.classes) > 2 else [])
+    seven = len(manifest.classes) > 2
+    columns = ["raw_probability", *(probability_columns() if seven else ())]
 
     def infer(inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         found = engine.infer(inputs)
@@ -93,32 +119,34 @@ def bundle_subject(bundle: Bundle, engine: InferenceEngine | None = None) -> Eva
         return np.column_stack([found.probability, *classes])
 
     def score(images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
-        look = load_images([Path(path) for path in images["path"]], bundle.preprocessing)
-        found = dict(zip(columns, predict_in_batches(infer, look.inputs).T, strict=True))
+        loaded = load_images([Path(path) for path in images["path"]], bundle.preprocessing)
+        found = dict(zip(columns, predict_in_batches(infer, loaded.inputs).T, strict=True))
         probability = manifest.calibration.apply(found["raw_probability"])
-        return images.assign(**found, probability=probability, ita=look.ita), look.inputs
+        return images.assign(**found, probability=probability, ita=loaded.ita), loaded.inputs
 
-    described = {
-        "name": f"{manifest.name} {manifest.version}",
-        "bundle_sha256": bundle.sha256,
-        "config": {
-            "backbone": manifest.backbone,
-            "size": manifest.input.size,
-            "classes": "seven" if len(manifest.classes) > 2 else "two",
-        },
-        "split_sha256": manifest.split_manifest_sha256,
-        "calibration": manifest.calibration.model_dump(),
-        "recalibrated": manifest.recalibration is not None,
-        "folds": manifest.metrics.get("crossfit", {}).get("folds", []),
-        "test_accesses": [],
-    }
+    crossfit = manifest.metrics.crossfit
+    described = Subject(
+        name=f"{manifest.name} {manifest.version}",
+        backbone=manifest.backbone,
+        size=manifest.input.size,
+        classes="seven" if seven else "two",
+        split_sha256=manifest.split_manifest_sha256,
+        split_kind=split_kind,
+        calibration=manifest.calibration,
+        test_accesses=test_accesses,
+        folds=tuple(FoldRun(**{name: getattr(fold, name) for name in FoldRun.model_fields}) for fold in crossfit.folds)
+        if crossfit
+        else (),
+        bundle_sha256=bundle.sha256,
+        recalibrated=manifest.recalibration is not None,
+    )
     return EvaluationSubject(
         described=described, policies=Policies(thresholds=manifest.thresholds, refused={}), score=score
     )
 
 
 def score_in_batches(subject: EvaluationSubject, images: pd.DataFrame, part: int = _PART) -> pd.DataFrame:
-    """Score images of which more may be given than fit into memory when they are decoded.
+    """Score more images than fit into memory decoded.
 
     Args:
         subject: a run or a bundle.
@@ -129,7 +157,7 @@ def score_in_batches(subject: EvaluationSubject, images: pd.DataFrame, part: int
         The rows as `EvaluationSubject.score` gives them, in their order.
 
     Raises:
-        DatasetError: files cannot be decoded; those of every part are named.
+        DatasetError: files cannot be decoded; names those of every part.
     """
     scored, faults = [], []
     for start in range(0, len(images), part):
@@ -140,25 +168,3 @@ def score_in_batches(subject: EvaluationSubject, images: pd.DataFrame, part: int
     if faults:
         raise DatasetError("\n".join(faults))
     return pd.concat(scored)
-
-
-def describe_run(run: Path, trained_run: "TrainedRun") -> dict[str, Any]:
-    """What a report says of the run it is about; no path of this machine."""
-    from trainer.evaluation.crossfit import folds_of
-    from trainer.networks.backbones import BACKBONES
-
-    recorded = run / "run.json"
-    begun = json.loads(recorded.read_text()) if recorded.exists() else {}
-    return {
-        "name": run.name,
-        "config": {name: getattr(trained_run.config, name) for name in trained_run.config.__dataclass_fields__},
-        "split_sha256": str(json.loads((run / "split.json").read_text())["sha256"]),
-        "split_kind": split_kind(run),
-        "weights_from": begun.get("weights_from") or BACKBONES[trained_run.config.backbone].weights_from,
-        "continues_from": begun.get("continues_from"),
-        "averaged": begun.get("averaged", []),
-        "teachers": begun.get("teachers", []),
-        "folds": folds_of(run),
-        "calibration": trained_run.calibration.model_dump(),
-        "test_accesses": read_test_accesses(run),
-    }

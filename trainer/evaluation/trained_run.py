@@ -1,4 +1,4 @@
-"""What a finished run brings to an evaluation: its model, and calibration and thresholds by its validation images."""
+"""A finished run: its model, with calibration and thresholds from its validation images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import pandas as pd
 
 from trainer.config import RunConfig
 from trainer.data.load_images import load_images
+from trainer.errors import MissingError
 from trainer.metrics.seven_classes import probability_columns
 from trainer.networks.heads import with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
@@ -25,7 +26,7 @@ from worker.inference.bundle import Calibration, PolicyThreshold
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """What a finished run brings to an evaluation; nothing of it changes any more."""
+    """A finished run, loaded for an evaluation."""
 
     config: RunConfig
     model: keras.Model
@@ -52,10 +53,10 @@ class TrainedRun:
             The rows with ``raw_probability``, ``probability`` (calibrated), ``ita`` (degrees) and, with seven classes,
             `trainer.metrics.seven_classes.probability_columns`; and the inputs.
         """
-        look = load_images([Path(path) for path in images["path"]], self.preprocessing)
-        raw, *classes = predict_in_batches(self._infer, look.inputs, PREDICT_BATCH).T
-        scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=look.ita)
-        return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), look.inputs
+        loaded = load_images([Path(path) for path in images["path"]], self.preprocessing)
+        raw, *classes = predict_in_batches(self._infer, loaded.inputs, PREDICT_BATCH).T
+        scored = images.assign(raw_probability=raw, probability=self.calibration.apply(raw), ita=loaded.ita)
+        return scored.assign(**dict(zip(probability_columns(), classes, strict=False))), loaded.inputs
 
     def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
@@ -72,16 +73,16 @@ def load_trained_run(run: Path) -> TrainedRun:
     """Load a run's model, and fit calibration and thresholds on its validation predictions.
 
     Raises:
-        FileNotFoundError: the run is not finished; names the file.
+        MissingError: the run is not finished; names the file.
     """
     for needed in ("config.json", "model.keras", "validation.csv"):
         if not (run / needed).is_file():
             if needed == "validation.csv" and RunFolder(run).finished:
-                raise FileNotFoundError(
-                    f"Received: run {run}, which has no validation side (--fold all), and so nothing to choose "
-                    f"thresholds on. Expected: it after `dermq-train crossfit {run} FOLD...`."
+                raise MissingError(
+                    f"The run {run} has no validation images (--fold all) to choose thresholds on. Run `dermq-train "
+                    f"crossfit {run} FOLD...` first."
                 )
-            raise FileNotFoundError(f"Received: run {run} without {needed}. Expected: a run after `dermq-train fit`.")
+            raise MissingError(f"The run {run} has no {needed}: it is not finished. Run its `dermq-train fit` again.")
     calibration, policies = fit_policies_on_validation(run)
     model = keras.saving.load_model(run / "model.keras", compile=False)
     return TrainedRun(config=RunConfig.read(run), model=model, calibration=calibration, policies=policies)

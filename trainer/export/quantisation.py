@@ -1,4 +1,4 @@
-"""8-bit integers in place of floats in the OpenVINO model, kept only if it still says the same.
+"""Quantise the OpenVINO model to 8-bit integers, unless that changes too much.
 
 Post-training quantisation by NNCF, calibrated on training images (Jacob et al., "Quantization and training of neural
 networks for efficient integer-arithmetic-only inference", 2018).
@@ -19,24 +19,24 @@ from trainer.networks.minibatches import Inputs, predict_in_batches
 from worker.inference.bundle import Calibration, PolicyThreshold
 
 Floats = npt.NDArray[np.float64]
-#: Takes probabilities before and after, gives the share of images whose flag stays under every policy.
+#: Takes probabilities before and after. Gives the share of images whose flag stays under every policy.
 Agreement = Callable[[Floats, Floats], float]
-#: Training images that the ranges of the activations are taken from.
+#: Number of training images that give the ranges of the activations.
 CALIBRATION_IMAGES = 300
-#: What quantisation may cost: of the area under the ROC curve, and of the triage flags, under every policy.
-GREATEST_AUROC_LOSS = 0.003
-LEAST_AGREEMENT = 0.99
-#: Agreement on images outside test at which no more layers go back to floats: some above what test images must show.
-_AGREEMENT_AIMED_AT = 0.995
+#: Limits of what quantisation may change: loss of AUROC, and share of the same flags under every policy.
+MAX_AUROC_LOSS = 0.003
+MIN_AGREEMENT = 0.99
+#: With this agreement on images outside test, no more layers go back to floats. Above `MIN_AGREEMENT`, as a margin.
+_TARGET_AGREEMENT = 0.995
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisationCost:
-    """What became different on the same images.
+    """What quantisation changed on the same images.
 
     Args:
         auroc_loss: before minus after.
-        agreement: by policy, share of images whose triage flag (high risk, borderline, low risk) stayed the same.
+        agreement: by policy, share of images with the same triage flag (high risk, borderline, lower priority).
     """
 
     auroc_loss: float
@@ -44,49 +44,48 @@ class QuantisationCost:
 
     @property
     def faults(self) -> list[str]:
-        """What is more than allowed, a sentence each."""
+        """What exceeds a limit, a sentence each."""
         faults = []
-        if self.auroc_loss > GREATEST_AUROC_LOSS:
-            faults.append(f"the AUC falls by {self.auroc_loss:.4f}, at most {GREATEST_AUROC_LOSS} is allowed")
+        if self.auroc_loss > MAX_AUROC_LOSS:
+            faults.append(f"the AUC falls by {self.auroc_loss:.4f}, at most {MAX_AUROC_LOSS} is allowed")
         for policy, share in self.agreement.items():
-            if share < LEAST_AGREEMENT:
-                faults.append(f"under {policy} {share:.2%} of the flags agree, {LEAST_AGREEMENT:.0%} are needed")
+            if share < MIN_AGREEMENT:
+                faults.append(f"under {policy} {share:.2%} of the flags agree, {MIN_AGREEMENT:.0%} are needed")
         return faults
 
 
 def quantise(model: Path, calibration: Inputs, others: Inputs, agreement: Agreement) -> int:
     """Quantise a converted model in place, as far as the flags of other images allow.
 
-    Depthwise convolutions are left as they are: their channels differ too much in range for one scale of activations,
-    and they take a small part of the time. So is the head, which takes none, and whose few numbers would become coarse
-    steps of the probability. Of the other layers those go back to floats that change the most flags, until enough are
-    as they were.
+    Depthwise convolutions stay in floats: their channels differ too much in range for one scale of activations, and
+    they take little time. The head stays too: it takes no time, and its few numbers would make coarse steps of the
+    probability. Of the other layers, those that change the most flags go back to floats until enough flags agree.
 
     Args:
         model: ``model.xml``, with ``model.bin`` beside it.
-        calibration: inputs that the ranges of the activations are taken from, (n, size, size, 3), uint8, RGB.
+        calibration: inputs that give the ranges of the activations, (n, size, size, 3), uint8, RGB.
         others: inputs that the flags are compared on.
         agreement: share of images whose flag stays when the first probabilities become the second ones.
 
     Returns:
-        Layers that compute with 8 bits now; 0 when every one had to go back to floats.
+        Number of layers that compute with 8 bits. 0 when all went back to floats.
     """
     core = openvino.Core()
     read = core.read_model(model)
     before = _probabilities(core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}), others)
 
-    def judge(compiled: Any, items: Iterable[tuple[int, Inputs]]) -> tuple[float, list[float]]:
+    def validate(compiled: Any, items: Iterable[tuple[int, Inputs]]) -> tuple[float, list[float]]:
         numbers, images = zip(*items, strict=True)
         then, now = before[list(numbers)], _probabilities(compiled, np.stack(images))
-        # By image: how near the probability is, so that layers are ranked on the images that suffer most.
+        # Differences by image, so that layers are ranked on the images with the largest ones.
         return agreement(then, now), (-np.abs(then - now)).tolist()
 
     quantised = nncf.quantize_with_accuracy_control(
         read,
         nncf.Dataset(calibration, lambda image: image[None]),
         nncf.Dataset(list(enumerate(others)), lambda item: item[1][None]),
-        judge,
-        max_drop=1 - _AGREEMENT_AIMED_AT,
+        validate,
+        max_drop=1 - _TARGET_AGREEMENT,
         drop_type=nncf.DropType.ABSOLUTE,
         subset_size=len(calibration),
         fast_bias_correction=False,
@@ -94,7 +93,7 @@ def quantise(model: Path, calibration: Inputs, others: Inputs, agreement: Agreem
     )
     unfinished = model.with_name("quantised.xml")
     openvino.save_model(quantised, unfinished, compress_to_fp16=True)
-    # The model that was read is mapped into memory; it is replaced, not written over.
+    # The model that was read is mapped into memory, so its file is replaced and not overwritten.
     unfinished.with_suffix(".bin").replace(model.with_suffix(".bin"))
     unfinished.replace(model)
     return sum(1 for layer in quantised.get_ops() if _in_8_bits(layer))
@@ -122,7 +121,7 @@ def agreements(
 
     Args:
         before: probabilities before calibration, (n,).
-        after: those that take their place.
+        after: those after the change.
         calibration: of the bundle.
         thresholds: by policy.
     """
@@ -155,5 +154,5 @@ def cost_of(
 
 
 def _flags(probabilities: Floats, policy: PolicyThreshold) -> npt.NDArray[np.int64]:
-    """2 for high risk, 1 for borderline, 0 for low risk, (n,)."""
+    """2 for high risk, 1 for borderline, 0 for lower priority, (n,)."""
     return (probabilities >= policy.threshold).astype(np.int64) + (probabilities >= policy.borderline_threshold)

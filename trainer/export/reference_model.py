@@ -1,8 +1,8 @@
-"""The Keras model of a bundle, in six tenths of the space: kernels of 21 bits, deflated.
+"""The Keras model of a bundle, in 60% of the space: kernels rounded to 13 binary digits, and compressed.
 
-The engine's file holds its weights as 16-bit floats (`trainer.networks.openvino_conversion`), which moves a
-probability by some thousandths, for they have 11 binary digits. What is rounded to 13 is four times closer, and of its
-32 bits eleven are zero, which deflating takes away. With it the bundle of an EfficientNet-Lite2 stays below 25 MB.
+The engine's file has 16-bit weights (`trainer.networks.openvino_conversion`) of 11 binary digits, which moves a
+probability by some thousandths. With 13 digits the difference is four times smaller, and 11 of 32 bits are zero, which
+compression removes. The bundle of an EfficientNet-Lite2 stays below 25 MB.
 """
 
 import tempfile
@@ -18,10 +18,10 @@ DIGITS = 13
 
 
 def round_kernels(model: keras.Model) -> None:
-    """Round every kernel to `DIGITS` binary digits; what has one axis, as biases and statistics have, stays as it is.
+    """Round every kernel to `DIGITS` binary digits. Weights with one axis, such as biases and statistics, stay.
 
     Args:
-        model: changed in place; its variables stay 32-bit floats.
+        model: changed in place. Its variables stay 32-bit floats.
     """
     for variable in model.weights:
         if len(variable.shape) > 1:
@@ -29,16 +29,16 @@ def round_kernels(model: keras.Model) -> None:
 
 
 def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """To the nearest number of so many digits."""
-    # A 32-bit float has 24, of which the first is not written.
+    """The nearest number with `DIGITS` digits."""
+    # A 32-bit float has 24, of which the first is not stored.
     last = 1 << (24 - DIGITS)
     bits = values.view(np.uint32)
-    # Half of the last place that stays; what carries over into the exponent is the next power of two, as it should be.
+    # Adds half of the last digit. A carry into the exponent correctly gives the next power of two.
     return ((bits + np.uint32(last // 2)) & np.uint32(2**32 - last)).view(np.float32)
 
 
 def write_compressed(model: keras.Model, path: Path) -> None:
-    """Write ``model.keras`` with its members deflated, which Keras does not and reads as well.
+    """Write ``model.keras`` compressed. Keras reads it, but does not compress by itself.
 
     Args:
         model: to be written.

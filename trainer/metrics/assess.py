@@ -47,7 +47,7 @@ from trainer.thresholds.calibration import (
 from trainer.thresholds.policies import BOOTSTRAP_SEED
 from trainer.thresholds.threshold import Lesions
 from worker.inference.bundle import PolicyThreshold
-from worker.inference.metrics import CalibrationMeasures, Estimate, ReliabilityBin
+from worker.inference.metrics import CalibrationMeasures, Estimate
 
 #: Sensitivity at which the ROC curve is read.
 READ_AT_SENSITIVITY = 0.95
@@ -62,17 +62,14 @@ def assess(images: pd.DataFrame, thresholds: dict[str, PolicyThreshold], *, resa
         thresholds: by policy, on calibrated probabilities.
         resamples: behind each interval.
 
-    Returns:
-        ``counts``, ``images`` and ``lesions`` (figures at both levels), ``curves``, ``calibration``, ``prevalence``,
-        ``decision_curve``, ``strata``, ``histology_only`` (or None) and ``coverage``.
-
     Raises:
-        ValueError: a class is missing.
+        InputError: a class is missing.
     """
     labels = images["label"].to_numpy()
     if len(np.unique(labels)) != 2:
         raise InputError(
-            f"There are {int((labels == 1).sum())} melanomas among {len(labels)} images. An evaluation needs melanomas and "
+            f"There are {int((labels == 1).sum())} melanomas among {len(labels)} images. An evaluation needs "
+            "melanomas and "
             "nevi."
         )
     probabilities = images["probability"].to_numpy()
@@ -181,7 +178,7 @@ def calibration_measures(labels: Labels, probabilities: Floats, bootstrap: Lesio
         ece=measure(expected_calibration_error),
         slope=measure(calibration_slope),
         intercept=measure(calibration_intercept),
-        bins=tuple(ReliabilityBin(**asdict(group)) for group in reliability(labels, probabilities)),
+        bins=tuple(reliability(labels, probabilities)),
     )
 
 

@@ -34,7 +34,8 @@ from worker.inference.metrics import (
 
 #: Limitation of cross-fitted figures, for report and card.
 CROSS_FIT_CAVEAT = (
-    "A part of the lesions proves less than all of them. So the cross-fitted thresholds of sensitivity:X are lower than "
+    "A part of the lesions proves less than all of them. So the cross-fitted thresholds of sensitivity:X are lower "
+    "than "
     "those chosen on all lesions, which have somewhat less sensitivity and more specificity than stated. The intervals "
     "do not include that thresholds chosen on other lesions would differ."
 )
@@ -120,8 +121,8 @@ def cross_fit(images: pd.DataFrame) -> Recalibrated:
 def cross_fit_folds(predictions: pd.DataFrame, folds: Sequence[FoldRun]) -> FoldsCrossFit:
     """Cross-fit on the folds of a recipe, each predicted by the run that held it out.
 
-    This is not nested cross-validation: the networks behind a fold's thresholds were trained on the fold, which makes its
-    figures a little too good; and the intervals do not include that other trainings would differ.
+    This is not nested cross-validation: the networks behind a fold's thresholds were trained on the fold, which makes
+    its figures a little too good; and the intervals do not include that other trainings would differ.
 
     Args:
         predictions: rows with ``label``, ``lesion_id``, ``probability`` (the network's output) and ``fold``.
@@ -144,7 +145,7 @@ def cross_fit_folds(predictions: pd.DataFrame, folds: Sequence[FoldRun]) -> Fold
                 calibration=CalibrationLine(slope=line.slope, intercept=line.intercept),
             )
         )
-    numbers = images["fold"].map({fold.fold: number for number, fold in enumerate(folds)}).to_numpy(np.int64)
+    numbers = images["fold"].map({fold.fold: number for number, fold in enumerate(folds)}).to_numpy().astype(np.int64)
     predicted = predict_by_folds(images, numbers)
     labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
     bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)

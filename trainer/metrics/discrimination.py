@@ -1,5 +1,5 @@
-"""Discrimination: how well scores tell melanomas from nevi. The figures take weights, so that all resamples are computed
-at once. With weights of one each figure equals scikit-learn's, which a test checks.
+"""Discrimination: how well scores tell melanomas from nevi. The figures take weights, so that all resamples are
+computed at once. With weights of one each figure equals scikit-learn's, which a test checks.
 """
 
 import numpy as np
@@ -54,8 +54,8 @@ def average_precision(labels: Labels, scores: Floats, weights: Floats) -> Floats
 def specificity_at_sensitivity(labels: Labels, scores: Floats, weights: Floats, *, sensitivity: float) -> Floats:
     """Specificity at the highest threshold that reaches a sensitivity.
 
-    The threshold is chosen on the same images that it is measured on, so this describes the ROC curve only. What a worker
-    does is measured at the model's thresholds.
+    The threshold is chosen on the same images that it is measured on, so this describes the ROC curve only. What a
+    worker does is measured at the model's thresholds.
 
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus.

@@ -3,6 +3,8 @@
 Where a figure could not be computed it is None. The types that a bundle carries too are in `worker.inference.metrics`.
 """
 
+from pydantic import Field
+
 from worker.inference.metrics import (
     CalibrationMeasures,
     ClassCounts,
@@ -180,23 +182,21 @@ class OtherDiagnosis(Figures):
     policies: dict[str, int]
 
 
-class ChangedFlags(SensitivitySpecificity):
-    """Sensitivity and specificity under a change of the images, and whose flag changed."""
+class UnchangedFlags(Figures):
+    """Sensitivity and specificity of the unchanged images."""
 
     sensitivity: Estimate
     specificity: Estimate
+
+
+class ChangedFlags(UnchangedFlags):
+    """Sensitivity and specificity under a change of the images, and whose flag changed."""
+
     changed: Number
     melanomas_lost: int
     melanomas_gained: int
     nevi_flagged: int
     nevi_unflagged: int
-
-
-class UnchangedFlags(SensitivitySpecificity):
-    """Sensitivity and specificity of the unchanged images."""
-
-    sensitivity: Estimate
-    specificity: Estimate
 
 
 class Change(Figures):
@@ -280,7 +280,7 @@ class Seeds(Figures):
     """
 
     runs: tuple[SeedRun, ...] = ()
-    figures: dict[str, FigureRange] = {}
+    figures: dict[str, FigureRange] = Field(default_factory=dict)
     same_start: bool = True
 
 

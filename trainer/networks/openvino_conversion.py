@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import openvino
 
-from trainer.run_folder import RunError
+from trainer.errors import RunError
 
 
 def convert(model: keras.Model, target: Path, size: int, *, half: bool = True) -> None:
@@ -38,13 +38,14 @@ def convert(model: keras.Model, target: Path, size: int, *, half: bool = True) -
 
 
 def require_tensorflow() -> None:
-    """Refuse Keras' other backends, on which a run may be trained, and whose networks TensorFlow's reads.
+    """Refuse the other backends of Keras. A run may be trained on them, and TensorFlow reads their networks.
 
     Raises:
         RunError: names the backend.
     """
     if (backend := keras.config.backend()) != "tensorflow":
         raise RunError(
-            f"Received: KERAS_BACKEND={backend}. Expected: KERAS_BACKEND=tensorflow, by which networks are converted "
-            "for OpenVINO, those of runs on other backends as well."
+            f"KERAS_BACKEND is {backend}, and converting a network for OpenVINO needs KERAS_BACKEND=tensorflow, also "
+            "for "
+            "runs that were trained on another backend."
         )

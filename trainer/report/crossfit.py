@@ -1,63 +1,61 @@
-"""What the recipe gives on every lesion outside test, each judged by a network that has not seen it."""
-
-from typing import Any
+"""The cross-fitted figures of a recipe: every lesion outside test, each scored by a network that has not seen it."""
 
 from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.report.document import Block, Paragraph, Section, Table, counted, interval, number, percent_interval
+from trainer.report.schema import Report
+from worker.inference.metrics import FoldsCrossFit
 
-#: What these figures are not, for report and card.
+#: Limitation of these figures, for report and card.
 CAVEAT = (
-    "Each fold is judged by calibration and thresholds of the others. That is no nested cross-validation: the networks "
-    "behind these thresholds were trained on the fold, by which its figures owe a little to it."
+    "Calibration and thresholds for a fold come from the other folds. This is not nested cross-validation: the "
+    "networks "
+    "behind these thresholds were trained on the fold, which makes its figures a little too good."
 )
 
 
-def summary(found: dict[str, Any]) -> str:
-    """One sentence on the folds and their area under the ROC curve, for report and card.
-
-    Args:
-        found: as `trainer.evaluation.crossfit.describe_crossfit` gives it.
-    """
-    areas = [fold["auroc"] for fold in found["folds"]]
-    lesions = found["counts"]["lesions"]
+def summary(found: FoldsCrossFit) -> str:
+    """One sentence on the folds and their area under the ROC curve, for report and card."""
+    areas = [fold.auroc for fold in found.folds]
+    lesions = found.counts.lesions
     return (
-        f"The recipe, in {len(areas)} runs that each left a fold out, has on "
-        f"{counted(lesions['melanoma'], 'melanoma lesion')} and {counted(lesions['nevus'], 'nevus lesion')} outside "
-        f"test an AUROC of {interval(found['auroc'])}; the folds {number(min(areas))} to {number(max(areas))}, on "
-        f"average {number(found['mean_auroc'])}."
+        f"In {len(areas)} runs that each held a fold out, the recipe has on "
+        f"{counted(lesions.melanoma, 'melanoma lesion')} and {counted(lesions.nevus, 'nevus lesion')} outside "
+        f"test an AUROC of {interval(found.auroc)}. Single folds have {number(min(areas))} to {number(max(areas))}, on "
+        f"average {number(found.mean_auroc)}."
     )
 
 
-#: Names of what `rows` has beside the policy.
+#: Heads of the columns of `rows` after the policy.
 HEAD = ("Sensitivity", "Specificity", "Melanoma images missed", "Melanoma lesions caught, every image")
 
 
-def rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Of each policy its name, and figures in the order of `HEAD`."""
-    melanomas = found["counts"]["images"]["melanoma"]
+def rows(found: FoldsCrossFit) -> list[tuple[str, ...]]:
+    """For each policy its name, and its figures in the order of `HEAD`."""
+    melanomas = found.counts.images.melanoma
     return [
         (
             name,
-            percent_interval(policy["sensitivity"]),
-            percent_interval(policy["specificity"]),
-            f"{policy['missed']} of {melanomas:,}",
-            f"{policy['by_lesion']['caught']} of {policy['by_lesion']['lesions']:,}",
+            percent_interval(policy.sensitivity),
+            percent_interval(policy.specificity),
+            f"{policy.missed} of {melanomas:,}",
+            f"{policy.by_lesion.caught} of {policy.by_lesion.lesions:,}",
         )
-        for name, policy in found["policies"].items()
+        for name, policy in found.policies.items()
     ]
 
 
-def not_scored(found: dict[str, Any]) -> list[str]:
-    """A sentence on each policy that the folds cannot judge, which all of them together may offer all the same."""
+def without_figures(found: FoldsCrossFit) -> list[str]:
+    """A sentence on each policy without cross-fitted figures, which may be offered all the same."""
     return [
-        f"What {name} gives is not told by folds: the others hold too few melanoma lesions for it. All together may do."
-        for name in found["refused"]
+        f"{name} has no cross-fitted figures: without one fold there are too few melanoma lesions for it. All folds "
+        "together may be enough."
+        for name in found.refused
     ]
 
 
-def crossfit(report: dict[str, Any]) -> Section | None:
+def crossfit(report: Report) -> Section | None:
     """The section; None for a run that was not cross-fitted."""
-    if not (found := report.get("crossfit")):
+    if not (found := report.crossfit):
         return None
     blocks: list[Block] = [
         Paragraph(text=f"{summary(found)} {CAVEAT} {CROSS_FIT_CAVEAT}"),
@@ -67,24 +65,24 @@ def crossfit(report: dict[str, Any]) -> Section | None:
             rows=rows(found),
         ),
         Table(
-            caption="Each fold, predicted by the run that had left it out",
+            caption="Each fold, scored by the run that held it out",
             head=("Fold", "Run", "Melanoma lesions / images", "Nevus lesions / images", "AUROC", "Slope; intercept"),
-            note="Slope and intercept of a calibration fitted on the fold alone: where they lie far apart, the "
-            "networks differ in scale, and thresholds of some do not fit the others.",
+            note="Slope and intercept are of a calibration fitted on the fold alone. If they lie far apart, the outputs "
+            "of the networks differ in scale, and the thresholds of one do not fit another.",
             rows=[
                 (
-                    fold["fold"],
-                    fold["run"],
+                    fold.fold,
+                    fold.run,
                     *(
-                        f"{fold['counts']['lesions'][name]:,} / {fold['counts']['images'][name]:,}"
+                        f"{getattr(fold.counts.lesions, name):,} / {getattr(fold.counts.images, name):,}"
                         for name in ("melanoma", "nevus")
                     ),
-                    number(fold["auroc"]),
-                    f"{fold['calibration']['slope']:.2f}; {fold['calibration']['intercept']:.2f}",
+                    number(fold.auroc),
+                    f"{fold.calibration.slope:.2f}; {fold.calibration.intercept:.2f}",
                 )
-                for fold in found["folds"]
+                for fold in found.folds
             ],
         ),
     ]
-    blocks += [Paragraph(text=line) for line in not_scored(found)]
+    blocks += [Paragraph(text=line) for line in without_figures(found)]
     return Section(name="cross-fitted", title="On the lesions outside test, cross-fitted", blocks=blocks)

@@ -1,9 +1,10 @@
-"""What a report page is made of: sections of paragraphs, tables, figures and pictures."""
+"""The parts of a report page: sections of paragraphs, tables, figures and pictures."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from worker.inference.metrics import Estimate
 
 #: Stands where a figure could not be computed.
 NONE = "-"
@@ -11,7 +12,7 @@ NONE = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class Paragraph:
-    """Plain text; ``kind`` is "" or "warning"."""
+    """Plain text. ``kind`` is "" or "warning"."""
 
     text: str
     kind: str = ""
@@ -20,12 +21,12 @@ class Paragraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table; the first cell of a row is its header.
+    """A table. The first cell of a row is its header.
 
     Args:
         caption: what it shows.
         head: names of the columns.
-        rows: cells; numbers are right-aligned when a row's text begins with a digit or a sign.
+        rows: cells. Numbers are right-aligned.
         note: below it.
     """
 
@@ -42,7 +43,7 @@ class Plot:
 
     Args:
         source: ``data:`` address of the image.
-        alternative: what it shows, for those who do not see it, with its main numbers.
+        alternative: a description with the main numbers, for readers who do not see it.
         caption: below it.
     """
 
@@ -122,12 +123,12 @@ class Document:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, or a dash where there is none."""
+    """A figure, or a dash for none."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage, or a dash where there is none; a hundred only where it is all."""
+    """A share as a percentage, or a dash for none. 100 only if it is all."""
     if value is None:
         return NONE
     shown = f"{100 * value:.{digits}f}%"
@@ -135,31 +136,29 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def percent_at_least(value: float, digits: int = 1) -> str:
-    """A share that is proven, as a percentage rounded down: what it says is proven too."""
-    # What is a whole step but for the last binary digit is that step.
+    """A proven share as a percentage, rounded down: the rounded share is proven too."""
+    # The small number keeps a whole step from being rounded down for its last binary digit.
     steps = math.floor(100 * value * 10**digits + 1e-9)
     return f"{steps / 10**digits:.{digits}f}%"
 
 
-def interval(estimate: dict[str, Any] | None, digits: int = 3) -> str:
+def interval(estimate: Estimate | None, digits: int = 3) -> str:
     """An estimate with its 95% interval: ``0.926 (0.904 to 0.947)``."""
-    if estimate is None or estimate["value"] is None:
+    if estimate is None or estimate.value is None:
         return NONE
-    if estimate["low"] is None:
-        return number(estimate["value"], digits)
-    return (
-        f"{number(estimate['value'], digits)} ({number(estimate['low'], digits)} to {number(estimate['high'], digits)})"
-    )
+    if estimate.low is None:
+        return number(estimate.value, digits)
+    return f"{number(estimate.value, digits)} ({number(estimate.low, digits)} to {number(estimate.high, digits)})"
 
 
-def percent_interval(estimate: dict[str, Any] | None, digits: int = 1) -> str:
+def percent_interval(estimate: Estimate | None, digits: int = 1) -> str:
     """A share with its 95% interval: ``88.5% (82.6 to 93.9)``."""
-    if estimate is None or estimate["value"] is None:
+    if estimate is None or estimate.value is None:
         return NONE
-    if estimate["low"] is None:
-        return percent(estimate["value"], digits)
-    low, high = (f"{100 * estimate[end]:.{digits}f}" for end in ("low", "high"))
-    return f"{percent(estimate['value'], digits)} ({low} to {high})"
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.value, digits)
+    low, high = (f"{100 * end:.{digits}f}" for end in (estimate.low, estimate.high))
+    return f"{percent(estimate.value, digits)} ({low} to {high})"
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:

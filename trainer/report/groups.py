@@ -1,9 +1,9 @@
-"""For whom it holds: groups of images, sources, other diagnoses."""
+"""Subgroups, sources and other diagnoses."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from trainer.data.ham10000 import DIAGNOSES
+from trainer.metrics.figures import Assessment, Subgroup
 from trainer.report import plots
 from trainer.report.document import (
     NONE,
@@ -19,6 +19,8 @@ from trainer.report.document import (
     percent,
     percent_interval,
 )
+from trainer.report.schema import Report
+from worker.inference.metrics import Estimate
 
 _DIAGNOSES = {
     "akiec": "actinic keratosis, Bowen's disease",
@@ -29,15 +31,15 @@ _DIAGNOSES = {
 }
 
 
-def strata(report: dict[str, Any]) -> Section:
-    """Figures by age, sex, site, source, proof, skin tone."""
-    assessment = report["assessment"]
-    policy = _first_policy(report)
+def subgroups(report: Report) -> Section:
+    """Figures by age, sex, site, source, proof of diagnosis and skin tone."""
+    assessment = report.assessment
+    policy = report.first_policy
     blocks: list[Block] = [
         Paragraph(
-            text=f"Sensitivity and specificity are at {policy}. Many groups are small: a † marks a figure that rests "
-            "on fewer than five lesions of a class, where chance rules. Groups differ in more than their name "
-            "(melanomas of one clinic with nevi of another), and none of these comparisons was planned."
+            text=f"Sensitivity and specificity are at {policy}. Many groups are small: † marks a figure of fewer than "
+            "five lesions of a class, which is mostly chance. Groups differ in more than their name, and none of these "
+            "comparisons was planned."
         )
     ]
     if weak := weakest_groups(report):
@@ -47,140 +49,129 @@ def strata(report: dict[str, Any]) -> Section:
             Plots(
                 plots=(
                     Plot(
-                        source=plots.forest(lines, assessment["images"]["auroc"]["value"], "AUROC with 95% interval"),
-                        alternative="AUROC by group with 95% intervals; the numbers are in the tables below.",
-                        caption="AUROC by group; the dotted line is that of all images. Groups with fewer than five "
-                        "lesions of a class are left out here.",
+                        source=plots.forest(lines, assessment.images.auroc.or_nan, "AUROC with 95% interval"),
+                        alternative="AUROC by group with 95% intervals. The tables below have the numbers.",
+                        caption="AUROC by group. The dotted line is the AUROC of all images. Groups with fewer than "
+                        "five lesions of a class are not drawn.",
                     ),
                 )
             )
         )
-    blocks += [_table(stratum["variable"], stratum["groups"], policy) for stratum in assessment["subgroups"]]
-    if any(stratum["variable"].startswith("Skin tone") for stratum in assessment["subgroups"]):
+    blocks += [_table(each.variable, each.groups, policy) for each in assessment.subgroups]
+    if any(each.variable.startswith("Skin tone") for each in assessment.subgroups):
         blocks.append(
             Paragraph(
                 text="Skin tone is exploratory. The individual typology angle is estimated from the border of the "
-                "image, around the lesion, with no colour calibration and under the dermatoscope's own light; unknown "
-                "means that the border has a bluish cast or no skin, for which the angle has no meaning. Nearly all "
-                "people in HAM10000 have light skin: how the model does on dark skin is not known."
+                "image, without colour calibration and under the dermatoscope's own light. Unknown means that the "
+                "border has a bluish cast or no skin, for which the angle has no meaning. Nearly all people in "
+                "HAM10000 have light skin. How good the model is on dark skin is not known."
             )
         )
-    if (proven := assessment["histology_only"]) is not None:
+    if (proven := assessment.histology_only) is not None:
         blocks.append(
             _table(
-                "Histology-proven lesions only", [{"group": "melanoma and nevus, both by histology", **proven}], policy
+                "Histology-proven lesions only",
+                (Subgroup(group="melanoma and nevus, both by histology", **dict(proven)),),
+                policy,
             )
         )
         blocks.append(
             Paragraph(
-                text="Nevi that were excised looked suspicious to someone; they are harder, and nearer to what a "
-                "dermatologist doubts about."
+                text="Nevi that were excised looked suspicious to a dermatologist. They are harder to tell from "
+                "melanoma than other nevi."
             )
         )
     return Section(name="groups", title="Groups", blocks=blocks)
 
 
-def weakest_groups(report: dict[str, Any]) -> str:
-    """One sentence on groups whose whole interval of sensitivity lies below that of all images; empty without any.
+def weakest_groups(report: Report) -> str:
+    """One sentence on groups whose whole interval of sensitivity lies below that of all images. Empty for none.
 
-    At the first policy, of groups with at least `trainer.metrics.subgroups.FEWEST_LESIONS` melanoma lesions.
-
-    Args:
-        report: as in ``report.json``.
+    At the first policy, for groups with at least `trainer.metrics.subgroups.MIN_LESIONS` melanoma lesions.
     """
-    policy = _first_policy(report)
-    overall = report["assessment"]["images"]["policies"][policy]["sensitivity"]
+    policy = report.first_policy
+    overall = report.assessment.images.policies[policy].sensitivity
     named, lower = [], 0
-    for stratum in report["assessment"]["subgroups"]:
-        for group in stratum["groups"]:
-            found = group["policies"][policy]["sensitivity"]
-            if found is None or None in (found["high"], overall["low"]) or "melanoma" in group["few"]:
+    for variable in report.assessment.subgroups:
+        for group in variable.groups:
+            found = group.policies[policy].sensitivity
+            if found is None or "melanoma" in group.few:
                 continue
-            lower += found["value"] < overall["value"]
-            if found["high"] < overall["low"]:
-                images = counted(group["images"]["melanoma"], "melanoma image")
-                lesions = counted(group["lesions"]["melanoma"], "lesion")
-                name = f"{group['group']} ({stratum['variable'].lower()})"
+            if found.value is None or found.high is None or overall.value is None or overall.low is None:
+                continue
+            lower += found.value < overall.value
+            if found.high < overall.low:
+                images = counted(group.images.melanoma, "melanoma image")
+                lesions = counted(group.lesions.melanoma, "lesion")
+                name = f"{group.group} ({variable.variable.lower()})"
                 named.append(f"{name}, {percent_interval(found)} of {images} of {lesions}")
     if not named:
         return ""
     others = lower - len(named)
-    beside = (
-        f" In {counted(others, 'other group')} it is lower too, but may be so by chance: see Groups." if others else ""
-    )
+    beside = f" In {counted(others, 'other group')} it is lower too, perhaps by chance: see Groups." if others else ""
     return (
-        f"Clearly more melanomas are missed than among all images, where the sensitivity at {policy} is "
-        f"{percent_interval(overall)}, in these groups, whose whole interval lies below that of all: "
-        f"{'; '.join(named)}.{beside} Where a group holds hardly any melanomas, a model may have learned the group in "
-        "place of the lesion."
+        "In these groups clearly more melanomas are missed, since the whole interval of their sensitivity lies below "
+        f"that of all images ({percent_interval(overall)} at {policy}): {'; '.join(named)}.{beside} If a group holds "
+        "hardly any melanomas, a model may have learned the group instead of the lesion."
     )
 
 
-def within_sources(report: dict[str, Any]) -> str:
-    """One sentence on what is left of the AUROC within each source; empty where fewer than two can be judged.
-
-    Args:
-        report: as in ``report.json``.
-    """
-    policy = _first_policy(report)
-    strata_of = {stratum["variable"]: stratum["groups"] for stratum in report["assessment"]["subgroups"]}
-    judged = [group for group in strata_of.get("Source", []) if group["auroc"] is not None and not group["few"]]
-    if len(judged) < 2:
+def within_sources(report: Report) -> str:
+    """One sentence on the AUROC within each source. Empty where fewer than two sources have enough lesions."""
+    policy = report.first_policy
+    sources = {each.variable: each.groups for each in report.assessment.subgroups}.get("Source", ())
+    enough = [group for group in sources if group.auroc is not None and not group.few]
+    if len(enough) < 2:
         return ""
     named = "; ".join(
-        f"{group['group']} {number(group['auroc']['value'])}, "
-        f"{percent(group['policies'][policy]['sensitivity']['value'], 0)} and "
-        f"{percent(group['policies'][policy]['specificity']['value'], 0)}"
-        for group in judged
+        f"{group.group} {number(_value(group.auroc))}, {percent(_value(group.policies[policy].sensitivity), 0)} and "
+        f"{percent(_value(group.policies[policy].specificity), 0)}"
+        for group in enough
     )
-    overall = report["assessment"]["images"]["auroc"]["value"]
-    lower = sum(group["auroc"]["value"] < overall for group in judged)
+    overall = report.assessment.images.auroc.value
+    lower = sum((_value(group.auroc) or 0) < (overall or 0) for group in enough)
     above = (
-        f" In {lower} of these {len(judged)} it is below the AUROC of all images, {number(overall)}, which compares "
-        "images of different sources too; an archive of one clinic holds one source."
+        f" In {lower} of these {len(enough)} it is below the AUROC of all images, {number(overall)}, which also "
+        "compares images of different sources. The archive of a clinic holds one source."
         if lower
         else ""
     )
     return f"AUROC, and sensitivity and specificity at {policy}, within each source: {named}.{above}"
 
 
-def unseen_sources(report: dict[str, Any]) -> str:
-    """One sentence for each source that runs of the same recipe never saw; empty where none was left out.
-
-    Args:
-        report: as in ``report.json``.
-    """
-    policy = _first_policy(report)
+def unseen_sources(report: Report) -> str:
+    """One sentence for each source that runs of the same recipe never saw. Empty for none."""
+    policy = report.first_policy
     seen = {
-        group["group"]: group["auroc"]
-        for stratum in report["assessment"]["subgroups"]
-        if stratum["variable"] == "Source"
-        for group in stratum["groups"]
+        group.group: group.auroc
+        for each in report.assessment.subgroups
+        if each.variable == "Source"
+        for group in each.groups
     }
     sentences = []
-    for entry in report["sources_left_out"]:
-        figures, with_it = entry["figures"], seen.get(entry["source"])
-        if not figures or figures["auroc"] is None or with_it is None or policy not in figures["policies"]:
+    for entry in report.sources_left_out:
+        figures, with_it = entry.figures, seen.get(entry.source)
+        if not figures or figures.auroc is None or with_it is None or policy not in figures.policies:
             continue
-        at = figures["policies"][policy]
+        at = figures.policies[policy]
         sentences.append(
-            f"Trained without {entry['source']}, the same recipe has an AUROC of {interval(figures['auroc'])} on its "
-            f"images, where with it the AUROC is {number(with_it['value'])}; its threshold of {policy} gives "
-            f"{percent(at['sensitivity']['value'], 0)} sensitivity and {percent(at['specificity']['value'], 0)} "
-            "specificity there."
+            f"Trained without {entry.source}, the same recipe has an AUROC of {interval(figures.auroc)} on the images "
+            f"of this source; trained with them, {number(with_it.value)}. Its threshold of {policy} gives a "
+            f"sensitivity of {percent(_value(at.sensitivity), 0)} and a specificity of "
+            f"{percent(_value(at.specificity), 0)} there."
         )
     if not sentences:
         return ""
-    return " ".join((*sentences, "Expect a clinic that the training has not seen to be nearer to this."))
+    return " ".join((*sentences, "Expect such figures at a clinic whose images were not in training."))
 
 
-def sources(report: dict[str, Any]) -> Section:
-    """Leave one source out."""
-    found = report["sources_left_out"]
+def sources(report: Report) -> Section:
+    """Runs that were trained without a source, on its images."""
+    found = report.sources_left_out
     lead = " ".join(
         (
             "Images of one source share camera, light and case mix, and a model may learn the source instead of the "
-            "lesion. The table of sources above shows this model, which has seen all of them.",
+            "lesion. The table of sources above is of this model, which has seen all of them.",
             within_sources(report),
         )
     ).strip()
@@ -191,22 +182,23 @@ def sources(report: dict[str, Any]) -> Section:
             blocks=(
                 Paragraph(text=lead),
                 Paragraph(
-                    text="Not done: no run was given that was trained without a source. Train one per source with "
-                    "--without-source and pass them with --also RUN."
+                    text="Not done. Train a run for each source with --without-source, and pass it with "
+                    "--left-out-run RUN."
                 ),
             ),
         )
     rows = []
     for entry in found:
-        figures = entry["figures"]
-        policy = next(iter(figures["policies"])) if figures else ""
+        figures = entry.figures
+        policy = next(iter(figures.policies)) if figures else ""
+        at = figures.policies[policy] if figures else None
         rows.append(
             (
-                f"{entry['source']} (run {entry['run']})",
-                f"{figures['images']['melanoma']} / {figures['images']['nevus']}" if figures else "0 / 0",
-                interval(figures["auroc"]) if figures else NONE,
-                percent_interval(figures["policies"][policy]["sensitivity"]) if figures else NONE,
-                percent_interval(figures["policies"][policy]["specificity"]) if figures else NONE,
+                f"{entry.source} (run {entry.run})",
+                f"{figures.images.melanoma} / {figures.images.nevus}" if figures else "0 / 0",
+                interval(figures.auroc if figures else None),
+                percent_interval(at.sensitivity if at else None),
+                percent_interval(at.specificity if at else None),
             )
         )
     return Section(
@@ -224,28 +216,29 @@ def sources(report: dict[str, Any]) -> Section:
     )
 
 
-def _given(report: dict[str, Any]) -> str:
-    return "the labelled images" if report["kind"] == "external" else "the test images"
+def _given(report: Report) -> str:
+    return "the labelled images" if report.kind == "external" else "the test images"
 
 
-def _why_none(report: dict[str, Any]) -> str:
-    known = report["external"]["other_diagnoses"] if report["kind"] == "external" else None
+def _why_none(report: Report) -> str:
+    known = report.external.other_diagnoses if report.external else None
     if known == 0:
         return "The labels name none."
-    return f"Not done: left out by --quick{'' if known else f', or {_given(report)} hold no other diagnosis'}."
+    otherwise = "" if known else f", or {_given(report)} hold no other diagnosis"
+    return f"Not done: left out with --skip-robustness{otherwise}."
 
 
-def other_diagnoses(report: dict[str, Any]) -> Section:
-    """What happens to the diagnoses that are neither."""
-    found = report["other_diagnoses"]
+def other_diagnoses(report: Report) -> Section:
+    """The diagnoses that are neither melanoma nor nevus."""
+    found = report.other_diagnoses
     if found is None:
         return Section(
             name="other-diagnoses",
             title="Other diagnoses",
             blocks=(Paragraph(text=_why_none(report)),),
         )
-    names = list(report["policies"])
-    seven = report["run"]["config"]["classes"] == "seven"
+    names = list(report.policies)
+    seven = report.subject.classes == "seven"
     seen = (
         "The network was trained on all seven diagnoses, but its score compares melanoma with nevus only."
         if seven
@@ -253,10 +246,10 @@ def other_diagnoses(report: dict[str, Any]) -> Section:
     )
     rows = [
         (
-            f"{_DIAGNOSES.get(entry['diagnosis'], entry['diagnosis'])} ({entry['diagnosis']})",
-            f"{entry['lesions']} / {entry['images']}",
-            "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry["quartiles"]),
-            *(f"{entry['policies'][name]} ({percent(entry['policies'][name] / entry['images'], 0)})" for name in names),
+            f"{_DIAGNOSES.get(entry.diagnosis, entry.diagnosis)} ({entry.diagnosis})",
+            f"{entry.lesions} / {entry.images}",
+            "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry.quartiles),
+            *(f"{entry.policies[name]} ({percent(entry.policies[name] / entry.images, 0)})" for name in names),
         )
         for entry in found
     ]
@@ -266,8 +259,8 @@ def other_diagnoses(report: dict[str, Any]) -> Section:
         blocks=(
             Paragraph(
                 text=f"Archives hold more than melanomas and nevi. These are {_given(report)} of other "
-                f"diagnoses. {seen} Basal cell carcinoma and actinic keratosis need treatment too: an image of them "
-                "that is not flagged is a finding that this model does not make."
+                f"diagnoses. {seen} Basal cell carcinoma and actinic keratosis need treatment too: images of them "
+                "that are not flagged are findings that this model misses."
             ),
             Table(
                 caption="Images flagged as high risk, by diagnosis",
@@ -278,7 +271,7 @@ def other_diagnoses(report: dict[str, Any]) -> Section:
     )
 
 
-def _table(variable: str, groups: list[dict[str, Any]], policy: str) -> Table:
+def _table(variable: str, groups: Sequence[Subgroup], policy: str) -> Table:
     def mark(text: str, few: bool) -> str:
         return f"{text} †" if few and text != NONE else text
 
@@ -287,50 +280,50 @@ def _table(variable: str, groups: list[dict[str, Any]], policy: str) -> Table:
         head=("Group", "Melanoma lesions / images", "Nevus lesions / images", "AUROC", "Sensitivity", "Specificity"),
         rows=[
             (
-                group["group"],
-                f"{group['lesions']['melanoma']} / {group['images']['melanoma']}",
-                f"{group['lesions']['nevus']} / {group['images']['nevus']}",
-                mark(interval(group["auroc"]), bool(group["few"])),
-                mark(percent_interval(group["policies"][policy]["sensitivity"]), "melanoma" in group["few"]),
-                mark(percent_interval(group["policies"][policy]["specificity"]), "nevus" in group["few"]),
+                group.group,
+                f"{group.lesions.melanoma} / {group.images.melanoma}",
+                f"{group.lesions.nevus} / {group.images.nevus}",
+                mark(interval(group.auroc), bool(group.few)),
+                mark(percent_interval(group.policies[policy].sensitivity), "melanoma" in group.few),
+                mark(percent_interval(group.policies[policy].specificity), "nevus" in group.few),
             )
             for group in groups
         ],
     )
 
 
-def _forest_lines(assessment: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    for stratum in assessment["subgroups"]:
-        shown = [group for group in stratum["groups"] if group["auroc"] is not None and not group["few"]]
+def _forest_lines(assessment: Assessment) -> Iterator[tuple[str, Estimate | None]]:
+    for each in assessment.subgroups:
+        shown = [group for group in each.groups if group.auroc is not None and not group.few]
         if shown:
-            yield stratum["variable"], None
+            yield each.variable, None
             for group in shown:
-                yield group["group"], group["auroc"]
+                yield group.group, group.auroc
 
 
-def _first_policy(report: dict[str, Any]) -> str:
-    return str(next(iter(report["policies"])))
+def _value(estimate: Estimate | None) -> float | None:
+    return estimate.value if estimate else None
 
 
-def seven_classes(report: dict[str, Any]) -> Section | None:
+def seven_classes(report: Report) -> Section | None:
     """How well a seven-class model tells all diagnoses apart."""
-    found = report["seven_classes"]
+    found = report.seven_classes
     if not found:
         return None
     rows = [
         (
-            entry["diagnosis"],
-            f"{entry['images']:,}",
-            f"{entry['lesions']:,}",
-            percent_interval(entry["sensitivity"]),
-            interval(entry["auroc"]),
+            entry.diagnosis,
+            f"{entry.images:,}",
+            f"{entry.lesions:,}",
+            percent_interval(entry.sensitivity),
+            interval(entry.auroc),
         )
-        for entry in found["diagnoses"]
+        for entry in found.diagnoses
     ]
-    present = {entry["diagnosis"] for entry in found["diagnoses"]}
+    present = {entry.diagnosis for entry in found.diagnoses}
     confusion = [
         (dx, *(str(count) for count in counts))
-        for dx, counts in zip(DIAGNOSES, found["confusion"], strict=True)
+        for dx, counts in zip(DIAGNOSES, found.confusion, strict=True)
         if dx in present
     ]
     return Section(
@@ -338,9 +331,9 @@ def seven_classes(report: dict[str, Any]) -> Section | None:
         title="The seven diagnoses",
         blocks=(
             Paragraph(
-                text="Each image is given the diagnosis that the network finds most probable, uncalibrated and "
-                "under the class balance of its training. The balanced accuracy, the mean of the sensitivities, is "
-                f"{interval(found['balanced_accuracy'])}."
+                text="Each image is given the diagnosis with the greatest network output, which is uncalibrated and "
+                "depends on the class balance of the training. The balanced accuracy, the mean of the sensitivities, "
+                f"is {interval(found.balanced_accuracy)}."
             ),
             Table(
                 caption="Each diagnosis, with 95% intervals",
@@ -348,8 +341,8 @@ def seven_classes(report: dict[str, Any]) -> Section | None:
                 rows=rows,
             ),
             Table(
-                caption="What was said of the images of each diagnosis",
-                head=("True diagnosis", *(f"said: {dx}" for dx in DIAGNOSES)),
+                caption="Confusion matrix: images of each diagnosis by predicted diagnosis",
+                head=("True diagnosis", *(f"predicted: {dx}" for dx in DIAGNOSES)),
                 rows=confusion,
             ),
         ),

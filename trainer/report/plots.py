@@ -1,4 +1,4 @@
-"""The plots of a report, each as an SVG in a ``data:`` address: sharp on paper, and nothing is loaded from elsewhere.
+"""The plots of a report, each as an SVG in a ``data:`` address, which is sharp on paper and loads nothing.
 
 Lines differ by dash and marker as well as by colour, so that they can be told apart in black and white.
 """
@@ -13,13 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from trainer.metrics.figures import Assessment, Change, CoveragePoint, NetBenefit, UnchangedFlags
+from worker.inference.metrics import CalibrationMeasures, Estimate
+
 INK, MUTED, GRID = "#1f2933", "#66717d", "#e3e8ee"
 MODEL, BEFORE, CASE = "#17559c", "#b8622b", "#a3243b"
 _POLICY_MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    # Names of groups come from other people's files: a dollar sign begins no formula.
+    # Names of groups come from other people's files, where a dollar sign begins no formula.
     "text.parse_math": False,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -42,24 +45,22 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
 }
 
-Assessment = dict[str, Any]
-
 
 def roc(assessment: Assessment) -> str:
     """ROC curve with the operating points of the policies."""
     figure, axes = _figure(4.4, 4.2)
     with mpl.rc_context(_STYLE):
-        curve = assessment["curves"]["roc"]
+        curve = assessment.curves.roc
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
         axes.plot(
-            curve["false_positive_rate"],
-            curve["sensitivity"],
+            curve.false_positive_rate,
+            curve.sensitivity,
             color=MODEL,
             linewidth=1.8,
-            label=f"images, AUROC {assessment['images']['auroc']['value']:.3f}",
+            label=f"images, AUROC {assessment.images.auroc.or_nan:.3f}",
         )
-        for number, (name, policy) in enumerate(assessment["images"]["policies"].items()):
-            _mark(axes, 1 - policy["specificity"]["value"], policy["sensitivity"]["value"], number, name)
+        for number, (name, policy) in enumerate(assessment.images.policies.items()):
+            _mark(axes, 1 - policy.specificity.or_nan, policy.sensitivity.or_nan, number, name)
         _square(axes, "1 - specificity", "Sensitivity")
         axes.legend(loc="lower right")
     return _address(figure)
@@ -69,28 +70,28 @@ def precision_recall(assessment: Assessment) -> str:
     """Precision-recall curve with the share of melanomas as the line of chance."""
     figure, axes = _figure(4.4, 4.2)
     with mpl.rc_context(_STYLE):
-        curve = assessment["curves"]["pr"]
-        images = assessment["counts"]["images"]
-        chance = images["melanoma"] / (images["melanoma"] + images["nevus"])
+        curve = assessment.curves.pr
+        images = assessment.counts.images
+        chance = images.melanoma / (images.melanoma + images.nevus)
         axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label=f"chance, {chance:.3f}")
         axes.plot(
-            curve["recall"],
-            curve["precision"],
+            curve.recall,
+            curve.precision,
             color=MODEL,
             linewidth=1.8,
-            label=f"images, AUPRC {assessment['images']['auprc']['value']:.3f}",
+            label=f"images, AUPRC {assessment.images.auprc.or_nan:.3f}",
         )
-        for number, (name, policy) in enumerate(assessment["images"]["policies"].items()):
-            if not policy["flagged"]:
+        for number, (name, policy) in enumerate(assessment.images.policies.items()):
+            if not policy.flagged:
                 continue
-            precision = (images["melanoma"] - policy["missed"]) / policy["flagged"]
-            _mark(axes, policy["sensitivity"]["value"], precision, number, name)
+            precision = (images.melanoma - policy.missed) / policy.flagged
+            _mark(axes, policy.sensitivity.or_nan, precision, number, name)
         _square(axes, "Sensitivity (recall)", "PPV (precision) at the share of these images")
         axes.legend(loc="lower left")
     return _address(figure)
 
 
-def reliability(before: dict[str, Any], after: dict[str, Any], names: tuple[str, str]) -> str:
+def reliability(before: CalibrationMeasures, after: CalibrationMeasures, names: tuple[str, str]) -> str:
     """Reliability curves of two sets of probabilities."""
     figure, axes = _figure(4.4, 4.2)
     with mpl.rc_context(_STYLE):
@@ -100,8 +101,8 @@ def reliability(before: dict[str, Any], after: dict[str, Any], names: tuple[str,
             (after, names[1], MODEL, "o", "-"),
         ):
             axes.plot(
-                [entry["predicted"] for entry in part["bins"]],
-                [entry["observed"] for entry in part["bins"]],
+                [entry.predicted for entry in part.bins],
+                [entry.observed for entry in part.bins],
                 color=colour,
                 marker=marker,
                 markersize=4.5,
@@ -109,37 +110,37 @@ def reliability(before: dict[str, Any], after: dict[str, Any], names: tuple[str,
                 linestyle=dash,
                 # Whole at the very edge, where a share is 0 or 1.
                 clip_on=False,
-                label=f"{name}, ECE {part['ece']['value']:.3f}",
+                label=f"{name}, ECE {part.ece.or_nan:.3f}",
             )
         _square(axes, "Predicted probability", "Observed share of melanomas")
         axes.legend(loc="best")
     return _address(figure)
 
 
-def decision_curve(rows: Sequence[dict[str, Any]]) -> str:
+def decision_curve(rows: Sequence[NetBenefit]) -> str:
     """Net benefit of the model, of referring everyone and of referring no one."""
     figure, axes = _figure(4.4, 4.2)
     with mpl.rc_context(_STYLE):
-        thresholds = [row["threshold"] for row in rows]
+        thresholds = [row.threshold for row in rows]
         axes.fill_between(
             thresholds,
-            [_end(row["model"], "low") for row in rows],
-            [_end(row["model"], "high") for row in rows],
+            [_end(row.model, "low") for row in rows],
+            [_end(row.model, "high") for row in rows],
             color=MODEL,
             alpha=0.14,
             linewidth=0,
         )
-        axes.plot(thresholds, [row["model"]["value"] for row in rows], color=MODEL, linewidth=1.8, label="model")
+        axes.plot(thresholds, [row.model.or_nan for row in rows], color=MODEL, linewidth=1.8, label="model")
         axes.plot(
             thresholds,
-            [row["refer_all"] for row in rows],
+            [row.refer_all for row in rows],
             color=BEFORE,
             linewidth=1.4,
             linestyle=(0, (4, 2)),
             label="refer everyone",
         )
         axes.axhline(0, color=MUTED, linewidth=1.2, linestyle=(0, (2, 3)), label="refer no one")
-        top = max(0.01, *(_end(row["model"], "high") for row in rows))
+        top = max(0.01, *(_end(row.model, "high") for row in rows))
         axes.set_ylim(-0.25 * top, 1.08 * top)
         axes.set_xlim(0, 0.5)
         axes.set_xlabel("Probability at which one would refer")
@@ -148,17 +149,17 @@ def decision_curve(rows: Sequence[dict[str, Any]]) -> str:
     return _address(figure)
 
 
-def coverage(points: Sequence[dict[str, Any]]) -> str:
+def coverage(points: Sequence[CoveragePoint]) -> str:
     """Sensitivity, specificity and risk among the images that keep their flag."""
     figure, axes = _figure(5.4, 3.6)
     with mpl.rc_context(_STYLE):
-        covered = [100 * point["coverage"] for point in points]
+        covered = [100 * point.coverage for point in points]
         for name, label, colour, marker in (
             ("sensitivity", "sensitivity", CASE, "o"),
             ("specificity", "specificity", MODEL, "s"),
-            ("risk", "judged wrongly", BEFORE, "^"),
+            ("risk", "flagged wrongly", BEFORE, "^"),
         ):
-            values = [float("nan") if point[name] is None else point[name] for point in points]
+            values = [float("nan") if (share := getattr(point, name)) is None else share for point in points]
             axes.plot(covered, values, color=colour, marker=marker, markersize=4, linewidth=1.6, label=label)
         axes.set_xlim(101.5, 48.5)
         axes.set_ylim(0, 1.02)
@@ -168,11 +169,11 @@ def coverage(points: Sequence[dict[str, Any]]) -> str:
     return _address(figure)
 
 
-def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, label: str) -> str:
+def forest(groups: Sequence[tuple[str, Estimate | None]], overall: float, label: str) -> str:
     """Estimates with intervals, one line a group, beside the overall figure.
 
     Args:
-        groups: name and estimate; a name without an estimate is a heading.
+        groups: name and estimate. A name without an estimate is a heading.
         overall: the figure of all images.
         label: of the axis.
     """
@@ -183,7 +184,7 @@ def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, 
         least = 1.0
         for place, (name, estimate) in enumerate(groups):
             y = -place
-            if estimate is None or estimate["value"] is None:
+            if estimate is None or estimate.value is None:
                 axes.text(
                     -0.02, y, name, transform=axes.get_yaxis_transform(), ha="right", va="center", fontweight="bold"
                 )
@@ -192,9 +193,9 @@ def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, 
             low, high = _end(estimate, "low"), _end(estimate, "high")
             least = min(least, low)
             axes.plot([low, high], [y, y], color=MODEL, linewidth=1.5, solid_capstyle="butt")
-            axes.plot(estimate["value"], y, "s", color=MODEL, markersize=5)
+            axes.plot(estimate.value, y, "s", color=MODEL, markersize=5)
         axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
+        axes.spines.left.set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.set_ylim(-len(groups) + 0.4, 0.6)
         axes.set_xlim(max(0.0, min(0.9, least - 0.03)), 1.005)
@@ -202,28 +203,28 @@ def forest(groups: Sequence[tuple[str, dict[str, Any] | None]], overall: float, 
     return _address(figure)
 
 
-def robustness(changes: Sequence[dict[str, Any]], unchanged: dict[str, Any], policy: str) -> str:
+def robustness(changes: Sequence[Change], unchanged: UnchangedFlags, policy: str) -> str:
     """Sensitivity and specificity at a policy under each change, from weak to strong.
 
     Args:
         changes: as `trainer.evaluation.robustness.measure_robustness` gives them.
-        unchanged: ``sensitivity`` and ``specificity`` without a change.
+        unchanged: figures without a change.
         policy: name of the policy.
     """
     figure, axes = _figure(7.2, 3.6)
     with mpl.rc_context(_STYLE):
-        names = list(dict.fromkeys(change["name"] for change in changes))
+        names = list(dict.fromkeys(change.name for change in changes))
         for share, colour, marker, aside in (("sensitivity", CASE, "o", -0.04), ("specificity", MODEL, "s", 0.04)):
-            axes.axhline(unchanged[share]["value"], color=colour, linewidth=1, linestyle=(0, (2, 3)))
+            axes.axhline(getattr(unchanged, share).value, color=colour, linewidth=1, linestyle=(0, (2, 3)))
             for place, name in enumerate(names):
-                of_name = [change for change in changes if change["name"] == name]
-                estimates = [change["policies"][policy][share] for change in of_name]
+                of_name = [change for change in changes if change.name == name]
+                estimates = [getattr(change.policies[policy], share) for change in of_name]
                 x = [place + aside + 0.26 * (step - (len(of_name) - 1) / 2) for step in range(len(of_name))]
-                axes.plot(x, [estimate["value"] for estimate in estimates], color=colour, linewidth=0.8, alpha=0.6)
+                axes.plot(x, [estimate.value for estimate in estimates], color=colour, linewidth=0.8, alpha=0.6)
                 for at, estimate in zip(x, estimates, strict=True):
                     axes.plot([at, at], [_end(estimate, "low"), _end(estimate, "high")], color=colour, linewidth=1.4)
                     label = share if place == 0 and at == x[0] else None
-                    axes.plot(at, estimate["value"], marker, color=colour, markersize=4.5, linestyle="", label=label)
+                    axes.plot(at, estimate.value, marker, color=colour, markersize=4.5, linestyle="", label=label)
         axes.set_xticks(range(len(names)), names)
         axes.tick_params(axis="x", length=0, labelcolor=INK)
         axes.grid(axis="x", visible=False)
@@ -233,9 +234,10 @@ def robustness(changes: Sequence[dict[str, Any]], unchanged: dict[str, Any], pol
     return _address(figure)
 
 
-def _end(estimate: dict[str, Any], name: str) -> float:
-    """An end of an interval; of an estimate without one the estimate."""
-    return float(estimate["value"] if estimate[name] is None else estimate[name])
+def _end(estimate: Estimate, name: str) -> float:
+    """An end of an interval. The estimate itself if it has no interval."""
+    end: float | None = getattr(estimate, name)
+    return estimate.or_nan if end is None else end
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -245,7 +247,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _mark(axes: Axes, x: float, y: float, number: int, name: str) -> None:
-    """The operating point of a policy, by its number; smaller ones lie on it where two are at a place."""
+    """The operating point of a policy. Later policies have smaller markers, so that both are seen at one place."""
     axes.plot(
         x,
         y,

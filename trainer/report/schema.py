@@ -10,7 +10,6 @@ from trainer.metrics.figures import (
     Assessment,
     EngineParity,
     ExternalImages,
-    Figures,
     Flow,
     Leakage,
     LeftOutSource,
@@ -23,10 +22,7 @@ from trainer.metrics.figures import (
 )
 from trainer.run_folder import RunOrigin
 from worker.inference.bundle import Calibration, PolicyThreshold
-from worker.inference.metrics import FoldRun, FoldsCrossFit
-
-#: Version of the layout of ``report.json``. Raise it when a figure is added, renamed or removed.
-FORMAT = 3
+from worker.inference.metrics import Figures, FoldRun, FoldsCrossFit
 
 
 class Subject(Figures):
@@ -67,9 +63,10 @@ class Subject(Figures):
 
 
 class Report(Figures):
-    """``report.json``. Fields of one kind of report only are None in the other kind."""
+    """``report.json``. Fields that only one kind of report has are None in the other kind."""
 
-    format: Literal[3] = FORMAT
+    #: Version of the layout. Raise it when a figure is added, renamed or removed.
+    format: Literal[3] = 3
     kind: Literal["test", "external"]
     created: str
     seconds: int

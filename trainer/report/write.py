@@ -1,42 +1,41 @@
-"""From an evaluation's figures to the two files that are kept."""
+"""Write the two files of a report."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
 from trainer.data.load_images import picture
 from trainer.report.document import Document
+from trainer.report.schema import Report
 from trainer.report.sections import document
 from worker.atomic_files import write_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(report: dict[str, Any], folder: Path, images: dict[str, Path]) -> None:
+def write_report(report: Report, folder: Path, images: dict[str, Path]) -> None:
     """Write ``report.json`` and ``report.html``.
 
     Args:
-        report: the figures, JSON throughout.
-        folder: to write into; it belongs to the run and is not part of a bundle.
-        images: file of each image by its name, for the pictures of missed melanomas; empty for a report without.
+        report: the figures.
+        folder: to write into. It is the run's and not part of a bundle.
+        images: file of each image by its name, for the pictures of missed melanomas. Empty for a report without.
     """
-    write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    missed = [entry["image_id"] for entry in report["missed"] if entry["image_id"] in images]
+    write_text(folder / "report.json", report.model_dump_json(indent=1) + "\n")
+    missed = [entry.image_id for entry in report.missed if entry.image_id in images]
     pictures = {name: picture(images[name]) for name in missed}
     write_text(folder / "report.html", render(document(report, pictures)))
 
 
 def _together(cell: str) -> str:
-    """A cell that is broken, where it is too long, between a figure and its interval and nowhere inside of either."""
+    """A cell whose lines break only between a figure and its interval."""
     for joint in (" to ", " / ", " of ", " †"):
         cell = cell.replace(joint, joint.replace(" ", "\N{NO-BREAK SPACE}"))
     return cell
 
 
 def render(page: Document) -> str:
-    """One HTML page with its style and images inside; it loads nothing."""
+    """One HTML page with its style and images inside. It loads nothing."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,61 +1,59 @@
-"""Make probabilities mean what they say at the prevalence of the data they are fitted on; and measure whether they do.
+"""Calibrate probabilities at the prevalence of the data they are fitted on, and measure calibration.
 
 Measures follow Van Calster et al., "Calibration: the Achilles heel of predictive analytics", BMC Medicine 17:230
 (2019). They take weights, so that all resamples of a bootstrap are computed at once.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
+from trainer.errors import InputError
 from worker.inference.bundle import Calibration, logit
+from worker.inference.metrics import ReliabilityBin
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
-#: Groups of equal size that a reliability curve and the ECE are made of.
+#: Groups of equal size in a reliability curve and the ECE.
 BINS = 10
-#: Newton steps of a logistic regression with two parameters; it needs fewer than ten.
+#: Newton steps of a logistic regression with two parameters. It needs fewer than ten.
 _STEPS = 30
 #: A step smaller than this ends it.
 _SETTLED = 1e-6
-#: Inverse strength of the penalty: so weak that this is plain maximum likelihood.
+#: Inverse strength of the penalty, which is so weak that this is maximum likelihood.
 _WEAK_PENALTY = 1e6
 
 
 def fit_platt(labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64]) -> Calibration:
     """Fit Platt scaling on validation images.
 
-    Balanced batches and the focal loss's alpha shift the network's output away from the share of melanomas; a slope and
-    an intercept on the log-odds bring it back and keep the order, so no AUC changes.
+    Balanced batches and the focal loss's alpha shift the network's output away from the share of melanomas. A slope and
+    an intercept on the log-odds correct that and keep the order, so no AUC changes.
 
-    As in Platt's paper the labels are pulled a little towards each other, (N + 1) / (N + 2), so that the fit exists
-    when a threshold separates the classes perfectly.
+    As in Platt's paper the labels are moved a little towards each other, (N + 1) / (N + 2), so that the fit exists even
+    if a threshold separates the classes perfectly.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         raw: (n,), the network's outputs.
 
     Returns:
         The calibration.
 
     Raises:
-        ValueError: a class is missing, the outputs are all equal, or they rank melanomas below nevi (a slope that is
+        InputError: a class is missing, the outputs are all equal, or they rank melanomas below nevi (a slope that is
             not positive).
     """
     odds = np.array([[logit(value)] for value in raw])
     if np.ptp(raw) == 0:
-        raise ValueError("Received: the same output for every image. Expected: a model that has learned.")
+        raise InputError("The model gives the same output for every image: it learned nothing. Train again.")
     melanomas = int((labels == 1).sum())
     nevi = len(labels) - melanomas
     if not (melanomas and nevi):
-        raise ValueError(
-            f"Received: {melanomas} melanomas and {nevi} nevi. Expected: at least one of each class to calibrate on."
-        )
+        raise InputError(f"There are {melanomas} melanomas and {nevi} nevi to calibrate on. Both classes are needed.")
     target = np.where(labels == 1, (melanomas + 1) / (melanomas + 2), 1 / (nevi + 2))
-    # Soft labels as each image twice, once with either label, weighted.
+    # A soft label is each image twice, once with either label, weighted.
     model = LogisticRegression(C=_WEAK_PENALTY).fit(
         np.concatenate((odds, odds)),
         np.repeat([1, 0], len(labels)),
@@ -63,37 +61,22 @@ def fit_platt(labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64]) -> Ca
     )
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 0:
-        raise ValueError(
-            f"Received: outputs that rank melanomas below nevi (Platt slope {slope:.3f}). Expected: a model that has "
-            "learned; train longer or check the labels."
+        raise InputError(
+            f"The model ranks melanomas below nevi (Platt slope {slope:.3f}): it learned nothing, or the labels are "
+            "swapped. Train longer, or check the labels."
         )
     return Calibration(method="platt", slope=slope, intercept=intercept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReliabilityBin:
-    """Images of like probability.
-
-    Args:
-        images: their number.
-        predicted: their mean probability.
-        observed: share of melanomas among them.
-    """
-
-    images: int
-    predicted: float
-    observed: float
-
-
 def equal_bins(probabilities: Floats, bins: int = BINS) -> npt.NDArray[np.intp]:
-    """Group of each image, from 0 for the lowest probabilities; groups are of equal size, as far as ties allow.
+    """Group of each image, from 0 for the lowest probabilities. Groups have equal size as far as ties allow.
 
     Args:
         probabilities: (n,).
         bins: how many groups.
 
     Returns:
-        (n,); images of equal probability share a group.
+        (n,). Images of equal probability share a group.
     """
     edges = np.quantile(probabilities, np.linspace(0, 1, bins + 1)[1:-1])
     return np.unique(np.searchsorted(edges, probabilities, side="right"), return_inverse=True)[1]

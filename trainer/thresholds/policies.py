@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from trainer.errors import TooFewLesionsError
 from trainer.thresholds.calibration import fit_platt
 from trainer.thresholds.threshold import (
     Floats,
     Labels,
     Lesions,
-    TooFewLesionsError,
     lesion_sensitivity,
     operating_point,
     sensitivity_band,

@@ -1,9 +1,8 @@
-"""Where high risk begins: Youden's J, or a sensitivity that validation proves.
+"""The threshold of high risk: by Youden's J, or by a sensitivity that validation proves.
 
-Several images of one melanoma are one case. The worker flags each image by itself, and an archive may hold any one
-image of a lesion and no other; so a lesion counts as caught only when every one of its images is at or above the
-threshold. Counting it as caught by its highest image would promise a sensitivity that a lesion photographed once does
-not have.
+Several images of one melanoma are one case. A worker flags each image by itself, and an archive may hold only one image
+of a lesion. So a lesion counts as caught if every one of its images is at or above the threshold. Counting its highest
+image would promise a sensitivity that does not hold for a lesion with one image.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from scipy.stats import beta  # type: ignore[import-untyped, unused-ignore]
 from sklearn.metrics import roc_curve
 
+from trainer.errors import InputError, TooFewLesionsError
 from trainer.thresholds.bootstrap import lesion_resamples
 from worker.inference.bundle import LesionSensitivity
 
@@ -27,13 +27,9 @@ CONFIDENCE = 0.95
 _BAND_PERCENTILE = 5
 
 
-class TooFewLesionsError(ValueError):
-    """Validation holds too few melanoma lesions to prove a sensitivity."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A threshold and what it gives: an image is called melanoma when its probability is at or above it."""
+    """A threshold with its sensitivity and specificity. An image at or above the threshold is flagged."""
 
     threshold: float
     sensitivity: float
@@ -44,38 +40,38 @@ def operating_point(labels: Labels, probabilities: Floats, threshold: float) -> 
     """Sensitivity and specificity at a given threshold.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,).
-        threshold: at or above which an image is called melanoma.
+        threshold: an image at or above it is flagged.
 
     Raises:
-        ValueError: a class is missing.
+        InputError: a class is missing.
     """
     _require_both_classes(labels)
-    called = probabilities >= threshold
+    flagged = probabilities >= threshold
     return OperatingPoint(
         threshold=float(threshold),
-        sensitivity=float(called[labels == 1].mean()),
-        specificity=float((~called[labels == 0]).mean()),
+        sensitivity=float(flagged[labels == 1].mean()),
+        specificity=float((~flagged[labels == 0]).mean()),
     )
 
 
 def youden_threshold(labels: Labels, probabilities: Floats) -> float:
     """The threshold with the greatest Youden's J = sensitivity + specificity - 1.
 
-    Youden, "Index for rating diagnostic tests", Cancer 3:32 (1950). Where several thresholds share the greatest J, the
-    lowest is taken: a missed melanoma is the harm that counts. The threshold lies halfway to the next lower
-    probability, so that rounding between engines does not move the image that set it.
+    Youden, "Index for rating diagnostic tests", Cancer 3:32 (1950). If several thresholds have the greatest J, the
+    lowest is taken, because a missed melanoma is the harm that counts. The threshold lies halfway to the next lower
+    probability, so that rounding in another engine does not change the flag of the image that set it.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,).
 
     Returns:
         The threshold.
 
     Raises:
-        ValueError: a class is missing.
+        InputError: a class is missing.
 
     Example:
         >>> youden_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.3, 0.8]))
@@ -84,7 +80,7 @@ def youden_threshold(labels: Labels, probabilities: Floats) -> float:
     _require_both_classes(labels)
     false_positive_rate, true_positive_rate, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
     j = true_positive_rate - false_positive_rate
-    # Counts divided by counts: equal values of J can differ in the last bit.
+    # Equal values of J may differ in the last bit, because they are quotients.
     best = np.flatnonzero(j >= j.max() - 1e-12)[-1]
     return _halfway_down(float(thresholds[best]), probabilities)
 
@@ -92,8 +88,8 @@ def youden_threshold(labels: Labels, probabilities: Floats) -> float:
 def youden_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, seed: int) -> float:
     """Lower end of the threshold's uncertainty: the 5th percentile of Youden's threshold over resampled lesions.
 
-    An image between it and the threshold is borderline: another validation set of the same size might well have put
-    the threshold below it.
+    An image between it and the threshold is borderline: with another validation set of the same size, the threshold
+    might well be below it.
 
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus.
@@ -112,11 +108,11 @@ def lower_bound(caught: int, lesions: int, confidence: float = CONFIDENCE) -> fl
     """One-sided lower bound of a share.
 
     Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika
-    26:404 (1934): the share at which so many or more would be caught with a chance of 1 - ``confidence``.
+    26:404 (1934): the share at which as many or more are caught with probability 1 - ``confidence``.
 
     Args:
-        caught: how many of the lesions were.
-        lesions: how many there are, at least 1.
+        caught: number of caught lesions.
+        lesions: number of lesions, at least 1.
         confidence: of the bound.
 
     Example:
@@ -130,21 +126,21 @@ def exact_interval(caught: int, lesions: int) -> tuple[float, float]:
     """Two-sided 95% interval of a share after Clopper & Pearson (see `lower_bound`).
 
     Args:
-        caught: how many of the lesions were.
-        lesions: how many there are, at least 1.
+        caught: number of caught lesions.
+        lesions: number of lesions, at least 1.
     """
     return lower_bound(caught, lesions, 0.975), 1 - lower_bound(lesions - caught, lesions, 0.975)
 
 
 def allowed_misses(lesions: int, target: float) -> int:
-    """How many lesions a threshold may miss and still prove a sensitivity.
+    """How many lesions a threshold may miss if it is to prove a sensitivity.
 
     Args:
         lesions: melanoma lesions in validation.
         target: sensitivity to prove, above 0 and below 1.
 
     Returns:
-        The greatest number of misses whose lower bound is at least ``target``; -1 when not even 0 misses prove it.
+        The largest number of misses whose lower bound is at least ``target``. -1 when 0 misses do not prove it.
     """
     misses = -1
     while misses + 1 < lesions and lower_bound(lesions - misses - 1, lesions) >= target:
@@ -155,12 +151,12 @@ def allowed_misses(lesions: int, target: float) -> int:
 def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float) -> float:
     """The highest threshold whose sensitivity on melanoma lesions is proven to be at least a target.
 
-    Proven: its one-sided 95% lower Clopper-Pearson bound is. A lesion is caught when all of its images are (see the
-    module's text). As in `youden_threshold`, the threshold lies halfway to the next lower probability of any image,
-    which calls the same images.
+    It is proven if its one-sided 95% lower Clopper-Pearson bound is at least the target. A lesion is caught if all of
+    its images are flagged. As in `youden_threshold`, the threshold lies halfway to the next lower probability of any
+    image, which flags the same images.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,).
         lesions: (n,), lesion of each image.
         target: sensitivity to prove, above 0 and below 1.
@@ -170,21 +166,22 @@ def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesion
 
     Raises:
         TooFewLesionsError: even without a miss the bound would be below the target.
-        ValueError: a class is missing, or the target is not between 0 and 1.
+        InputError: a class is missing, or the target is not between 0 and 1.
 
     Example:
         Of 59 melanoma lesions none may be missed to prove 0.95, of 93 one, of 124 two, of 153 three.
     """
     _require_both_classes(labels)
     if not 0 < target < 1:
-        raise ValueError(f"Received: a sensitivity of {target:g} to prove. Expected: above 0 and below 1.")
+        raise InputError(f"A sensitivity of {target:g} cannot be proven: it must be above 0 and below 1.")
     lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
     misses = allowed_misses(len(lowest), target)
     if misses < 0:
         raise TooFewLesionsError(
-            f"Received: {len(lowest)} melanoma lesions to prove a sensitivity of {target:g} on. Expected: at least "
-            f"{lesions_needed(target)}, for with fewer not even 0 misses prove it at 95% confidence. Choose a lower "
-            "sensitivity or youden, or validate on more lesions."
+            f"{len(lowest)} melanoma lesions are too few to prove a sensitivity of {target:g}: at 95% confidence at "
+            f"least {lesions_needed(target)} are needed, of which none is missed. Choose a lower sensitivity or "
+            "youden, "
+            "or validate on more lesions."
         )
     return _halfway_down(float(np.sort(lowest)[misses]), probabilities)
 
@@ -197,8 +194,8 @@ def lesions_needed(target: float) -> int:
 def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float, seed: int) -> float:
     """Lower end of that threshold's uncertainty, as for `youden_band`.
 
-    Where no miss is allowed, the threshold lies below every melanoma of validation and no resample can put it much
-    lower: the band is then narrow or empty.
+    If no miss is allowed, the threshold lies below every validation melanoma, and no resample gives a much lower one.
+    The band is then narrow or empty.
 
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus.
@@ -221,7 +218,7 @@ def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *,
     misses = allowed_misses(len(lowest), target)
 
     def threshold(rows: npt.NDArray[np.intp]) -> float:
-        # A lesion that is drawn twice counts twice, so names will not do: count the draws.
+        # Count the draws: a lesion that is drawn twice counts twice.
         drawn = np.bincount(rows, minlength=len(labels))
         place = np.searchsorted(np.cumsum(drawn[melanoma[first]][order]), misses, side="right")
         return _halfway_down(float(lowest[order][place]), probabilities[drawn > 0])
@@ -233,10 +230,10 @@ def lesion_sensitivity(labels: Labels, probabilities: Floats, lesions: Lesions, 
     """How many melanoma lesions a threshold catches with every image, and the lower bound of that share.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; melanomas must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Melanomas must occur.
         probabilities: (n,).
         lesions: (n,), lesion of each image.
-        threshold: at or above which an image is called melanoma.
+        threshold: an image at or above it is flagged.
     """
     lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
     caught = int((lowest >= threshold).sum())
@@ -257,19 +254,16 @@ def _band(threshold: Callable[[npt.NDArray[np.intp]], float], labels: Labels, le
 
 
 def _halfway_down(chosen: float, probabilities: Floats) -> float:
-    """Halfway from a probability to the next lower one: calls the same images, but not by a hair's breadth."""
+    """Halfway from a probability to the next lower one. It flags the same images, with a margin."""
     below = probabilities[probabilities < chosen]
     if not below.size:
         return chosen
     middle = (chosen + float(below.max())) / 2
-    # Between neighbouring numbers there is no middle, and rounding may give the lower one.
+    # Between neighbouring floats, rounding may give the lower one.
     return middle if middle > below.max() else chosen
 
 
 def _require_both_classes(labels: Labels) -> None:
     melanomas = int((labels == 1).sum())
     if not 0 < melanomas < len(labels):
-        raise ValueError(
-            f"Received: {melanomas} melanomas among {len(labels)} images. "
-            "Expected: at least one melanoma and one nevus."
-        )
+        raise InputError(f"There are {melanomas} melanomas among {len(labels)} images. Both classes are needed.")

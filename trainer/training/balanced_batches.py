@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from trainer.augmentation.augment import Augmentation
 from trainer.augmentation.mixup import Floats, mixup
+from trainer.errors import InputError
 
 
 class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
-    """Augmented images in an order that is drawn afresh each epoch.
+    """Augmented images in an order that is drawn for each epoch.
 
-    What an image looks like depends only on the seed, the epoch and its place, so a run repeats whatever the number of
-    workers. A subclass draws in `_draw` and answers for one batch in `_batch`.
+    The augmentation of an image depends only on seed, epoch and place, so a run repeats whatever the number of threads.
+    A subclass draws an epoch in `_draw` and gives one batch in `_batch`.
     """
 
     def __init__(
@@ -42,18 +43,18 @@ class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
         """Numbers of the images of a batch, (n,), and their labels, (n, classes)."""
 
     def __getitem__(self, index: int) -> tuple[Floats, Floats]:
-        """Batch ``index`` of this epoch: images (n, size, size, 3) of 0 to 255, labels (n, classes); both float32."""
+        """Batch ``index`` of this epoch: images (n, size, size, 3) of 0 to 255, labels (n, classes), float32."""
         chosen, labels = self._batch(index)
         images = np.empty((len(chosen), self._size, self._size, 3), np.float32)
         for row, image in enumerate(chosen):
             rng = np.random.default_rng((self._seed, self.epoch, index, row))
             images[row] = self._augmentation(self._cached_images[image], self._size, rng)
-        # The place after the last image's, so that no image was drawn with the same numbers.
+        # The place after the last image, so that no image has the same random numbers.
         rng = np.random.default_rng((self._seed, self.epoch, index, len(chosen)))
         return mixup(images, labels, self._mixup_alpha, rng)
 
     def start(self, epoch: int) -> None:
-        """Draw the images of an epoch and their order, whichever epoch was drawn before: a resumed run goes on here."""
+        """Draw the images of an epoch and their order. A resumed run may start with any epoch."""
         self.epoch = epoch
         self._draw(np.random.default_rng((self._seed, epoch)))
 
@@ -63,62 +64,64 @@ class AugmentedBatches(keras.utils.PyDataset, ABC):  # type: ignore[misc]
 
 
 def class_shares(images: npt.NDArray[np.integer], power: float) -> list[float]:
-    """Share of each class in the draws.
+    """Share of each class in an epoch.
 
-    With all classes alike a class of 80 images repeats itself sixty times before one of 4,700 was seen whole; as they
-    occur, melanomas are a ninth. What lies between shows more nevi to every melanoma, which is what they are told from.
+    With equal shares, a class of 80 images repeats sixty times before a class of 4,700 was seen once. With the shares
+    of the data set, melanomas are a ninth.
 
     Args:
         images: of each class, (classes,).
-        power: 0 for all classes alike, 1 for as they occur, 0.5 for square-root sampling (Mahajan et al., "Exploring
-            the limits of weakly supervised pretraining", ECCV 2018).
+        power: 0 for equal shares, 1 for the shares of the data set, 0.5 for square-root sampling (Mahajan et al.,
+            "Exploring the limits of weakly supervised pretraining", ECCV 2018).
 
     Returns:
-        (classes,), adding up to 1; a class without an image has none, whatever the power.
+        (classes,), with sum 1. A class without images has the share 0.
     """
     weights = np.where(images > 0, images.astype(np.float64) ** power, 0)
     shares: list[float] = (weights / weights.sum()).tolist()
     return shares
 
 
-def proven_nevi_apart(shares: Sequence[float], nevus: int, proven_share: float) -> tuple[list[float], list[int]]:
-    """Give the nevi that histology proved a stratum of their own, with their own share of the nevi's draws.
+def split_nevi_by_histology(
+    shares: Sequence[float], nevus: int, histology_share: float
+) -> tuple[list[float], list[int]]:
+    """Make a stratum of the nevi that histology proved, with its own share of the nevi.
 
-    A nevus is excised when it might be a melanoma; those that were only followed up are told from melanomas without
-    effort, and there is less to be learned from them (negatives by hardness: Shrivastava et al., "Training region-based
-    object detectors with online hard example mining", CVPR 2016).
+    A nevus is excised if it might be a melanoma. Nevi that were only followed up are easy to tell from melanomas, so
+    the network learns less from them (hard negatives: Shrivastava et al., "Training region-based object detectors with
+    online hard example mining", CVPR 2016).
 
     Args:
         shares: of each class, (classes,).
         nevus: number of the class.
-        proven_share: of the nevi's draws.
+        histology_share: share of these among the drawn nevi.
 
     Returns:
-        Shares of the strata, (classes + 1,), the last one the proven nevi's, and the class of each stratum.
+        Shares of the strata, (classes + 1,), the last one that of these nevi; and the class of each stratum.
     """
-    strata = [*shares, shares[nevus] * proven_share]
-    strata[nevus] *= 1 - proven_share
+    strata = [*shares, shares[nevus] * histology_share]
+    strata[nevus] *= 1 - histology_share
     return strata, [*range(len(shares)), nevus]
 
 
 class BalancedBatches(AugmentedBatches):
-    """As many melanomas as nevi in every batch; the nevi are drawn afresh each epoch.
+    """As many melanomas as nevi in every batch.
 
-    An epoch shows each image of the rarer class once, in practice the melanomas, and as many of the other class, drawn
+    An epoch has each image of the rarer class once, in practice the melanomas, and as many of the other class, drawn
     without replacement: from all, or from each source as many as it has melanomas.
 
     Args:
         cached_images: (images, height, width, 3), uint8, RGB.
-        labels: (images,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (images,), 1 for melanoma and 0 for nevus. Both must occur.
         size: side of the model's input in pixels.
         batch_size: images in a batch, even.
-        seed: of the draws.
+        seed: of the random numbers.
         augmentation: the random changes.
-        mixup_alpha: see `trainer.augmentation.mixup`; 0 blends no images.
+        mixup_alpha: see `trainer.augmentation.mixup`. 0 blends no images.
         sources: (images,), source of each image, to draw by them.
 
     Raises:
-        ValueError: a class is missing, or the batch size is not even.
+        InputError: a class is missing, or the batch size is not even.
     """
 
     def __init__(
@@ -138,14 +141,11 @@ class BalancedBatches(AugmentedBatches):
         self._melanomas, self._nevi = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
         self._count = min(len(self._melanomas), len(self._nevi))
         if not self._count:
-            raise ValueError(
-                f"Received: {len(self._melanomas)} melanomas and {len(self._nevi)} nevi. "
-                "Expected: at least one of each."
+            raise InputError(
+                f"There are {len(self._melanomas)} melanomas and {len(self._nevi)} nevi to train on. Both are needed."
             )
         if batch_size < 2 or batch_size % 2:
-            raise ValueError(
-                f"Received: batch_size={batch_size}. Expected: an even number of at least 2, half for each class."
-            )
+            raise InputError(f"--batch-size {batch_size} must be even and at least 2, half for each class.")
         self._half = batch_size // 2
         self._draw(np.random.default_rng((seed, 0)))
 
@@ -158,7 +158,7 @@ class BalancedBatches(AugmentedBatches):
             rng.permutation(self._nevi[self._sources[self._nevi] == source])[:wanted]
             for source, wanted in zip(*np.unique(self._sources[self._positives], return_counts=True), strict=True)
         ]
-        # Where a source has fewer nevi than melanomas, the others make up for it.
+        # Other sources fill up where a source has fewer nevi than melanomas.
         rest = np.setdiff1d(self._nevi, np.concatenate(drawn))
         drawn.append(rng.choice(rest, self._count - sum(map(len, drawn)), replace=False))
         self._negatives = rng.permutation(np.concatenate(drawn))
@@ -173,25 +173,25 @@ class BalancedBatches(AugmentedBatches):
 
 
 class ClassBalancedBatches(AugmentedBatches):
-    """Every class with its share of an epoch of a given length, however rare it is.
+    """Epochs of a given length in which every class has a given share.
 
-    A class is walked through in random order, again and again, so that a rare one repeats itself evenly and a common
-    one shows other images each epoch.
+    Each class is used in random order and repeated if it is too small, so that the images of a rare class occur equally
+    often.
 
     Args:
         cached_images: (images, height, width, 3), uint8, RGB.
-        strata: (images,), numbers from 0 of what is drawn with a share of its own; each must occur.
-        shares: of each stratum in an epoch, all positive, adding up to 1.
-        class_of: class of each stratum; None when the strata are the classes.
-        draws: images in an epoch.
+        strata: (images,), number of the stratum, from 0. A stratum has a share of its own. Each must occur.
+        shares: of each stratum in an epoch, all positive, with sum 1.
+        class_of: class of each stratum. None when the strata are the classes.
+        samples_per_epoch: images in an epoch.
         size: side of the model's input in pixels.
         batch_size: images in a batch.
-        seed: of the draws.
+        seed: of the random numbers.
         augmentation: the random changes.
-        mixup_alpha: see `trainer.augmentation.mixup`; 0 blends no images.
+        mixup_alpha: see `trainer.augmentation.mixup`. 0 blends no images.
 
     Raises:
-        ValueError: a stratum is missing, the shares are none, or there are so few draws that a stratum gets none.
+        InputError: a stratum is missing, the shares are wrong, or an epoch is too short for a rare stratum.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class ClassBalancedBatches(AugmentedBatches):
         *,
         shares: Sequence[float],
         class_of: Sequence[int] | None = None,
-        draws: int,
+        samples_per_epoch: int,
         size: int,
         batch_size: int,
         seed: int,
@@ -211,27 +211,27 @@ class ClassBalancedBatches(AugmentedBatches):
         super().__init__(cached_images, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         self._members = [np.flatnonzero(strata == number) for number in range(len(shares))]
         if missing := [number for number, members in enumerate(self._members) if not len(members)]:
-            raise ValueError(f"Received: no image of the strata {missing}. Expected: at least one of each.")
+            raise InputError(f"There are no training images of the strata {missing}. Each needs at least one.")
         if min(shares, default=0) <= 0 or not math.isclose(sum(shares), 1):
-            raise ValueError(f"Received: shares={list(shares)}. Expected: positive numbers that add up to 1.")
+            raise InputError(f"The shares {list(shares)} must be positive numbers with sum 1.")
         classes = np.arange(len(shares)) if class_of is None else np.array(class_of)
         self._labels, self._batch_size = classes[strata], batch_size
-        # Ends of running sums, rounded: whatever the shares, the draws of all classes are as many as asked for.
-        ends = np.rint(np.cumsum(shares) * draws).astype(int)
-        self._draws = np.diff(ends, prepend=0)
+        # Rounding the cumulative sums keeps the total exact.
+        ends = np.rint(np.cumsum(shares) * samples_per_epoch).astype(int)
+        self._counts = np.diff(ends, prepend=0)
         self._one_hot = np.eye(classes.max() + 1, dtype=np.float32)
-        if self._draws.min() < 1 or batch_size < 1:
-            raise ValueError(
-                f"Received: samples_per_epoch={draws}, batch_size={batch_size}. Expected: enough draws for one of "
-                "each class, at "
-                f"least {math.ceil(1 / min(shares))}, in batches of at least 1."
+        if self._counts.min() < 1 or batch_size < 1:
+            raise InputError(
+                f"--samples-per-epoch {samples_per_epoch} with --batch-size {batch_size} is too small: an epoch "
+                "needs at "
+                f"least {math.ceil(1 / min(shares))} images for one of each class."
             )
         self._draw(np.random.default_rng((seed, 0)))
 
     def _draw(self, rng: np.random.Generator) -> None:
         drawn = [
             np.concatenate([rng.permutation(members) for _ in range(-(-count // len(members)))])[:count]
-            for members, count in zip(self._members, self._draws, strict=True)
+            for members, count in zip(self._members, self._counts, strict=True)
         ]
         self._order = rng.permutation(np.concatenate(drawn))
 

@@ -1,4 +1,4 @@
-"""What the settings of a run train on: which images, and in what batches."""
+"""The training images of a run, and their batches."""
 
 from pathlib import Path
 
@@ -10,17 +10,22 @@ from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES, melanoma_or_nevus
 from trainer.data.resized_cache import load_resized_cache
 from trainer.data.splits import TRAIN
-from trainer.training.balanced_batches import BalancedBatches, ClassBalancedBatches, class_shares, proven_nevi_apart
+from trainer.training.balanced_batches import (
+    BalancedBatches,
+    ClassBalancedBatches,
+    class_shares,
+    split_nevi_by_histology,
+)
 
 
 def training_images(images: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
-    """Those that are trained on: of all diagnoses, or of the two."""
+    """The training images: of all diagnoses, or of melanoma and nevus."""
     known = images if config.classes == "seven" else melanoma_or_nevus(images)
     return known[known["split"] == TRAIN]
 
 
 def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> BalancedBatches | ClassBalancedBatches:
-    """The batches that the settings train on.
+    """The batches of a run.
 
     Args:
         train: rows of the training images, with ``path``, ``dx`` and, with two classes, ``label``.
@@ -42,7 +47,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> Bal
     strata, class_of = train["dx"].map(DIAGNOSES.index).to_numpy(np.int64, copy=True), None
     shares = class_shares(np.bincount(strata, minlength=len(DIAGNOSES)), config.sampling_power)
     if config.histology_nevi_share:
-        shares, class_of = proven_nevi_apart(shares, DIAGNOSES.index("nv"), config.histology_nevi_share)
+        shares, class_of = split_nevi_by_histology(shares, DIAGNOSES.index("nv"), config.histology_nevi_share)
         strata[((train["dx"] == "nv") & (train["dx_type"] == "histo")).to_numpy()] = len(DIAGNOSES)
     return ClassBalancedBatches(
         cached_images,

@@ -1,8 +1,7 @@
-"""Everything that decides how a training goes on, in one file that is always whole.
+"""Everything that a training needs to continue, in one file that is always complete.
 
-Written at the end of each epoch: the network's variables with the seeds of its dropout, the optimizer's with its
-moments, its moving average and its step, and what has been found so far. The batches need nothing, they follow from
-seed and epoch. A process that is killed loses the epoch it was in.
+Written at the end of each epoch: the network's variables with the seeds of its dropout, the optimizer's variables, and
+the progress so far. Batches follow from seed and epoch. A process that is killed loses the epoch that it was in.
 """
 
 import json
@@ -15,21 +14,18 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from trainer.errors import CheckpointError
 from worker.atomic_files import replace_file
-
-
-class CheckpointError(Exception):
-    """A checkpoint does not fit the network, or is damaged."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a training has come.
+    """The progress of a training.
 
     Args:
         epoch: epochs completed.
-        best_auc: validation AUC of the epoch that is kept, minus infinity before the first.
-        best_epoch: its number, counted from 1; 0 before the first.
+        best_auc: validation AUC of the epoch that is kept. Minus infinity before the first.
+        best_epoch: its number, counted from 1. 0 before the first.
         history: a row for each completed epoch, as in ``history.csv``.
     """
 
@@ -42,8 +38,8 @@ class Progress:
         """Whether too many epochs have passed without a better one.
 
         Args:
-            patience: epochs that are waited for; 0 waits for ever.
-            since: epoch from which they are counted, when the best one lies before it.
+            patience: allowed number of epochs. 0 for no limit.
+            since: epoch from which they are counted, if the best one is earlier.
         """
         return 0 < patience <= self.epoch - max(self.best_epoch, since)
 
@@ -54,7 +50,7 @@ def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
     Args:
         path: ending in ``.npz``.
         model: compiled, as trained.
-        progress: to be kept with it.
+        progress: to save with it.
     """
     arrays = {
         f"{kind}/{number}": keras.ops.convert_to_numpy(variable)
@@ -66,7 +62,7 @@ def save_checkpoint(path: Path, model: keras.Model, progress: Progress) -> None:
 
 
 def read_progress(path: Path) -> Progress:
-    """How far the training of a checkpoint had come; the beginning, where there is none.
+    """Progress of a checkpoint. That of the beginning if there is none.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -77,7 +73,7 @@ def read_progress(path: Path) -> Progress:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             return Progress(**json.loads(str(saved["progress"])))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Begin a new run.") from None
+        raise CheckpointError(f"{path} is damaged ({error}). Start a new run.") from None
 
 
 def restore_checkpoint(path: Path, model: keras.Model, *, optimizer: bool) -> None:
@@ -85,8 +81,8 @@ def restore_checkpoint(path: Path, model: keras.Model, *, optimizer: bool) -> No
 
     Args:
         path: of the checkpoint.
-        model: compiled for the stage that is to go on.
-        optimizer: whether the stage is in the middle; a stage that begins has an optimizer of its own.
+        model: compiled for the stage that continues.
+        optimizer: whether a stage continues. A new stage has a new optimizer.
 
     Raises:
         CheckpointError: the checkpoint is of another network, or damaged.
@@ -99,22 +95,22 @@ def restore_checkpoint(path: Path, model: keras.Model, *, optimizer: bool) -> No
             for kind, variables in wanted.items():
                 _assign(kind, variables, [saved[name] for name in saved.files if name.startswith(f"{kind}/")])
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Begin a new run.") from None
+        raise CheckpointError(f"{path} is damaged ({error}). Start a new run.") from None
 
 
 def _assign(kind: str, variables: list[Any], arrays: list[npt.NDArray[Any]]) -> None:
     found, expected = [array.shape for array in arrays], [tuple(variable.shape) for variable in variables]
     if found != expected:
         raise CheckpointError(
-            f"Received: a checkpoint with {len(found)} arrays for the {kind}. Expected: {len(expected)}, in the shapes "
-            "of this network. It was written by another version or for another network; begin a new run."
+            f"The checkpoint has {len(found)} arrays for the {kind}, and this network needs {len(expected)} of given "
+            "shapes. Another version wrote it, or it is of another network. Start a new run."
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
 
 
 def _variables(model: keras.Model) -> dict[str, list[Any]]:
-    # `variables` and not `weights`: the seeds of dropout are among them.
+    # `variables` and not `weights`, because they include the seeds of dropout.
     metrics = {id(variable) for variable in model.metrics_variables}
     return {
         "model": [variable for variable in model.variables if id(variable) not in metrics],

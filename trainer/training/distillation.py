@@ -1,33 +1,33 @@
-"""Knowledge distillation: a run is taught what other runs say together, in place of the diagnoses.
+"""Knowledge distillation: a run learns the mean output of other runs, its teachers, instead of the diagnoses.
 
-Hinton et al., "Distilling the knowledge in a neural network", 2015. The teachers are asked about the very image that
-the student is shown, augmented and blended (Beyer et al., "Knowledge distillation: a good teacher is patient and
-consistent", CVPR 2022): of the training images themselves they know the diagnosis by heart, of a blend they do not.
+Hinton et al., "Distilling the knowledge in a neural network", 2015. The teachers predict the same augmented and blended
+image that the student gets (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR
+2022). They were trained on the images themselves, but not on the blends.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from trainer.augmentation.mixup import Floats
+from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES
+from trainer.errors import RunError
 from trainer.networks.heads import with_all_outputs
-from trainer.run_folder import RunError, RunFolder
+from trainer.run_folder import RunFolder, Teacher
 from trainer.training.balanced_batches import AugmentedBatches
 from worker.images.opencv import cv2
 from worker.inference.bundle import sha256_of
 
-#: What a teacher says of a batch: its outputs by name, as in `trainer.networks.heads.with_all_outputs`.
-Says = Callable[[npt.NDArray[np.uint8]], dict[str, npt.NDArray[np.float32]]]
-#: The side of a teacher's input in pixels, and what it says of (n, side, side, 3), uint8, RGB.
-Teacher = tuple[int, Says]
-#: Probabilities are kept this far from 0 and 1, that one teacher's certainty does not outvote the others.
+#: Takes a batch, and gives a teacher's outputs by name, as in `trainer.networks.heads.with_all_outputs`.
+Predict = Callable[[npt.NDArray[np.uint8]], dict[str, npt.NDArray[np.float32]]]
+#: The side of a teacher's input in pixels, and its predictions for (n, side, side, 3), uint8, RGB.
+LoadedTeacher = tuple[int, Predict]
+#: Probabilities keep this distance from 0 and 1, so that a very certain teacher does not outweigh the others.
 _LEAST = 1e-4
 
 
@@ -40,24 +40,30 @@ def teacher_name(run: Path) -> str:
     return f"{run.resolve().name} (SHA-256 {sha256_of(_model_of(run))})"
 
 
-def describe_teacher(run: Path) -> dict[str, Any]:
-    """What ``run.json`` notes of a teacher: ``run``, ``model_sha256``, and its settings as it recorded them."""
-    settings = json.loads((run / "config.json").read_text())
-    return {"run": run.resolve().name, "model_sha256": sha256_of(_model_of(run)), "config": settings}
+def describe_teacher(run: Path) -> Teacher:
+    """What a run records about a teacher."""
+    config = RunConfig.read(run)
+    return Teacher(
+        run=run.resolve().name,
+        model_sha256=sha256_of(_model_of(run)),
+        backbone=config.backbone,
+        size=config.size,
+        classes=config.classes,
+    )
 
 
-def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
-    """The teachers' networks, on OpenVINO as in service, which is faster than Keras (benchmarks/engines.py).
+def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[LoadedTeacher]:
+    """The teachers' networks on OpenVINO, which is faster than Keras (benchmarks/engines.py).
 
     Args:
-        runs: finished runs, of whichever version and settings.
-        seven: whether the student learns seven classes, which then one of them must know.
+        runs: finished runs.
+        seven: whether the student learns seven classes. Then at least one teacher must, too.
 
     Returns:
         One for each run, in their order.
 
     Raises:
-        RunError: a run has no model that can be read, none knows seven classes where one must, one is given twice, or
+        RunError: a run has no readable model, none knows seven classes where one must, one is given twice, or
             Keras' backend is not TensorFlow.
     """
     if not runs:
@@ -65,63 +71,62 @@ def load_teachers(runs: Sequence[Path], *, seven: bool) -> list[Teacher]:
     digests = [sha256_of(_model_of(run)) for run in runs]
     if len(set(digests)) < len(digests):
         named = ", ".join(map(str, runs))
-        raise RunError(f"Received: --teachers {named}, two of which have the same model. Expected: each model once.")
+        raise RunError(f"Two of --teachers {named} have the same model. Name each once.")
     teachers = [_load(run) for run in runs]
-    said = [says(np.zeros((1, size, size, 3), np.uint8)) for size, says in teachers]
-    if seven and not any("class_probabilities" in each for each in said):
+    outputs = [predict(np.zeros((1, size, size, 3), np.uint8)) for size, predict in teachers]
+    if seven and not any("class_probabilities" in each for each in outputs):
         raise RunError(
-            "Received: --teachers that were all trained on two classes. Expected: at least one of seven classes, for a "
-            "student of seven."
+            "All --teachers were trained on two classes. With --classes seven, at least one must be trained on seven."
         )
     return teachers
 
 
-def melanoma_against_nevus(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
-    """Probability of melanoma against nevus by the mean of the teachers' log-odds.
+def melanoma_against_nevus(outputs: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
+    """Probability of melanoma against nevus: the mean of the teachers' log-odds.
 
     Args:
-        said: outputs of each teacher, of which ``probability``, (n, 1), is looked at.
+        outputs: of each teacher, with ``probability`` (n, 1).
 
     Returns:
         (n, 1).
     """
-    probabilities = np.stack([np.clip(each["probability"], _LEAST, 1 - _LEAST) for each in said])
+    probabilities = np.stack([np.clip(each["probability"], _LEAST, 1 - _LEAST) for each in outputs])
     log_odds = np.log(probabilities / (1 - probabilities)).mean(axis=0)
     together: Floats = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
     return together
 
 
-def seven_classes(said: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
+def seven_classes(outputs: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floats:
     """Probabilities of the seven diagnoses.
 
-    How melanoma and nevus share their part is decided by all, as the mean of their log-odds; how large that part is
-    and what the other five have, by those that know seven classes, as the mean of their probabilities.
+    The teachers of seven classes give the mean of their probabilities. All teachers give the ratio of melanoma to nevus
+    within that, as the mean of their log-odds.
 
     Args:
-        said: outputs of each teacher: ``probability`` (n, 1) of melanoma against nevus, and of at least one
+        outputs: of each teacher: ``probability`` (n, 1) of melanoma against nevus, and of at least one teacher
             ``class_probabilities`` (n, 7).
 
     Returns:
-        (n, 7), rows adding up to 1, in the order of `trainer.data.ham10000.DIAGNOSES`.
+        (n, 7), rows with sum 1, in the order of `trainer.data.ham10000.DIAGNOSES`.
     """
-    classes = np.mean([each["class_probabilities"] for each in said if "class_probabilities" in each], axis=0)
+    classes = np.mean([each["class_probabilities"] for each in outputs if "class_probabilities" in each], axis=0)
     melanoma, nevus = DIAGNOSES.index("mel"), DIAGNOSES.index("nv")
-    both, share = classes[:, melanoma] + classes[:, nevus], melanoma_against_nevus(said)[:, 0]
+    both, share = classes[:, melanoma] + classes[:, nevus], melanoma_against_nevus(outputs)[:, 0]
     classes[:, melanoma], classes[:, nevus] = both * share, both * (1 - share)
     taught: Floats = classes.astype(np.float32)
     return taught
 
 
 class TaughtBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The images of other batches, with what the teachers say of them for labels.
+    """The images of other batches, with predictions of the teachers as labels.
 
     Args:
-        batches: whose labels are replaced.
-        teachers: from `load_teachers`; for a student of seven classes at least one that knows them.
+        batches: the labels of which are replaced.
+        teachers: from `load_teachers`.
         seven: whether the student learns seven classes, or melanoma against nevus.
     """
 
-    def __init__(self, batches: AugmentedBatches, teachers: Sequence[Teacher], *, seven: bool) -> None:
+    def __init__(self, batches: AugmentedBatches, teachers: Sequence[LoadedTeacher], *, seven: bool) -> None:
         super().__init__(workers=1, max_queue_size=4)
         self._batches, self._teachers = batches, teachers
         self._together = seven_classes if seven else melanoma_against_nevus
@@ -133,15 +138,15 @@ class TaughtBatches(keras.utils.PyDataset):  # type: ignore[misc]
         """Batch ``index``: images (n, size, size, 3), whole numbers from 0 to 255; labels (n, 7) or (n, 1); float32."""
         images, _ = self._batches[index]
         pixels = np.rint(images).astype(np.uint8)
-        labels = self._together([says(_resized(pixels, size)) for size, says in self._teachers])
+        labels = self._together([predict(_resized(pixels, size)) for size, predict in self._teachers])
         return pixels.astype(np.float32), labels
 
     def start(self, epoch: int) -> None:
-        """As `trainer.training.balanced_batches.AugmentedBatches.start`."""
+        """Draw the images of an epoch."""
         self._batches.start(epoch)
 
     def on_epoch_end(self) -> None:
-        """As `trainer.training.balanced_batches.AugmentedBatches.on_epoch_end`."""
+        """Draw the images of the next epoch."""
         self._batches.on_epoch_end()
 
 
@@ -150,13 +155,14 @@ def _model_of(run: Path) -> Path:
     for needed in (model.name, "config.json", "split.csv"):
         if not (run / needed).is_file():
             raise RunError(
-                f"Received: --teachers {str(run)!r}, a folder without {needed}. Expected: the folder of a run that "
-                "`dermq-train fit` has finished; give --teachers once for each."
+                f"--teachers {str(run)!r} has no {needed}. Name the folder of a finished run, and repeat --teachers "
+                "for "
+                "each."
             )
     return model
 
 
-def _load(run: Path) -> Teacher:
+def _load(run: Path) -> LoadedTeacher:
     import openvino
 
     from trainer.networks.openvino_conversion import convert
@@ -166,26 +172,27 @@ def _load(run: Path) -> Teacher:
         model = with_all_outputs(keras.saving.load_model(file, compile=False))
     except (OSError, ValueError) as error:
         raise RunError(
-            f"Received: --teachers {run}, whose {file.name} cannot be read as a classifier of this trainer's "
-            f"({error}). Expected: the file that `dermq-train fit` wrote; train that run again if it is damaged."
+            f"The {file.name} of --teachers {run} is damaged, or no classifier of this trainer ({error}). Train that "
+            "run "
+            "again."
         ) from None
     size = int(model.input_shape[1])
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "model.xml"
         convert(model, target, size)
-        # Both files into memory: they are gone when the batches are made.
+        # Both files are read into memory, because they are removed here.
         core = openvino.Core()
         network = core.read_model(target.read_bytes(), target.with_suffix(".bin").read_bytes())
-    # Pinned, its threads and those of the training land on the same cores.
+    # With pinning, its threads and those of the training would share cores.
     compiled = core.compile_model(network, "CPU", {"ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"})
     request = compiled.create_infer_request()
     names = [name for name in model.output if name in ("probability", "class_probabilities")]
 
-    def says(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+    def predict(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         result = request.infer({0: images})
         return {name: np.array(result[name]) for name in names}
 
-    return size, says
+    return size, predict
 
 
 def _resized(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

@@ -1,13 +1,11 @@
 """Train a melanoma classifier on HAM10000: the whole run, from top to bottom.
 
-What lies in a run folder says `trainer.run_folder`. The test split is not predicted here, but by the reference preset,
-whose brief chooses its threshold there (`trainer.training.reference_preset`).
+`trainer.run_folder` describes the files of a run. Only the reference preset scores the test split here, because its
+method chooses the threshold there (`trainer.training.reference_preset`).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +18,7 @@ from trainer.config import RunConfig
 from trainer.data.ham10000 import melanoma_or_nevus, read_ham10000
 from trainer.data.near_duplicates import linked_groups
 from trainer.data.resized_cache import load_inputs
-from trainer.data.scan import DatasetScan, data_sha256, refuse_faults, scan_images
+from trainer.data.scan import DatasetScan, refuse_faults, scan_images
 from trainer.data.splits import (
     RANDOM_IMAGES,
     UNUSED,
@@ -32,49 +30,49 @@ from trainer.data.splits import (
     read_manifest,
     write_manifest,
 )
+from trainer.errors import RunError, WeightsError
 from trainer.networks.backbones import registered
-from trainer.networks.backbones.weights import IMAGENET, NONE, WeightsError, check_file, file_digest
+from trainer.networks.backbones.weights import IMAGENET, NONE, check_file, file_digest
 from trainer.networks.heads import Classifier, build_classifier, build_seven_class_classifier
 from trainer.networks.predict import predict, predict_by, traced
-from trainer.run_folder import RunError, RunFolder, lineage
+from trainer.run_folder import RunFolder, RunOrigin, TrainingData, data_sha256
 from trainer.training.balanced_batches import AugmentedBatches
 from trainer.training.batches import training_batches, training_images
 from trainer.training.checkpoint import Progress, read_progress, restore_checkpoint
 from trainer.training.curves import draw_curves
-from trainer.training.distillation import TaughtBatches, Teacher, describe_teacher, load_teachers, teacher_name
+from trainer.training.distillation import LoadedTeacher, TaughtBatches, describe_teacher, load_teachers, teacher_name
 from trainer.training.fused_batch_normalisation import fused_batch_normalisation
 from trainer.training.progress import TrainingProgress
 from trainer.training.reference_preset import measure_reference
 from trainer.training.stages import make_loss, prepare, stages_of, unfreeze
-from trainer.training.validation_callback import LoadedImages, ValidationWatch
+from trainer.training.validation_callback import EvaluateValidation, ValidationCallback
 from worker.atomic_files import replace_file, write_text
 from worker.images.preprocess import Preprocessing
 from worker.terminal import make_console
 
 
 def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Console | None = None) -> float:
-    """Train, keep the epoch with the best validation AUC or the last, and predict the validation images with it.
+    """Train, keep the epoch with the best validation AUC or the last one, and predict the validation images with it.
 
-    A run that was interrupted goes on where its last complete epoch ended, and ends with the weights of an undisturbed
-    one.
+    An interrupted run continues after its last complete epoch, and ends with the same weights as an undisturbed one.
 
     Args:
         dataset: the HAM10000 folder.
-        run: folder of this run: a new one, or that of an interrupted run with the same settings.
+        run: folder of the run: a new one, or that of an interrupted run with the same settings.
         cache: folder for the decoded training images and the thumbnails.
         config: the settings.
-        console: where progress is shown; standard error unless told otherwise.
+        console: shows the progress. Standard error by default.
 
     Returns:
-        Area under the ROC curve on the validation images; not a number for a run without any, of the fold ``all``.
+        Area under the ROC curve on the validation images. Not a number for a run without them.
 
     Raises:
-        DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
-        FileExistsError: the run is finished, or its folder is a file or holds other things.
-        ValueError: the data set has no source of the name that is to be left out.
-        RunError: the run was begun with other settings or data, validation is of one class, or another process is at
-            it.
-        WeightsError: the first weights are not to be had, or are not what they should be.
+        DatasetError: the data set is not as published, or images do not decode and are not skipped.
+        OccupiedError: the run is finished, or its folder is a file or holds files of no run.
+        InputError: a setting does not fit the data or the backbone.
+        RunError: the run was begun with other settings or data, validation has one class only, or another process
+            trains in the folder.
+        WeightsError: the initial weights cannot be had, or are not what they should be.
     """
     console = console or make_console(stderr=True)
     folder = RunFolder(run)
@@ -83,8 +81,8 @@ def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Conso
     if folder.begun:
         folder.check_resumable(recorded)
     keras.utils.set_random_seed(config.seed)
-    # Before anything is written or decoded: a mistyped name costs nothing and leaves the run folder free. A run that
-    # goes on has its weights in the checkpoint, so the file or the download is not asked for again.
+    # Before anything is written or decoded, so that a mistyped name costs nothing. A run that continues has its weights
+    # in the checkpoint and does not need the file again.
     progress = read_progress(folder.checkpoint) if folder.begun else Progress()
     classifier = _build(config, first_weights=progress.epoch == 0)
     teachers = load_teachers([Path(run) for run in config.teachers], seven=config.classes == "seven")
@@ -93,9 +91,9 @@ def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Conso
     with folder.lock():
         if folder.begun:
             folder.check_resumable(recorded)
-            # Again: whoever held the folder until now may have gone on.
+            # Again: another process may have continued the run until now.
             progress = read_progress(folder.checkpoint)
-            everything = _go_on(folder, everything, progress.epoch, console)
+            everything = _continue(folder, everything, progress.epoch, console)
         else:
             groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
             everything = _begin(folder, everything.assign(group=groups), recorded, config, origin, console)
@@ -118,20 +116,20 @@ def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Conso
 def read_scanned(
     dataset: Path, cache: Path, config: RunConfig, console: Console | None = None
 ) -> tuple[pd.DataFrame, DatasetScan]:
-    """The data set with the hash of each image and what is wrong with it, and what was seen.
+    """The data set with the hash and the fault of each image, and the scan.
 
     Args:
         dataset: the HAM10000 folder.
         cache: folder that keeps the thumbnails.
         config: whether images that do not decode are skipped.
-        console: where is said that it takes a while, minutes the first time.
+        console: tells that the first scan takes minutes.
 
     Raises:
-        DatasetError: the data set is not as published, or images do not decode and are not to be skipped.
+        DatasetError: the data set is not as published, or images do not decode and are not skipped.
     """
     everything = read_ham10000(dataset)
     if console is not None:
-        console.print(f"Looking through {len(everything):,} images ...")
+        console.print(f"Scanning {len(everything):,} images ...")
     seen = scan_images([Path(path) for path in everything["path"]], cache)
     everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
     if not config.skip_corrupt:
@@ -140,22 +138,22 @@ def read_scanned(
 
 
 def as_recorded(config: RunConfig) -> RunConfig:
-    """The settings as a run folder keeps them: of files their names and hashes, for paths are this machine's own.
+    """The settings as a run folder records them: names and hashes of files instead of paths.
 
     Raises:
         RunError: a teacher has no model.
         WeightsError: there is no such file.
     """
-    config = replace(config, teachers=tuple(teacher_name(Path(run)) for run in config.teachers))
+    config = config.model_copy(update={"teachers": tuple(teacher_name(Path(run)) for run in config.teachers)})
     if config.weights in (IMAGENET, NONE):
         return config
     path = Path(config.weights)
     file = RunFolder(path).best if path.is_dir() else path
-    return replace(config, weights=path.name, weights_sha256=file_digest(file))
+    return config.model_copy(update={"weights": path.name, "weights_sha256": file_digest(file)})
 
 
 def build_network(config: RunConfig, weights: str = NONE) -> Classifier:
-    """The network of a run's settings, with random numbers or other first weights."""
+    """The network of a run's settings."""
     build = build_seven_class_classifier if config.classes == "seven" else build_classifier
     return build(config.backbone, config.size, weights, config.weights_sha256)
 
@@ -163,7 +161,7 @@ def build_network(config: RunConfig, weights: str = NONE) -> Classifier:
 def _build(config: RunConfig, *, first_weights: bool) -> Classifier:
     earlier = _earlier_run(config)
     classifier = build_network(config, config.weights if first_weights and earlier is None else NONE)
-    # Once here, so that more layers than there are are refused before anything is written.
+    # So that a number of layers above the backbone's is refused before anything is written.
     unfreeze(classifier.backbone, config.unfreeze_last)
     if first_weights and earlier is not None:
         best = RunFolder(earlier).best
@@ -172,33 +170,34 @@ def _build(config: RunConfig, *, first_weights: bool) -> Classifier:
             classifier.scoring.load_weights(best)
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"Received: --weights {earlier}, whose {best.name} does not fit {config.backbone} for {config.classes} "
-                f"classes ({error}). Expected: a run of the same backbone and classes, with an epoch behind it."
+                f"The {best.name} of --weights {earlier} does not fit {config.backbone} for {config.classes} classes "
+                f"({error}). Name a run of the same backbone and classes."
             ) from None
     return classifier
 
 
 def _earlier_run(config: RunConfig) -> Path | None:
-    """The run that this one goes on from, if it does."""
+    """The run that this one continues from, if any."""
     if config.weights in (IMAGENET, NONE) or not Path(config.weights).is_dir():
         return None
     return Path(config.weights)
 
 
-def _origin(config: RunConfig) -> dict[str, Any] | None:
-    """What is noted of the run that this one goes on from, if it does."""
+def _origin(config: RunConfig) -> RunOrigin | None:
+    """What this run records about the run that it continues from, if any."""
     if (earlier := _earlier_run(config)) is None:
         return None
     origin = RunFolder(earlier).origin()
     if config.fold and not RunFolder(earlier).finished:
         raise WeightsError(
-            f"Received: --weights {earlier}, which is not finished, with --fold {config.fold}. Expected: a finished "
-            "run, for the folds of one recipe are trained equally long."
+            f"--weights {earlier} is not finished, and with --fold {config.fold} it must be: the folds of a recipe are "
+            "trained equally long."
         )
-    if config.seed in (seeds := sorted({step["config"]["seed"] for step in lineage(origin)})):
+    if config.seed in (seeds := sorted({step.config.seed for step in origin.lineage()})):
         raise WeightsError(
-            f"Received: --seed {config.seed} to go on from {earlier}, which was trained with it: the same images would "
-            f"come again in the same order with the same augmentation. Expected: another seed than {seeds}."
+            f"--seed {config.seed} was already used by {earlier}: the same images would come in the same order with "
+            "the "
+            f"same augmentation. Choose another seed than {seeds}."
         )
     return origin
 
@@ -208,10 +207,10 @@ def _begin(
     everything: pd.DataFrame,
     recorded: RunConfig,
     config: RunConfig,
-    origin: dict[str, Any] | None,
+    origin: RunOrigin | None,
     console: Console,
 ) -> pd.DataFrame:
-    """Draw the split and write what the run is made from."""
+    """Draw the split and record what the run is made from."""
     earlier = _earlier_run(config)
     split = draw_split(
         everything,
@@ -228,14 +227,14 @@ def _begin(
         console.print(f"Skipping {len(broken)} images that do not decode: {', '.join(broken['image_id'])}")
     if earlier is not None and manifest_sha256(read_manifest(earlier)) != manifest_sha256(everything):
         raise WeightsError(
-            f"Received: --weights {earlier}, a run of another split: it may have been trained on images that this one "
-            "is tested on. Expected: a run of the same data, split, split seed, near-duplicates and source left out."
+            f"--weights {earlier} is a run of another split, which may have been trained on test images of this one. "
+            "Name a run with the same data, split, split seed, near-duplicates and source left out."
         )
     for teacher in map(Path, config.teachers):
         if manifest_sha256(read_manifest(teacher)) != manifest_sha256(everything):
             raise RunError(
-                f"Received: --teachers {teacher}, a run of another split: it may have been trained on images that this "
-                "one is tested on. Expected: a run of the same data, split, split seed and near-duplicates."
+                f"--teachers {teacher} is a run of another split, which may have been trained on test images of this "
+                "one. Name a run with the same data, split, split seed and near-duplicates."
             )
     if recorded.has_validation:
         _refuse_one_class(everything, recorded.limit)
@@ -245,17 +244,15 @@ def _begin(
     source = {IMAGENET: registered(recorded.backbone).weights_from, NONE: "random numbers"}
     folder.begin(
         recorded,
-        {
-            "split_sha256": digest,
-            "data": {"images": len(everything), "sha256": data_sha256(everything)},
-            "skipped": {row.image_id: row.fault for row in broken.itertuples()},
-            "weights_from": source.get(
-                recorded.weights,
-                f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
-            ),
-            "continues_from": origin,
-            "teachers": [describe_teacher(Path(run)) for run in config.teachers],
-        },
+        split_sha256=digest,
+        data=TrainingData(images=len(everything), sha256=data_sha256(everything)),
+        skipped={str(row.image_id): str(row.fault) for row in broken.itertuples()},
+        weights_from=source.get(
+            recorded.weights,
+            f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
+        ),
+        continues_from=origin,
+        teachers=tuple(describe_teacher(Path(run)) for run in config.teachers),
     )
     folder.log("begun")
     return everything
@@ -266,19 +263,23 @@ def _refuse_one_class(everything: pd.DataFrame, limit: int) -> None:
     labels = two.loc[two["split"] == VALIDATION, "label"]
     if labels.nunique() < 2:
         raise RunError(
-            f"Received: a data set with {labels.sum()} melanoma and {len(labels) - labels.sum()} nevus images on the "
-            "side of validation. Expected: some of each, by which epoch, calibration and thresholds are chosen; take "
-            "another --split-seed, or a data set with more lesions."
+            f"Validation has {labels.sum()} melanoma and {len(labels) - labels.sum()} nevus images, and both are "
+            "needed "
+            "to choose epoch, calibration and thresholds. Take another --split-seed, or a data set with more lesions."
         )
 
 
-def _go_on(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Console) -> pd.DataFrame:
-    """Take the split of the interrupted run, if the data are still the same."""
+def _continue(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: Console) -> pd.DataFrame:
+    """Use the split of the interrupted run, if the data are still the same."""
     folder.check_data(data_sha256(everything))
-    if (digest := manifest_sha256(read_manifest(folder.path))) != folder.described()["split_sha256"]:
-        raise RunError(f"The split of {folder.path} was exchanged since the run began: it has SHA-256 {digest}.")
-    folder.log(f"gone on after epoch {epoch}")
-    console.print(f"Going on after epoch {epoch}.")
+    if (digest := manifest_sha256(read_manifest(folder.path))) != folder.described().split_sha256:
+        raise RunError(
+            f"The split of {folder.path} was replaced after the run began: it has SHA-256 {digest}. Restore "
+            "split.csv and "
+            "split.json, or start a new run."
+        )
+    folder.log(f"continued after epoch {epoch}")
+    console.print(f"Continuing after epoch {epoch}.")
     return images_with_split(everything, folder.path)
 
 
@@ -289,20 +290,20 @@ def _train(
     cache: Path,
     config: RunConfig,
     console: Console,
-    teachers: Sequence[Teacher],
+    teachers: Sequence[LoadedTeacher],
 ) -> float:
-    """The stages, each from where it was left."""
+    """Train the stages, each from where it was interrupted."""
     two = melanoma_or_nevus(images)
     train, validation = training_images(images, config), two[two["split"] == VALIDATION]
     stages = stages_of(config)
     progress = read_progress(folder.checkpoint)
     if progress.epoch == stages[-1].end or progress.given_up(config.patience, since=stages[-1].first):
         return progress.best_auc
-    console.print(f"Bringing {len(train):,} training images to one size ...")
+    console.print(f"Resizing {len(train):,} training images ...")
     batches: AugmentedBatches | TaughtBatches = training_batches(train, cache, config)
     if teachers:
         batches = TaughtBatches(batches, teachers, seven=config.classes == "seven")
-    look = _look_at(classifier, validation, config) if config.has_validation else None
+    evaluate = _evaluate_validation(classifier, validation, config) if config.has_validation else None
     keep_last = config.checkpoint == "last"
     with TrainingProgress(console, epochs=stages[-1].end, batches=len(batches), keep_last=keep_last) as shown:
         for stage in stages:
@@ -312,14 +313,14 @@ def _train(
             if progress.epoch:
                 restore_checkpoint(folder.checkpoint, classifier.trained, optimizer=progress.epoch > stage.first)
             shown.begin(stage, progress.history, progress.best_auc)
-            # Keras counts an epoch more than there is before the first, so the batches are told.
-            told = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.start(epoch))
-            watch = ValidationWatch(
+            # Keras calls on_epoch_end once before the first epoch, so each epoch is started explicitly.
+            start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.start(epoch))
+            validation_callback = ValidationCallback(
                 classifier,
                 stage,
                 progress,
                 folder,
-                look=look,
+                evaluate=evaluate,
                 keep_last=keep_last,
                 patience=config.patience if stage is stages[-1] else 0,
             )
@@ -328,31 +329,31 @@ def _train(
                     batches,
                     initial_epoch=progress.epoch,
                     epochs=stage.end,
-                    callbacks=[told, watch, shown],
-                    # Keras would shuffle the batches by the state of Python's own generator, which no checkpoint holds.
+                    callbacks=[start, validation_callback, shown],
+                    # Keras would shuffle batches with Python's own random generator, which no checkpoint holds.
                     shuffle=False,
                     verbose=0,
                 )
     return progress.best_auc
 
 
-def _look_at(classifier: Classifier, validation: pd.DataFrame, config: RunConfig) -> LoadedImages:
-    """What is found out after each epoch: loss and AUC of the validation images."""
+def _evaluate_validation(classifier: Classifier, validation: pd.DataFrame, config: RunConfig) -> EvaluateValidation:
+    """Computes loss and AUC of the validation images after an epoch."""
     inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
     labels = validation["label"].to_numpy()
     loss, step = make_loss(config), traced(classifier.scoring)
 
-    def look() -> tuple[float | None, float]:
+    def evaluate() -> tuple[float | None, float]:
         probabilities = predict_by(step, inputs)
         auc = float(roc_auc_score(labels, probabilities))
-        # With seven classes the loss is that of all diagnoses, and validation holds two of them.
+        # With seven classes the loss is of all diagnoses, and validation holds two of them.
         return None if config.classes == "seven" else float(loss(labels[:, None], probabilities[:, None])), auc
 
-    return look
+    return evaluate
 
 
 def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, config: RunConfig) -> None:
-    """Write the model and its predictions for validation, where there is one; what is last marks a finished run."""
+    """Write the model, and last its predictions for the validation images, if any: they mark a finished run."""
     if history := read_progress(folder.checkpoint).history:
         draw_curves(history, folder.curves)
     if not config.has_validation:

@@ -1,8 +1,8 @@
-"""The reference preset's result, and beside it what its method inflates.
+"""The result of the reference preset, and by how much its method makes it too good.
 
-The brief splits image by image and chooses the threshold on the test split. The first puts siblings of test images,
-other photographs of the same lesion, into training; the second lets the threshold see what it is judged by. Both are
-done here as the brief has it, and both are measured.
+The method splits image by image and chooses the threshold on the test split. The split puts siblings of test images,
+other images of the same lesion, into training; the threshold depends on the images that it is measured on. Both are
+done here, and both effects are measured.
 """
 
 import json
@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from trainer.data.ham10000 import melanoma_or_nevus
 from trainer.data.splits import TEST, TRAIN, VALIDATION
-from trainer.evaluation.test_access_log import log_test_access
+from trainer.data.test_access_log import log_test_access
 from trainer.run_folder import RunFolder
 from trainer.thresholds.threshold import operating_point, youden_threshold
 from worker.atomic_files import write_text
@@ -42,16 +42,16 @@ Predict = Callable[[pd.DataFrame], npt.NDArray[np.float64]]
 def measure_reference(
     folder: RunFolder, images: pd.DataFrame, predict: Predict, *, loss: keras.losses.Loss, console: Console
 ) -> dict[str, Any]:
-    """Predict the test split, choose the threshold on it as the brief does, and say what that inflates.
+    """Predict the test split, choose the threshold on it, and measure by how much both make the figures too good.
 
-    Writes ``reference.json`` and logs the opening of the test split.
+    Writes ``reference.json`` and logs the access to the test split.
 
     Args:
-        folder: of the run, with the best weights in the classifier that `predict` asks.
+        folder: of the run.
         images: all rows, with ``split`` drawn image by image.
-        predict: of the trained classifier.
-        loss: that was trained with.
-        console: where the result is shown.
+        predict: of the classifier with the best weights.
+        loss: of the training.
+        console: shows the result.
 
     Returns:
         What ``reference.json`` holds.
@@ -101,17 +101,17 @@ def _part(rows: pd.DataFrame) -> dict[str, Any]:
 def _lines(result: dict[str, Any]) -> list[str]:
     images, test, validation = result["images"], result["threshold_on_test"], result["threshold_on_validation"]
     lines = [
-        f"Reference preset, by the brief's own method, on {images['melanoma']} + {images['nevus']} test images:",
+        f"Reference preset, with the method of the brief, on {images['melanoma']} + {images['nevus']} test images:",
         f"  AUC {result['auroc']:.4f} (brief {BRIEF['auroc']}), sensitivity {test['sensitivity']:.3f} "
         f"({BRIEF['sensitivity']}), specificity {test['specificity']:.3f} ({BRIEF['specificity']}), threshold "
         f"{test['threshold']:.3f} ({BRIEF['threshold']}), accuracy {result['accuracy']:.4f} ({BRIEF['accuracy']}), "
         f"loss {result['loss']:.4f} ({BRIEF['loss']})",
-        "What that inflates:",
+        "What makes these figures too good:",
     ]
     seen, unseen = result["with_sibling_in_training"], result["without_sibling_in_training"]
     lines.append(
         f"  Siblings: {seen['images']['melanoma']} of {images['melanoma']} melanoma and {seen['images']['nevus']} of "
-        f"{images['nevus']} nevus test images show a lesion that was trained on. AUC with such a sibling "
+        f"{images['nevus']} nevus test images show a lesion that was in training. AUC with such a sibling "
         f"{_figure(seen['auroc'])}, without {_figure(unseen['auroc'])}."
     )
     lines.append(
@@ -119,9 +119,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
         f"{test['specificity']:.3f}; chosen on validation {validation['threshold']:.3f}, sensitivity "
         f"{validation['sensitivity']:.3f} and specificity {validation['specificity']:.3f}."
     )
-    lines.append("  For figures that hold for new patients: the default preset, and dermq-train evaluate.")
+    lines.append("  For figures that hold for new patients, use the default preset and dermq-train evaluate.")
     return lines
 
 
 def _figure(value: float | None) -> str:
-    return "not to be had, for a class is missing" if value is None else f"{value:.4f}"
+    return "not known, because a class is missing" if value is None else f"{value:.4f}"

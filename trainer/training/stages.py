@@ -1,7 +1,6 @@
-"""The stages of a training: first the head alone on a frozen backbone, then fine-tuning of the backbone's end.
+"""The stages of a training: first only the head on a frozen backbone, then fine-tuning of the backbone's end.
 
-Batch normalisation stays in inference mode in both unless the settings say otherwise, and always while only the head
-learns.
+Batch normalisation stays in inference mode unless the settings say otherwise, and always while only the head learns.
 """
 
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from trainer.config import RunConfig
+from trainer.errors import InputError
 from trainer.networks.heads import Classifier
 
 HEAD, FINE_TUNING = "head", "fine-tuning"
@@ -16,7 +16,7 @@ HEAD, FINE_TUNING = "head", "fine-tuning"
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A run of epochs under one optimizer.
+    """Epochs under one optimizer.
 
     Args:
         name: `HEAD` or `FINE_TUNING`.
@@ -40,13 +40,13 @@ def stages_of(config: RunConfig) -> list[Stage]:
 
 
 def prepare(classifier: Classifier, stage: Stage, config: RunConfig, *, steps_per_epoch: int) -> None:
-    """Choose what is trained in a stage, and give it its optimizer and its loss.
+    """Choose which layers a stage trains, and set its optimizer and loss.
 
     Args:
         classifier: to be trained.
-        stage: that begins.
+        stage: the stage.
         config: the settings.
-        steps_per_epoch: batches in an epoch, which the schedule is counted in.
+        steps_per_epoch: batches in an epoch, the unit of the schedule.
     """
     unfreeze(classifier.backbone, 0 if stage.name == HEAD else config.unfreeze_last)
     if stage.name == HEAD or config.batch_normalisation == "frozen":
@@ -58,7 +58,7 @@ def prepare(classifier: Classifier, stage: Stage, config: RunConfig, *, steps_pe
         # XLA, Keras' default for TensorFlow, made a step on a processor eight times slower. JAX needs it.
         jit_compile=keras.config.backend() == "jax",
     )
-    # Its variables exist from here on, for a checkpoint to be read into.
+    # Creates its variables, so that a checkpoint can be read into them.
     optimizer.build(classifier.trained.trainable_variables)
 
 
@@ -66,16 +66,15 @@ def unfreeze(backbone: keras.Model, last: int) -> None:
     """Make the last layers of a backbone trainable and freeze the others.
 
     Args:
-        backbone: a part of the classifier; what comes after it is left as it is.
-        last: how many layers; -1 means all.
+        backbone: the first part of the classifier. The rest is not changed.
+        last: how many layers. -1 means all.
 
     Raises:
-        ValueError: there are not so many.
+        InputError: there are fewer layers.
     """
     if last > len(backbone.layers):
-        raise ValueError(
-            f"Received: unfreeze_last={last} of {backbone.name}, which has {len(backbone.layers)} layers. Expected: at "
-            "most that, or -1 for all."
+        raise InputError(
+            f"--unfreeze-last {last} is too much: {backbone.name} has {len(backbone.layers)} layers. -1 means all."
         )
     frozen = 0 if last < 0 else len(backbone.layers) - last
     for number, layer in enumerate(backbone.layers):
@@ -108,7 +107,7 @@ def _optimizer(stage: Stage, config: RunConfig, steps_per_epoch: int) -> keras.o
     if stage.name == FINE_TUNING:
         warmup = round(config.warmup_epochs * steps_per_epoch)
         rate = keras.optimizers.schedules.CosineDecay(
-            # Keras takes the first rate for the peak when there is no warm-up.
+            # Without a warm-up, Keras uses the initial rate as the peak.
             initial_learning_rate=0.0 if warmup else config.learning_rate,
             warmup_target=config.learning_rate if warmup else None,
             warmup_steps=warmup,

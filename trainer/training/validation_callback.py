@@ -22,25 +22,25 @@ HISTORY = ("epoch", "stage", "learning_rate", "train_loss", "validation_loss", "
 #: Seconds after which the curves are drawn again.
 _DRAW_EVERY = 30.0
 
-#: Gives loss and AUC of the validation images; no loss, where it is not computed on probabilities of melanoma.
-LoadedImages = Callable[[], tuple[float | None, float]]
+#: Gives loss and AUC of the validation images. No loss if it is not computed on probabilities of melanoma.
+EvaluateValidation = Callable[[], tuple[float | None, float]]
 
 
-class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps the best epoch by validation AUC, or the last, with the averaged weights where the optimizer averages.
+class ValidationCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the best epoch by validation AUC, or the last one, with the averaged weights if the optimizer averages.
 
-    The order of the writes makes a kill harmless at any moment: the weights of a new best epoch go into a file of
-    their own; then the checkpoint says that they are the best; only then they replace ``best.weights.h5``. Whatever is
-    missing after a kill, `RunFolder.tidy` does, or the epoch is trained again.
+    A kill is harmless at any moment: the weights of a new best epoch go into a file of their own; then the checkpoint
+    says that they are the best; only then they replace ``best.weights.h5``. `RunFolder.tidy` does what is missing after
+    a kill, or the epoch is trained again.
 
     Args:
-        classifier: that is trained.
-        stage: that its epochs belong to.
-        progress: so far; carried on here.
+        classifier: is trained.
+        stage: of the epochs.
+        progress: so far. It is updated.
         folder: of the run.
-        look: at validation; None where there is no such side, and the last epoch is kept.
-        keep_last: whether every epoch takes the place of the one before, in place of a better one.
-        patience: epochs without a better one after which the stage ends; 0 for never.
+        evaluate: computes loss and AUC on validation. None without validation images; then the last epoch is kept.
+        keep_last: whether every epoch replaces the one before.
+        patience: epochs without a better one after which the stage ends. 0 for never.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         progress: Progress,
         folder: RunFolder,
         *,
-        look: LoadedImages | None,
+        evaluate: EvaluateValidation | None,
         keep_last: bool = False,
         patience: int = 0,
     ) -> None:
         super().__init__()
         self._classifier, self._stage, self._folder = classifier, stage, folder
-        self._look, self._patience, self._keep_last = look, patience, keep_last
+        self._evaluate, self._patience, self._keep_last = evaluate, patience, keep_last
         self._drawn = time.monotonic()
         self.progress = progress
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trained, progress = self._classifier.trained, self.progress
-        # Copies: PyTorch hands out its own memory, which the next line writes to.
+        # Copies, because PyTorch returns its own memory, which the next line changes.
         live = [np.array(keras.ops.convert_to_numpy(variable)) for variable in trained.trainable_variables]
-        # The moving average, where there is one, takes the place of the weights to be looked at and kept.
+        # The moving average, if any, replaces the weights for validation and for keeping.
         trained.optimizer.finalize_variable_values(trained.trainable_variables)
-        validation_loss, auc = self._look() if self._look else (None, math.nan)
+        validation_loss, auc = self._evaluate() if self._evaluate else (None, math.nan)
         better = self._keep_last or auc > progress.best_auc
         progress.epoch = epoch + 1
         if better:
@@ -78,7 +78,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         if epoch + 1 < self._stage.end:
             for variable, value in zip(trained.trainable_variables, live, strict=True):
                 variable.assign(value)
-        # The last epoch of a stage leaves the average in place, as Keras does when its fit ends.
+        # The last epoch of a stage keeps the average, as Keras does at the end of a fit.
         save_checkpoint(self._folder.checkpoint, trained, progress)
         self._folder.tidy(progress.best_epoch)
         self._report(epoch, loss, auc, better)
@@ -98,7 +98,7 @@ class ValidationWatch(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def _report(self, epoch: int, loss: float, auc: float, better: bool) -> None:
-        # Written anew from the checkpoint's rows: an epoch that was trained twice is there once.
+        # Written from the checkpoint's rows, so that an epoch that was trained twice has one row.
         table = io.StringIO()
         writer = csv.DictWriter(table, HISTORY, lineterminator="\n")
         writer.writeheader()

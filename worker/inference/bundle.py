@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from worker.errors import BundleError
 from worker.images.fit import Fit
 from worker.inference.bundle_reference import MANIFEST_NAME
-from worker.inference.metrics import BundleMetrics, Number, Share
+from worker.inference.metrics import BundleMetrics, ClassCounts, Number, Share
 from worker.regular_files import open_regular, read_regular
 from worker.terminal import printable
 
@@ -178,8 +178,8 @@ class Recalibration(_Part):
     name: str
     version: str
     bundle_sha256: str
-    images: dict[str, int]
-    lesions: dict[str, int]
+    images: ClassCounts
+    lesions: ClassCounts
     file: str
 
 

@@ -34,6 +34,11 @@ class Estimate(Figures):
     low: Number | None = None
     high: Number | None = None
 
+    @property
+    def or_nan(self) -> float:
+        """The figure. Not a number where there is none."""
+        return float("nan") if self.value is None else self.value
+
 
 class ClassCounts(Figures):
     """How many of each class."""

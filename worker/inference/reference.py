@@ -1,7 +1,7 @@
 """Replaying the reference images of a bundle, to check an engine on this machine."""
 
-import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -68,6 +68,34 @@ def expected_result(bundle: Bundle, raw_probability: float) -> ExpectedResult:
     )
 
 
+def write_expected(path: Path, bundle: Bundle, raw_probabilities: dict[str, float]) -> None:
+    """Write what a bundle must give for its reference images.
+
+    Args:
+        path: of the file.
+        bundle: with calibration and thresholds.
+        raw_probabilities: outputs of the model by the name of the reference image.
+    """
+    results = {name: expected_result(bundle, value) for name, value in raw_probabilities.items()}
+    path.write_bytes(_EXPECTED.dump_json(results, indent=2) + b"\n")
+
+
+def raw_probabilities(bundle: Bundle, name: str) -> dict[str, float]:
+    """Outputs of the model by reference image, as a file of expected results records them.
+
+    Args:
+        bundle: verified.
+        name: of the file in the bundle.
+
+    Raises:
+        BundleError: the file is missing, was changed or is invalid.
+    """
+    return {
+        image: result if isinstance(result, float) else result.raw_probability
+        for image, result in _parse_expected(bundle, name).items()
+    }
+
+
 def replay_reference(bundle: Bundle, engine: InferenceEngine) -> Replay:
     """Score the reference images of a bundle, and compare probabilities, calibration and flags with the recorded ones.
 
@@ -107,15 +135,18 @@ def _read_expected(bundle: Bundle, engine: InferenceEngine) -> dict[str, Expecte
     name = own if own in bundle.manifest.files else EXPECTED_NAME
     if name not in bundle.manifest.files:
         raise EngineError("The bundle has no reference images to replay. Export it again.")
+    if not (found := _parse_expected(bundle, name)):
+        raise EngineError("The bundle has no reference images to replay. Export it again.")
+    return found
+
+
+def _parse_expected(bundle: Bundle, name: str) -> dict[str, ExpectedResult] | dict[str, float]:
     data = bundle.read(name)
     try:
-        found: dict[str, ExpectedResult] | dict[str, float] = _EXPECTED.validate_json(data)
+        return _EXPECTED.validate_json(data)
     except ValidationError:
         try:
             # Bundles of format 1 record the probability before calibration only.
-            found = _RAW_ONLY.validate_python(json.loads(data))
-        except ValueError:
+            return _RAW_ONLY.validate_json(data)
+        except ValidationError:
             raise BundleError(f"The bundle's {name} is invalid. Export the bundle again.") from None
-    if not found:
-        raise EngineError("The bundle has no reference images to replay. Export it again.")
-    return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.errors import InputError
 from trainer.networks.backbones import applications, efficientnet_lite, vision_transformer
 from trainer.networks.backbones.weights import IMAGENET, NONE, WeightsSource, check_file
 
@@ -74,12 +75,12 @@ def registered(name: str) -> Backbone:
     """Entry of a backbone.
 
     Raises:
-        ValueError: the name is not registered.
+        InputError: the name is not registered.
     """
     try:
         return BACKBONES[name]
     except KeyError:
-        raise ValueError(f"Received: backbone {name!r}. Expected: one of {', '.join(sorted(BACKBONES))}.") from None
+        raise InputError(f"--backbone {name!r} is not known. Name one of {', '.join(sorted(BACKBONES))}.") from None
 
 
 def build_backbone(name: str, size: int, weights: str = IMAGENET, weights_sha256: str = "") -> "keras.Model":
@@ -89,20 +90,20 @@ def build_backbone(name: str, size: int, weights: str = IMAGENET, weights_sha256
         name: key of `BACKBONES`.
         size: side of the square input in pixels.
         weights: ``imagenet``, ``none`` for random numbers, or the path of a weights file.
-        weights_sha256: hexadecimal; needed for a file that is not the official one.
+        weights_sha256: hexadecimal. Required for a file that is not the official one.
 
     Returns:
         Keras model: uint8 or float RGB of 0 to 255, (n, size, size, 3), to a feature map (n, h, w, channels).
 
     Raises:
-        ValueError: the name is not registered, or the size does not suit the backbone.
-        WeightsError: the weights are not to be had, or are not what they should be.
+        InputError: the name is not registered, or the size does not suit the backbone.
+        WeightsError: the weights cannot be had, or are not what they should be.
     """
     backbone = registered(name)
     if size < backbone.least or size % backbone.multiple:
-        raise ValueError(
-            f"Received: size={size} for {name}. Expected: at least {backbone.least} pixels"
-            + (f", a multiple of {backbone.multiple}." if backbone.multiple > 1 else ".")
+        raise InputError(
+            f"--size {size} is not possible for {name}: it must be at least {backbone.least} pixels"
+            + (f" and a multiple of {backbone.multiple}." if backbone.multiple > 1 else ".")
         )
     if weights not in (IMAGENET, NONE):
         # Before the network is built, which may take longer.

@@ -72,14 +72,15 @@ class _StateDictUnpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"Received: a weights file that asks for {module}.{name}. Expected: a plain state dict of float32 and "
-                "int64 tensors. Use the file of the package as published."
+                f"The weights file asks for {module}.{name}, which is not allowed: only a state dict of float32 and "
+                "int64 "
+                "tensors is read. Install the package again."
             ) from None
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _location, size = pid[:5]
         if kind != "storage":
-            raise pickle.UnpicklingError(f"Received: a persistent object of kind {kind!r}. Expected: 'storage'.")
+            raise pickle.UnpicklingError(f"The weights file has a persistent object of kind {kind!r}.")
         return self.storages.setdefault(key, _Storage(dtype, size))
 
 
@@ -100,8 +101,8 @@ def read_state_dict(path: Path) -> dict[str, npt.NDArray[Any]]:
             return _read(file)
         except (EOFError, struct.error, KeyError, ValueError, TypeError, AttributeError) as error:
             raise pickle.UnpicklingError(
-                f"Received: {path.name}, which is damaged or of another kind ({type(error).__name__}: {error}). "
-                "Expected: a state dict saved before PyTorch 1.6. Install the package again."
+                f"{path.name} is no state dict of PyTorch before 1.6, or is damaged ({type(error).__name__}: {error}). "
+                "Install the package again."
             ) from None
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from trainer.networks.backbones.weights import OwnFile, WeightsError
+from trainer.errors import WeightsError
+from trainer.networks.backbones.weights import OwnFile
 from worker.images.opencv import cv2
 
 #: Side of a patch in pixels.
@@ -91,7 +92,7 @@ class VisionTransformer:
         return layers.Add(name=f"{name}_add2")([x, y])
 
     def read_augreg(self, model: keras.Model, path: Path) -> None:
-        """Set the weights of a published ``.npz`` file; the position embedding is resized to the model's side.
+        """Set the weights of a published ``.npz`` file. The position embedding is resized to the model's side.
 
         Raises:
             WeightsError: an array is missing or has another shape.
@@ -101,8 +102,7 @@ class VisionTransformer:
                 self._set(model, dict(published))
         except (KeyError, ValueError, OSError) as error:
             raise WeightsError(
-                f"Received: {path.name}, which does not hold the arrays of ViT-{self.name}/16 ({error}). Expected: "
-                f"{self.source.published}."
+                f"{path.name} does not hold the arrays of ViT-{self.name}/16 ({error}). Fetch {self.source.published}."
             ) from None
 
     def _set(self, model: keras.Model, published: dict[str, npt.NDArray[Any]]) -> None:

@@ -15,22 +15,19 @@ from typing import Protocol
 
 import keras
 
+from trainer.errors import WeightsError
 from trainer.networks.backbones.weights_file import array_shapes
 
 #: The two values of ``--weights`` that are not a file.
 IMAGENET, NONE = "imagenet", "none"
-#: Seconds without a sign of life after which a download is given up.
+#: Seconds without data after which a download is given up.
 _PATIENCE = 30.0
-#: Differing shapes named in an error; the rest are counted.
+#: Differing shapes in an error. The others are counted.
 _NAMED_IN_ERROR = 4
 
 Shape = tuple[int, ...]
 Load = Callable[[keras.Model], None]
 ReadFile = Callable[[keras.Model, Path], None]
-
-
-class WeightsError(ValueError):
-    """The first weights are not to be had, or are not what they should be; the text says what to do."""
 
 
 class WeightsSource(Protocol):
@@ -42,7 +39,7 @@ class WeightsSource(Protocol):
 
     @property
     def offline(self) -> bool:
-        """Whether an installed package carries them."""
+        """Whether an installed package contains them."""
 
     @property
     def official(self) -> "OfficialFile | None":
@@ -66,10 +63,10 @@ class OfficialFile:
     """A file as Keras publishes it.
 
     Args:
-        name: of the file, without the classifying top.
+        name: of the file, without the classification head.
         url: it is downloaded from.
         digest: MD5 (32 digits) or SHA-256 (64), hexadecimal, as Keras publishes it.
-        digest_with_top: of the file that holds the classifying top too, which is easily taken for it.
+        digest_with_top: of the file with the head, which is easily mistaken for it.
     """
 
     name: str
@@ -85,7 +82,7 @@ class OfficialFile:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageWeights:
-    """Weights that a package from the package index carries.
+    """Weights that a Python package contains.
 
     Args:
         package: its name there.
@@ -112,11 +109,11 @@ class PackageWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class KerasWeights:
-    """The official file of keras.applications, downloaded once into Keras' own cache.
+    """The official file of keras.applications, downloaded once into the cache of Keras.
 
     Args:
         official: the file.
-        convert: what is changed in the weights for a model of ours, if anything.
+        convert: changes the weights for our model, or None.
     """
 
     official: OfficialFile
@@ -137,10 +134,11 @@ class KerasWeights:
         except Exception as error:  # Keras raises a bare Exception when a server cannot be reached
             raise WeightsError(
                 f"The ImageNet weights of {name} could not be downloaded ({error}).\n"
-                f"Either connect this machine and run again, or fetch {self.official.url} on another one and pass it: "
+                f"Connect this machine and run again, or fetch {self.official.url} on another machine and pass it with "
                 f"--weights {self.official.name} ({self.official.algorithm.upper()} {self.official.digest}).\n"
-                f"Without any download: --backbone {' or '.join(offline)}, whose weights come from the package index; "
-                "or --weights none for random ones."
+                f"Without any download: --backbone {' or '.join(offline)}, whose weights come in a package, or "
+                "--weights "
+                "none for random weights."
             ) from None
         finally:
             socket.setdefaulttimeout(before)
@@ -154,11 +152,11 @@ class KerasWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class OwnFile:
-    """Weights that are published neither in a package nor by Keras: the file has to be given.
+    """Weights that neither a package nor Keras publishes, so that the file must be given.
 
     Args:
         published: what file that is and where.
-        read_published: reads it; a file of another kind is taken for one that Keras saved from this architecture.
+        read_published: reads it. Any other file must be one that Keras saved from this architecture.
         suffix: ending of the published file.
     """
 
@@ -174,9 +172,9 @@ class OwnFile:
 
     def load(self, model: keras.Model, name: str, offline: Sequence[str]) -> None:
         raise WeightsError(
-            f"Received: --weights imagenet for {name}. Expected: a file, for neither Keras nor the package index "
-            f"carries these weights. Fetch {self.published} and pass it: --weights FILE --weights-sha256 HEX.\n"
-            f"Without any download: --backbone {' or '.join(offline)}; or --weights none for random ones."
+            f"--weights imagenet is not possible for {name}: neither Keras nor a package has these weights. Fetch "
+            f"{self.published}, and pass it with --weights FILE --weights-sha256 HEX.\n"
+            f"Without any download: --backbone {' or '.join(offline)}, or --weights none for random weights."
         )
 
     def read(self, model: keras.Model, path: Path) -> None:
@@ -197,8 +195,7 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
             return hashlib.file_digest(file, algorithm).hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise WeightsError(
-            f"Received: --weights {path}, and there is no such file. Expected: imagenet, none, the folder of a run, "
-            "or the path of a weights file."
+            f"--weights {path} does not exist. Name imagenet, none, the folder of a run, or a weights file."
         ) from None
 
 
@@ -209,35 +206,36 @@ def check_file(path: Path, name: str, official: OfficialFile | None, sha256: str
         path: the file.
         name: of the backbone, for messages.
         official: the published file, if any.
-        sha256: hexadecimal, in either case; empty when none was given.
+        sha256: hexadecimal, in upper or lower case. Empty when none was given.
 
     Raises:
-        WeightsError: says what was found, what was expected and how to go on.
+        WeightsError: names both hashes and what to do.
     """
     found = file_digest(path)
     if sha256:
         if found != sha256.lower():
             raise WeightsError(
-                f"Received: {path.name} with SHA-256 {found}. Expected: {sha256.lower()}, as --weights-sha256 says. "
-                "Fetch the file again, or correct the hash."
+                f"{path.name} has SHA-256 {found}, and --weights-sha256 names {sha256.lower()}. Fetch the file "
+                "again, or "
+                "correct the hash."
             )
         return
-    own = f"A file of your own is taken with its hash: --weights-sha256 {found}, if that is what its source states."
+    own = f"If this is your own file and its source states this hash, add --weights-sha256 {found}."
     if official is None:
         raise WeightsError(
-            f"Received: {path.name} for {name}, of which no official file is known. Expected: its hash with it. {own}"
+            f"There is no official weights file for {name} that {path.name} could be compared with. {own}"
         )
     digest = file_digest(path, official.algorithm)
     if digest == official.digest:
         return
     if digest == official.digest_with_top:
         raise WeightsError(
-            f"Received: {path.name}, the official file with the classifying top. Expected: the one without it, "
-            f"{official.url}."
+            f"{path.name} is the official file with the classification head. Fetch the one without it, {official.url}."
         )
     raise WeightsError(
-        f"Received: {path.name} with {official.algorithm.upper()} {digest}. Expected: the official {official.name} "
-        f"with {official.digest}, from {official.url}. {own}"
+        f"{path.name} has {official.algorithm.upper()} {digest}, and the official {official.name} has "
+        f"{official.digest}. "
+        f"Fetch it from {official.url}. {own}"
     )
 
 
@@ -252,20 +250,19 @@ def read_keras_file(model: keras.Model, path: Path) -> None:
         found = Counter(array_shapes(path))
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"Received: {path.name}, which is not a weights file of Keras ({error}). Expected: .weights.h5, .keras or "
-            "the older .h5."
+            f"{path.name} is not a weights file of Keras ({error}). Name a .weights.h5, .keras or .h5 file."
         ) from None
     if found != expected:
         raise WeightsError(
-            f"Received: {path.name} with {_sum(found)}. Expected: {_sum(expected)}, the whole {model.name} without its "
-            f"classifying top.{_differences(found, expected)} Is it the file of another backbone, or one with a top?"
+            f"{path.name} has {_sum(found)}, and {model.name} without a classification head has {_sum(expected)}."
+            f"{_differences(found, expected)} It may be the file of another backbone, or one with a head."
         )
     try:
         model.load_weights(path)
     except ValueError as error:
         raise WeightsError(
-            f"Received: {path.name}, whose arrays have the shapes of {model.name} but not its order ({error}). "
-            "Expected: a file saved from this architecture."
+            f"The arrays of {path.name} have the shapes of {model.name}, but not its order ({error}). Name a file that "
+            "was saved from this architecture."
         ) from None
 
 

@@ -15,12 +15,12 @@ from tests.synthetic_bundle import FILES, make_bundle
 from trainer.cli import main
 from trainer.cli.printing import print_external
 from trainer.data.external_labels import read_external, refuse_own, refuse_training_images, without_label
-from trainer.data.ham10000 import DatasetError
 from trainer.data.load_images import load_images
-from trainer.data.scan import data_sha256
-from trainer.data.splits import SplitError, manifest_sha256, read_manifest, write_manifest
+from trainer.data.splits import manifest_sha256, read_manifest, write_manifest
+from trainer.errors import DatasetError, SplitError
 from trainer.evaluation.of_external import external_folder
 from trainer.metrics.cross_fitting import cross_fit
+from trainer.run_folder import data_sha256
 from trainer.thresholds.policies import freeze
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import TRAINING_IMAGE_DIGITS, load_bundle, sha256_of

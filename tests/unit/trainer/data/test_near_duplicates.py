@@ -17,7 +17,6 @@ from trainer.data.splits import (
     TEST,
     TRAIN,
     VALIDATION,
-    SplitError,
     check_groups_together,
     check_lesion_disjoint,
     join_groups,
@@ -25,6 +24,7 @@ from trainer.data.splits import (
     split_by_lesion,
     write_manifest,
 )
+from trainer.errors import SplitError
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 

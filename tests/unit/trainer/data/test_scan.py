@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trainer.data.ham10000 import DatasetError
-from trainer.data.scan import THUMBNAIL_SIDE, data_sha256, refuse_faults, scan_images
+from trainer.data.scan import THUMBNAIL_SIDE, refuse_faults, scan_images
+from trainer.errors import DatasetError
+from trainer.run_folder import data_sha256
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 

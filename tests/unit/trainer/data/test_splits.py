@@ -18,7 +18,6 @@ from trainer.data.splits import (
     TRAIN,
     UNUSED,
     VALIDATION,
-    SplitError,
     check_lesion_disjoint,
     hold_out_fold,
     leave_out_source,
@@ -29,6 +28,7 @@ from trainer.data.splits import (
     split_kind,
     write_manifest,
 )
+from trainer.errors import SplitError
 
 SIDES = (TRAIN, VALIDATION, TEST)
 

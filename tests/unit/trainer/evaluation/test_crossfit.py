@@ -17,7 +17,7 @@ from tests.unit.trainer.synthetic_ham10000 import write_dataset
 from trainer.config import RunConfig
 from trainer.data.ham10000 import METADATA_NAME
 from trainer.data.splits import TEST, TRAIN, VALIDATION, read_manifest
-from trainer.run_folder import RunError
+from trainer.errors import RunError
 from trainer.thresholds.calibration import fit_platt
 from trainer.thresholds.threshold import youden_threshold
 from worker.images.opencv import cv2
@@ -263,8 +263,7 @@ def test_folds_of_another_division_are_refused(dataset: Path, runs: dict[str, Pa
 
 
 def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[str, Path], whole: Path) -> None:
-    from trainer.evaluation.test_access_log import log_test_access
-
+    from trainer.data.test_access_log import log_test_access
     from trainer.evaluation.crossfit import crossfit
 
     log_test_access(whole, "evaluate")
@@ -274,8 +273,7 @@ def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[st
 
 def test_the_test_split_of_a_fold_stays_sealed(dataset: Path, runs: dict[str, Path]) -> None:
     """It is the test split of the run on all."""
-    from trainer.evaluation.test_access_log import read_test_accesses
-
+    from trainer.data.test_access_log import read_test_accesses
     from trainer.evaluation.of_run import evaluate
 
     with pytest.raises(ValueError, match=r"of fold 1/2\. Expected: the run on all folds"):
@@ -304,8 +302,8 @@ def test_folds_that_tell_nothing_apart_leave_the_run_as_it_is(runs: dict[str, Pa
 def test_an_unfinished_run_is_neither_cross_fitted_nor_gone_on_from(
     dataset: Path, runs: dict[str, Path], whole: Path
 ) -> None:
+    from trainer.errors import WeightsError
     from trainer.evaluation.crossfit import crossfit
-    from trainer.networks.backbones.weights import WeightsError
 
     (whole / "model.keras").unlink()
     with pytest.raises(RunError, match="which is not finished"):
@@ -317,8 +315,8 @@ def test_an_unfinished_run_is_neither_cross_fitted_nor_gone_on_from(
 def test_folds_go_on_from_folds_and_their_recipe_is_compared_at_every_step(
     dataset: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
+    from trainer.errors import WeightsError
     from trainer.evaluation.crossfit import crossfit
-    from trainer.networks.backbones.weights import WeightsError
 
     with pytest.raises(WeightsError, match="a run of another split"):
         train(dataset, tmp_path / "leak", fold="2/2", seed=2, weights=str(runs["1/2"]))

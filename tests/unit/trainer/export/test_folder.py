@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.synthetic_bundle import make_bundle
-from trainer.export.folder import ExportError, new_bundle, refuse_occupied
+from trainer.errors import ExportError
+from trainer.export.folder import new_bundle, refuse_occupied
 from worker.inference.bundle import MANIFEST_NAME
 
 
@@ -18,8 +19,8 @@ def test_a_network_is_converted_by_tensorflow_alone(tmp_path: Path, monkeypatch:
     """On Keras' other backends a run can be trained; told early, where a traceback of OpenVINO's came late."""
     import keras
 
+    from trainer.errors import RunError
     from trainer.networks.openvino_conversion import convert
-    from trainer.run_folder import RunError
 
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
     with pytest.raises(RunError, match=r"KERAS_BACKEND=torch\. Expected: KERAS_BACKEND=tensorflow"):

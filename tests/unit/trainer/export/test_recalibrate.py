@@ -13,9 +13,8 @@ import trainer.export.recalibrate
 from tests.synthetic_bundle import FILES, make_bundle
 from trainer.cli import main
 from trainer.data.external_labels import read_external, refuse_recalibrated_on
-from trainer.data.ham10000 import DatasetError
+from trainer.errors import DatasetError, ExportError
 from trainer.evaluation.subject import EvaluationSubject, score_in_batches
-from trainer.export.folder import ExportError
 from trainer.export.recalibrate import recalibrate_bundle
 from trainer.thresholds.policies import Policies, freeze
 from worker.errors import BundleError

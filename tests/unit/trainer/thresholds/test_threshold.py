@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom
 from sklearn.metrics import roc_curve
 
+from trainer.errors import TooFewLesionsError
 from trainer.thresholds.threshold import (
     Floats,
     Labels,
     Lesions,
-    TooFewLesionsError,
     allowed_misses,
     exact_interval,
     lower_bound,

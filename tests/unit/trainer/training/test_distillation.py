@@ -152,8 +152,9 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
 
     from trainer.card.training import how_trained
     from trainer.data.resized_cache import load_inputs
+    from trainer.errors import RunError
     from trainer.networks.predict import predict
-    from trainer.run_folder import RunError, RunFolder
+    from trainer.run_folder import RunFolder
     from trainer.training.distillation import load_teachers
     from trainer.training.fit import fit
     from worker.images.preprocess import Preprocessing
@@ -216,7 +217,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
 
 def test_teachers_of_two_classes_cannot_teach_seven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trainer.training.distillation
-    from trainer.run_folder import RunError
+    from trainer.errors import RunError
 
     for needed in ("model.keras", "config.json", "split.csv"):
         (tmp_path / needed).write_text("")

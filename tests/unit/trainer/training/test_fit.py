@@ -13,8 +13,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from trainer.config import RunConfig
-from trainer.data.scan import data_sha256
 from trainer.data.splits import TEST, VALIDATION, read_manifest
+from trainer.run_folder import data_sha256
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -104,7 +104,7 @@ def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
 
 
 def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
-    from trainer.networks.backbones.weights import WeightsError
+    from trainer.errors import WeightsError
     from trainer.training.fit import fit
 
     first = tmp_path / "first"

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from trainer.config import RunConfig
-from trainer.data.ham10000 import METADATA_NAME, DatasetError
+from trainer.data.ham10000 import METADATA_NAME
 from trainer.data.splits import TRAIN, UNUSED, VALIDATION, read_manifest
+from trainer.errors import DatasetError
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -39,7 +40,7 @@ def comes_from_elsewhere(root: Path, lesions: "pd.Series[str]") -> None:
 def test_a_validation_side_of_one_class_is_refused_before_the_run_begins(
     with_sources: tuple[Path, pd.DataFrame], tmp_path: Path
 ) -> None:
-    from trainer.run_folder import RunError
+    from trainer.errors import RunError
     from trainer.training.fit import fit
 
     root, split = with_sources

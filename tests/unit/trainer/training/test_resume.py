@@ -236,7 +236,7 @@ def interrupted(undisturbed: Path, tmp_path: Path) -> Path:
 
 
 def test_other_settings_are_refused_and_named(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
-    from trainer.run_folder import RunError
+    from trainer.errors import RunError
     from trainer.training.fit import fit
 
     with pytest.raises(RunError) as caught:
@@ -248,7 +248,7 @@ def test_other_settings_are_refused_and_named(dataset: Path, tmp_path: Path, int
 
 
 def test_other_data_are_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
-    from trainer.run_folder import RunError
+    from trainer.errors import RunError
     from trainer.training.fit import fit
 
     changed = tmp_path / "changed"
@@ -265,7 +265,7 @@ def test_another_backend_of_keras_is_refused(
     """Its dropout draws other numbers: the run would end with weights that neither backend gives by itself."""
     import keras
 
-    from trainer.run_folder import RunError
+    from trainer.errors import RunError
     from trainer.training.fit import fit
 
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
@@ -274,7 +274,8 @@ def test_another_backend_of_keras_is_refused(
 
 
 def test_a_folder_in_use_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
-    from trainer.run_folder import RunError, RunFolder
+    from trainer.errors import RunError
+    from trainer.run_folder import RunFolder
     from trainer.training.fit import fit
 
     with RunFolder(interrupted).lock(), pytest.raises(RunError, match="Another process trains"):
@@ -282,7 +283,7 @@ def test_a_folder_in_use_is_refused(dataset: Path, tmp_path: Path, interrupted: 
 
 
 def test_a_run_from_before_there_were_checkpoints_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
-    from trainer.run_folder import RunError
+    from trainer.errors import RunError
     from trainer.training.fit import fit
 
     (interrupted / "run.json").unlink()
@@ -302,7 +303,7 @@ def test_a_checkpoint_without_settings_is_not_gone_on_from(
 
 
 def test_a_damaged_checkpoint_is_named(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
-    from trainer.training.checkpoint import CheckpointError
+    from trainer.errors import CheckpointError
     from trainer.training.fit import fit
 
     (interrupted / "checkpoints" / "last.npz").write_bytes(b"PK\x03\x04 and then nothing")

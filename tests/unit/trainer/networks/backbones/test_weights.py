@@ -42,7 +42,7 @@ def backbone(path: Path | str, name: str = "resnet50", given: str = "") -> Any:
 
 
 def refused(path: Path | str, name: str = "resnet50", given: str = "") -> str:
-    from trainer.networks.backbones.weights import WeightsError
+    from trainer.errors import WeightsError
 
     with pytest.raises(WeightsError) as caught:
         backbone(path, name, given)
@@ -91,8 +91,9 @@ def test_the_official_file_is_known_by_its_hash_and_the_one_with_top_is_told_apa
 ) -> None:
     from dataclasses import replace
 
+    from trainer.errors import WeightsError
     from trainer.networks.backbones import BACKBONES
-    from trainer.networks.backbones.weights import WeightsError, check_file
+    from trainer.networks.backbones.weights import check_file
 
     official = BACKBONES["resnet50"].source.official
     assert official is not None
