@@ -9,12 +9,12 @@ PYTEST ?=
 
 # Without ensurepip, which some systems split off: the pip that is there installs into the environment.
 PIP = $(PYTHON) -m pip --disable-pip-version-check --python $(VENV)/bin/python install --quiet --no-warn-script-location
-DRILLS = $(VENV)/bin/python -m pytest -q -n 3 tests/acceptance/drills
+FAULTS = $(VENV)/bin/python -m pytest -q -n 3 tests/acceptance/faults
 PINS = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate -c requirements/constraints.in \
 	pyproject.toml requirements/build.in --extra local --extra postgres
 
-.PHONY: help demo test drills lint run-environment dev-environment pins clean
+.PHONY: help demo test fault tests lint run-environment dev-environment pins clean
 
 help: ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,17 +22,17 @@ help: ## List the commands
 demo: $(VENV)/run.done ## Score an archive with the whole system: made-up pictures, or IMAGES=folder
 	@DERMQ_HOME=$(CURDIR)/.demo $(VENV)/bin/dermq demo $(if $(IMAGES),"$(IMAGES)")
 
-# Two files at a time, for some compute while others wait. The drills apart, for they mostly wait and go three at a time.
+# Two files at a time, for some compute while others wait. The fault tests apart, for they mostly wait and go three at a time.
 test: $(VENV)/dev.done ## Run every test (PYTEST="-k name" for some)
 ifeq ($(PYTEST),)
-	@$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/acceptance/drills
-	@DERMQ_DRILL_STORM_SECONDS=$${DERMQ_DRILL_STORM_SECONDS:-30} $(DRILLS)
+	@$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --ignore=tests/acceptance/faults
+	@DERMQ_FAULT_STORM_SECONDS=$${DERMQ_FAULT_STORM_SECONDS:-30} $(FAULTS)
 else
 	@$(VENV)/bin/python -m pytest -q $(PYTEST)
 endif
 
-drills: $(VENV)/dev.done ## Pull every plug: the drills of docs/operations.md alone, with storms of a minute
-	@$(DRILLS) $(PYTEST)
+faults: $(VENV)/dev.done ## Run the fault tests of docs/operations.md
+	@$(FAULTS) $(PYTEST)
 
 lint: $(VENV)/dev.done ## Format check, lint, types and the import rule
 	@$(VENV)/bin/ruff format --check --quiet .

@@ -3,7 +3,7 @@
     python benchmarks/freed_memory.py [BACKBONE] [SIZE]
 
 Two processes, one that keeps what TensorFlow frees and one that hands it back to the kernel, take turns: each does some
-steps of a batch of 32 made-up images while the other waits. Quote the median ratio, not the rates.
+steps of a batch of 32 synthetic images while the other waits. Quote the median ratio, not the rates.
 """
 
 import os

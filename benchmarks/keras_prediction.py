@@ -2,7 +2,7 @@
 
     python benchmarks/keras_prediction.py [BACKBONE] [SIZE]
 
-Training looks at validation after every epoch, so this is a part of its time. Made-up images, in batches of
+Training looks at validation after every epoch, so this is a part of its time. Synthetic images, in batches of
 `trainer.networks.predict.PREDICT_BATCH`, in turn over several rounds. The machines are noisy: quote the median ratio.
 """
 

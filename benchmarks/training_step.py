@@ -2,8 +2,8 @@
 
     python benchmarks/training_step.py [BACKBONE] [SIZE]
 
-Steps of a batch of 32 made-up images, in turn over several rounds, and the ratio to a step with frozen statistics. The
-machines are noisy: quote the median ratio, not the rates.
+Steps of a batch of 32 synthetic images, in turn over several rounds, and the ratio to a step with frozen statistics.
+The machines are noisy: quote the median ratio, not the rates.
 """
 
 import os

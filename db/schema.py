@@ -31,8 +31,7 @@ def migrate(engine: Engine) -> None:
         if not is_known(found):
             raise UnknownSchemaError(
                 f"The database has schema {found}; this version of dermq knows {newest_revision()} and older. "
-                "Nothing was "
-                "changed. Run the newer version of dermq."
+                "Nothing was changed. Run the newer version of dermq."
             )
         config = _config()
         config.attributes["connection"] = connection

@@ -83,8 +83,7 @@ def configure(preset: str, given: dict[str, Any]) -> RunConfig:
     if config.weights_sha256 and config.weights in ("imagenet", "none"):
         raise InputError(
             f"--weights-sha256 belongs to a weights file, but --weights is {config.weights}. Give the file or leave "
-            "out "
-            "the hash."
+            "out the hash."
         )
     for name, is_idle, other in _WITHOUT_EFFECT:
         if name in given and is_idle(config):
@@ -98,8 +97,7 @@ def configure(preset: str, given: dict[str, Any]) -> RunConfig:
         if config.classes != classes and (idle := [_option(name) for name in names if name in given]):
             raise InputError(
                 f"{', '.join(idle)} has no effect with --classes {config.classes}. Add --classes {classes}, or leave "
-                "it "
-                "out."
+                "it out."
             )
     if "size" not in settings and "backbone" in settings:
         # Last, because it loads TensorFlow.

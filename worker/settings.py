@@ -181,7 +181,7 @@ def _unknown_variables() -> list[str]:
     unknown = sorted(name for name in os.environ if name.startswith("DERMQ_") and name not in settings)
     renamed = [f"{name} is now called {_RENAMED[name]}" for name in unknown if name in _RENAMED]
     return renamed + [
-        f"{name} is no setting. Did you mean {similar[0]}?"
+        f"{name} is no setting; the nearest one is {similar[0]}"
         for name in unknown
         if name not in _RENAMED and (similar := get_close_matches(name, settings, n=1, cutoff=_SIMILARITY))
     ]

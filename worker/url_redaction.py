@@ -34,7 +34,11 @@ def shown_database(url: str) -> str:
 
 def shown_broker(url: str) -> str:
     """The URL of a broker without its password."""
-    return str(maybe_sanitize_url(url, mask=MASK))
+    try:
+        return str(maybe_sanitize_url(url, mask=MASK))
+    except ValueError:
+        # A wrong URL, in which the password is not known from the rest.
+        return f"{url.partition('://')[0]}://{MASK}"
 
 
 def without_password(text: str, url: str) -> str:

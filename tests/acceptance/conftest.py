@@ -134,7 +134,7 @@ def system(tmp_path: Path) -> Iterator[RunningSystem]:
 
 @pytest.fixture(scope="session")
 def pictures() -> list[bytes]:
-    """A few dozen different made-up pictures as JPEG."""
+    """A few dozen different synthetic pictures as JPEG."""
     return [encode(draw_lesion(seed, width=360, height=270), ".jpg") for seed in range(40)]
 
 

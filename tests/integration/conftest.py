@@ -103,7 +103,7 @@ def bundle(tmp_path: Path) -> Bundle:
     manifest = BundleManifest.model_validate(
         {
             "format": 2,
-            "name": "made-up",
+            "name": "synthetic",
             "version": "1",
             "created": "2026-01-01T00:00:00Z",
             "backbone": "none",

@@ -91,7 +91,7 @@ class PostgresServer:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(30)
 
-    def freeze(self) -> None:
+    def fit_policies(self) -> None:
         """SIGSTOP to the server and every session: connections stay open, new ones are taken, and nothing answers."""
         self._signal_all(signal.SIGSTOP)
 
@@ -175,7 +175,7 @@ def add_job(
     submitter = f"test:0:{uuid4().hex}"
 
     def write(connection: Any) -> MadeJob:
-        bundle_id = record_bundle(connection, sha256="b" * 64, name="made-up", version="1")
+        bundle_id = record_bundle(connection, sha256="b" * 64, name="synthetic", version="1")
         job = NewJob(
             root=root,
             manifest=None,

@@ -1,4 +1,4 @@
-"""Submissions of made-up archives, and what they leave in database and queue."""
+"""Submissions of synthetic archives, and what they leave in database and queue."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""One made-up evaluation for all tests of what is told of it.
+"""One synthetic evaluation for all tests of what is told of it.
 
 The trainer is imported by those tests alone: most of this folder is of the worker, which does without it.
 """
@@ -11,13 +11,13 @@ import pytest
 
 @pytest.fixture(scope="session")
 def evaluated_images(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    from tests.unit.trainer.synthetic_report import make_up_images
+    from tests.unit.trainer.synthetic_report import draw_images
 
-    return make_up_images(tmp_path_factory.mktemp("pictures"))
+    return draw_images(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="session")
 def report(evaluated_images: pd.DataFrame) -> dict[str, Any]:
-    from tests.unit.trainer.synthetic_report import make_up_report
+    from tests.unit.trainer.synthetic_report import synthetic_report
 
-    return make_up_report(evaluated_images)
+    return synthetic_report(evaluated_images)

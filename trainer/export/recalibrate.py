@@ -20,7 +20,7 @@ from trainer.metrics.subgroups import estimate
 from trainer.report.document import counted, interval
 from trainer.report.participants import swapped_labels
 from trainer.thresholds.bootstrap import LesionBootstrap
-from trainer.thresholds.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, freeze
+from trainer.thresholds.policies import BOOTSTRAP_SEED, SENSITIVITIES, Policies, fit_policies
 from trainer.thresholds.threshold import lesions_needed
 from worker.inference.bundle import Bundle, BundleManifest, Calibration, Recalibration, load_bundle
 from worker.inference.metrics import BundleMetrics, PolicyMetrics
@@ -143,7 +143,7 @@ def _fit(scored: pd.DataFrame) -> tuple[Calibration, Policies, BundleMetrics]:
             f"The area under the ROC curve on these images is {interval(area)}, which may be no better than chance. "
             "Nothing was written. Check the labels, label more images, or take another model."
         )
-    calibration, policies = freeze(labels, raw, lesions)
+    calibration, policies = fit_policies(labels, raw, lesions)
     found = cross_fit(scored)
     if isinstance(found, Refusal):
         raise ExportError(f"{' '.join(found.refused.values())} Nothing was written.")

@@ -67,8 +67,8 @@ def crossfit(report: Report) -> Section | None:
         Table(
             caption="Each fold, scored by the run that held it out",
             head=("Fold", "Run", "Melanoma lesions / images", "Nevus lesions / images", "AUROC", "Slope; intercept"),
-            note="Slope and intercept are of a calibration fitted on the fold alone. If they lie far apart, the outputs "
-            "of the networks differ in scale, and the thresholds of one do not fit another.",
+            note="Slope and intercept are of a calibration fitted on the fold alone. If they lie far apart, the "
+            "outputs of the networks differ in scale, and the thresholds of one do not fit another.",
             rows=[
                 (
                     fold.fold,

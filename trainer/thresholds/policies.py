@@ -1,4 +1,4 @@
-"""What a run freezes on its validation images: the calibration, and the threshold of each triage policy."""
+"""Calibration and the threshold of each triage policy, fitted on validation images."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,23 +20,22 @@ from trainer.thresholds.threshold import (
 )
 from worker.inference.bundle import Calibration, PolicyThreshold
 
-#: The policy that a report looks closest at.
+#: The default policy, which a report examines most closely.
 YOUDEN = "youden"
-#: Sensitivities that a policy may promise. 92 validation melanoma lesions allow 0, 4 and 7 misses.
+#: Sensitivities that a policy may prove. 92 validation melanoma lesions allow 0, 4 and 7 misses.
 SENSITIVITIES = (0.95, 0.90, 0.85)
-#: What the bound of a proven sensitivity does not cover, for report and card.
+#: Limitation of the bound of a proven sensitivity, for report and card.
 BOUND_CAVEAT = (
-    "The bound takes the model as given, but the same lesions chose which epoch or which run was kept: it is somewhat "
-    "too good, and the results on other images say what came of it."
+    "The bound is a little too good, because the same lesions decided which epoch or which run was kept. The results on "
+    "other images show the effect."
 )
-#: The same where other networks made the predictions that thresholds are chosen on.
+#: The same for thresholds that were chosen on predictions of other networks.
 OUT_OF_FOLD_CAVEAT = (
     "Out-of-fold: each image outside test was predicted by a network that had not seen it, trained by the same recipe "
-    "on fewer lesions. That the thresholds fit this network too is taken for granted, and the recipe may have been "
-    "chosen on a part of these lesions, so that the bound is somewhat too good; the results on other images "
-    "say what came of it."
+    "on fewer lesions. It is assumed that the thresholds fit this network too. The recipe may have been chosen on a part "
+    "of these lesions, so that the bound is a little too good. The results on other images show the effect."
 )
-#: Seed of every resampling; fixed, so that a report can be made again.
+#: Seed of every resampling. It is fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260
 
 
@@ -45,8 +44,8 @@ class Policies:
     """Policies by name.
 
     Args:
-        thresholds: the numbers of each policy that the data support, on the probabilities they were chosen on.
-        refused: why each of the others is not among them.
+        thresholds: the numbers of each policy that the data support.
+        refused: by policy, why the data do not support it.
     """
 
     thresholds: dict[str, PolicyThreshold]
@@ -59,16 +58,16 @@ def choose_thresholds(
     """The threshold of every policy that the data support.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,), calibrated.
         lesions: (n,), lesion of each image.
 
     Returns:
-        Thresholds by policy, ``youden`` first, then the sensitivities from high to low; and why each of the others is
-        not among them.
+        Thresholds by policy, ``youden`` first, then the sensitivities from high to low; and why each other policy is
+        refused.
 
     Raises:
-        ValueError: a class is missing.
+        InputError: a class is missing.
     """
     thresholds, refused = {YOUDEN: youden_threshold(labels, probabilities)}, {}
     for target in SENSITIVITIES:
@@ -80,7 +79,7 @@ def choose_thresholds(
 
 
 def choose_policies(labels: Labels, probabilities: Floats, lesions: Lesions) -> Policies:
-    """The threshold and the borderline band of every policy that the data support; see `choose_thresholds`."""
+    """The threshold and the borderline band of every policy that the data support, see `choose_thresholds`."""
     thresholds, refused = choose_thresholds(labels, probabilities, lesions)
     bands = {YOUDEN: youden_band(labels, probabilities, lesions, seed=BOOTSTRAP_SEED)}
     for target in SENSITIVITIES:
@@ -104,27 +103,27 @@ def _name(target: float) -> str:
 
 
 def fit_policies_on_validation(run: Path) -> tuple[Calibration, Policies]:
-    """As `freeze`, on what a run has in ``validation.csv``: its own predictions, or those of its folds.
+    """As `fit_policies`, on a run's ``validation.csv``: its own predictions, or those of its folds.
 
     Args:
         run: the run folder.
     """
     validation = pd.read_csv(run / "validation.csv")
-    return freeze(
+    return fit_policies(
         validation["label"].to_numpy(), validation["probability"].to_numpy(), validation["lesion_id"].to_numpy(object)
     )
 
 
-def freeze(labels: Labels, raw: Floats, lesions: Lesions) -> tuple[Calibration, Policies]:
+def fit_policies(labels: Labels, raw: Floats, lesions: Lesions) -> tuple[Calibration, Policies]:
     """Fit a calibration, and choose policies on the probabilities that it gives.
 
     Args:
-        labels: (n,), 1 for melanoma and 0 for nevus; both must occur.
+        labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         raw: (n,), the network's outputs.
         lesions: (n,), lesion of each image.
 
     Raises:
-        ValueError: a class is missing, or melanomas are ranked below nevi.
+        InputError: a class is missing, or melanomas are ranked below nevi.
     """
     calibration = fit_platt(labels, raw)
     return calibration, choose_policies(labels, calibration.apply(raw), lesions)

@@ -51,7 +51,7 @@ def draw_curves(history: Sequence[dict[str, Any]], target: Path) -> None:
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", focal_alpha=0.25)
+        axes.grid(axis="y", alpha=0.25)
         for before, after in pairwise(history):
             if before["stage"] != after["stage"]:
                 axes.axvline(int(before["epoch"]) + 0.5, color=_QUIET, linestyle=":", linewidth=1)

@@ -77,8 +77,9 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
 
             written, status = read(database, write)
             out.text.flush()
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         # The reader has stopped, as `head` does. That is no error.
+        record(images=images, failed=error.strerror)
         return
     except OSError as error:
         record(images=images, failed=error.strerror)

@@ -330,7 +330,10 @@ def _parse(text: bytes, path: Path) -> BundleManifest:
             content = {**_with_new_names(content), "format": FORMAT}
         return BundleManifest.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        problems = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, "))))
+            for problem in error.errors()
+        )
     except ValueError as error:
         problems = str(error)
     raise BundleError(f"{path} is invalid: {printable(problems)}. Export the bundle again.")

@@ -124,8 +124,7 @@ class SubmissionResult:
             notes.append(
                 f"WARNING: {self.outside_root:,} of {self.images:,} path{'s' if self.images != 1 else ''} {lead} "
                 f"out of {printable(str(self.paths_from))}. Workers read nothing outside. With --root, name a folder "
-                "that "
-                f"holds all images. {self._how_to_undo()}"
+                f"that holds all images. {self._how_to_undo()}"
             )
         if self.repeated:
             notes.append(f"Skipped, rows that repeat a path: {self.repeated:,}.")
@@ -200,8 +199,7 @@ def submit(
         if submission.root is not None:
             raise ManifestError(
                 f"--root belongs to a CSV manifest, but {source} is a folder, and its paths start from itself. Leave "
-                "out "
-                "--root."
+                "out --root."
             )
         images: Iterator[NewImage] = walk_folder(source, report)
         root = source

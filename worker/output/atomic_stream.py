@@ -67,18 +67,20 @@ class _CountingStream(io.RawIOBase):
 
     def __init__(self, sink: BinaryIO) -> None:
         self._sink = sink
-        self.used = False
+        self.used = self.discarded = False
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
-        self.used = True
-        self._sink.write(data)
+        if not self.discarded:
+            self.used = True
+            self._sink.write(data)
         return len(data)
 
     def flush(self) -> None:
-        self._sink.flush()
+        if not self.discarded:
+            self._sink.flush()
 
 
 def _buffered(stream: io.RawIOBase) -> io.BufferedWriter:
@@ -87,7 +89,11 @@ def _buffered(stream: io.RawIOBase) -> io.BufferedWriter:
 
 class _StreamOutput:
     def __init__(self, sink: BinaryIO) -> None:
-        self._stream = _CountingStream(sink)
+        self._sink = sink
+        self._begin()
+
+    def _begin(self) -> None:
+        self._stream = _CountingStream(self._sink)
         # As UTF-8, whatever the encoding of the terminal.
         self.text: TextIO = io.TextIOWrapper(_buffered(self._stream), encoding="utf-8", newline="")
 
@@ -97,8 +103,9 @@ class _StreamOutput:
                 "The database was unavailable for a moment, after a part of the export was written: the output is "
                 "incomplete. Export again; with -o FILE only a complete file appears."
             )
-        # Nothing has left yet: forget what is buffered.
-        self.text = io.TextIOWrapper(_buffered(self._stream), encoding="utf-8", newline="")
+        # Nothing has left yet. When the old text is closed, its buffer must not be written.
+        self._stream.discarded = True
+        self._begin()
 
 
 @contextmanager

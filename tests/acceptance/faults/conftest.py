@@ -1,4 +1,4 @@
-"""What the drills share: an archive, what an undisturbed run makes of it, and a system on either database."""
+"""What the fault tests share: an archive, what an undisturbed run makes of it, and a system on either database."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from db.status import ImageStatus, JobStatus
 from tests.acceptance.conftest import until
-from tests.acceptance.faults.processes import DrilledSystem, drilled_system
+from tests.acceptance.faults.processes import FaultSystem, running_system
 from tests.acceptance.faults.reconcile import Outcome, job_status, outcomes
 from tests.integration.databases import PostgresServer, find_postgres_binaries
 from worker.images.decode import decode
@@ -33,7 +33,7 @@ class Undisturbed:
     expected: dict[str, Outcome]
 
     def copy(self, folder: Path, *, images: int, skip: int = 0) -> Path:
-        """A copy of so many images, for a drill that changes them or needs fewer."""
+        """A copy of so many images, for a fault test that changes them or needs fewer."""
         folder.mkdir()
         for path in sorted(self.folder.iterdir())[skip : skip + images]:
             shutil.copy2(path, folder / path.name)
@@ -45,10 +45,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Made once; every picture is another one, so that none is recognised by its digest."""
     folder = tmp_path_factory.mktemp("archive")
     pictures = list(islice(_gradable_pictures(), IMAGES))
-    assert len(pictures) == IMAGES, "the shipped bundle's gates stop too many made-up pictures"
+    assert len(pictures) == IMAGES, "the shipped bundle's gates stop too many synthetic pictures"
     for index, picture in enumerate(pictures):
         (folder / f"{index:04d}.jpg").write_bytes(picture)
-    with drilled_system(tmp_path_factory.mktemp("undisturbed"), DRILL_SECONDS_PER_IMAGE="0") as system:
+    with running_system(tmp_path_factory.mktemp("undisturbed"), FAULT_SECONDS_PER_IMAGE="0") as system:
         system.worker()
         job = system.submit(folder)
         until(lambda: job_status(system, job) is JobStatus.FINISHED, "the undisturbed run is finished")
@@ -60,7 +60,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server; each drill has a database of its own."""
+    """A PostgreSQL server; each fault test has a database of its own."""
     binaries = find_postgres_binaries()
     if binaries is None:
         assert not os.environ.get("DERMQ_REQUIRE_POSTGRES"), "DERMQ_REQUIRE_POSTGRES is set and PostgreSQL is missing"
@@ -71,7 +71,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def _gradable_pictures() -> Iterator[bytes]:
-    """Made-up JPEGs that the shipped bundle's gates let through; skin that is too pale they send to a human."""
+    """Synthetic JPEGs that the shipped bundle's gates let through; skin that is too pale they send to a human."""
     model = LoadedModel.load(load_bundle(shipped_bundle()), "openvino")
     for seed in range(IMAGES + IMAGES // 10):
         data = encode(draw_lesion(seed, width=360, height=270), ".jpg")
@@ -81,12 +81,14 @@ def _gradable_pictures() -> Iterator[bytes]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a drill on SQLite, or on the databases of its mark; with DERMQ_DRILL_EVERY_DATABASE on all that can be."""
+    """Run a fault test on SQLite, or on the databases of its mark; with DERMQ_FAULT_EVERY_DATABASE on all that can
+    be.
+    """
     if "database" not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker("databases")
     chosen: tuple[str, ...] = mark.args if mark else DATABASES[:1]
-    if os.environ.get("DERMQ_DRILL_EVERY_DATABASE") and not (mark and mark.kwargs.get("no_other")):
+    if os.environ.get("DERMQ_FAULT_EVERY_DATABASE") and not (mark and mark.kwargs.get("no_other")):
         chosen = DATABASES
     metafunc.parametrize("database", chosen)
 
@@ -101,7 +103,7 @@ def database_url(database: str, request: pytest.FixtureRequest, tmp_path: Path) 
 
 
 @pytest.fixture
-def system(tmp_path: Path, database_url: str) -> Iterator[DrilledSystem]:
-    """Broker and database; the drill starts the rest."""
-    with drilled_system(tmp_path / "home", database_url) as drilled:
-        yield drilled
+def system(tmp_path: Path, database_url: str) -> Iterator[FaultSystem]:
+    """Broker and database; the fault test starts the rest."""
+    with running_system(tmp_path / "home", database_url) as running:
+        yield running

@@ -1,4 +1,4 @@
-"""The parts of a system as processes that a drill starts, hurts and ends one by one."""
+"""The parts of a system as processes that a fault test starts, hurts and ends one by one."""
 
 import contextlib
 import os
@@ -87,7 +87,7 @@ class Broker:
         """Messages that no worker has taken yet."""
         return sum(int(self.client.llen(f"dermq:{queue}")) for queue in ("urgent", "bulk"))
 
-    def freeze(self) -> None:
+    def fit_policies(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
 
@@ -114,8 +114,8 @@ class Broker:
 
 
 @dataclass(kw_only=True)
-class DrilledSystem:
-    """Broker and database of one drill, and whatever parts it starts on them."""
+class FaultSystem:
+    """Broker and database of one fault test, and whatever parts it starts on them."""
 
     home: Path
     environment: dict[str, str]
@@ -132,7 +132,9 @@ class DrilledSystem:
         return self._start("sweeper", [*_DERMQ, "sweep"], environment)
 
     def submitter(self, source: Path, *options: str, **environment: str) -> Part:
-        """Start a `dermq submit` that the drill may kill; the job's number goes into its log, with everything else."""
+        """Start a `dermq submit` that the fault test may kill; the job's number goes into its log, with everything
+        else.
+        """
         return self._start("submitter", [*_DERMQ, "submit", str(source), *options], environment)
 
     def migration(self, **environment: str) -> Part:
@@ -148,7 +150,7 @@ class DrilledSystem:
         return run_dermq(self.environment, *arguments, check=check)
 
     def end(self) -> None:
-        """Kill every part, and print what each said last, which pytest shows when the drill has failed."""
+        """Kill every part, and print what each said last, which pytest shows when the fault test has failed."""
         for part in self.parts:
             part.kill()
             print(f"--- {part.name}\n{part.log()[-6_000:]}")
@@ -177,13 +179,13 @@ _DERMQ = [sys.executable, "-P", "-m", "worker.cli"]
 def with_faults(**faults: str) -> dict[str, str]:
     """The environment in which `faults/sitecustomize.py` acts."""
     path = os.pathsep.join(filter(None, (str(FAULTS), os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path, "DRILL_SECONDS_PER_IMAGE": str(PACE), **faults}
+    return {"PYTHONPATH": path, "FAULT_SECONDS_PER_IMAGE": str(PACE), **faults}
 
 
 @contextmanager
-def drilled_system(
+def running_system(
     home: Path, database_url: str | None = None, *, with_schema: bool = True, **settings: str
-) -> Iterator[DrilledSystem]:
+) -> Iterator[FaultSystem]:
     """A database with its schema, a broker, and nothing else yet.
 
     Args:
@@ -196,7 +198,7 @@ def drilled_system(
     broker = Broker(home)
     url = database_url or f"sqlite:///{home / 'dermq.db'}"
     environment = environment_for(home, DERMQ_DATABASE_URL=url, DERMQ_BROKER_URL=broker.url, **with_faults(**settings))
-    system = DrilledSystem(home=home, environment=environment, broker=broker, database=open_database(url))
+    system = FaultSystem(home=home, environment=environment, broker=broker, database=open_database(url))
     try:
         broker.start()
         if with_schema:

@@ -1,4 +1,4 @@
-"""What the database says in the middle of a drill, and the end of each: books and predictions are right."""
+"""What the database says in the middle of a fault test, and the end of each: books and predictions are right."""
 
 import os
 import signal
@@ -102,7 +102,7 @@ def still_under_way(system: System, job: int) -> int:
     """Make sure that the job is not over yet: a fault that came too late proves nothing."""
     count = ended(system, job)
     submitted = rows(system, select(func.count()).select_from(Image).where(Image.job_id == job))[0][0]
-    assert count < submitted, f"job {job} was over too early: the drill proves nothing"
+    assert count < submitted, f"job {job} was over too early: the test proves nothing"
     return count
 
 
@@ -128,7 +128,7 @@ def freeze_in_mid_chunk(system: System, job: int, among: list[int] | None = None
     """
     frozen: list[Held] = []
 
-    def freeze() -> bool:
+    def fit_policies() -> bool:
         for candidate in held(system, job):
             if among is not None and candidate.pid not in among:
                 continue

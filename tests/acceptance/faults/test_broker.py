@@ -1,7 +1,7 @@
 """The broker emptied, killed, absent, full and frozen. Principle 1: the queue carries hints, SQL is the truth.
 
 Kombu pops a message before it notes that it has it, so each of these faults loses messages in a way of its own. The
-sweeper asks the database which chunks nobody will come for: drill 4 has it do so on both. The others, each on one,
+sweeper asks the database which chunks nobody will come for: fault 4 has it do so on both. The others, each on one,
 differ in what becomes of messages and connections before that.
 """
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.conftest import IMPATIENT, until
 from tests.acceptance.faults.conftest import Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem
+from tests.acceptance.faults.processes import FaultSystem
 from tests.acceptance.faults.reconcile import close_the_books, ended, still_under_way, under_way
 
 LEASE = float(IMPATIENT["DERMQ_LEASE_SECONDS"])
@@ -29,29 +29,29 @@ def _another(undisturbed: Undisturbed, tmp_path: Path) -> Path:
     return undisturbed.copy(tmp_path / "another", images=48)
 
 
-@pytest.mark.drill(4)
+@pytest.mark.fault(4)
 @pytest.mark.databases("sqlite", "postgresql")
-def test_the_broker_is_flushed_in_mid_job(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_the_broker_is_flushed_in_mid_job(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards the sweep for hints that went unanswered."""
     system.worker()
     system.sweeper()
     job = system.submit(undisturbed.folder)
     under_way(system, job)
-    assert system.broker.waiting() > 0, "no hint was left to lose: the drill proves nothing"
+    assert system.broker.waiting() > 0, "no hint was left to lose: the test proves nothing"
     system.broker.client.flushall()
     still_under_way(system, job)
     close_the_books(system, job, undisturbed.expected)
 
 
-@pytest.mark.drill(5)
+@pytest.mark.fault(5)
 @pytest.mark.databases("postgresql")
-def test_the_broker_is_killed_and_comes_back_empty(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_the_broker_is_killed_and_comes_back_empty(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards that worker and sweeper connect again by themselves."""
     worker = system.worker()
     sweeper = system.sweeper()
     job = system.submit(undisturbed.folder)
     under_way(system, job)
-    assert system.broker.waiting() > 0, "no hint was left to lose: the drill proves nothing"
+    assert system.broker.waiting() > 0, "no hint was left to lose: the test proves nothing"
     system.broker.kill()
     still_under_way(system, job)
     system.broker.start()
@@ -60,9 +60,9 @@ def test_the_broker_is_killed_and_comes_back_empty(system: DrilledSystem, undist
     assert sweeper.process.poll() is None
 
 
-@pytest.mark.drill(6)
+@pytest.mark.fault(6)
 def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
-    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+    system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Guards the waiting for a broker, at start and later, and that a job is taken in without one."""
     system.broker.kill()
@@ -89,9 +89,9 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
     assert sweeper.process.poll() is None
 
 
-@pytest.mark.drill(7)
+@pytest.mark.fault(7)
 @pytest.mark.databases("postgresql")
-def test_the_broker_is_full(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_the_broker_is_full(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards that a refused message costs nothing: neither the submitter's, nor the one that a worker has just popped
     and may not note as its own."""
     worker = system.worker()
@@ -109,8 +109,8 @@ def test_the_broker_is_full(system: DrilledSystem, undisturbed: Undisturbed, tmp
     assert worker.process.poll() is None
 
 
-@pytest.mark.drill(8)
-def test_the_broker_is_frozen_and_thawed(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+@pytest.mark.fault(8)
+def test_the_broker_is_frozen_and_thawed(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards the time limits on the connection: silence is noticed, and answers that come too late do no harm."""
     worker = system.worker()
     sweeper = system.sweeper()

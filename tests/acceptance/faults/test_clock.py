@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem, Part
+from tests.acceptance.faults.processes import FaultSystem, Part
 from tests.acceptance.faults.reconcile import chunks, close_the_books, predictions
 
 #: Leaves alone what is not the clock of the day: waiting times, and the times that a file server gave its files.
@@ -28,18 +28,18 @@ def faketime() -> str:
     return found
 
 
-@pytest.mark.drill(21)
+@pytest.mark.fault(21)
 @pytest.mark.databases("postgresql", no_other=True)
 def test_the_clocks_of_two_workers_are_off_by_an_hour(
-    system: DrilledSystem, undisturbed: Undisturbed, faketime: str, tmp_path: Path
+    system: FaultSystem, undisturbed: Undisturbed, faketime: str, tmp_path: Path
 ) -> None:
     """Guards that leases are measured by the database's clock alone: one worker lives in the future, one in the past.
 
     PostgreSQL only: SQLite is in the worker's own process and has its clock, which on one machine is everybody's.
     """
     # Hints enough that each worker is told of chunks which others have in hand, and time enough to take them away.
-    system.environment["DRILL_HINT_TIMES"] = "5"
-    slow = {"DERMQ_CONCURRENCY": "1", "DRILL_SECONDS_PER_IMAGE": "0.2"}
+    system.environment["FAULT_HINT_TIMES"] = "5"
+    slow = {"DERMQ_CONCURRENCY": "1", "FAULT_SECONDS_PER_IMAGE": "0.2"}
     ahead = system.worker("ahead", wrapped_in=(faketime, "-f", "+1h"), **slow, **CLOCK_ONLY)
     behind = system.worker("behind", wrapped_in=(faketime, "-f", "-1h"), **slow, **CLOCK_ONLY)
     right = system.worker("right", **slow)
@@ -53,7 +53,7 @@ def test_the_clocks_of_two_workers_are_off_by_an_hour(
     now = datetime.now(UTC)
     for worker, error in ((ahead, HOUR), (behind, -HOUR), (right, timedelta())):
         claimed = _times(worker, "chunk claimed")
-        assert claimed, f"the worker {worker.name} scored nothing: the drill proves nothing"
+        assert claimed, f"the worker {worker.name} scored nothing: the test proves nothing"
         assert all(begun + error <= time <= now + error for time in claimed)
         assert "chunk given up" not in worker.logging()
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}

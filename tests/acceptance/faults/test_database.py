@@ -16,7 +16,7 @@ from db.schema import current_revision, newest_revision
 from db.session import read
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem, drilled_system
+from tests.acceptance.faults.processes import FaultSystem, running_system
 from tests.acceptance.faults.reconcile import close_the_books, ended, predictions, still_under_way, under_way
 from tests.integration.databases import PostgresServer
 
@@ -24,13 +24,13 @@ from tests.integration.databases import PostgresServer
 LOCKED = 12.0
 #: Longer than a transaction is tried again, which is 3 s.
 AWAY = 5.0
-#: Longer than a lease of the drills, so that the chunks in hand are anybody's when the server answers again.
+#: Longer than a lease of the fault tests, so that the chunks in hand are anybody's when the server answers again.
 SILENCE = 14.0
 #: What SQLite calls a disk without room, by which of its files hits the limit first.
 REFUSED = re.compile("does not serve.*(disk I/O error|disk is full)|(disk I/O error|disk is full).*does not serve")
 
 
-def _outlives(system: DrilledSystem, undisturbed: Undisturbed, outage: contextlib.AbstractContextManager[None]) -> None:
+def _outlives(system: FaultSystem, undisturbed: Undisturbed, outage: contextlib.AbstractContextManager[None]) -> None:
     """An outage in the middle of a job ends no process and loses nothing that was acknowledged."""
     worker = system.worker()
     sweeper = system.sweeper()
@@ -47,10 +47,10 @@ def _outlives(system: DrilledSystem, undisturbed: Undisturbed, outage: contextli
     assert sweeper.process.poll() is None
 
 
-@pytest.mark.drill(9)
+@pytest.mark.fault(9)
 @pytest.mark.databases("postgresql", no_other=True)
 def test_postgresql_crashes_and_starts_again(
-    system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
+    system: FaultSystem, undisturbed: Undisturbed, postgres: PostgresServer
 ) -> None:
     """Guards the pools and the retries, and that what was acknowledged is what is stored."""
 
@@ -66,10 +66,10 @@ def test_postgresql_crashes_and_starts_again(
     _outlives(system, undisturbed, crashed())
 
 
-@pytest.mark.drill(22)
+@pytest.mark.fault(22)
 @pytest.mark.databases("postgresql", no_other=True)
 def test_postgresql_is_frozen_and_thawed(
-    system: DrilledSystem, undisturbed: Undisturbed, postgres: PostgresServer
+    system: FaultSystem, undisturbed: Undisturbed, postgres: PostgresServer
 ) -> None:
     """Guards that silence of the database ends no image, and that whoever asks is told within seconds."""
 
@@ -88,10 +88,10 @@ def test_postgresql_is_frozen_and_thawed(
     _outlives(system, undisturbed, frozen())
 
 
-@pytest.mark.drill(10)
+@pytest.mark.fault(10)
 @pytest.mark.databases("sqlite", no_other=True)
-def test_sqlite_is_locked_for_longer_than_a_statement_waits(system: DrilledSystem, undisturbed: Undisturbed) -> None:
-    """Guards the repetition of whole transactions. PostgreSQL locks rows; what its outages do is drill 9."""
+def test_sqlite_is_locked_for_longer_than_a_statement_waits(system: FaultSystem, undisturbed: Undisturbed) -> None:
+    """Guards the repetition of whole transactions. PostgreSQL locks rows; what its outages do is fault 9."""
     worker = system.worker()
     sweeper = system.sweeper()
     job = system.submit(undisturbed.folder)
@@ -115,19 +115,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
-        assert "CI" not in os.environ or os.geteuid() != 0, f"CI is to run this drill: {mounted.stderr}"
+        assert "CI" not in os.environ or os.geteuid() != 0, f"CI is to run this fault: {mounted.stderr}"
         pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@pytest.mark.drill(10)
+@pytest.mark.fault(10)
 def test_the_disk_is_full(small_disk: Path, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards that an error of the database ends no image: nothing is lost, the log says why, and it goes on by itself.
 
     SQLite: where PostgreSQL's disk is full, its server refuses in the same way.
     """
-    with drilled_system(tmp_path / "home", f"sqlite:///{small_disk / 'dermq.db'}") as system:
+    with running_system(tmp_path / "home", f"sqlite:///{small_disk / 'dermq.db'}") as system:
         worker = system.worker()
         sweeper = system.sweeper()
         job = system.submit(undisturbed.folder)
@@ -148,9 +148,9 @@ def _fill(ballast: Path) -> None:
             file.write(bytes(512))
 
 
-@pytest.mark.drill(10)
+@pytest.mark.fault(10)
 @pytest.mark.databases("sqlite", no_other=True)
-def test_files_may_not_grow(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_files_may_not_grow(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards the same where the limit is one of the process (`ulimit -f`) and SQLite calls it an input/output error."""
     worker = system.worker()
     system.sweeper()
@@ -171,19 +171,19 @@ def test_files_may_not_grow(system: DrilledSystem, undisturbed: Undisturbed) -> 
     close_the_books(system, job, undisturbed.expected)
 
 
-@pytest.mark.drill(18)
+@pytest.mark.fault(18)
 @pytest.mark.databases("sqlite", "postgresql")
 def test_three_migrations_at_once(database_url: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards the lock that one migration at a time holds: three without it crash two."""
     meeting = tmp_path / "meeting"
     meeting.mkdir()
-    with drilled_system(tmp_path / "home", database_url, with_schema=False) as system:
-        migrations = [system.migration(DRILL_MEET_IN=str(meeting), DRILL_MEET="3") for _ in range(3)]
+    with running_system(tmp_path / "home", database_url, with_schema=False) as system:
+        migrations = [system.migration(FAULT_MEET_IN=str(meeting), FAULT_MEET="3") for _ in range(3)]
         for migration in migrations:
             assert migration.process.wait(120) == 0, migration.log()
-        assert len(list(meeting.iterdir())) == 3, "they did not start at once: the drill proves nothing"
+        assert len(list(meeting.iterdir())) == 3, "they did not start at once: the test proves nothing"
         assert read(system.database, current_revision) == newest_revision()
-        system.worker(DRILL_SECONDS_PER_IMAGE="0")
+        system.worker(FAULT_SECONDS_PER_IMAGE="0")
         folder = undisturbed.copy(tmp_path / "archive", images=32)
         job = system.submit(folder)
         close_the_books(system, job, undisturbed.expected, archive=folder)

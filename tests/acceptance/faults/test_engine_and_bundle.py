@@ -8,16 +8,16 @@ import pytest
 from db.status import ChunkStatus
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem, drilled_system
+from tests.acceptance.faults.processes import FaultSystem, running_system
 from tests.acceptance.faults.reconcile import chunks, close_the_books, ended, still_under_way, under_way
 from worker.settings import SHIPPED_BUNDLE
 
 BUNDLE = Path(__file__).parents[3] / "models" / SHIPPED_BUNDLE
 
 
-@pytest.mark.drill(16)
+@pytest.mark.fault(16)
 def test_the_engine_loads_for_half_a_minute_and_then_crashes(
-    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+    system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Guards the order of loading and claiming: no lease runs meanwhile, and a crash then is nobody's death.
 
@@ -27,9 +27,9 @@ def test_the_engine_loads_for_half_a_minute_and_then_crashes(
     # One process, or the other one would score everything meanwhile.
     worker = system.worker(
         DERMQ_CONCURRENCY="1",
-        DRILL_ENGINE_SECONDS="30",
-        DRILL_ENGINE_CRASHED=str(crashed),
-        DRILL_SECONDS_PER_IMAGE="0",
+        FAULT_ENGINE_SECONDS="30",
+        FAULT_ENGINE_CRASHED=str(crashed),
+        FAULT_SECONDS_PER_IMAGE="0",
     )
     system.sweeper()
     job = system.submit(undisturbed.folder)
@@ -42,7 +42,7 @@ def test_the_engine_loads_for_half_a_minute_and_then_crashes(
     assert worker.process.poll() is None
 
 
-@pytest.mark.drill(19)
+@pytest.mark.fault(19)
 def test_a_file_of_the_bundle_is_swapped_in_mid_job(
     database_url: str, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
@@ -54,7 +54,7 @@ def test_a_file_of_the_bundle_is_swapped_in_mid_job(
     shutil.copytree(BUNDLE, bundle)
     weights = bundle / "model.bin"
     genuine = weights.read_bytes()
-    with drilled_system(tmp_path / "home", database_url, DERMQ_BUNDLE=str(bundle)) as system:
+    with running_system(tmp_path / "home", database_url, DERMQ_BUNDLE=str(bundle)) as system:
         first = system.worker("first")
         system.sweeper()
         job = system.submit(undisturbed.folder)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem, Part
+from tests.acceptance.faults.processes import FaultSystem, Part
 from tests.acceptance.faults.reconcile import chunks, close_the_books
 
 TIMES = 10
@@ -21,11 +21,11 @@ def _received(*workers: Part) -> Counter[str]:
     )
 
 
-@pytest.mark.drill(13)
+@pytest.mark.fault(13)
 @pytest.mark.databases("sqlite", "postgresql")
-def test_each_hint_is_delivered_ten_times(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_each_hint_is_delivered_ten_times(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards the claim: of several processes that are told of a chunk at once, one gets it, and nobody afterwards."""
-    system.environment["DRILL_HINT_TIMES"] = str(TIMES)
+    system.environment["FAULT_HINT_TIMES"] = str(TIMES)
     workers = [system.worker("first"), system.worker("second")]
     system.sweeper()
     job = system.submit(undisturbed.folder)
@@ -37,19 +37,19 @@ def test_each_hint_is_delivered_ten_times(system: DrilledSystem, undisturbed: Un
     assert sum(worker.logging().count("chunk claimed") for worker in workers) == len(found)
 
 
-@pytest.mark.drill(14)
+@pytest.mark.fault(14)
 def test_a_chunk_takes_longer_than_the_visibility_timeout(
-    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+    system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Guards the claim against Redis' idea of a lost message: it is delivered again while its chunk is being scored.
 
-    What counts is the broker's redelivery; the claim that refuses it is the one of drill 13, on both databases.
+    What counts is the broker's redelivery; the claim that refuses it is the one of fault 13, on both databases.
     """
-    slow = {"DRILL_VISIBILITY_SECONDS": "2", "DRILL_SECONDS_PER_IMAGE": "0.25"}
+    slow = {"FAULT_VISIBILITY_SECONDS": "2", "FAULT_SECONDS_PER_IMAGE": "0.25"}
     workers = [system.worker("first", **slow), system.worker("second", **slow)]
     folder = undisturbed.copy(tmp_path / "archive", images=64)
     job = system.submit(folder)
     until(lambda: max(_received(*workers).values(), default=0) > 1, "a message comes again")
-    assert any(chunk.owner for chunk in chunks(system, job)), "its chunk was done before: the drill proves nothing"
+    assert any(chunk.owner for chunk in chunks(system, job)), "its chunk was done before: the test proves nothing"
     close_the_books(system, job, undisturbed.expected, archive=folder)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}

@@ -13,7 +13,7 @@ from db.models import Image
 from db.status import FailureCode, ImageStatus
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.injected import poison
-from tests.acceptance.faults.processes import DrilledSystem
+from tests.acceptance.faults.processes import FaultSystem
 from tests.acceptance.faults.reconcile import chunks, close_the_books, rows, under_way
 from worker.scoring.chunk import MAX_CRASHES
 from worker.synthetic.archive import decompression_bomb, encode
@@ -26,17 +26,17 @@ LARGE = (8_000, 8_000)
 SPARE = 96 * 1024**2
 
 
-def _reason(system: DrilledSystem, job: int, path: str) -> str:
+def _reason(system: FaultSystem, job: int, path: str) -> str:
     return str(rows(system, select(Image.reason).where(Image.job_id == job, Image.path == path))[0][0])
 
 
-@pytest.mark.drill(11)
+@pytest.mark.fault(11)
 @pytest.mark.databases("sqlite", "postgresql")
-def test_an_image_kills_its_process(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_an_image_kills_its_process(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards careful mode with its breadcrumbs: the image is found out and given up, its neighbours are scored."""
     folder = undisturbed.copy(tmp_path / "archive", images=48)
     poison(folder / "0021.jpg", "kill")
-    worker = system.worker(DRILL_SECONDS_PER_IMAGE="0")
+    worker = system.worker(FAULT_SECONDS_PER_IMAGE="0")
     system.sweeper()
     job = system.submit(folder)
     close_the_books(system, job, undisturbed.expected, failed={"0021.jpg": FailureCode.CRASHED_WORKER}, archive=folder)
@@ -45,16 +45,16 @@ def test_an_image_kills_its_process(system: DrilledSystem, undisturbed: Undistur
     assert worker.process.poll() is None
 
 
-@pytest.mark.drill(11)
-def test_an_image_loops_for_ever(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+@pytest.mark.fault(11)
+def test_an_image_loops_for_ever(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards both time limits: the soft one, and the hard one where the loop is in C and hears nothing.
 
-    On one database: what is written at the end of an attempt is the same as in the drill above.
+    On one database: what is written at the end of an attempt is the same as in the fault test above.
     """
     folder = undisturbed.copy(tmp_path / "archive", images=48)
     poison(folder / "0005.jpg", "loop")
     poison(folder / "0021.jpg", "loop-deaf")
-    worker = system.worker(DRILL_SECONDS_PER_IMAGE="0", DERMQ_CHUNK_TIME_LIMIT="5")
+    worker = system.worker(FAULT_SECONDS_PER_IMAGE="0", DERMQ_CHUNK_TIME_LIMIT="5")
     system.sweeper()
     job = system.submit(folder)
     failed = {"0005.jpg": FailureCode.TIMED_OUT, "0021.jpg": FailureCode.CRASHED_WORKER}
@@ -69,13 +69,13 @@ def test_an_image_loops_for_ever(system: DrilledSystem, undisturbed: Undisturbed
     assert worker.process.poll() is None
 
 
-@pytest.mark.drill(11)
-def test_an_image_exhausts_memory(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+@pytest.mark.fault(11)
+def test_an_image_exhausts_memory(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards that an allocation which fails ends that image and nothing else, in Python and in the decoder.
 
     On one database: it is not involved.
     """
-    worker = system.worker(DRILL_SECONDS_PER_IMAGE="0")
+    worker = system.worker(FAULT_SECONDS_PER_IMAGE="0")
     system.sweeper()
     folder = undisturbed.copy(tmp_path / "first", images=48)
     first = system.submit(folder)
@@ -103,13 +103,13 @@ def _peak(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.drill(12)
+@pytest.mark.fault(12)
 def test_files_are_missing_broken_changed_and_deleted(
-    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+    system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Guards the checks on reading: each broken file fails alone with its reason, whatever became of it and when.
 
-    On one database: an image's failure is written by the statement that all drills share.
+    On one database: an image's failure is written by the statement that all fault tests share.
     """
     folder = undisturbed.copy(tmp_path / "archive", images=96)
     jpeg = (folder / "0000.jpg").read_bytes()
@@ -142,9 +142,9 @@ def test_files_are_missing_broken_changed_and_deleted(
     close_the_books(system, job, undisturbed.expected, failed=failed, archive=folder)
 
 
-@pytest.mark.drill(12)
+@pytest.mark.fault(12)
 @pytest.mark.databases("sqlite", no_other=True)
-def test_a_file_may_not_be_read(system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_file_may_not_be_read(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards that a refusal of the operating system is that image's end alone.
 
     Root may read what nobody may read: there, the worker gives that right up. With it goes the way into the private
@@ -158,9 +158,9 @@ def test_a_file_may_not_be_read(system: DrilledSystem, undisturbed: Undisturbed,
         humbly = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all")
         tried = subprocess.run([*humbly, "cat", forbidden], capture_output=True, text=True, check=False)
         if "Permission denied" not in tried.stderr:
-            assert "CI" not in os.environ, f"CI is to run this drill: {tried.stderr}"
+            assert "CI" not in os.environ, f"CI is to run this fault: {tried.stderr}"
             pytest.skip(f"root's right to read everything cannot be given up here: {tried.stderr.strip()}")
-    system.worker(wrapped_in=humbly, DRILL_SECONDS_PER_IMAGE="0")
+    system.worker(wrapped_in=humbly, FAULT_SECONDS_PER_IMAGE="0")
     job = system.submit(folder)
     close_the_books(system, job, undisturbed.expected, failed={"0007.jpg": FailureCode.UNREADABLE}, archive=folder)
     assert "refused" in _reason(system, job, "0007.jpg")

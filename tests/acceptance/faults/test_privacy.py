@@ -18,7 +18,7 @@ FLOWER_PAGES = ("api/tasks", "api/workers?refresh=1", "tasks", "broker", "metric
 CANARY = "PATIENT-7f3a-ZEBRA-KOWALSKA"
 
 
-@pytest.mark.drill(20)
+@pytest.mark.fault(20)
 def test_a_patient_reference_is_in_the_database_and_nowhere_else(
     database_url: str, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_patient_reference_is_in_the_database_and_nowhere_else(
             listener.join(timeout=10)
             broker.close()
 
-    assert any("dermq.score_chunk" in command for command in passed), "no hint was seen: the drill proves nothing"
+    assert any("dermq.score_chunk" in command for command in passed), "no hint was seen: the test proves nothing"
     assert "dermq.score_chunk" in flower
     assert "dermq:" in "".join(passed)
     for place in ("\n".join(passed), stored, flower, seen_in_process_lists):

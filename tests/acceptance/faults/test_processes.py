@@ -11,7 +11,7 @@ import pytest
 from db.status import ChunkStatus
 from tests.acceptance.conftest import running_system, until
 from tests.acceptance.faults.conftest import Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem, with_faults
+from tests.acceptance.faults.processes import FaultSystem, with_faults
 from tests.acceptance.faults.reconcile import (
     Held,
     chunks,
@@ -29,9 +29,9 @@ both_databases = pytest.mark.databases("sqlite", "postgresql")
 GRACE = 15.0
 
 
-@pytest.mark.drill(1)
+@pytest.mark.fault(1)
 @both_databases
-def test_a_pool_child_is_killed_in_mid_chunk(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_a_pool_child_is_killed_in_mid_chunk(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards leases and the sweep for those that ran out: the dead child's chunk is claimed again, carefully."""
     worker = system.worker()
     system.sweeper()
@@ -46,7 +46,7 @@ def test_a_pool_child_is_killed_in_mid_chunk(system: DrilledSystem, undisturbed:
     assert worker.process.poll() is None
 
 
-@pytest.mark.drill(2)
+@pytest.mark.fault(2)
 @both_databases
 def test_a_whole_worker_is_killed(database_url: str, undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Guards `dermq up`'s supervision and the leases: main process and pool die at once, a new worker goes on."""
@@ -65,11 +65,11 @@ def test_a_whole_worker_is_killed(database_url: str, undisturbed: Undisturbed, t
     assert "part died" in output
 
 
-@pytest.mark.drill(15)
+@pytest.mark.fault(15)
 @both_databases
-def test_sigterm_under_load(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_sigterm_under_load(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards the handing back: out within the grace period, no lease to wait for, nobody suspected of a death."""
-    worker = system.worker(DRILL_SECONDS_PER_IMAGE="0.1")
+    worker = system.worker(FAULT_SECONDS_PER_IMAGE="0.1")
     job = system.submit(undisturbed.folder)
     until(lambda: len(held(system, job)) == 2, "both processes of the worker are in mid-chunk")
     asked = time.monotonic()
@@ -88,10 +88,10 @@ def test_sigterm_under_load(system: DrilledSystem, undisturbed: Undisturbed) -> 
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}
 
 
-@pytest.mark.drill(17)
+@pytest.mark.fault(17)
 @both_databases
 def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
-    system: DrilledSystem, undisturbed: Undisturbed, tmp_path: Path
+    system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Guards the fencing by owner: one sleeper wakes while the thief is at its chunk, the other when it is done."""
 
@@ -106,11 +106,11 @@ def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
     late = freeze_in_mid_chunk(system, job, among=[pid for pid in first.children() if pid != early.pid])
     os.kill(first.process.pid, signal.SIGSTOP)
 
-    system.worker("second", DRILL_SECONDS_PER_IMAGE="0.3")
+    system.worker("second", FAULT_SECONDS_PER_IMAGE="0.3")
     until(lambda: chunk_of(early).attempt == 2, "the first sleeper's lease is stolen")
     os.kill(early.pid, signal.SIGCONT)
     until(lambda: first.log().count("chunk given up") == 1, "the first sleeper has given up")
-    assert chunk_of(early).status is ChunkStatus.LEASED, "the thief was too fast: the drill proves nothing"
+    assert chunk_of(early).status is ChunkStatus.LEASED, "the thief was too fast: the test proves nothing"
 
     until(lambda: chunk_of(late).status is ChunkStatus.DONE, "the thief is done with the second sleeper's chunk")
     until(lambda: chunk_of(early).status is ChunkStatus.DONE, "and with the first one's")

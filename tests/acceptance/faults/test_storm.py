@@ -19,10 +19,10 @@ from db.models import Image, Job
 from db.status import FailureCode, JobStatus
 from tests.acceptance.conftest import RunningSystem, processes_of, running_system, until
 from tests.acceptance.faults.conftest import IMAGES, Undisturbed
-from tests.acceptance.faults.processes import DrilledSystem, with_faults
+from tests.acceptance.faults.processes import FaultSystem, with_faults
 from tests.acceptance.faults.reconcile import System, close_the_books, ended, failures, job_status, rows
 
-SECONDS = float(os.environ.get("DERMQ_DRILL_STORM_SECONDS", "60"))
+SECONDS = float(os.environ.get("DERMQ_FAULT_STORM_SECONDS", "60"))
 #: Whom lightning strikes, and how often relative to the others: a worker and the sweeper are back only after a delay.
 VICTIMS = {"child": 6, "submitter": 2, "worker": 1, "sweeper": 1}
 #: Seconds from one kill to the next, at least and at most.
@@ -67,7 +67,7 @@ class _Submitter:
         if self._broken_off is not None or (more and _submitted(self._system) - ended(self._system) < LOW):
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.cli", "submit", str(self._folder), "--force"],
-                env={**self._system.environment, "DRILL_SECONDS_PER_SENDING": "0.3"},
+                env={**self._system.environment, "FAULT_SECONDS_PER_SENDING": "0.3"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -111,13 +111,13 @@ class _Submitter:
 @contextmanager
 def _seeded(capsys: pytest.CaptureFixture[str]) -> Iterator[Random]:
     """A source of chance whose seed is printed, and told with the failure if there is one."""
-    seed = int(os.environ.get("DERMQ_DRILL_SEED") or secrets.randbelow(1_000_000))
+    seed = int(os.environ.get("DERMQ_FAULT_SEED") or secrets.randbelow(1_000_000))
     with capsys.disabled():
-        print(f"\nDERMQ_DRILL_SEED={seed}")
+        print(f"\nDERMQ_FAULT_SEED={seed}")
     try:
         yield Random(seed)
     except BaseException as error:
-        error.add_note(f"The same storm again: DERMQ_DRILL_SEED={seed}")
+        error.add_note(f"The same storm again: DERMQ_FAULT_SEED={seed}")
         raise
 
 
@@ -145,7 +145,7 @@ def _leader(pid: int) -> int | None:
         return None
 
 
-@pytest.mark.drill(3)
+@pytest.mark.fault(3)
 @pytest.mark.timeout(SECONDS + 600)
 @pytest.mark.databases("sqlite", "postgresql")
 def test_a_storm_of_kills(
@@ -208,30 +208,30 @@ def _close(system: RunningSystem, jobs: list[int], undisturbed: Undisturbed, *, 
     assert not given_up or given_up * 2 < deaths
 
 
-@pytest.mark.drill(3)
+@pytest.mark.fault(3)
 @pytest.mark.databases("sqlite", "postgresql")
-def test_a_submitter_is_killed_and_started_again(system: DrilledSystem, undisturbed: Undisturbed) -> None:
+def test_a_submitter_is_killed_and_started_again(system: FaultSystem, undisturbed: Undisturbed) -> None:
     """Guards that a submission is gone on with: killed with the first rows recorded, later, and with the last.
 
     Later as a stopped container and a closed terminal would end it: the job is not withdrawn then, as on Ctrl-C.
     """
     system.environment.update(SMALL_CHUNKS)
-    system.worker(DRILL_SECONDS_PER_IMAGE="0")
+    system.worker(FAULT_SECONDS_PER_IMAGE="0")
     system.sweeper()
     ends = {1: signal.SIGKILL, IMAGES // 3: signal.SIGTERM, IMAGES // 2: signal.SIGHUP, IMAGES: signal.SIGKILL}
     for point, number in ends.items():
-        submitter = system.submitter(undisturbed.folder, DRILL_SECONDS_PER_SENDING="1")
+        submitter = system.submitter(undisturbed.folder, FAULT_SECONDS_PER_SENDING="1")
         until(lambda point=point: _submitted(system) >= point, f"{point} images are recorded")  # type: ignore[misc]
         submitter.process.send_signal(number)
         submitter.process.wait(30)
         (job,) = _jobs(system)
-        assert job_status(system, job) is JobStatus.SUBMITTING, "it was killed too late: the drill proves nothing"
+        assert job_status(system, job) is JobStatus.SUBMITTING, "it was killed too late: the test proves nothing"
     assert submitter.log().count("the same `dermq submit` again goes on with it") == 2
     until(lambda: ended(system) == IMAGES, "every image has ended")
     assert job_status(system, job) is JobStatus.SUBMITTING
     again = system.dermq("submit", undisturbed.folder)
     assert int(again.stdout) == job
-    assert "gone on with" in again.stderr
+    assert "resumes an interrupted submission" in again.stderr
     close_the_books(system, job, undisturbed.expected)
     assert _jobs(system) == [job]
     assert system.dermq("audit", "list", str(job)).stdout.count(" submitted ") == 1

@@ -1,4 +1,4 @@
-"""`dermq-train fit`, `evaluate` and `export` on a made-up data set, and the bundle that comes out on both engines."""
+"""`dermq-train fit`, `evaluate` and `export` on a synthetic data set, and the bundle that comes out on both engines."""
 
 import json
 import re
@@ -59,8 +59,8 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(dataset: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The run's bundle."""
-    target = tmp_path_factory.mktemp("models") / "made-up"
-    _train(dataset, "export", str(run), str(target), "--name", "made-up", "--version", "7")
+    target = tmp_path_factory.mktemp("models") / "synthetic"
+    _train(dataset, "export", str(run), str(target), "--name", "synthetic", "--version", "7")
     return load_bundle(target)
 
 
@@ -189,7 +189,7 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
         _train(dataset, "evaluate", str(judged), "--external", str(folder), "--labels", str(labels), "--quick")
     assert sorted(bundle.folder.rglob("*")) == held
     assert (run / "external-clinic" / "report.json").read_bytes() == whole, "a quick report takes no whole one's place"
-    told = tmp_path / "external-clinic-quick-made-up-7"
+    told = tmp_path / "external-clinic-quick-synthetic-7"
     ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic-quick"))
     assert [int((ours["label"] == label).sum()) for label in (1, 0)] == [20, 20]
     assert ours["label"].isna().sum() == 4
@@ -202,7 +202,7 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     page = (told / "report.html").read_text()
     assert "4 images of other diagnoses: they count in no figure" in page
     assert page.count("Not done: left out by --quick") == 2
-    assert f"Bundle made-up 7 on images of {folder.name}" in page
+    assert f"Bundle synthetic 7 on images of {folder.name}" in page
     assert f"SHA-256 {bundle.sha256[:12]}." in page
 
 
@@ -218,7 +218,7 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     assert re.search(
         rf"Its card, by its Keras model, has the AUC {stated['auroc']['value']:.4f} \([+-]0\.0", done.stdout
     )
-    target = tmp_path / "test-made-up-7"
+    target = tmp_path / "test-synthetic-7"
     assert target.stat().st_mode & 0o077 == 0, "it holds pictures and scores of patients"
     found = json.loads((target / "metrics.json").read_text())
     assert (found["images"], found["lesions"]) == (stated["images"], stated["lesions"])
@@ -233,7 +233,7 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     assert report["leakage"]["clean"]
     assert len(report["run"]["test_accesses"]) == 1
     page = (target / "report.html").read_text()
-    assert "Bundle made-up 7 on the sealed test split" in page
+    assert "Bundle synthetic 7 on the sealed test split" in page
     assert "come from the bundle as workers run it" in page
     # Once more into the same folder, which then knows of two openings.
     _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
@@ -338,7 +338,7 @@ def test_the_card_is_written_from_the_report(run: Path, tmp_path: Path) -> None:
 
 def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:
     manifest = bundle.manifest
-    assert (manifest.name, manifest.version, manifest.input.size) == ("made-up", "7", SIZE)
+    assert (manifest.name, manifest.version, manifest.input.size) == ("synthetic", "7", SIZE)
     assert manifest.metrics == json.loads((run / "metrics.json").read_text())
     assert manifest.split_manifest_sha256 == json.loads((run / "split.json").read_text())["sha256"]
     assert manifest.training_images is not None
@@ -394,7 +394,7 @@ def test_a_conversion_that_changes_the_model_is_refused(
     monkeypatch.setattr(trainer.export.export, "parity", lambda *_: next(measured))
     target = tmp_path / "bundle"
     with pytest.raises(trainer.export.export.ExportError, match=rf"{what} probability differs .* up to 0\.2000"):
-        trainer.export.export.export(dataset, run, target, name="made-up", version="1")
+        trainer.export.export.export(dataset, run, target, name="synthetic", version="1")
     assert not target.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -406,7 +406,7 @@ def test_weights_are_stored_whole_where_half_of_their_bits_are_too_few(
 
     measured, differences = trainer.export.export.parity, iter((0.2,))
     monkeypatch.setattr(trainer.export.export, "parity", lambda *given: next(differences, None) or measured(*given))
-    whole = trainer.export.export.export(dataset, run, tmp_path / "bundle", name="made-up", version="1")
+    whole = trainer.export.export.export(dataset, run, tmp_path / "bundle", name="synthetic", version="1")
     sizes = [(each.folder / "model.bin").stat().st_size for each in (whole, bundle)]
     assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.02)
 
@@ -419,14 +419,14 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
     arguments = ["export", str(run), str(tmp_path / "int8"), "--version", "8", "--precision", "int8"]
     # Whatever it costs: else every layer of this small model would go back to floats.
     monkeypatch.setattr("trainer.export.quantisation._AGREEMENT_AIMED_AT", 0.0)
-    monkeypatch.setattr("trainer.export.quantisation.LEAST_AGREEMENT", 1.01)
+    monkeypatch.setattr("trainer.export.quantisation.MIN_AGREEMENT", 1.01)
     refused = CliRunner().invoke(main, [*arguments, "--dataset", str(dataset)])
     assert refused.exit_code == 2
     assert re.search(r"under youden \d+\.\d\d% of the flags agree", refused.output)
     assert not (tmp_path / "int8").exists()
 
-    monkeypatch.setattr("trainer.export.quantisation.LEAST_AGREEMENT", 0.0)
-    monkeypatch.setattr("trainer.export.quantisation.GREATEST_AUROC_LOSS", 1.0)
+    monkeypatch.setattr("trainer.export.quantisation.MIN_AGREEMENT", 0.0)
+    monkeypatch.setattr("trainer.export.quantisation.MAX_AUROC_LOSS", 1.0)
     _train(dataset, *arguments)
     quantised = load_bundle(tmp_path / "int8")
     assert quantised.manifest.precision == "int8"

@@ -1,4 +1,4 @@
-"""A small training on made-up images, in its own process, killed in the middle: it goes on, ends, and has learned."""
+"""A small training on synthetic images, in its own process, killed in the middle: it goes on, ends, and has learned."""
 
 import os
 import signal

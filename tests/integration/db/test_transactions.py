@@ -133,6 +133,6 @@ def test_a_delete_beside_a_reader_says_what_is_left(sqlite_database: Engine, mon
 
     deleted = read(sqlite_database, delete_beside)
     assert (deleted.exit_code, deleted.stdout) == (1, f"Job {made.job_id} is deleted.\n")
-    assert "`dermq migrate` takes it away" in deleted.stderr
+    assert "Run `dermq migrate` when that process has ended" in deleted.stderr
     migrated = CliRunner().invoke(main, ["migrate"])
     assert (migrated.exit_code, migrated.stderr) == (0, "")

@@ -22,11 +22,12 @@ from db.session import open_database, transact
 from db.status import ChunkStatus, ImageStatus
 from tests.integration.databases import MadeJob, PostgresServer, change, expire_lease, row
 from tests.integration.stub_scoring import FakeEngine, Images, job_of, outcomes, score
+from worker.database_check import check_database
 from worker.database_wait import retry_until_available
 from worker.errors import DermqError
 from worker.inference.bundle import Bundle
 from worker.log_throttle import LOG_INTERVAL, LogThrottle
-from worker.monitor.health import CheckResult, check_database, run_checks
+from worker.monitor.health import CheckResult, run_checks
 from worker.queue.sweeper import run_sweeper
 from worker.scoring.chunk import ChunkLimits
 from worker.scoring.lease_renewal import renewed
@@ -103,8 +104,8 @@ def test_a_database_that_is_away_in_mid_chunk_costs_no_image_and_no_attempt(
     assert outage.met == 4
     chunk = row(sqlite_database, Chunk, made.chunk_ids[0])
     assert (chunk.status, chunk.attempt, chunk.hinted_at) == (ChunkStatus.WAITING, 0, None)
-    assert sum("does not serve" in line["event"] for line in logged) == 1, "said once, not at each attempt"
-    assert any(line["event"] == "the database serves again" for line in logged)
+    assert sum("database unavailable" in line["event"] for line in logged) == 1, "said once, not at each attempt"
+    assert any(line["event"] == "database available again" for line in logged)
     assert score(sqlite_database, made, bundle, FakeEngine()) == 3
     assert all_scored(sqlite_database, made)
 
@@ -260,7 +261,9 @@ def test_check_says_that_a_server_has_no_connection_left(
     try:
         with first.connect(), pytest.raises(DermqError) as caught:
             check_database(settings)
-        assert "has no connection left. Each worker process takes 2: raise its max_connections" in str(caught.value)
+        assert "has no free connection. Each worker process uses 2. Raise the server's max_connections" in str(
+            caught.value
+        )
         assert "Check DERMQ_DATABASE_URL" not in str(caught.value)
     finally:
         first.dispose()
@@ -277,7 +280,7 @@ def test_check_does_not_wait_for_those_whom_it_asks_through_a_broker_that_is_awa
     found = {finding.component: finding for finding in run_checks(settings)}
     assert "does not answer" in found["broker"].text
     for part in ("workers", "sweeper"):
-        assert (found[part].ok, found[part].text[:21]) == (False, "not asked: the broker")
+        assert (found[part].ok, found[part].text[:21]) == (False, "Not checked, because ")
 
 
 def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
@@ -293,12 +296,12 @@ def test_check_says_that_a_database_takes_no_writes_or_its_disk_is_full(
     assert found().ok
     with monkeypatch.context() as patched:
         patched.setattr("worker.database_check.shutil.disk_usage", lambda _: SimpleNamespace(free=7_000_000))
-        assert (found().ok, found().text[:23]) == (False, "its disk has 7 MB left.")
+        assert (found().ok, found().text[:24]) == (False, "The disk of the database")
     with monkeypatch.context() as patched:
         patched.setattr("db.session.SQLITE_BUSY_SECONDS", 0.1)
         patched.setattr("db.session.BACKOFF_SECONDS", 0.01)
         with database.begin() as holder:
             holder.execute(select(Job.id))
             locked = found()
-        assert "can be read and not written" in locked.text
+        assert "can be read, but not written" in locked.text
     database.dispose()

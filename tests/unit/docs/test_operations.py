@@ -1,4 +1,4 @@
-"""docs/operations.md against the drills, the code and the commands it names."""
+"""docs/operations.md against the fault tests, the code and the commands it names."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 
 import worker.cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 #: A row of the table of faults: number, fault, what is seen, what happens, what to do.
 ROWS = {
@@ -20,26 +20,26 @@ SOURCE = "\n".join(path.read_text() for package in ("worker", "db") for path in 
 NOT_OURS = {"consumer: Cannot connect", "OOM", "database is locked", "locking protocol"}
 
 
-def drilled() -> dict[int, list[str]]:
-    """Test functions by the number of their drill, read from the files' syntax: nothing is imported."""
+def tested() -> dict[int, list[str]]:
+    """Test functions by the number of their fault test, read from the files' syntax: nothing is imported."""
     found: dict[int, list[str]] = {}
-    for path in (ROOT / "tests" / "acceptance" / "drills").glob("test_*.py"):
+    for path in (ROOT / "tests" / "acceptance" / "faults").glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
             for decorator in getattr(node, "decorator_list", ()):
-                if ast.unparse(decorator).startswith("pytest.mark.drill("):
+                if ast.unparse(decorator).startswith("pytest.mark.fault("):
                     found.setdefault(decorator.args[0].value, []).append(node.name)
     return found
 
 
-def test_every_fault_of_the_table_is_drilled_and_every_drill_is_in_the_table() -> None:
-    assert sorted(ROWS) == sorted(drilled()) == list(range(1, 23))
+def test_the_table_has_every_fault_that_is_tested() -> None:
+    assert sorted(ROWS) == sorted(tested()) == list(range(1, 23))
 
 
 @pytest.mark.parametrize("number", sorted(ROWS))
 def test_what_the_operator_sees_is_what_the_code_says(number: int) -> None:
     seen = [word for word in re.findall(r"`([^`]+)`", ROWS[number][1]) if not word.startswith("dermq ")]
     for word in seen:
-        assert word in NOT_OURS or word in SOURCE, f"drill {number}: nothing in db/ or worker/ says {word!r}"
+        assert word in NOT_OURS or word in SOURCE, f"fault test {number}: nothing in db/ or worker/ says {word!r}"
 
 
 def test_the_commands_of_the_page_exist() -> None:

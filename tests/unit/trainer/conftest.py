@@ -1,4 +1,4 @@
-"""A made-up data set, and a network of three numbers in place of the real one."""
+"""A synthetic data set, and a network of three numbers in place of the real one."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A made-up data set in HAM10000's published layout: melanomas are drawn atypical, nevi typical."""
+"""A synthetic data set in HAM10000's published layout: melanomas are drawn atypical, nevi typical."""
 
 from pathlib import Path
 

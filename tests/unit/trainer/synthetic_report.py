@@ -1,4 +1,4 @@
-"""One evaluation of a made-up run, its report page and its model card."""
+"""One evaluation of a synthetic run, its report page and its model card."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,18 @@ import pandas as pd
 
 from trainer.augmentation.perturbations import PERTURBATIONS
 from trainer.card.model_card import card_of_run
+from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES
 from trainer.evaluation.robustness import measure_robustness, other_diagnoses
 from trainer.metrics.assess import assess
 from trainer.metrics.missed import missed_melanomas
-from trainer.report import write_report
-from trainer.report.report_file import REPORT_FORMAT
+from trainer.report.schema import Report
+from trainer.report.write import write_report
+from trainer.run_folder import METRICS_NAME, RunDescription, RunOrigin, TrainingData
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing
-from worker.inference.bundle import PolicyThreshold
+from worker.inference.bundle import Calibration, PolicyThreshold
+from worker.inference.metrics import BundleMetrics
 from worker.synthetic.lesion import draw_lesion
 
 POLICIES = {
@@ -26,7 +29,7 @@ POLICIES = {
 }
 
 
-def make_up_images(folder: Path) -> pd.DataFrame:
+def draw_images(folder: Path) -> pd.DataFrame:
     """Forty images of thirty lesions with files and scores."""
     chance = np.random.default_rng(6)
     labels = np.repeat([1, 0], 20)
@@ -52,7 +55,7 @@ def make_up_images(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(label=labels, raw_probability=raw, probability=raw)
 
 
-def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
+def synthetic_report(images: pd.DataFrame) -> dict[str, Any]:
     """What `dermq-train evaluate` writes into report.json, of these images."""
 
     def size(lesions: int, count: int) -> dict[str, int]:
@@ -60,38 +63,24 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
 
     side = {"all": size(30, 40), "mel": size(10, 20), "nv": size(20, 20)}
     parity = {name: {"agreement": 0.975, "differ": 1} for name in POLICIES}
-    return {
-        "format": REPORT_FORMAT,
+    config = RunConfig(backbone="efficientnet-lite0", size=64, seed=5, epochs=3)
+    report = {
         "kind": "test",
         "created": "2026-11-23T10:00:00+00:00",
         "seconds": 3,
-        "run": {
-            "name": "made-up",
-            "config": {
-                "backbone": "efficientnet-lite0",
-                "size": 64,
-                "classes": "two",
-                "seed": 5,
-                "epochs": 3,
-                "focal_gamma": 2.0,
-                "focal_alpha": 0.25,
-                "head_epochs": 0,
-                "unfreeze_last": -1,
-                "batch_normalisation": "frozen",
-                "learning_rate": 5e-4,
-                "ema_momentum": 0.99,
-                "weight_decay": 0.01,
-                "samples_per_epoch": 3600,
-                "sampling_power": 0.5,
-                "label_smoothing": 0.05,
-            },
+        "subject": {
+            "name": "synthetic",
+            "backbone": config.backbone,
+            "size": config.size,
+            "classes": "two",
             "split_sha256": "a" * 64,
             "split_kind": "lesion-disjoint",
-            "weights_from": "a package",
+            "calibration": Calibration(method="platt", slope=1.0, intercept=0.0),
             "test_accesses": ["2026-11-23T10:00:00+00:00 evaluate"],
+            "origin": RunOrigin(run="synthetic", config=config, weights_from="a package"),
         },
-        "policies": {name: policy.model_dump() for name, policy in POLICIES.items()},
-        "refused_policies": {"sensitivity:0.95": "Received: 10 melanoma lesions. Expected: at least 59."},
+        "policies": POLICIES,
+        "refused_policies": {"sensitivity:0.95": "10 melanoma lesions are too few."},
         "flow": {
             "all": size(120, 160),
             "other_diagnoses": size(30, 40),
@@ -111,8 +100,7 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
         },
         "assessment": assess(images, POLICIES, resamples=40),
         "missed": missed_melanomas(images, POLICIES),
-        "seeds": {"runs": [{"run": "made-up", "seed": 5, "figures": {}}], "figures": {}},
-        "sources_left_out": [],
+        "seeds": {"runs": [{"run": "synthetic", "seed": 5, "figures": {}}], "figures": {}},
         "engine_parity": {
             "engine": "OpenVINO, converted for this report",
             "images": 40,
@@ -132,29 +120,51 @@ def make_up_report(images: pd.DataFrame) -> dict[str, Any]:
             resamples=20,
         ),
     }
+    return Report.model_validate(report).model_dump(mode="json")
 
 
 def write_page(report: dict[str, Any], folder: Path, images: pd.DataFrame | None = None) -> str:
     """Write the report page into the folder and read it, with plain spaces; with the images' pictures if given."""
-    paths = {} if images is None else {row.image_id: Path(str(row.path)) for row in images.itertuples()}
-    write_report(report, folder, paths)  # type: ignore[arg-type]
+    paths = {} if images is None else {str(row.image_id): Path(str(row.path)) for row in images.itertuples()}
+    write_report(Report.model_validate(report), folder, paths)
     return (folder / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
 
 
-def write_card(report: dict[str, Any] | None, folder: Path) -> str:
-    """Write report.json and metrics.json into the folder, and the model card of that run."""
+def write_card(report: dict[str, Any], folder: Path) -> str:
+    """Write an evaluated run into the folder, and its model card."""
     (folder / "report.json").write_text(json.dumps(report))
-    figures = report["assessment"]["images"] if report else {}
-    metrics = {
-        "split": "test, lesion-disjoint, single pass",
-        "intervals": "95%",
-        **report["assessment"]["counts"],  # type: ignore[index]
-        "auroc": figures["auroc"],
-        "auprc": figures["auprc"],
-        "brier": report["assessment"]["calibration"]["after"]["brier"],  # type: ignore[index]
-        "policies": {
-            name: {**policy, "missed_melanoma_images": policy["missed"]} for name, policy in figures["policies"].items()
+    found = Report.model_validate(report)
+    figures = found.assessment.images
+    metrics = BundleMetrics(
+        **dict(found.assessment.counts),
+        split="test, lesion-disjoint, single pass",
+        intervals="95%",
+        auroc=figures.auroc,
+        auprc=figures.auprc,
+        brier=found.assessment.calibration.after.brier,
+        policies={
+            name: {
+                "threshold": policy.threshold,
+                "sensitivity": policy.sensitivity,
+                "specificity": policy.specificity,
+                "missed_melanoma_images": policy.missed,
+            }
+            for name, policy in figures.policies.items()
         },
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    )
+    (folder / METRICS_NAME).write_text(metrics.model_dump_json())
+    origin = found.subject.origin
+    assert origin is not None
+    origin.config.write(folder)
+    described = RunDescription(
+        begun="2026-11-22T10:00:00+00:00",
+        recipe=3,
+        split_sha256="a" * 64,
+        data=TrainingData(images=160, sha256="b" * 64),
+        weights_from=origin.weights_from,
+        teachers=origin.teachers,
+        continues_from=origin.continues_from,
+        versions={},
+    )
+    (folder / "run.json").write_text(described.model_dump_json())
     return card_of_run(folder)

@@ -3,13 +3,13 @@
 import json
 import math
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trainer.config import RunConfig
+from trainer.config import RENAMED_SETTINGS, RunConfig
+from trainer.errors import InputError
 from trainer.presets import PRESETS, configure
 
 
@@ -90,8 +90,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     ],
 )
 def test_settings_that_mean_nothing_are_refused(values: dict[str, object], words: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        RunConfig(**values)  # type: ignore[arg-type]
+    with pytest.raises(InputError) as caught:
+        RunConfig.make(values)
     assert words in str(caught.value)
 
 
@@ -102,41 +102,32 @@ def test_a_warm_up_that_takes_the_whole_training_is_refused() -> None:
     assert configure("clean", {"epochs": 1}).warmup_epochs == 2
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(RunConfig) if type(field.default) in (int, float)])
+@pytest.mark.parametrize(
+    "name", [name for name, field in RunConfig.model_fields.items() if type(field.default) in (int, float)]
+)
 def test_every_number_has_a_range(name: str) -> None:
-    with pytest.raises(ValueError, match=f"Received: {name}=-9"):
-        RunConfig(**{name: type(getattr(RunConfig(), name))(-9)})
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} -9.* is wrong"):
+        RunConfig.make({name: type(getattr(RunConfig(), name))(-9)})
 
 
-def test_a_run_whose_settings_are_out_of_range_is_named() -> None:
-    with pytest.raises(ValueError, match=r"runs/old was made with settings .* size=16\. Expected: at least 32"):
-        RunConfig.from_settings({"size": 16}, run="runs/old")
-
-
-def test_a_run_from_before_a_setting_existed_is_read_as_what_it_was(tmp_path: Path) -> None:
-    """The first run that was shipped, as its config.json has it."""
-    old = {
-        "classes": "seven", "backbone": "efficientnet-lite0", "size": 224, "epochs": 16, "samples_per_epoch": 3600,
-        "batch_size": 32, "learning_rate": 0.0005, "warmup_epochs": 2.0, "weight_decay": 0.01, "ema_momentum": 0.99,
-        "focal_gamma": 2.0, "focal_alpha": 0.25, "label_smoothing": 0.05, "split_seed": 20181, "seed": 1, "limit": 0,
-    }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(old))
-    config = RunConfig.read(tmp_path)
-    assert {name: getattr(config, name) for name in old} == old
-    assert config.near_duplicates == -1, "nobody looked for any"
-    assert config.sampling_power == 0, "all diagnoses alike"
-    assert (config.preset, config.weights, config.head_epochs, config.unfreeze_last) == ("clean", "imagenet", 0, -1)
-
-
-def test_a_setting_that_is_no_more_is_dropped_where_it_meant_nothing_and_refused_where_it_did(tmp_path: Path) -> None:
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"classes": "two", "share_of_two": 0.5}))
-    assert RunConfig.read(tmp_path).classes == "two"
-    file.write_text(json.dumps({"classes": "seven", "share_of_two": 2 / 7}))
-    assert RunConfig.read(tmp_path).sampling_power == 0
-    file.write_text(json.dumps({"classes": "seven", "share_of_two": 0.5}))
-    with pytest.raises(ValueError, match=r"share_of_two=0\.5"):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"size": 16}, "size: Input should be greater than or equal to 32"),
+        ({"gamma": 2.0}, "gamma is now called focal_gamma"),
+        ({"share_of_two": 0.5}, "share_of_two: Extra inputs are not permitted"),
+    ],
+)
+def test_a_run_of_another_version_is_named_with_what_to_do(tmp_path: Path, content: dict[str, Any], why: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path))} .*{why}.* Use that version, or train again"):
         RunConfig.read(tmp_path)
+
+
+@pytest.mark.parametrize("old", RENAMED_SETTINGS)
+def test_a_renamed_setting_is_refused_with_its_new_name(old: str) -> None:
+    with pytest.raises(InputError, match=f"the setting {old} is now called {RENAMED_SETTINGS[old]}"):
+        RunConfig.make({old: 1})
 
 
 @pytest.mark.parametrize(

@@ -10,4 +10,4 @@ def poison(picture: Path, fault: str) -> None:
         picture: to be marked.
         fault: ``kill``, ``exhaust``, ``loop`` or ``loop-deaf``.
     """
-    picture.write_bytes(picture.read_bytes() + f"drill:{fault}".encode())
+    picture.write_bytes(picture.read_bytes() + f"fault:{fault}".encode())

@@ -1,7 +1,8 @@
 """Faults inside a process: Python runs this file first wherever its folder is on PYTHONPATH, before anything of dermq.
 
-The product has no hooks for its own drills. A drill that needs a fault in the middle of a worker puts this folder on
-that worker's path and names the fault in its environment; the functions below are wrapped when their module is loaded.
+The product has no hooks for its own fault tests. A fault test that needs a fault in the middle of a worker puts this
+folder on that worker's path and names the fault in its environment; the functions below are wrapped when their module
+is loaded.
 """
 
 import ctypes
@@ -21,22 +22,22 @@ _EXHAUSTING = 4 * 1024**3
 
 def _poison(data):
     """Act on what `faults.poison` has written behind a picture."""
-    if data.endswith(b"drill:kill"):
+    if data.endswith(b"fault:kill"):
         os.kill(os.getpid(), signal.SIGKILL)
-    elif data.endswith(b"drill:exhaust"):
+    elif data.endswith(b"fault:exhaust"):
         bytearray(_EXHAUSTING)
-    elif data.endswith(b"drill:loop-deaf"):
+    elif data.endswith(b"fault:loop-deaf"):
         # Like a decoder in C that never comes back to Python, where a soft time limit would be noticed.
         mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
         lock(mutex)
         lock(mutex)
-    elif data.endswith(b"drill:loop"):
+    elif data.endswith(b"fault:loop"):
         while True:
             time.sleep(1)
 
 
 def _slow_and_poisoned(decode):
-    seconds = float(os.environ.get("DRILL_SECONDS_PER_IMAGE", "0"))
+    seconds = float(os.environ.get("FAULT_SECONDS_PER_IMAGE", "0"))
 
     @functools.wraps(decode)
     def wrapped(data):
@@ -50,12 +51,12 @@ def _slow_and_poisoned(decode):
 
 def _slow_and_crashing(load_engine):
     """The first load of all, by whichever process, takes long and ends in a crash."""
-    crashed = os.environ.get("DRILL_ENGINE_CRASHED")
+    crashed = os.environ.get("FAULT_ENGINE_CRASHED")
 
     @functools.wraps(load_engine)
     def wrapped(*arguments, **options):
         if crashed and not Path(crashed).exists():
-            time.sleep(float(os.environ["DRILL_ENGINE_SECONDS"]))
+            time.sleep(float(os.environ["FAULT_ENGINE_SECONDS"]))
             Path(crashed).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return load_engine(*arguments, **options)
@@ -65,8 +66,8 @@ def _slow_and_crashing(load_engine):
 
 def _repeated_and_slow(send_hints):
     """Every hint several times, a repetition right behind the hint; afterwards a rest, which slows a submitter down."""
-    times = int(os.environ.get("DRILL_HINT_TIMES", "1"))
-    seconds = float(os.environ.get("DRILL_SECONDS_PER_SENDING", "0"))
+    times = int(os.environ.get("FAULT_HINT_TIMES", "1"))
+    seconds = float(os.environ.get("FAULT_SECONDS_PER_SENDING", "0"))
 
     @functools.wraps(send_hints)
     def wrapped(app, chunk_ids, *, urgent):
@@ -77,7 +78,7 @@ def _repeated_and_slow(send_hints):
 
 
 def _impatient_broker(make_app):
-    seconds = os.environ.get("DRILL_VISIBILITY_SECONDS")
+    seconds = os.environ.get("FAULT_VISIBILITY_SECONDS")
 
     @functools.wraps(make_app)
     def wrapped(settings):
@@ -91,8 +92,8 @@ def _impatient_broker(make_app):
 
 
 def _all_at_once(migrate):
-    """Wait until as many processes stand here as the drill starts."""
-    folder, count = os.environ.get("DRILL_MEET_IN"), int(os.environ.get("DRILL_MEET", "1"))
+    """Wait until as many processes stand here as the fault test starts."""
+    folder, count = os.environ.get("FAULT_MEET_IN"), int(os.environ.get("FAULT_MEET", "1"))
 
     @functools.wraps(migrate)
     def wrapped(engine):

@@ -85,7 +85,7 @@ def test_a_killed_submission_is_gone_on_with(database: Engine, app: Celery, bund
     assert paths(database, intake) == [*(f"{number:02}.jpg" for number in range(40)), "99.jpg"]
     (job,) = read(database, lambda c: view_jobs(c))
     assert (job.status, job.interrupted) == (JobStatus.QUEUED, False)
-    assert "gone on with" in "\n".join(intake.notes())
+    assert "resumes an interrupted submission" in "\n".join(intake.notes())
     assert [entry.action for entry in read(database, lambda c: entries_of(c, job.id))] == [AuditAction.SUBMITTED]
 
 
@@ -137,7 +137,7 @@ def test_a_submission_that_is_at_work_is_not_taken_over(
 
     def submit_again(seen: int) -> None:
         if not refused:
-            with pytest.raises(SubmissionError, match="is just taking in the same source") as caught:
+            with pytest.raises(SubmissionError, match="is submitting the same source") as caught:
                 submit(submission(source), database=sqlite_database, app=app, bundle=bundle)
             refused.append(str(caught.value))
 
@@ -173,7 +173,7 @@ def test_a_submitter_that_lost_its_job_adds_nothing_and_withdraws_nothing(
             as_if_dead(database)
             taken.append(submit(submission(source), database=database, app=app, bundle=bundle))
 
-    with pytest.raises(SubmissionError, match="has gone on with it"):
+    with pytest.raises(SubmissionError, match="or another `dermq submit` resumed it"):
         submit(submission(source), database=database, app=app, bundle=bundle, on_progress=take_over)
     assert taken[0].resumed
     assert rows_in(database, Job, Image) == [1, 40]
@@ -254,7 +254,7 @@ def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
     with pytest.raises(expected) as caught:
         submit(submission(source), database=database, app=app, bundle=bundle, on_progress=break_off)
     if expected is SubmissionError:
-        assert "stays with what was taken in" in str(caught.value)
+        assert "keeps the images recorded so far" in str(caught.value)
     (job,) = read(database, lambda c: view_jobs(c))
     as_if_dead(database)
     # All that was taken in has ended, and more will not come by itself: who watches is told, and the books say so.
@@ -299,5 +299,5 @@ def test_two_that_submit_the_same_source_at_once_make_one_job(
 
     at_once(submit_once, submit_once)
     assert len(refused) == 1
-    assert "is just taking in the same source" in refused[0]
+    assert "is submitting the same source" in refused[0]
     assert rows_in(database, Job, Image) == [1, 40]

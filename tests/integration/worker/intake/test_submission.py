@@ -38,11 +38,11 @@ def test_a_folder_becomes_a_job_with_its_chunks(
     (job,) = read(sqlite_database, lambda c: view_jobs(c))
     assert (job.status, job.root, job.manifest, job.urgent) == (JobStatus.QUEUED, str(source), None, False)
     assert (job.policy, job.threshold, job.borderline_threshold) == ("youden", 0.5, 0.4)
-    assert (job.bundle_name, job.bundle_sha256) == ("made-up", bundle.sha256)
+    assert (job.bundle_name, job.bundle_sha256) == ("synthetic", bundle.sha256)
     notes = "\n".join(intake.notes())
     assert "5 images submitted" in notes
     assert "1 .txt" in notes
-    assert "Hidden files or folders that were passed over: 1." in notes
+    assert "Skipped, hidden files and folders: 1." in notes
 
 
 def test_a_manifest_becomes_a_job_with_what_it_says(
@@ -99,7 +99,7 @@ def test_without_a_broker_the_job_is_recorded_for_the_sweeper(
     assert [(chunk.status, chunk.hinted_at) for chunk in found] == [(ChunkStatus.WAITING, None)] * 10
     (job,) = read(sqlite_database, lambda c: view_jobs(c))
     assert job.status == JobStatus.QUEUED
-    assert "begins by itself when it is back" in intake.notes()[-1]
+    assert "starts by itself when the broker is back" in intake.notes()[-1]
 
 
 def test_a_broker_that_fails_in_the_middle_is_asked_no_more(
@@ -133,8 +133,8 @@ def test_repeated_paths_count_once_the_first(
     assert paths(sqlite_database, intake) == expected
     assert (intake.images, intake.repeated) == (15, 5)
     assert sum(chunk.size for chunk in chunks(sqlite_database)) == 15
-    assert any("repeated a path" in note and "5" in note for note in intake.notes())
-    assert any("of 15 files are not there" in note for note in intake.notes())
+    assert any("rows that repeat a path: 5" in note for note in intake.notes())
+    assert any("of 15 files were not found" in note for note in intake.notes())
     query = select(Image.lesion_id).where(Image.path == "a.jpg")
     assert read(sqlite_database, lambda c: c.scalar(query)) == "first"
 
@@ -151,16 +151,16 @@ def test_paths_that_lead_out_are_told_apart_from_missing_files(
     intake = submit(submission(manifest, root=root), database=database, app=app, bundle=bundle)
     assert (intake.images, intake.outside_root, intake.not_found) == (6, 3, 2)
     said = "\n".join(intake.notes())
-    assert f"3 of 6 paths lead out of {root}, and a worker reads nothing outside" in said
-    assert f"2 of 6 files are not there under {root}" in said
+    assert f"3 of 6 paths lead out of {root}. Workers read nothing outside" in said
+    assert f"2 of 6 files were not found under {root}" in said
 
 
 @pytest.mark.parametrize(
     ("path", "advice"),
     [
-        ("missing.jpg", "name another folder with --root"),
-        ("ISIC_0000001", "write the names of files with their endings, such as .jpg, and name another folder"),
-        ("part_1\\a.jpg", "write / in place of \\ between folders"),
+        ("missing.jpg", "Name the right folder with --root"),
+        ("ISIC_0000001", "Write file names with their suffix, such as .jpg, and name the right folder"),
+        ("part_1\\a.jpg", "Write / instead of \\ between folders"),
         ("C:\\part_1\\a.jpg", "a drive or share of Windows means nothing here"),
         ("C:/part_1/a.jpg", "a drive or share of Windows means nothing here"),
     ],
@@ -173,8 +173,8 @@ def test_paths_without_a_file_are_answered_with_what_is_wrong_with_them(
     # One that leads out comes first: no file was looked for, and its ending says nothing of the others.
     manifest.write_text(f"path\n/elsewhere/z\na.jpg\n{path}\n")
     intake = submit(submission(manifest, root=root), database=sqlite_database, app=app, bundle=bundle)
-    (said,) = [note for note in intake.notes() if "not there" in note]
-    assert f"1 of 3 files is not there under {root}, from where paths are read; {advice}" in said
+    (said,) = [note for note in intake.notes() if "not found" in note]
+    assert f"1 of 3 files was not found under {root}. {advice}" in said
     assert path not in said.replace(str(root), "")
 
 
@@ -182,7 +182,7 @@ def test_a_root_beside_a_folder_is_refused(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     source = put(tmp_path, "a.jpg")
-    with pytest.raises(ManifestError, match="Expected: --root with a CSV manifest alone"):
+    with pytest.raises(ManifestError, match="--root belongs to a CSV manifest"):
         submit(submission(source, root=tmp_path), database=sqlite_database, app=app, bundle=bundle)
     assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
 
@@ -193,7 +193,7 @@ def test_a_folder_without_images_leaves_no_job(
 ) -> None:
     (tmp_path / "in").mkdir()
     source = put(tmp_path / "in", *names)
-    with pytest.raises(ManifestError, match="no image was found") as caught:
+    with pytest.raises(ManifestError, match="No image found") as caught:
         submit(submission(source), database=sqlite_database, app=app, bundle=bundle)
     assert ("1 .docx" in str(caught.value)) == bool(names)
     assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
@@ -216,7 +216,7 @@ def test_a_wrong_manifest_leaves_no_job(
 def test_a_source_that_is_not_there_leaves_no_job(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
-    with pytest.raises(ManifestError, match="Expected: a folder of images, or a CSV manifest"):
+    with pytest.raises(ManifestError, match="Submit a folder of images or a CSV manifest"):
         submit(submission(tmp_path / "nowhere"), database=sqlite_database, app=app, bundle=bundle)
     assert rows_in(sqlite_database, Job) == [0]
 
@@ -323,8 +323,8 @@ def test_a_folder_that_cannot_be_read_is_told_and_no_success(
     assert result.exit_code == 1
     # The job is recorded all the same, and its number told.
     assert result.stdout == "1\n"
-    assert "1 folder could not be read, NOT in the job: locked?[2J" in result.stderr
-    assert "1 DICOM file, NOT in the job" in result.stderr
+    assert "1 folder could not be read and NOT submitted: locked?[2J" in result.stderr
+    assert "1 DICOM file NOT submitted" in result.stderr
 
 
 @pytest.mark.parametrize(

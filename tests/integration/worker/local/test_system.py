@@ -59,7 +59,7 @@ def test_a_flower_port_that_was_set_and_is_taken_is_told_before_anything_starts(
 ) -> None:
     system = LocalSystem(settings=Settings(home=tmp_path / "home", flower_port=taken_port))
     with (
-        pytest.raises(SettingsError, match=rf"DERMQ_FLOWER_PORT={taken_port}, which another program has taken"),
+        pytest.raises(SettingsError, match=r"DERMQ_FLOWER_PORT\) on 127"),
         system,
     ):
         pass
@@ -69,7 +69,7 @@ def test_a_flower_port_that_was_set_and_is_taken_is_told_before_anything_starts(
 def test_flower_alone_on_a_taken_port_says_which_one(taken_port: int) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "worker.cli", "flower"],
-        env={**os.environ, "DERMQ_FLOWER_PASSWORD": "made-up", "DERMQ_FLOWER_PORT": str(taken_port)},
+        env={**os.environ, "DERMQ_FLOWER_PASSWORD": "synthetic", "DERMQ_FLOWER_PORT": str(taken_port)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -88,7 +88,7 @@ def test_a_system_that_waits_for_its_broker_says_so_and_can_be_stopped(
     threading.Timer(0.5, stop.set).start()
     settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     with (
-        pytest.raises(StoppedError, match="before it was up, while it waited for its broker"),
+        pytest.raises(StoppedError, match="has stopped while it waited for its broker"),
         LocalSystem(settings=settings, stop_requested=stop, say_waiting=lambda part, _: waits.append(part)),
     ):
         pytest.fail("it is not up")
@@ -115,7 +115,7 @@ def test_a_home_that_cannot_be_is_a_wrong_setting(tmp_path: Path, home: str) -> 
     (tmp_path / "file").write_text("no folder")
     settings = Settings(home=tmp_path / home)
     with (
-        pytest.raises(SettingsError, match=r"Received: DERMQ_HOME=.* Expected: a folder"),
+        pytest.raises(SettingsError, match=r"\(DERMQ_HOME\) cannot be used"),
         LocalSystem(settings=settings),
     ):
         pytest.fail("it is not up")

@@ -20,7 +20,7 @@ from db.jobs import BundleWork, open_work
 from db.session import read, transact
 from tests.integration.databases import add_job
 from tests.synthetic_bundle import make_bundle
-from worker.cli import _warn_of_other_bundle
+from worker.cli.submit import _warn_of_other_bundle
 from worker.errors import BundleError
 from worker.inference.bundle_reference import BundleReference, configured_bundle, running_bundle
 from worker.log_throttle import LOG_INTERVAL
@@ -30,7 +30,7 @@ from worker.monitor.job_status import find_job, stall_reason
 from worker.queue.inspect import bundles_of_workers
 from worker.settings import RUN_FILE, Settings, load_settings
 
-JOBS = BundleReference(sha256="b" * 64, name="made-up", version="1")
+JOBS = BundleReference(sha256="b" * 64, name="synthetic", version="1")
 OTHER = BundleReference(sha256="c" * 64, name="other", version="2")
 
 
@@ -41,7 +41,7 @@ def finding_on(
     monkeypatch.setattr("worker.monitor.health.bundles_of_workers", lambda app: workers)
     monkeypatch.setattr("worker.monitor.health.configured_bundle", lambda settings: JOBS)
     for part in ("bundle", "broker"):
-        monkeypatch.setattr(f"worker.monitor.health._check_{part}", lambda _: "not asked here")
+        monkeypatch.setattr(f"worker.monitor.health._check_{part}", lambda *_: "not asked here")
     settings = Settings(home=home, database_url=str(database.url), broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     (finding,) = [finding for finding in run_checks(settings) if finding.component == "workers"]
     return finding
@@ -51,7 +51,7 @@ def test_open_work_is_what_a_worker_could_claim(database: Engine) -> None:
     jobs = [add_job(database, 1).job_id for _ in range(4)]
     assert transact(database, lambda c: pause_job(c, jobs[0], actor="test", request=uuid4().hex))
     assert transact(database, lambda c: cancel_job(c, jobs[1], actor="test", request=uuid4().hex))
-    assert read(database, open_work) == [BundleWork(sha256="b" * 64, name="made-up", version="1", jobs=jobs[2:])]
+    assert read(database, open_work) == [BundleWork(sha256="b" * 64, name="synthetic", version="1", jobs=jobs[2:])]
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_open_work_is_what_a_worker_could_claim(database: Engine) -> None:
         (
             {"dermq@a": OTHER},
             False,
-            "with the bundle other 2 (cccccccccccc). No worker has what these wait for: made-up 1",
+            "with the bundle other 2 (cccccccccccc). No worker has the bundle of these jobs: synthetic 1",
         ),
-        # Of an older version: it does not say.
+        # An older version does not tell.
         ({"dermq@a": OTHER, "dermq@b": None}, True, "2 answering"),
-        ({}, False, "none answered"),
+        ({}, False, "No worker answered"),
     ],
 )
 def test_check_names_the_jobs_that_wait_for_another_bundle(
@@ -96,7 +96,7 @@ def test_check_says_when_no_worker_has_what_is_submitted_under_here(
 ) -> None:
     """Before a job is submitted that would wait for ever."""
     finding = finding_on(workers, sqlite_database, tmp_path, monkeypatch)
-    told = "with the bundle other 2 (cccccccccccc), and here it is made-up 1 (bbbbbbbbbbbb)" in finding.text
+    told = "with the bundle other 2 (cccccccccccc), but the bundle here is synthetic 1 (bbbbbbbbbbbb)" in finding.text
     assert (finding.ok, told) == (well, not well), finding.text
 
 
@@ -115,7 +115,7 @@ def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
     assert "the one here is running 7 (" in why
     console = Console(file=io.StringIO(), width=1000)
     _warn_of_other_bundle(load_settings(), console)
-    assert "under mine 8 (" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "needs the bundle mine 8 (" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "runs with running 7 (" in console.file.getvalue()  # type: ignore[attr-defined]
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
@@ -136,7 +136,8 @@ def test_a_job_says_which_bundle_it_waits_for_until_a_worker_has_it(
     why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
     assert why is not None
     assert (
-        f"It waits for the bundle made-up 1 (bbbbbbbbbbbb), the one here is {configured_bundle(load_settings())}" in why
+        f"It needs the bundle synthetic 1 (bbbbbbbbbbbb), but the one here is {configured_bundle(load_settings())}"
+        in why
     )
     monkeypatch.setattr("worker.inference.bundle_reference.configured_bundle", lambda settings: JOBS)
     why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))

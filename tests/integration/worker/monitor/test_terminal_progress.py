@@ -14,9 +14,9 @@ from db.job_control import cancel_job
 from db.progress import JobCounts, count_statuses
 from db.session import transact
 from tests.integration.submissions import put, submission
-from worker import progress
 from worker.inference.bundle import Bundle
 from worker.intake.submission import submit
+from worker.monitor import terminal_progress
 
 
 def test_a_log_is_told_once_why_a_job_stands(
@@ -24,8 +24,8 @@ def test_a_log_is_told_once_why_a_job_stands(
 ) -> None:
     """It was told with every line, which filled a night's log with one sentence."""
     intake = submit(submission(put(tmp_path, "a.jpg")), database=sqlite_database, app=app, bundle=bundle)
-    for name, seconds in (("_LINE_EVERY", 0.0), ("_ASK_EVERY", 0.0), ("_IDLE_AFTER", -1.0)):
-        monkeypatch.setattr(progress, name, seconds)
+    for name, seconds in (("_LINE_INTERVAL", 0.0), ("_POLL_INTERVAL", 0.0), ("_STALL_AFTER", -1.0)):
+        monkeypatch.setattr(terminal_progress, name, seconds)
     asked: list[int] = []
 
     def count(connection: Connection, job_id: int) -> JobCounts:
@@ -34,11 +34,11 @@ def test_a_log_is_told_once_why_a_job_stands(
             transact(sqlite_database, lambda other: cancel_job(other, job_id, actor="made up", request=uuid4().hex))
         return count_statuses(connection, job_id)
 
-    monkeypatch.setattr(progress, "count_statuses", count)
+    monkeypatch.setattr(terminal_progress, "count_statuses", count)
     said = io.StringIO()
-    progress.watch(sqlite_database, intake.job_id, Console(file=said, width=400))
+    terminal_progress.watch(sqlite_database, intake.job_id, Console(file=said, width=400))
     assert said.getvalue().count("0 of 1") == 6
-    assert said.getvalue().count("No worker has it in hand") == 1
+    assert said.getvalue().count("No worker is scoring it") == 1
 
 
 def test_a_narrow_terminal_is_told_in_full_and_once_why_a_job_stands(
@@ -46,8 +46,8 @@ def test_a_narrow_terminal_is_told_in_full_and_once_why_a_job_stands(
 ) -> None:
     """Beside the bar it was cut off before it said what to do."""
     intake = submit(submission(put(tmp_path, "a.jpg")), database=sqlite_database, app=app, bundle=bundle)
-    for name, seconds in (("_ASK_EVERY", 0.1), ("_IDLE_AFTER", -1.0)):
-        monkeypatch.setattr(progress, name, seconds)
+    for name, seconds in (("_POLL_INTERVAL", 0.1), ("_STALL_AFTER", -1.0)):
+        monkeypatch.setattr(terminal_progress, name, seconds)
     cancel = threading.Timer(
         1.0,
         lambda: transact(
@@ -56,6 +56,6 @@ def test_a_narrow_terminal_is_told_in_full_and_once_why_a_job_stands(
     )
     cancel.start()
     said = io.StringIO()
-    progress.watch(sqlite_database, intake.job_id, Console(file=said, width=80, force_terminal=True))
+    terminal_progress.watch(sqlite_database, intake.job_id, Console(file=said, width=80, force_terminal=True))
     cancel.join()
     assert " ".join(said.getvalue().split()).count("`dermq cancel 1` and submit again.") == 1

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
@@ -70,9 +71,9 @@ def lines(text: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("stop", "words"),
     [
-        (pause_job, "is paused: 3 of these 5 images wait, and have no outcome until `dermq resume"),
-        (cancel_job, "is cancelled: 3 of these 5 images were never looked at"),
-        (None, "is running: 3 of these 5 images wait and have no outcome yet"),
+        (pause_job, "is paused: 3 of these 5 images are waiting and have no outcome. `dermq resume"),
+        (cancel_job, "is cancelled: 3 of these 5 images were not scored before the job was cancelled"),
+        (None, "is running: 3 of these 5 images are waiting and have no outcome yet"),
     ],
 )
 def test_images_without_an_outcome_are_counted_on_standard_error(
@@ -81,13 +82,13 @@ def test_images_without_an_outcome_are_counted_on_standard_error(
     made = add_job(sqlite_database, 5)
     write(sqlite_database, made, scored(made.image_ids[0], 0.9), failed(made.image_ids[1]))
     if stop is not None:
-        assert transact(sqlite_database, lambda c: stop(c, made.job_id, actor="test"))
+        assert transact(sqlite_database, lambda c: stop(c, made.job_id, actor="test", request=uuid4().hex))
     result = export(made.job_id)
     assert result.exit_code == 0
     assert f"WARNING: job {made.job_id} {words}" in result.stderr
     assert [line["status"] for line in lines(result.stdout)] == ["scored", "failed", "waiting", "waiting", "waiting"]
     assert "WARNING" not in result.stdout
-    # Only what will never be looked at any more goes to a human.
+    # Only images that will never be scored go to a human.
     flags = [line["flag"] for line in lines(result.stdout)]
     assert flags == ["high_risk", "ungradable", *(["ungradable"] * 3 if stop is cancel_job else [""] * 3)]
 
@@ -95,8 +96,8 @@ def test_images_without_an_outcome_are_counted_on_standard_error(
 def test_a_job_that_is_just_taken_in_says_what_is_missing(sqlite_database: Engine, export: Export) -> None:
     made = add_job(sqlite_database, 2, submitted=False)
     result = export(made.job_id)
-    assert "images that were not taken in yet are missing" in result.stderr
-    assert "2 of these 2 images wait" in result.stderr
+    assert "is still being submitted, so images are missing" in result.stderr
+    assert "2 of these 2 images are waiting" in result.stderr
 
 
 def test_nothing_is_warned_of_when_nothing_waits(sqlite_database: Engine, export: Export) -> None:
@@ -132,7 +133,7 @@ def test_a_ranked_export_begins_with_what_nobody_judged_and_then_the_highest_pro
         ("3", "0/6.jpg", "scored"),
         ("4", "0/0.jpg", "scored"),
     ]
-    assert f"7 images of job {made.job_id}, the first 2 not judged: a human must look." in result.stderr
+    assert f"7 images of job {made.job_id}, the first 2 without a score: a human must look." in result.stderr
     plain = lines(export(made.job_id).stdout)
     assert [line["path"] for line in plain] == [f"0/{index}.jpg" for index in range(7)]
     assert "rank" not in plain[0]
@@ -191,10 +192,10 @@ def test_an_older_file_is_replaced_by_a_whole_one_only(
     monkeypatch.setattr(os, "fsync", full)
     result = export(made.job_id, "-o", file)
     assert result.exit_code == 2
-    assert f"could not be written to {file}: No space left on device. What stood there before stands" in result.stderr
+    assert f"could not be exported to {file}: No space left on device. The earlier file is unchanged" in result.stderr
     assert file.read_text() == "an older one"
     assert not list(tmp_path.glob(".*.part"))
-    assert entries(sqlite_database, made) == []
+    assert entries(sqlite_database, made) == [{"images": 3}, {"images": 3, "failed": "No space left on device"}]
 
 
 def test_a_folder_that_is_not_there_is_an_error_in_words(
@@ -202,8 +203,8 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(
 ) -> None:
     made = add_job(sqlite_database, 1)
     result = export(made.job_id, "-o", tmp_path / "nowhere" / "outcomes.csv")
-    assert (result.exit_code, "No such file or directory. Make its folder" in result.stderr) == (2, True)
-    assert entries(sqlite_database, made) == []
+    assert (result.exit_code, "No such file or directory. Make the folder" in result.stderr) == (2, True)
+    assert entries(sqlite_database, made) == [{"images": 1}, {"images": 1, "failed": "No such file or directory"}]
 
 
 def test_a_reader_that_has_had_enough_is_no_error(sqlite_database: Engine) -> None:

@@ -26,6 +26,7 @@ from tests.integration.stub_scoring import (
 )
 from worker.errors import BundleError, EngineError
 from worker.inference.bundle import Bundle
+from worker.inference.quality_gate import QualityGate
 from worker.scoring.chunk import ChunkLimits, score_chunk
 from worker.scoring.loaded_model import LoadedModel
 from worker.synthetic.archive import encode
@@ -266,7 +267,7 @@ def test_the_bundle_asked_for_is_the_jobs(sqlite_database: Engine, bundle: Bundl
 
     def model_for(sha256: str) -> LoadedModel:
         asked.append(sha256)
-        return LoadedModel(bundle=bundle, engine=FakeEngine())
+        return LoadedModel(bundle=bundle, engine=FakeEngine(), gate=QualityGate.load(bundle))
 
     score_chunk(made.chunk_ids[0], database=sqlite_database, model_for=model_for, limits=LIMITS)
     assert asked == ["b" * 64]

@@ -80,7 +80,7 @@ def test_an_image_in_hand_at_two_deaths_is_given_up_and_costs_no_other(
     found = outcomes(sqlite_database, made)
     suspect = found.pop("2.jpg")
     assert suspect.failure_code == (FailureCode.CRASHED_WORKER if given_up else None)
-    assert (suspect.reason == "workers died 2 times with this image in hand") is given_up
+    assert (suspect.reason == "2 workers crashed while they processed this image") is given_up
     assert [end.status for end in found.values()] == [ImageStatus.SCORED] * 4
     assert row(sqlite_database, Job, made.job_id).status == JobStatus.FINISHED
 
@@ -184,7 +184,7 @@ def test_an_image_that_raises_what_nobody_foresaw_ends_in_careful_mode(
     stumbled = found.pop("1.png")
     assert (stumbled.failure_code, stumbled.reason) == (
         FailureCode.ENGINE_ERROR,
-        "unforeseen ArithmeticError while it was scored",
+        "unexpected ArithmeticError while it was scored",
     )
     assert [end.status for end in found.values()] == [ImageStatus.SCORED] * 4
     assert row(sqlite_database, Job, made.job_id).status == JobStatus.FINISHED

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trainer.images import artefacts
 
+from trainer.augmentation import artefacts
 from trainer.augmentation.artefacts import draw_artefacts
 from trainer.augmentation.augment import Augmentation
 from trainer.config import RunConfig
@@ -67,5 +67,5 @@ def test_as_many_images_get_some_as_asked_for(image: RGBImage) -> None:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_a_share_that_is_none_is_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match=r"artefacts=.* Expected: a probability, from 0 to 1"):
+    with pytest.raises(ValueError, match=r"--artefacts .* is wrong"):
         RunConfig(artefacts=wrong)

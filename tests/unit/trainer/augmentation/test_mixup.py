@@ -26,7 +26,7 @@ def test_the_larger_share_stays_with_the_image_itself() -> None:
         assert (labels.diagonal() >= 0.5).all()
 
 
-@pytest.mark.parametrize(("focal_alpha", "share"), [(0.2, 0.899), (1.0, 0.75)])
+@pytest.mark.parametrize(("alpha", "share"), [(0.2, 0.899), (1.0, 0.75)])
 def test_alpha_says_how_strongly(alpha: float, share: float) -> None:
     """Mean of the larger part of Beta(alpha, alpha): 1 - I(1/2; alpha + 1, alpha), by the incomplete beta function."""
     images, labels = np.zeros((2000, 1, 1, 1), np.float32), np.eye(2000, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Made-up hair, rulers, ink, rims, blur and compression: seen in the pixels."""
+"""Synthetic hair, rulers, ink, rims, blur and compression: seen in the pixels."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,6 @@
-"""The model card of one made-up evaluation, and the checklists it answers."""
+"""The model card of one synthetic evaluation, and the checklists that it answers."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from tests.unit.trainer.synthetic_report import write_card
 from trainer.card.model_card import card_of_run, model_card
 from trainer.card.reporting_items import clear_derm, tripod_ai
-from worker.inference.bundle import BundleManifest, Quantisation
+from trainer.errors import InputError, MissingError
+from trainer.report.schema import Report
+from worker.inference.bundle import Quantisation, load_bundle
 
 
 def test_the_card_says_what_the_report_found_and_names_no_image(report: dict[str, Any], tmp_path: Path) -> None:
@@ -27,38 +30,45 @@ def test_the_card_says_what_the_report_found_and_names_no_image(report: dict[str
 
 
 def test_a_run_without_an_evaluation_has_no_card(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="dermq-train evaluate"):
+    with pytest.raises(MissingError, match="dermq-train evaluate"):
         card_of_run(tmp_path)
 
 
 def test_a_report_of_an_older_layout_is_refused_with_what_to_do(report: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has the layout 1\. Expected: layout 2; `dermq-train evaluate"):
-        write_card({**report, "format": 1}, tmp_path)
+    write_card(report, tmp_path)
+    (tmp_path / "report.json").write_text(json.dumps({**report, "format": 2}))
+    with pytest.raises(InputError, match=r"another version wrote it.* `dermq-train evaluate"):
+        card_of_run(tmp_path)
 
 
 def test_a_bundles_card_needs_its_manifest_only_and_says_more_with_the_report(report: dict[str, Any]) -> None:
-    shipped = BundleManifest.model_validate_json(Path("models/ham10000-mel-nv/bundle.json").read_text())
+    shipped = load_bundle(Path("models/ham10000-mel-nv")).manifest
     alone = model_card(shipped, "a package")
     assert f"# {shipped.name} {shipped.version}\n" in alone
     assert "First weights: a package" in alone
     assert "## Groups" not in alone
-    assert "## Groups" in model_card(shipped, "a package", report)
+    assert "## Groups" in model_card(shipped, "a package", Report.model_validate(report))
 
 
 def test_the_checklists_are_whole(report: dict[str, Any]) -> None:
-    for given in (report, None):
+    found = Report.model_validate(report)
+    for given in (found, None):
         items = tripod_ai(given)
         assert {int(item.number.rstrip("abcdefg")) for item in items} == set(range(1, 28))
         assert len(items) == len({item.number for item in items}) == 52
         assert len(clear_derm(given)) == 25
         assert all(item.answer for item in [*items, *clear_derm(given)])
-    assert "Not done" in str(clear_derm({**report, "robustness": None}))
+    assert "Not done" in str(clear_derm(found.model_copy(update={"robustness": None})))
 
 
 def test_the_card_of_a_bundle_in_8_bits_says_what_they_cost(report: dict[str, Any]) -> None:
-    shipped = BundleManifest.model_validate_json(Path("models/ham10000-mel-nv/bundle.json").read_text())
+    shipped = load_bundle(Path("models/ham10000-mel-nv")).manifest
     cost = Quantisation(layers=31, images=1180, auroc_difference=-0.0012, agreement={"youden": 0.993, "other": 0.991})
-    text = model_card(shipped.model_copy(update={"precision": "int8", "quantisation": cost}), "a package", report)
-    assert "computes 31 layers with 8-bit integers; all figures above are of the model in floats" in text
-    assert "change the AUROC by -0.0012 and leave at least 99.10% of the triage flags" in text
+    text = model_card(
+        shipped.model_copy(update={"precision": "int8", "quantisation": cost}),
+        "a package",
+        Report.model_validate(report),
+    )
+    assert "computes 31 layers with 8-bit integers. All figures above are of the model in floats" in text
+    assert "change the AUROC by -0.0012 and leave at least 99.10% of the flags of each policy unchanged" in text
     assert "## Engine parity" not in text

@@ -1,11 +1,11 @@
 """``dermq-train``: help, errors for the person who trains, and a quick start."""
 
-import json
 import math
 import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.unit.trainer.synthetic_run import write_description
 from trainer.cli import main
-from trainer.cli.printing import AFTER_FOLDS, print_trained
+from trainer.cli.printing import _AFTER_FOLDS, print_trained
 from trainer.config import RunConfig
 from trainer.data.run_images import _spread
-from trainer.run_folder import RECIPE
+from trainer.errors import InputError
 
 
 def test_help_shows_the_commands_and_how_to_use_them() -> None:
@@ -37,7 +38,7 @@ def test_without_the_packages_for_training_the_extra_is_named(monkeypatch: pytes
     assert "make dev-environment" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["fit", "average", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["fit", "robustness", "evaluate", "export"])
 def test_each_commands_help_names_where_the_data_set_comes_from(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
@@ -90,7 +91,7 @@ def test_after_a_mistyped_data_set_the_run_folder_is_free(tmp_path: Path) -> Non
     arguments = ["fit", str(tmp_path / "run"), "--dataset", str(tmp_path / "nowhere")]
     for _ in range(2):
         result = CliRunner().invoke(main, arguments)
-        assert "holds a run already" not in result.stderr
+        assert "holds a" not in result.stderr
 
 
 def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -98,18 +99,18 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "validation.csv").write_text("label,probability\n")
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(tmp_path)])
     assert result.exit_code == 2
-    assert f"run folder {tmp_path}, which holds a finished run" in result.stderr
+    assert f"The run folder {tmp_path} holds a finished run" in result.stderr
     assert RunConfig.read(tmp_path) == RunConfig(epochs=3)
 
 
 def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path, dataset: Path) -> None:
     RunConfig(epochs=3, backbone="resnet50").write(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"recipe": RECIPE}))
+    write_description(tmp_path)
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(dataset), "--epochs", "4"])
     assert result.exit_code == 2
     assert "--epochs: the run has 3, asked for is 4" in result.stderr
     assert (
-        "No epoch of it is done. Choose another folder or, if nothing trains in it, remove this one." in result.stderr
+        "It has no complete epoch. Name another folder or, if nothing trains in it, remove this one." in result.stderr
     )
     assert "--backbone: the run has 'resnet50', asked for is 'efficientnet-lite0'" in result.stderr
     assert "Traceback" not in result.output
@@ -139,7 +140,7 @@ def test_a_weights_file_that_is_not_there_ends_with_a_sentence(tmp_path: Path, d
     arguments = ["fit", str(tmp_path / "run"), "--dataset", str(dataset), "--weights", str(tmp_path / "none.h5")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "there is no such file" in result.stderr
+    assert "does not exist" in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -157,9 +158,9 @@ def test_importing_the_cli_does_not_import_tensorflow() -> None:
 @pytest.mark.parametrize(
     ("run", "folder", "epochs", "said"),
     [
-        ("new", ".", "-3", "epochs=-3"),
-        ("finished", ".", "3", "which holds a finished run"),
-        ("new", "HAM10000_images_part_1", "3", "as the HAM10000 folder"),
+        ("new", ".", "-3", "--epochs -3 is wrong"),
+        ("finished", ".", "3", "holds a finished run"),
+        ("new", "HAM10000_images_part_1", "3", "is not the HAM10000 folder"),
     ],
 )
 def test_wrong_settings_a_taken_folder_and_no_data_set_are_refused_before_tensorflow_is_loaded(
@@ -182,13 +183,13 @@ def test_wrong_settings_a_taken_folder_and_no_data_set_are_refused_before_tensor
 @pytest.mark.parametrize(
     ("settings", "auc", "said"),
     [
-        ({}, 0.9, "Validation AUC 0.9000, of the best epoch. Next: dermq-train evaluate runs/a\n"),
-        ({}, 0.33, "Validation AUC 0.3300, no better than chance: train anew, longer or on more lesions.\n"),
-        ({"fold": "2/4", "checkpoint": "last"}, 0.33, f"AUC 0.3300 on fold 2/4, held out. {AFTER_FOLDS}\n"),
+        ({}, 0.9, "Validation AUROC 0.9000 of the best epoch. Next: dermq-train evaluate runs/a\n"),
+        ({}, 0.33, "Validation AUROC 0.3300, no better than chance. Train longer, or on more lesions.\n"),
+        ({"fold": "2/4", "checkpoint": "last"}, 0.33, f"AUROC 0.3300 on the held-out fold 2/4. {_AFTER_FOLDS}\n"),
         (
             {"fold": "all", "checkpoint": "last"},
             math.nan,
-            "Trained without a validation side. Next: dermq-train crossfit ",
+            "Trained without validation images. Next: dermq-train crossfit ",
         ),
     ],
 )
@@ -200,39 +201,78 @@ def test_a_training_ends_with_what_to_do_next(
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
-    [("fit", "interrupted. The same command goes on after the last complete epoch.\n"), ("average", "interrupted.\n")],
+    ("command", "module", "said"),
+    [
+        ("fit", "trainer.training.fit.fit", " The same command continues after the last complete epoch."),
+        ("robustness", "trainer.evaluation.robustness_of_run.robustness_on_validation", ""),
+    ],
 )
 def test_an_interrupted_command_says_so(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, said: str
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, module: str, said: str
 ) -> None:
-    import trainer.training.weight_averaging
-
-    import trainer.training.fit
-
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    for module in (trainer.training.fit, trainer.training.weight_averaging):
-        monkeypatch.setattr(module, module.__name__.split(".")[-1], interrupted)
-    members = [str(tmp_path)] * 2 if command == "average" else []
-    result = CliRunner().invoke(main, [command, str(tmp_path / "run"), *members, "--dataset", str(dataset)])
+    monkeypatch.setattr(module, interrupted)
+    result = CliRunner().invoke(main, [command, str(tmp_path / "run"), "--dataset", str(dataset)])
     assert result.exit_code == 130
-    assert result.stderr == f"dermq-train: {said}"
+    assert result.stderr == f"dermq-train: interrupted.{said}\n"
+
+
+def test_a_bug_keeps_its_traceback_in_a_file(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ValueError of NumPy after hours of training ended in one line."""
+
+    def broken(*_: object) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr("trainer.training.fit.fit", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    result = CliRunner().invoke(main, ["fit", str(tmp_path / "run"), "--dataset", str(dataset)])
+    assert result.exit_code == 1
+    assert "unexpected error, ValueError: operands could not be broadcast together" in result.stderr
+    (file,) = tmp_path.glob("dermq-train-error-*.txt")
+    assert str(file) in result.stderr
+    assert 'raise ValueError("operands' in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["stress", "run"], "The command stress is now called robustness."),
+        (["average", "run", "a", "b"], "The command average is gone"),
+        (["fit", "run", "--gamma", "1"], "The option --gamma is now called --focal-gamma."),
+        (["fit", "run", "--draws", "100"], "The option --draws is now called --samples-per-epoch."),
+        (["fit", "run", "--proven-nevi", "0.5"], "The option --proven-nevi is now called --histology-nevi-share."),
+        (["fit", "run", "--keep", "last"], "The option --keep is now called --checkpoint."),
+        (["evaluate", "run", "--also", "other"], "The option --also is now called --left-out-run."),
+        (["evaluate", "run", "--seeds", "other"], "The option --seeds is now called --seed-run."),
+        (["evaluate", "run", "--quick"], "The option --quick is now called --skip-robustness."),
+    ],
+)
+def test_renamed_commands_and_options_are_refused_with_the_new_name(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_no_summary_in_the_help_is_cut_off() -> None:
+    result = CliRunner().invoke(main, ["-h"])
+    assert result.exit_code == 0
+    assert "..." not in result.output.partition("Commands:")[2]
 
 
 def test_a_file_is_no_run_folder(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     result = CliRunner().invoke(main, ["fit", str(tmp_path / "run"), "--dataset", str(dataset)])
     assert result.exit_code == 2
-    assert "run as the run folder, which is a file. Expected: a new folder." in result.stderr
+    assert "is a file. Name a new folder." in result.stderr
 
 
 def test_a_folder_of_other_things_is_left_alone(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     result = CliRunner().invoke(main, ["fit", str(tmp_path), "--dataset", str(dataset)])
     assert result.exit_code == 2
-    assert "which holds other things (note.txt). Expected: a new or an empty folder" in result.stderr
+    assert "holds files of no run (note.txt). Name a new or an empty folder" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
@@ -249,8 +289,8 @@ def test_importing_the_cli_quiets_tensorflow_unless_told_otherwise() -> None:
 
 
 def test_a_limit_below_nought_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"limit=-3. Expected: at least 0"):
-        RunConfig(limit=-3)
+    with pytest.raises(InputError, match=r"--limit -3 is wrong: input should be greater than or equal to 0"):
+        RunConfig.make({"limit": -3})
 
 
 @pytest.mark.parametrize(("count", "limit"), [(3_999, 2_000), (511, 256), (5, 10), (7, 7)])
@@ -259,27 +299,3 @@ def test_some_images_of_a_side_are_spread_over_all_of_it(count: int, limit: int)
     assert (chosen[0], chosen[-1], len(chosen)) == (0, count - 1, min(count, limit))
     assert len(set(chosen.tolist())) == len(chosen)
     assert np.ptp(np.diff(chosen)) <= 1
-
-
-@pytest.mark.parametrize(
-    ("fold", "auc", "told"),
-    [
-        ("2/3", 0.9, "AUC 0.9000 on fold 2/3, held out. When every fold is done"),
-        ("all", math.nan, "Averaged 2 runs without a validation side. Next: dermq-train crossfit"),
-    ],
-)
-def test_after_averaging_folds_no_choice_is_advised(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fold: str, auc: float, told: str
-) -> None:
-    """By the greater AUC on what was held out an average or its member would be chosen, and its test split opened."""
-    import trainer.training.weight_averaging
-
-    run = tmp_path / "averaged"
-    run.mkdir()
-    RunConfig(fold=fold, checkpoint="last").write(run)
-    monkeypatch.setattr(trainer.training.weight_averaging, "average", lambda *_: auc)
-    monkeypatch.setattr(trainer.training.weight_averaging, "validation_auc", lambda _: auc)
-    result = CliRunner().invoke(main, ["average", str(run), "one", "two", "--dataset", str(tmp_path)])
-    assert result.exit_code == 0
-    assert told in result.stdout.splitlines()[-1]
-    assert "evaluate" not in result.stdout

@@ -1,4 +1,4 @@
-"""Reading HAM10000: a made-up data set in the published layout, and the real one where it is at hand."""
+"""Reading HAM10000: a synthetic data set in the published layout, and the real one where it is at hand."""
 
 import os
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_a_folder_of_images_that_is_missing_is_told_by_its_images(tmp_path: Path
 
 def test_every_missing_column_is_named(tmp_path: Path) -> None:
     publish(tmp_path, [{name: row[name] for name in row if name not in ("dx", "age")} for row in rows()])
-    with pytest.raises(DatasetError, match=r"Missing: dx, age\."):
+    with pytest.raises(DatasetError, match=r"lacks the columns dx, age;"):
         read_ham10000(tmp_path)
 
 

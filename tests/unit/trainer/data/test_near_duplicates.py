@@ -155,6 +155,7 @@ def test_the_groups_stand_in_the_manifest_and_are_checked(tmp_path: Path) -> Non
             "dx": "nv",
             "group": ["L1", "L1", "L3", "L4"],
             "split": [TRAIN, TRAIN, TEST, VALIDATION],
+            "sha256": "0" * 64,
         }
     )
     write_manifest(frame, tmp_path, seed=1, near_duplicates=10)

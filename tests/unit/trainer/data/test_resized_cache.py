@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainer.images import canvas
 
+from trainer.data import resized_cache
 from trainer.data.resized_cache import cached_shape, load_resized_cache, resize_for_cache
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
 
 
-def test_a_canvas_is_a_seventh_larger_than_the_input() -> None:
+def test_a_resized_cache_is_a_seventh_larger_than_the_input() -> None:
     assert cached_shape(224) == (256, 341)
     assert cached_shape(256) == (293, 391)
 
 
 @pytest.mark.parametrize("shape", [(450, 600), (600, 450), (300, 300), (200, 900), (64, 85)])
-def test_every_picture_fills_its_canvas(shape: tuple[int, int]) -> None:
+def test_every_picture_fills_its_resized_cache(shape: tuple[int, int]) -> None:
     picture = np.full((*shape, 3), 90, np.uint8)
     drawn = resize_for_cache(picture, 73, 97)
     assert drawn.shape == (73, 97, 3)
@@ -52,15 +52,15 @@ def test_two_that_fill_one_cache_at_once_do_not_write_into_each_others_map(
     for seed in range(6):
         paths.append(tmp_path / f"{seed}.png")
         paths[-1].write_bytes(encode(draw_lesion(seed, width=80, height=60), ".png"))
-    draw, once, others = canvas.resize_for_cache, threading.Lock(), []
+    draw, once, others = resized_cache.resize_for_cache, threading.Lock(), []
 
     def draw_while_another_begins(*arguments: Any) -> Any:
         if once.acquire(blocking=False):
-            others.append(canvas.load_resized_cache(paths, tmp_path / "cache", 32))
+            others.append(resized_cache.load_resized_cache(paths, tmp_path / "cache", 32))
         return draw(*arguments)
 
-    monkeypatch.setattr(canvas, "resize_for_cache", draw_while_another_begins)
-    ours = canvas.load_resized_cache(paths, tmp_path / "cache", 32)
+    monkeypatch.setattr(resized_cache, "resize_for_cache", draw_while_another_begins)
+    ours = resized_cache.load_resized_cache(paths, tmp_path / "cache", 32)
     assert ours.max(axis=(1, 2, 3)).min() > 0
     assert np.array_equal(ours, others[0])
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]

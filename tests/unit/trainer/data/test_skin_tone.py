@@ -1,4 +1,4 @@
-"""The individual typology angle: of a known colour, and of a made-up border."""
+"""The individual typology angle: of a known colour, and of a synthetic border."""
 
 import math
 

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
+from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 from trainer.data.ham10000 import METADATA_NAME
 from trainer.data.splits import TEST, TRAIN, VALIDATION, read_manifest
@@ -21,6 +21,7 @@ from trainer.errors import RunError
 from trainer.thresholds.calibration import fit_platt
 from trainer.thresholds.threshold import youden_threshold
 from worker.images.opencv import cv2
+from worker.inference.metrics import LesionsCaught
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
@@ -72,7 +73,7 @@ def small_networks() -> Iterator[None]:
 def train(dataset: Path, run: Path, **settings: Any) -> float:
     from trainer.training.fit import fit
 
-    return fit(dataset, run, run.parent / "cache", replace(CONFIG, **settings))
+    return fit(dataset, run, run.parent / "cache", changed(CONFIG, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +133,11 @@ def test_it_is_not_judged_before_it_is_cross_fitted(dataset: Path, runs: dict[st
     from trainer.evaluation.robustness_of_run import robustness_on_validation
     from trainer.evaluation.trained_run import load_trained_run
 
-    with pytest.raises(FileNotFoundError, match=r"nothing to choose thresholds on\. Expected: .* crossfit .*run-2"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no validation images .* to choose thresholds on\. Run .*crossfit .*run-2"
+    ):
         load_trained_run(runs["all"])
-    with pytest.raises(RunError, match="no validation side"):
+    with pytest.raises(RunError, match="no validation images"):
         robustness_on_validation(dataset, runs["all"])
 
 
@@ -172,23 +175,23 @@ def test_figures_are_of_thresholds_that_were_chosen_on_the_other_folds(runs: dic
         calibrated[here] = calibration.apply(images.loc[here, "probability"].to_numpy())
         threshold = youden_threshold(labels, calibration.apply(raw))
         caught += int(((calibrated >= threshold) & here & (images["label"] == 1)).sum())
-    assert found["policies"]["youden"]["sensitivity"]["value"] == pytest.approx(caught / images["label"].sum())
-    assert found["policies"]["youden"]["by_lesion"] == {"caught": caught, "lesions": 17}, "each has one image"
-    assert found["auroc"]["value"] == pytest.approx(roc_auc_score(images["label"], calibrated))
+    assert found.policies["youden"].sensitivity.value == pytest.approx(caught / images["label"].sum())
+    assert found.policies["youden"].by_lesion == LesionsCaught(caught=caught, lesions=17), "each has one image"
+    assert found.auroc.value == pytest.approx(roc_auc_score(images["label"], calibrated))
     areas = [roc_auc_score(part["label"], part["probability"]) for _, part in images.groupby("fold")]
-    assert [fold["auroc"] for fold in found["folds"]] == pytest.approx(areas)
-    assert found["mean_auroc"] == pytest.approx(np.mean(areas))
-    assert found["counts"]["images"]["melanoma"] == images["label"].sum()
+    assert [fold.auroc for fold in found.folds] == pytest.approx(areas)
+    assert found.mean_auroc == pytest.approx(np.mean(areas))
+    assert found.counts.images.melanoma == images["label"].sum()
 
 
 def test_the_frozen_thresholds_are_those_of_all_folds(runs: dict[str, Path], whole: Path) -> None:
     from trainer.evaluation.crossfit import crossfit
     from trainer.evaluation.trained_run import load_trained_run
-    from trainer.thresholds.policies import freeze
+    from trainer.thresholds.policies import fit_policies
 
     crossfit(whole, of_folds(runs))
     images = pd.read_csv(whole / "validation.csv")
-    calibration, policies = freeze(
+    calibration, policies = fit_policies(
         images["label"].to_numpy(), images["probability"].to_numpy(), images["lesion_id"].to_numpy(object)
     )
     frozen = load_trained_run(whole)
@@ -201,28 +204,28 @@ def test_what_does_not_belong_together_is_refused(dataset: Path, runs: dict[str,
 
     first, second = of_folds(runs)
     for given, why in (
-        ([first], r"folds 1/2; missing: 2/2\. Expected: all folds of one division"),
-        ([first, first], r"both of fold 1/2\. Expected: one run of each fold"),
-        ([first, whole.parent / "nowhere"], r"nowhere as a fold, which does not exist"),
-        ([first, whole.parent], r"as a fold, which is no run"),
-        ([first, second, whole], r"of the fold 'all'\. Expected: a run that held one out"),
+        ([first], r"folds 1/2; 2/2 is missing\. Name one run of each fold"),
+        ([first, first], r"both held out fold 1/2\. Name one run of each fold"),
+        ([first, whole.parent / "nowhere"], r"nowhere cannot be used as a fold: it does not exist"),
+        ([first, whole.parent], r"as a fold: it is no run"),
+        ([first, second, whole], r"has --fold 'all'\. Name runs that held a fold out"),
     ):
         with pytest.raises(RunError, match=why):
             crossfit(whole, given)
-    with pytest.raises(RunError, match=r"which is of fold 1/2\. Expected: .* fit --fold all` first"):
+    with pytest.raises(RunError, match=r"it held out fold 1/2\. Name the run of .* fit --fold all` first"):
         crossfit(first, [first, second])
     longer = whole.parent / "longer"
     train(dataset, longer, fold="2/2", epochs=7)
-    with pytest.raises(RunError, match=r"longer, which differs from .* in: epochs\. Expected"):
+    with pytest.raises(RunError, match=r"longer differs from .* in epochs\. Only"):
         crossfit(whole, [first, longer])
     other = whole.parent / "other"
     train(dataset, other, fold="2/2", split_seed=7)
-    with pytest.raises(RunError, match="in: split_seed"):
+    with pytest.raises(RunError, match="in split_seed"):
         crossfit(whole, [first, other])
     assert not (whole / "validation.csv").exists()
     assert not (whole / "folds.json").exists()
     crossfit(whole, [first, second])
-    with pytest.raises(FileExistsError, match=r"cross-fitted already\. .*remove validation\.csv"):
+    with pytest.raises(FileExistsError, match=r"already cross-fitted\. .*remove validation\.csv"):
         crossfit(whole, [first, second])
 
 
@@ -231,7 +234,7 @@ def test_an_unfinished_fold_is_refused(runs: dict[str, Path], whole: Path, tmp_p
 
     unfinished = Path(shutil.copytree(runs["1/2"], tmp_path / "unfinished"))
     (unfinished / "validation.csv").unlink()
-    with pytest.raises(RunError, match=r"unfinished as a fold, which is not finished"):
+    with pytest.raises(RunError, match=r"unfinished cannot be used as a fold: it is not finished"):
         crossfit(whole, [unfinished, runs["2/2"]])
 
 
@@ -241,7 +244,7 @@ def test_each_image_is_predicted_once(runs: dict[str, Path], whole: Path, tmp_pa
 
     changed = Path(shutil.copytree(runs["1/2"], tmp_path / "changed"))
     change(pd.read_csv(changed / "validation.csv")).to_csv(changed / "validation.csv", index=False)
-    with pytest.raises(RunError, match=r"changed with \d+ predictions, which are not those of the \d+ melanoma"):
+    with pytest.raises(RunError, match=r"\d+ predictions of the run .*changed are not those of the \d+ melanoma"):
         crossfit(whole, [changed, runs["2/2"]])
     assert not (whole / "folds.json").exists()
 
@@ -258,7 +261,7 @@ def test_folds_of_another_division_are_refused(dataset: Path, runs: dict[str, Pa
             trainer.data.splits, "hold_out_fold", lambda split, frame, fold, seed: divide(split, frame, fold, 5)
         )
         train(dataset, other, fold="2/2")
-    with pytest.raises(RunError, match=r"Were they divided by the same version of scikit-learn\?"):
+    with pytest.raises(RunError, match=r"the same version of scikit-learn"):
         crossfit(whole, [runs["1/2"], other])
 
 
@@ -267,7 +270,7 @@ def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[st
     from trainer.evaluation.crossfit import crossfit
 
     log_test_access(whole, "evaluate")
-    with pytest.raises(RunError, match="whose test split was opened"):
+    with pytest.raises(RunError, match="its test split was accessed"):
         crossfit(whole, of_folds(runs))
 
 
@@ -276,7 +279,7 @@ def test_the_test_split_of_a_fold_stays_sealed(dataset: Path, runs: dict[str, Pa
     from trainer.data.test_access_log import read_test_accesses
     from trainer.evaluation.of_run import evaluate
 
-    with pytest.raises(ValueError, match=r"of fold 1/2\. Expected: the run on all folds"):
+    with pytest.raises(ValueError, match=r"holds out fold 1/2\. Evaluate the run with --fold all"):
         evaluate(dataset, runs["1/2"])
     assert not read_test_accesses(runs["1/2"])
 
@@ -294,7 +297,7 @@ def test_folds_that_tell_nothing_apart_leave_the_run_as_it_is(runs: dict[str, Pa
         predicted["probability"] = 0.3 + 0.4 * spread + 0.02 * predicted["label"]
         predicted.to_csv(copy / "validation.csv", index=False)
         by_chance.append(copy)
-    with pytest.raises(RunError, match=r"together is 0\.\d+ \(0\.[234].*perhaps no better than chance"):
+    with pytest.raises(RunError, match=r"under the ROC curve of 0\.\d+ \(0\.[234].*may be no better than chance"):
         crossfit(whole, by_chance)
     assert not (whole / "folds.json").exists()
 
@@ -306,9 +309,9 @@ def test_an_unfinished_run_is_neither_cross_fitted_nor_gone_on_from(
     from trainer.evaluation.crossfit import crossfit
 
     (whole / "model.keras").unlink()
-    with pytest.raises(RunError, match="which is not finished"):
+    with pytest.raises(RunError, match="is not finished"):
         crossfit(whole, of_folds(runs))
-    with pytest.raises(WeightsError, match="not finished, with --fold all"):
+    with pytest.raises(WeightsError, match="is not finished, and with --fold all it must be"):
         train(dataset, whole.parent / "further", fold="all", seed=2, weights=str(whole))
 
 
@@ -318,46 +321,28 @@ def test_folds_go_on_from_folds_and_their_recipe_is_compared_at_every_step(
     from trainer.errors import WeightsError
     from trainer.evaluation.crossfit import crossfit
 
-    with pytest.raises(WeightsError, match="a run of another split"):
+    with pytest.raises(WeightsError, match="is a run of another split"):
         train(dataset, tmp_path / "leak", fold="2/2", seed=2, weights=str(runs["1/2"]))
     further = {}
     for fold in (*FOLDS, "all"):
         further[fold] = tmp_path / f"further-{fold[0]}"
         train(dataset, further[fold], fold=fold, seed=2, weights=str(runs[fold]))
-    with pytest.raises(RunError, match="in: the runs that it goes on from"):
+    with pytest.raises(RunError, match="in the runs that it continues from"):
         crossfit(further["all"], [further["1/2"], runs["2/2"]])
     found = crossfit(further["all"], [further[fold] for fold in FOLDS])
-    assert len(found["folds"]) == 2
-
-
-def test_runs_on_all_are_averaged_and_cross_fitted_with_averages(
-    dataset: Path, runs: dict[str, Path], tmp_path: Path
-) -> None:
-    from trainer.training.weight_averaging import average
-
-    from trainer.evaluation.crossfit import crossfit
-
-    averaged = {}
-    for fold in (*FOLDS, "all"):
-        members = [tmp_path / f"{fold[0]}-{seed}" for seed in (2, 3)]
-        for seed, member in zip((2, 3), members, strict=True):
-            train(dataset, member, fold=fold, seed=seed, epochs=1, weights=str(runs[fold]))
-        averaged[fold] = tmp_path / f"averaged-{fold[0]}"
-        auc = average(dataset, averaged[fold], members, tmp_path / "cache")
-        assert math.isnan(auc) == (fold == "all")
-    assert len(crossfit(averaged["all"], [averaged[fold] for fold in FOLDS])["folds"]) == 2
+    assert len(found.folds) == 2
 
 
 @pytest.mark.parametrize("fold", ["3/2", "0/2", "1/1", "one", "1/", "-1/2", "ALL"])
 def test_a_fold_is_one_of_several(fold: str) -> None:
-    with pytest.raises(ValueError, match=r"Expected: K/N, with N of at least 2 and K from 1 to N"):
-        replace(CONFIG, fold=fold)
+    with pytest.raises(ValueError, match=r"is no fold\. Write K/N"):
+        changed(CONFIG, fold=fold)
 
 
 def test_an_epoch_is_not_chosen_on_the_fold_that_is_held_out() -> None:
-    with pytest.raises(ValueError, match=r"checkpoint='best'\. Expected: .*--checkpoint last.* has seen them"):
-        replace(CONFIG, fold="1/2", checkpoint="best")
+    with pytest.raises(ValueError, match=r"needs --checkpoint last: .* has seen them"):
+        changed(CONFIG, fold="1/2", checkpoint="best")
     with pytest.raises(ValueError, match=r"--checkpoint last.* no image is held out"):
-        replace(CONFIG, fold="all", checkpoint="best")
-    with pytest.raises(ValueError, match="for the folds hold whole lesions"):
-        replace(CONFIG, fold="1/2", split="random-images")
+        changed(CONFIG, fold="all", checkpoint="best")
+    with pytest.raises(ValueError, match="a fold holds whole lesions"):
+        changed(CONFIG, fold="1/2", split="random-images")

@@ -23,7 +23,7 @@ def test_a_network_is_converted_by_tensorflow_alone(tmp_path: Path, monkeypatch:
     from trainer.networks.openvino_conversion import convert
 
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
-    with pytest.raises(RunError, match=r"KERAS_BACKEND=torch\. Expected: KERAS_BACKEND=tensorflow"):
+    with pytest.raises(RunError, match=r"KERAS_BACKEND is torch, .* needs KERAS_BACKEND=tensorflow"):
         convert(keras.Sequential(), tmp_path / "model.xml", 32)
 
 
@@ -50,7 +50,7 @@ def test_a_bundle_that_a_killed_export_had_put_aside_is_brought_back(
     assert not target.exists()
 
     with pytest.raises(ExportError, match="--replace"):
-        refuse_occupied(target, replace=False, name="made-up", version="2")
+        refuse_occupied(target, replace=False, name="synthetic", version="2")
     assert (target / MANIFEST_NAME).read_bytes() == manifest
     with new_bundle(target) as folder:
         (folder / MANIFEST_NAME).write_text("{}")
@@ -58,9 +58,9 @@ def test_a_bundle_that_a_killed_export_had_put_aside_is_brought_back(
     assert (target / MANIFEST_NAME).read_text() == "{}"
 
 
-@pytest.mark.parametrize(("name", "version"), [("", "1"), ("made-up", " ")])
+@pytest.mark.parametrize(("name", "version"), [("", "1"), ("synthetic", " ")])
 def test_a_bundle_has_a_name_and_a_version(tmp_path: Path, name: str, version: str) -> None:
-    with pytest.raises(ExportError, match="neither empty"):
+    with pytest.raises(ExportError, match="must not be empty"):
         refuse_occupied(tmp_path / "new", replace=False, name=name, version=version)
 
 
@@ -69,7 +69,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     precious.write_text("mine")
     for replace in (False, True):
         with pytest.raises(ExportError, match="holds something else"):
-            refuse_occupied(tmp_path, replace=replace, name="made-up", version="1")
+            refuse_occupied(tmp_path, replace=replace, name="synthetic", version="1")
     assert precious.read_text() == "mine"
 
 
@@ -81,6 +81,6 @@ def test_a_run_that_is_not_finished_and_evaluated_is_not_exported(tmp_path: Path
     needed = ("model.keras", "validation.csv", "metrics.json", "report.json")
     for name in needed[:left]:
         (tmp_path / name).write_text("")
-    with pytest.raises(ExportError, match=f"without {re.escape(needed[left])}"):
-        export(tmp_path, tmp_path, tmp_path / "bundle", name="made-up", version="1")
+    with pytest.raises(ExportError, match=f"has no {re.escape(needed[left])}"):
+        export(tmp_path, tmp_path, tmp_path / "bundle", name="synthetic", version="1")
     assert not (tmp_path / "bundle").exists()

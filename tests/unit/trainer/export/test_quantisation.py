@@ -8,7 +8,7 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
-from trainer.export.quantisation import GREATEST_AUROC_LOSS, LEAST_AGREEMENT, QuantisationCost, cost_of, quantise
+from trainer.export.quantisation import MAX_AUROC_LOSS, MIN_AGREEMENT, QuantisationCost, cost_of, quantise
 from worker.inference.bundle import Calibration, PolicyThreshold
 
 PLAIN = Calibration(method="platt", slope=1.0, intercept=0.0)
@@ -21,7 +21,7 @@ POLICIES = {
 def test_the_cost_is_counted_by_flag_and_policy() -> None:
     labels = np.array([1, 1, 0, 0, 0])
     before = np.array([0.9, 0.45, 0.45, 0.15, 0.05])
-    # High risk to borderline under youden, low risk to borderline, and two that change no flag of it.
+    # High risk to borderline under youden, lower priority to borderline, and two that change no flag of it.
     after = np.array([0.49, 0.47, 0.41, 0.42, 0.05])
     cost = cost_of(labels, before, after, PLAIN, POLICIES)
     assert cost.agreement == {"youden": pytest.approx(3 / 5), "sensitivity:0.95": pytest.approx(4 / 5)}
@@ -37,10 +37,10 @@ def test_the_same_output_costs_nothing() -> None:
 @pytest.mark.parametrize(
     ("loss", "agreement", "said"),
     [
-        (GREATEST_AUROC_LOSS, LEAST_AGREEMENT, []),
+        (MAX_AUROC_LOSS, MIN_AGREEMENT, []),
         (-0.01, 1.0, []),
-        (GREATEST_AUROC_LOSS + 1e-4, 1.0, ["the AUC falls by 0.0031"]),
-        (0.0, LEAST_AGREEMENT - 1e-4, ["under youden 98.99% of the flags agree"]),
+        (MAX_AUROC_LOSS + 1e-4, 1.0, ["the AUC falls by 0.0031"]),
+        (0.0, MIN_AGREEMENT - 1e-4, ["under youden 98.99% of the flags agree"]),
         (0.02, 0.9, ["the AUC falls", "under youden 90.00%"]),
     ],
 )

@@ -16,13 +16,15 @@ from trainer.data.external_labels import read_external, refuse_recalibrated_on
 from trainer.errors import DatasetError, ExportError
 from trainer.evaluation.subject import EvaluationSubject, score_in_batches
 from trainer.export.recalibrate import recalibrate_bundle
-from trainer.thresholds.policies import Policies, freeze
+from trainer.report.schema import Subject
+from trainer.thresholds.policies import Policies, fit_policies
 from worker.errors import BundleError
 from worker.inference.bundle import Bundle, load_bundle, sha256_of
+from worker.inference.metrics import ClassCounts
 
 #: Puts raw probabilities beside the rows that `read_external` gives.
 Scores = Callable[[pd.DataFrame], pd.Series]
-CARD = b"# made-up 1\n\nOne image.\n\n## Limits\n\n- Some.\n"
+CARD = b"# synthetic 1\n\nOne image.\n\n## Limits\n\n- Some.\n"
 
 
 def informed(rows: pd.DataFrame) -> pd.Series:
@@ -63,9 +65,9 @@ class Place:
         self.scores = scores
         self.scored = pd.DataFrame({"label": [int(label == "melanoma") for label in labels]})
 
-    def judged(self, _bundle: Bundle) -> EvaluationSubject:
+    def subject(self, _bundle: Bundle, _engine: None) -> EvaluationSubject:
         return EvaluationSubject(
-            described={},
+            described=Subject.model_construct(),
             policies=Policies(thresholds={}, refused={}),
             score=lambda rows: (rows.assign(raw_probability=self.scores(rows)), np.zeros(0, np.uint8)),
         )
@@ -80,7 +82,8 @@ class Place:
 def make_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Place]:
     def make(*arguments: object, **options: object) -> Place:
         place = Place(tmp_path, *arguments, **options)  # type: ignore[arg-type]
-        monkeypatch.setattr(trainer.export.recalibrate, "bundle_subject", place.judged)
+        monkeypatch.setattr(trainer.export.recalibrate, "load_worker_engine", lambda _: None)
+        monkeypatch.setattr(trainer.export.recalibrate, "bundle_subject", place.subject)
         return place
 
     return make
@@ -94,12 +97,12 @@ def test_calibration_and_thresholds_are_the_places_and_the_rest_is_the_sources(
     made, _ = place.recalibrate()
     labels = place.scored["label"].to_numpy()
     lesions = np.array([f"L{number}" for number in range(len(labels))], object)
-    calibration, policies = freeze(labels, informed(place.scored).to_numpy(), lesions)
+    calibration, policies = fit_policies(labels, informed(place.scored).to_numpy(), lesions)
     assert made.manifest.calibration == calibration
     assert made.manifest.thresholds == policies.thresholds
     assert made.manifest.recalibration is not None
     assert made.manifest.recalibration.bundle_sha256 == source.sha256
-    assert made.manifest.recalibration.lesions == {"melanoma": 70, "nevus": 90}
+    assert made.manifest.recalibration.lesions == ClassCounts(melanoma=70, nevus=90)
     for name in FILES:
         assert (place.target / name).read_bytes() == FILES[name]
     kept = {"name", "version", "created", "thresholds", "calibration", "recalibration", "metrics", "files"}
@@ -126,9 +129,9 @@ def test_the_card_tells_what_is_new_and_holds_the_old_one(make_place: Callable[.
     card = (place.target / "MODEL_CARD.md").read_text()
     assert card.startswith("# clinic 1\n")
     assert "70 melanoma images of 70 lesions" in card
-    assert "# The card of made-up 1\n" in card
+    assert "# The card of synthetic 1\n" in card
     assert card.endswith(
-        "# The card of made-up 1\n\n**Its thresholds, and every figure that depends on them, are not "
+        "# The card of synthetic 1\n\n**Its thresholds, and every figure that depends on them, are not "
         "those of this bundle.**\n\nOne image.\n\n## Limits\n\n- Some.\n"
     )
     assert "st-somewhere" not in card, "whoever passes the bundle on need not say whose images they were"
@@ -158,7 +161,7 @@ def test_images_without_a_lesion_are_told(make_place: Callable[..., Place]) -> N
 @pytest.mark.parametrize(
     ("scores", "melanomas", "said"),
     [
-        (informed, 18, r"18 melanoma and 90 nevus lesions\. Expected: at least 19 of each"),
+        (informed, 18, r"18 melanoma and 90 nevus lesions, and at least 19 of each"),
         (by_chance, 70, "perhaps no better than chance"),
         (lambda rows: 1 - informed(rows), 70, r"far below one half.* swapped in the labels\? Nothing was written"),
         (lambda rows: informed(rows) * 0 + 0.5, 70, "the same output for every image"),
@@ -248,7 +251,7 @@ def test_on_the_command_line_figures_and_refusals_are_told(make_place: Callable[
     told = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])
     assert told.exit_code == 0, told.output
     assert "AUC on these images 0.9" in told.stdout
-    assert "sensitivity:0.95: not offered. Received: 40 melanoma lesions" in told.stdout
+    assert "sensitivity:0.95: not offered. 40 melanoma lesions" in told.stdout
     assert f"{place.target}: clinic 2, SHA-256 " in told.stdout
     assert told.stderr == "Scoring the images ...\n"
     again = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])

@@ -1,21 +1,22 @@
 """Leakage between splits, other seeds, and runs that were trained without a source."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from tests.unit.trainer.synthetic_run import write_description
 from trainer.config import RunConfig
 from trainer.data.splits import leave_out_source, write_manifest
+from trainer.errors import InputError, MissingError
 from trainer.metrics.leakage import check_leakage
-from trainer.metrics.seeds import compare_seeds, require_same_recipe, sources_left_out
+from trainer.metrics.seeds import check_seeds, compare_seeds, require_same_recipe, sources_left_out
 from trainer.report.document import Paragraph, Table
 from trainer.report.participants import leakage
-from trainer.run_folder import RECIPE
 from worker.images.opencv import cv2
+from worker.inference.metrics import BundleMetrics
 from worker.synthetic.lesion import draw_lesion
 
 
@@ -34,6 +35,7 @@ def images(folder: Path) -> pd.DataFrame:
                 "split": split,
                 "path": str(path),
                 "dataset": "elsewhere" if number == 5 else "vienna",
+                "sha256": str(number) * 64,
             }
         )
     return pd.DataFrame(rows)
@@ -41,9 +43,9 @@ def images(folder: Path) -> pd.DataFrame:
 
 def test_a_clean_split_is_clean(tmp_path: Path) -> None:
     found = check_leakage(images(tmp_path), tmp_path / "cache")
-    assert found["clean"]
-    assert (found["lesions"], found["files"], found["near_duplicates"]) == (0, 0, 0)
-    assert found["compared"] == {"test": 2, "others": 4}
+    assert found.clean
+    assert (found.lesions, found.files, found.near_duplicates) == (0, 0, 0)
+    assert (found.compared.test, found.compared.others) == (2, 4)
 
 
 def test_a_lesion_a_file_and_a_photograph_on_both_sides_are_found(tmp_path: Path) -> None:
@@ -53,17 +55,17 @@ def test_a_lesion_a_file_and_a_photograph_on_both_sides_are_found(tmp_path: Path
     brighter = cv2.convertScaleAbs(draw_lesion(2, width=120, height=90), alpha=1.05)
     assert cv2.imwrite(rows.loc[5, "path"], brighter)
     found = check_leakage(rows, tmp_path / "cache")
-    assert not found["clean"]
-    assert (found["lesions"], found["files"]) == (1, 1)
-    assert found["near_duplicates"] == 2
-    assert ["ISIC_2", "ISIC_5"] in found["pairs"]
+    assert not found.clean
+    assert (found.lesions, found.files) == (1, 1)
+    assert found.near_duplicates == 2
+    assert ("ISIC_2", "ISIC_5") in found.pairs
 
 
 def test_images_that_a_run_does_not_use_cannot_leak(tmp_path: Path) -> None:
     rows = images(tmp_path)
     Path(rows.loc[4, "path"]).write_bytes(Path(rows.loc[1, "path"]).read_bytes())
     rows.loc[1, "split"] = "unused"
-    assert check_leakage(rows, tmp_path / "cache")["clean"]
+    assert check_leakage(rows, tmp_path / "cache").clean
 
 
 def test_the_report_names_the_sides_that_there_are(tmp_path: Path) -> None:
@@ -77,129 +79,130 @@ def test_the_report_names_the_sides_that_there_are(tmp_path: Path) -> None:
         assert verdict.text.endswith(f"found in {told.removeprefix('4 of ').replace(' and ', ' or ')}.")
 
 
-def metrics(auroc: float) -> dict[str, Any]:
-    return {
-        "auroc": {"value": auroc},
-        "auprc": {"value": 0.7},
-        "brier": {"value": 0.07},
-        "policies": {"youden": {"sensitivity": {"value": 0.9}, "specificity": {"value": auroc - 0.1}}},
-    }
+def metrics(auroc: float) -> BundleMetrics:
+    policy = {"threshold": 0.4, "sensitivity": {"value": 0.9}, "specificity": {"value": auroc - 0.1}}
+    counts = {"melanoma": 10, "nevus": 10}
+    return BundleMetrics.model_validate(
+        {
+            "images": counts,
+            "lesions": counts,
+            "split": "test",
+            "auroc": {"value": auroc},
+            "auprc": {"value": 0.7},
+            "brier": {"value": 0.07},
+            "policies": {"youden": {**policy, "missed_melanoma_images": 1}},
+        }
+    )
 
 
-def run(folder: Path, *, seed: int, split: str = "s" * 64, found: dict[str, Any] | None = None) -> Path:
+def run(folder: Path, *, split: str = "s" * 64, found: BundleMetrics | None = None, **settings: Any) -> Path:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"seed": seed}))
+    RunConfig.make(settings).write(folder)
+    write_description(folder)
     (folder / "split.json").write_text(json.dumps({"sha256": split}))
     if found is not None:
-        (folder / "metrics.json").write_text(json.dumps(found))
+        (folder / "metrics.json").write_text(found.model_dump_json())
     return folder
+
+
+def trunk(**settings: Any) -> dict[str, Any]:
+    """What a run records about the one that it continues from."""
+    return {"run": "trunk", "config": RunConfig.make(settings), "weights_from": "x"}
 
 
 def test_seeds_give_mean_and_range(tmp_path: Path) -> None:
     first = run(tmp_path / "a", seed=1)
     given = (("b", 2, 0.9), ("c", 3, 0.96))
     others = [run(tmp_path / name, seed=seed, found=metrics(auroc)) for name, seed, auroc in given]
+    check_seeds(first, others)
     found = compare_seeds(first, metrics(0.93), others)
-    assert [(each["run"], each["seed"]) for each in found["runs"]] == [("a", 1), ("b", 2), ("c", 3)]
-    assert found["figures"]["auroc"] == {"mean": pytest.approx(0.93), "least": 0.9, "greatest": 0.96}
-    assert found["figures"]["specificity at youden"]["least"] == pytest.approx(0.8)
+    assert [(each.run, each.seed) for each in found.runs] == [("a", 1), ("b", 2), ("c", 3)]
+    area = found.figures["auroc"]
+    assert (area.mean, area.least, area.greatest) == (pytest.approx(0.93), 0.9, 0.96)
+    assert found.figures["specificity at youden"].least == pytest.approx(0.8)
 
 
 def test_alone_a_run_is_one_seed(tmp_path: Path) -> None:
-    assert len(compare_seeds(run(tmp_path / "a", seed=1), metrics(0.93), [])["runs"]) == 1
+    assert len(compare_seeds(run(tmp_path / "a", seed=1), metrics(0.93), []).runs) == 1
 
 
 def test_a_seed_of_another_split_or_without_evaluation_is_refused(tmp_path: Path) -> None:
     first = run(tmp_path / "a", seed=1)
-    with pytest.raises(ValueError, match="same test images"):
-        compare_seeds(first, metrics(0.9), [run(tmp_path / "b", seed=2, split="t" * 64, found=metrics(0.9))])
-    with pytest.raises(FileNotFoundError, match="dermq-train evaluate"):
-        compare_seeds(first, metrics(0.9), [run(tmp_path / "c", seed=3)])
+    with pytest.raises(InputError, match="same test images"):
+        check_seeds(first, [run(tmp_path / "b", seed=2, split="t" * 64, found=metrics(0.9))])
+    with pytest.raises(MissingError, match="dermq-train evaluate"):
+        check_seeds(first, [run(tmp_path / "c", seed=3)])
 
 
 def test_the_same_seed_twice_and_another_recipe_are_refused(tmp_path: Path) -> None:
     first = run(tmp_path / "a", seed=1)
-    with pytest.raises(ValueError, match="in: nothing"):
-        compare_seeds(first, metrics(0.9), [run(tmp_path / "b", seed=1, found=metrics(0.9))])
-    other = run(tmp_path / "c", seed=2, found=metrics(0.9))
-    (other / "config.json").write_text(json.dumps({"seed": 2, "epochs": 7}))
-    with pytest.raises(ValueError, match="in: epochs"):
-        compare_seeds(first, metrics(0.9), [other])
+    with pytest.raises(InputError, match="in nothing at the step with seed 1"):
+        check_seeds(first, [run(tmp_path / "b", seed=1, found=metrics(0.9))])
+    with pytest.raises(InputError, match="in epochs"):
+        check_seeds(first, [run(tmp_path / "c", seed=2, epochs=7, found=metrics(0.9))])
 
 
 def test_seeds_of_a_recipe_in_two_steps_differ_at_each_step_that_they_do_not_share(tmp_path: Path) -> None:
-    def made(name: str, *, trunk: int, seed: int, epochs: int = 30) -> Path:
-        folder = run(tmp_path / name, seed=seed, found=metrics(0.9))
-        config = {"seed": seed, "weights": f"trunk-{trunk}", "weights_sha256": f"of-{trunk}"}
-        (folder / "config.json").write_text(json.dumps(config))
-        before = asdict(RunConfig(seed=trunk, epochs=epochs))
-        earlier = {"run": f"trunk-{trunk}", "config": before, "weights_from": "x", "continues_from": None}
-        (folder / "run.json").write_text(json.dumps({"recipe": RECIPE, "continues_from": earlier}))
+    def made(name: str, *, earlier: int, seed: int, epochs: int = 30, weights: str = "") -> Path:
+        weights = weights or f"of-{earlier}"
+        folder = run(tmp_path / name, seed=seed, weights="trunk", weights_sha256=weights, found=metrics(0.9))
+        write_description(folder, continues_from=trunk(seed=earlier, epochs=epochs))
         return folder
 
-    main = made("main", trunk=41, seed=43)
-    whole, branch = made("whole", trunk=51, seed=53), made("branch", trunk=41, seed=44)
-    assert not compare_seeds(main, metrics(0.9), [whole])["same_start"]
-    assert compare_seeds(main, metrics(0.9), [branch])["same_start"]
-    with pytest.raises(ValueError, match="in: nothing at the step with seed 43"):
-        compare_seeds(main, metrics(0.9), [made("same-end", trunk=61, seed=43)])
-    with pytest.raises(ValueError, match="in: epochs"):
-        compare_seeds(main, metrics(0.9), [made("shorter", trunk=71, seed=73, epochs=20)])
-    again = made("again", trunk=41, seed=45)
-    (again / "config.json").write_text(json.dumps({"seed": 45, "weights": "again", "weights_sha256": "of-another-41"}))
-    with pytest.raises(ValueError, match="in: nothing at the step with seed 41"):
-        compare_seeds(main, metrics(0.9), [again])
+    main = made("main", earlier=41, seed=43)
+    whole, branch = made("whole", earlier=51, seed=53), made("branch", earlier=41, seed=44)
+    check_seeds(main, [whole, branch])
+    assert not compare_seeds(main, metrics(0.9), [whole]).same_start
+    assert compare_seeds(main, metrics(0.9), [branch]).same_start
+    with pytest.raises(InputError, match="in nothing at the step with seed 43"):
+        check_seeds(main, [made("same-end", earlier=61, seed=43)])
+    with pytest.raises(InputError, match="in epochs"):
+        check_seeds(main, [made("shorter", earlier=71, seed=73, epochs=20)])
+    with pytest.raises(InputError, match="in nothing at the step with seed 41"):
+        check_seeds(main, [made("again", earlier=41, seed=45, weights="of-another-41")])
 
 
 def test_a_run_without_a_source_must_be_of_the_same_recipe(tmp_path: Path) -> None:
-    main, other = run(tmp_path / "a", seed=1), run(tmp_path / "b", seed=2)
-    (other / "config.json").write_text(json.dumps({"seed": 2, "without_source": "rosendahl"}))
+    main = run(tmp_path / "a", seed=1)
+    other = run(tmp_path / "b", seed=2, without_source="rosendahl")
     require_same_recipe(main, other)
-    (other / "run.json").write_text(json.dumps({"recipe": 99}))
-    with pytest.raises(ValueError, match="in: the version of the code"):
+    write_description(other, recipe=99)
+    with pytest.raises(InputError, match="in the version of the code"):
         require_same_recipe(main, other)
-    (other / "run.json").unlink()
-    (other / "config.json").write_text(json.dumps({"seed": 2, "epochs": 7}))
-    with pytest.raises(ValueError, match="in: epochs"):
-        require_same_recipe(main, other)
+    with pytest.raises(InputError, match="in epochs"):
+        require_same_recipe(main, run(tmp_path / "c", seed=2, epochs=7))
 
 
-def test_of_teachers_the_number_is_compared(tmp_path: Path) -> None:
-    taught = [run(tmp_path / name, seed=1) for name in ("main", "without", "fewer")]
-    for folder, teachers in zip(taught, (["a (1)", "b (2)"], ["a (3)", "b (4)"], ["a (1)"]), strict=True):
-        (folder / "config.json").write_text(json.dumps({"classes": "seven", "teachers": teachers}))
-    require_same_recipe(taught[0], taught[1])
-    with pytest.raises(ValueError, match="in: teachers"):
-        require_same_recipe(taught[0], taught[2])
+def test_only_the_number_of_teachers_is_compared(tmp_path: Path) -> None:
+    main, without, fewer = (
+        run(tmp_path / name, classes="seven", teachers=teachers)
+        for name, teachers in (
+            ("main", ("a (1)", "b (2)")),
+            ("without", ("a (3)", "b (4)")),
+            ("fewer", ("a (1)",)),
+        )
+    )
+    require_same_recipe(main, without)
+    with pytest.raises(InputError, match="in teachers"):
+        require_same_recipe(main, fewer)
 
 
 def test_runs_in_steps_are_compared_step_by_step(tmp_path: Path) -> None:
-    """A run that goes on from another has other weights than its counterpart without a source, and the same recipe."""
+    """A run that continues from another has other weights than its counterpart without a source, but the same
+    recipe.
+    """
 
-    def made(name: str, *, digest: str, earlier: dict[str, Any], members: int = 0, source: str = "") -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        config = {"seed": 1, "weights": "trunk", "weights_sha256": digest, "without_source": source}
-        (folder / "config.json").write_text(json.dumps(config))
-        before = asdict(RunConfig(**earlier))
-        described = {
-            "recipe": RECIPE,
-            "continues_from": {"run": "trunk", "config": before, "weights_from": "x", "continues_from": None},
-            "averaged": [{}] * members,
-        }
-        (folder / "run.json").write_text(json.dumps(described))
+    def made(name: str, *, digest: str, earlier: dict[str, Any], source: str = "") -> Path:
+        folder = run(tmp_path / name, weights="trunk", weights_sha256=digest, without_source=source)
+        write_description(folder, continues_from=trunk(**earlier))
         return folder
 
     main = made("main", digest="1", earlier={"size": 192})
     require_same_recipe(main, made("without", digest="2", earlier={"size": 192, "without_source": "a"}, source="a"))
-    with pytest.raises(ValueError, match="in: size"):
+    with pytest.raises(InputError, match="in size"):
         require_same_recipe(main, made("larger", digest="3", earlier={"size": 224}))
-    with pytest.raises(ValueError, match="how many runs were averaged"):
-        require_same_recipe(main, made("average", digest="4", earlier={"size": 192}, members=3))
-    alone = run(tmp_path / "alone", seed=1)
-    (alone / "run.json").write_text(json.dumps({"recipe": RECIPE}))
-    with pytest.raises(ValueError, match="the runs that it goes on from"):
-        require_same_recipe(main, alone)
+    with pytest.raises(InputError, match="the runs that it continues from"):
+        require_same_recipe(main, run(tmp_path / "alone"))
 
 
 def test_the_source_that_a_run_never_saw_is_told_from_its_split(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report page of one made-up evaluation."""
+"""The report page of one synthetic evaluation."""
 
 import re
 from html.parser import HTMLParser
@@ -62,7 +62,7 @@ def test_every_promised_section_is_there(report: dict[str, Any], tmp_path: Path)
         "Thresholds",
         "Discrimination",
         "Calibration",
-        "What a flag means elsewhere",
+        "Predictive values at other prevalences",
         "Decision curve",
         "Groups",
         "Leaving one source out",
@@ -76,9 +76,9 @@ def test_every_promised_section_is_there(report: dict[str, Any], tmp_path: Path)
         assert f"</span> {title}</h2>" in text
     assert "sensitivity:0.95 is not offered" in text
     assert "One seed only" in text
-    assert "no run was given that was trained without a source" in text
-    assert "seen in training" in text
-    assert "opened once" in text
+    assert "Train a run for each source with --without-source" in text
+    assert "Images of the test split were in training" in text
+    assert "accessed the test split once" in text
 
 
 def test_pictures_of_missed_melanomas_are_there_or_not(
@@ -107,14 +107,14 @@ def test_the_same_report_gives_the_same_bytes(report: dict[str, Any], tmp_path: 
 
 def test_what_was_left_out_is_said(report: dict[str, Any], tmp_path: Path) -> None:
     text = write_page({**report, "robustness": None, "other_diagnoses": None}, tmp_path)
-    assert text.count("Not done: left out by --quick") == 2
+    assert text.count("Not done: left out with --skip-robustness") == 2
 
 
 def test_a_report_of_images_from_elsewhere(
     report: dict[str, Any], evaluated_images: pd.DataFrame, tmp_path: Path
 ) -> None:
     external = {
-        **{name: report[name] for name in ("format", "created", "seconds", "run", "policies", "refused_policies")},
+        **{name: report[name] for name in ("created", "seconds", "subject", "policies", "refused_policies")},
         "kind": "external",
         "external": {
             **report["assessment"]["counts"],
@@ -126,26 +126,26 @@ def test_a_report_of_images_from_elsewhere(
         },
         **{name: report[name] for name in ("assessment", "missed", "engine_parity", "robustness", "seven_classes")},
         "other_diagnoses": report["other_diagnoses"],
-        "recalibrated": cross_fit(evaluated_images),
+        "recalibrated": cross_fit(evaluated_images).model_dump(mode="json"),
     }
     text = write_page(external, tmp_path)
     assert "After recalibration" in text
     assert "name no lesion_id for 42 of 42 images" in text
-    assert "3 ages in the labels that no person has (150, forty): counted" in text
-    assert "3 other images in the folder without a label" in text
-    assert "2 images of other diagnoses: they count in no figure" in text
+    assert "3 impossible ages in the labels (150, forty): counted" in text
+    assert "3 images in the folder without a label" in text
+    assert "2 images of other diagnoses: only" in text
     assert "These are the labelled images of other diagnoses" in text
-    assert "nevus images, drawn once, were changed" in text
+    assert "nevus images was changed" in text
     assert "test image" not in text
     assert "swapped" not in text
     below_chance = {**report["assessment"]["images"], "auroc": {"value": 0.05, "low": 0.03, "high": 0.07}}
     swapped = write_page({**external, "assessment": {**report["assessment"], "images": below_chance}}, tmp_path)
-    assert "(1 and 0) swapped in the labels?" in swapped
-    assert "was not opened" in text
+    assert "(1 and 0) are swapped in the labels" in swapped
+    assert "Nothing accessed the test split" in text
     assert "Leakage check" not in text
     assert "fitted on validation images" in text
     assert "chose which epoch" in text
-    of_a_place = write_page({**external, "run": {**external["run"], "recalibrated": True}}, tmp_path)
+    of_a_place = write_page({**external, "subject": {**external["subject"], "recalibrated": True}}, tmp_path)
     assert "fitted on recalibration images" in of_a_place
     assert "(validation)" not in of_a_place
     assert "chose which epoch" not in of_a_place, "its images chose no model"

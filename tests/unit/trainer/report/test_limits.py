@@ -12,9 +12,17 @@ import pytest
 from tests.unit.trainer.synthetic_report import write_card, write_page
 from trainer.card.model_card import card_of_run
 from trainer.data.ham10000 import DIAGNOSES
+from trainer.errors import InputError
 from trainer.metrics.seven_classes import describe_classes, probability_columns
 from trainer.report.document import percent, percent_at_least
-from trainer.report.report_file import read_report
+from trainer.report.schema import read_report
+
+
+def with_config(report: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """The report of a run with other settings."""
+    changed: dict[str, Any] = json.loads(json.dumps(report))
+    changed["subject"]["origin"]["config"] |= settings
+    return changed
 
 
 def test_a_fall_of_sensitivity_under_a_change_is_a_warning_and_a_limit(report: dict[str, Any], tmp_path: Path) -> None:
@@ -31,11 +39,11 @@ def test_a_fall_of_sensitivity_under_a_change_is_a_warning_and_a_limit(report: d
     # Of fewer images than three it may be chance.
     for change in changes["changes"]:
         change["policies"]["youden"]["melanomas_gained"] = 2
-    assert "missed under drawn changes" not in write_page(fallen, tmp_path) + write_card(fallen, tmp_path)
+    assert "Synthetic changes make the model miss" not in write_page(fallen, tmp_path) + write_card(fallen, tmp_path)
     for change in changes["changes"]:
         change["policies"]["youden"]["melanomas_gained"] = 0
         change["policies"]["youden"]["sensitivity"]["value"] = 0.9
-    assert "missed under drawn changes" not in write_page(fallen, tmp_path) + write_card(fallen, tmp_path)
+    assert "Synthetic changes make the model miss" not in write_page(fallen, tmp_path) + write_card(fallen, tmp_path)
 
 
 def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dict[str, Any], tmp_path: Path) -> None:
@@ -43,7 +51,7 @@ def test_a_group_whose_melanomas_are_missed_is_a_warning_and_a_limit(report: dic
     changed = json.loads(json.dumps(report))
     source = next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]
     images, lesions = source["images"]["melanoma"], source["lesions"]["melanoma"]
-    told = f"of all: rosendahl (source), 0.0% (0.0 to 30.0) of {images} melanoma images of {lesions} lesions."
+    told = f": rosendahl (source), 0.0% (0.0 to 30.0) of {images} melanoma images of {lesions} lesions."
     assert told not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
     source["policies"]["youden"]["sensitivity"] = {"value": 0.0, "low": 0.0, "high": 0.3}
     assert told in write_page(changed, tmp_path)
@@ -61,7 +69,7 @@ def test_groups_that_are_lower_by_what_may_be_chance_are_counted(report: dict[st
         # As good as all images: none is lower.
         group["policies"]["youden"]["sensitivity"] = dict(overall)
     strata["Source"][0]["policies"]["youden"]["sensitivity"] = {"value": 0.0, "low": 0.0, "high": 0.1}
-    told = "it is lower too, but may be so by chance"
+    told = "it is lower too, perhaps by chance"
     assert told not in write_page(changed, tmp_path)
     strata["Sex"][0]["policies"]["youden"]["sensitivity"] = {**overall, "value": overall["value"] - 0.01}
     for text in (write_page(changed, tmp_path), " ".join(write_card(changed, tmp_path).split())):
@@ -81,7 +89,7 @@ def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_pat
 
 
 def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str, Any], tmp_path: Path) -> None:
-    assert "that the training has not seen" not in write_page(report, tmp_path) + write_card(report, tmp_path)
+    assert "whose images were not in training" not in write_page(report, tmp_path) + write_card(report, tmp_path)
     changed = json.loads(json.dumps(report))
     source = next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]
     source["auroc"] = {"value": 0.856, "low": 0.8, "high": 0.9}
@@ -92,14 +100,14 @@ def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str
         "specificity": {"value": 0.05, "low": 0.02, "high": 0.08},
     }
     unseen = {"run": "without-it", "source": source["group"], "figures": figures}
-    changed["sources_left_out"] = [unseen, {"run": "without-others", "source": "nowhere", "figures": {}}]
+    changed["sources_left_out"] = [unseen, {"run": "without-others", "source": "nowhere", "figures": None}]
     for text in (write_page(changed, tmp_path), " ".join(write_card(changed, tmp_path).split())):
         assert f"Trained without {source['group']}, the same recipe has an AUROC of 0.714 (0.618 to 0.803)" in text
-        assert "where with it the AUROC is 0.856" in text
-        assert "98% sensitivity and 5% specificity there" in text
+        assert "trained with them, 0.856" in text
+        assert "a sensitivity of 98% and a specificity of 5% there" in text
     # Of a run whose source the test split does not hold, nothing can be said.
-    changed["sources_left_out"] = [{"run": "without-others", "source": "nowhere", "figures": {}}]
-    assert "that the training has not seen" not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
+    changed["sources_left_out"] = [{"run": "without-others", "source": "nowhere", "figures": None}]
+    assert "whose images were not in training" not in write_page(changed, tmp_path) + write_card(changed, tmp_path)
 
 
 def test_what_the_run_cannot_tell_stands_beside_its_figures(report: dict[str, Any], tmp_path: Path) -> None:
@@ -117,16 +125,15 @@ def test_three_seeds_have_a_range(report: dict[str, Any], tmp_path: Path) -> Non
 
 
 def test_a_split_that_leaks_is_a_warning(report: dict[str, Any], tmp_path: Path) -> None:
-    leaking = {**report, "run": {**report["run"], "split_kind": "random-images"}}
+    leaking = {**report, "subject": {**report["subject"], "split_kind": "random-images"}}
     assert "every figure below is too good" in write_page(leaking, tmp_path)
 
 
 def test_a_run_without_a_source_is_called_one(report: dict[str, Any], tmp_path: Path) -> None:
-    run = {**report["run"], "config": {**report["run"]["config"], "without_source": "rosendahl"}}
-    without = {**report, "run": run}
+    without = with_config(report, without_source="rosendahl")
     text = write_page(without, tmp_path)
     assert "without the source rosendahl" in text
-    assert "chosen without the images of rosendahl" in text
+    assert "chosen, without the images of rosendahl" in text
     assert "without the images of the source `rosendahl`" in " ".join(write_card(without, tmp_path).split())
 
 
@@ -140,16 +147,16 @@ def test_nothing_reassures(report: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_trial_on_a_few_lesions_is_called_one(report: dict[str, Any], tmp_path: Path) -> None:
-    run = {**report["run"], "config": {**report["run"]["config"], "limit": 40}}
-    assert "only the first 40 lesions were used" in write_card({**report, "run": run}, tmp_path)
+    card = write_card(with_config(report, limit=40), tmp_path)
+    assert "only the first 40 lesions of each diagnosis and side were used" in card
     assert "A trial" not in write_card(report, tmp_path)
 
 
 def test_a_student_is_called_one_and_its_card_names_the_teachers(report: dict[str, Any], tmp_path: Path) -> None:
-    config = {"backbone": "efficientnet-lite0", "size": 192, "classes": "seven"}
-    teachers = [{"run": name, "model_sha256": "0123456789abcdef", "config": config} for name in ("one", "two")]
-    settings = {**report["run"]["config"], "teachers": ["one (SHA-256 0)", "two (SHA-256 0)"]}
-    taught = {**report, "run": {**report["run"], "config": settings, "teachers": teachers}}
+    network = {"backbone": "efficientnet-lite0", "size": 192, "classes": "seven"}
+    teachers = [{"run": name, "model_sha256": "0123456789abcdef", **network} for name in ("one", "two")]
+    taught = with_config(report, teachers=("one (SHA-256 0)", "two (SHA-256 0)"))
+    taught["subject"]["origin"]["teachers"] = teachers
     assert "classes, taught by 2 runs, seed" in write_page(taught, tmp_path)
     assert "efficientnet-lite0 at 192 pixels, seven classes (one, SHA-256 0123456789ab…)" in write_card(
         taught, tmp_path
@@ -157,38 +164,12 @@ def test_a_student_is_called_one_and_its_card_names_the_teachers(report: dict[st
     assert "taught by" not in write_page(report, tmp_path)
 
 
-def test_an_average_is_called_one_and_its_members_stand_beside_it(report: dict[str, Any], tmp_path: Path) -> None:
-    members = [{"run": f"branch{seed}", "seed": seed, "weights_sha256": "0"} for seed in (2, 3, 4)]
-    run = {
-        **report["run"],
-        "averaged": members,
-        "continues_from": {"run": "trunk", "config": report["run"]["config"], "weights_from": "x"},
-    }
-    alone = {**report, "run": run, "seeds": {"runs": [], "figures": {}, "average": {"run": "mean", "figures": {}}}}
-    page = write_page(alone, tmp_path)
-    assert "average of the seeds 2, 3, 4" in page
-    assert "An average of runs with other seeds" in page
-    assert "One seed only" not in page
-    assert "by source; 3 seeds averaged" in write_card(alone, tmp_path)
-    figures = [{"run": f"branch{seed}", "seed": seed, "figures": {"auroc": 0.9 + seed / 100}} for seed in (2, 3, 4)]
-    beside = {
-        "runs": figures,
-        "figures": {"auroc": {"mean": 0.93, "least": 0.92, "greatest": 0.94}},
-        "average": {"run": "mean", "figures": {"auroc": 0.955}},
-    }
-    page = write_page({**alone, "seeds": beside}, tmp_path)
-    assert "mean (average of their weights)" in page
-    assert "0.955" in page
-    assert "the range is that of the last step alone" in page
-
-
 def test_artefacts_drawn_in_an_earlier_step_of_the_training_are_told(report: dict[str, Any], tmp_path: Path) -> None:
-    trunk = {
-        "run": "trunk",
-        "config": {**report["run"]["config"], "artefacts": 0.5, "checkpoint": "last"},
-        "weights_from": "x",
-    }
-    told = " ".join(write_card({**report, "run": {**report["run"], "continues_from": trunk}}, tmp_path).split())
+    changed = json.loads(json.dumps(report))
+    origin = changed["subject"]["origin"]
+    config = {**origin["config"], "artefacts": 0.5, "checkpoint": "last"}
+    origin["continues_from"] = {"run": "trunk", "config": config, "weights_from": "x"}
+    told = " ".join(write_card(changed, tmp_path).split())
     assert "drawn on 50% of the training images" in told
     assert "the last epoch was kept" in told
     assert "Artefacts drawn on training images, see Model" in told
@@ -201,19 +182,23 @@ def seven(report: dict[str, Any], evaluated_images: pd.DataFrame) -> dict[str, A
     chance = np.random.default_rng(8).dirichlet(np.ones(len(DIAGNOSES)), len(evaluated_images))
     columns = dict(zip(probability_columns(), chance.T, strict=True))
     found = describe_classes(evaluated_images.assign(**columns), resamples=20)
-    run = {**report["run"], "config": {**report["run"]["config"], "classes": "seven"}}
-    return {**report, "run": run, "seven_classes": found}
+    seven = with_config(report, classes="seven")
+    seven["subject"]["classes"] = "seven"
+    return {**seven, "seven_classes": found.model_dump(mode="json")}
 
 
 def test_a_run_on_seven_diagnoses_says_what_it_was_trained_on(seven: dict[str, Any], tmp_path: Path) -> None:
     text = write_card(seven, tmp_path)
-    assert "3 rounds of 3,600 draws, a diagnosis in proportion to its images to the power 0.5" in text
+    assert (
+        "3 epochs of 3,500 images, in which a diagnosis is drawn in proportion to its number of images to the power 0.5"
+        in text
+    )
     assert "12 `bcc` of 11 lesions" in text
     assert "focal loss" not in text
     assert "## Seven diagnoses" in text
     page = write_page(seven, tmp_path)
     assert "The balanced accuracy" in page
-    assert "said: bcc" in page
+    assert "predicted: bcc" in page
 
 
 def test_a_run_whose_split_leaks_has_a_card_that_says_so(report: dict[str, Any], tmp_path: Path) -> None:
@@ -242,7 +227,7 @@ def test_a_small_threshold_is_shown_with_two_digits_that_say_something(report: d
 def test_a_dollar_sign_in_the_name_of_a_group_begins_no_formula(
     report: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
-    """Names of sites come from other people's files; Matplotlib ended the whole report in a traceback."""
+    """Names of sites come from other people's files. With the name as a formula, no report was written."""
     changed = json.loads(json.dumps(report))
     next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]["group"] = (
         name
@@ -250,7 +235,8 @@ def test_a_dollar_sign_in_the_name_of_a_group_begins_no_formula(
     assert name in write_page(changed, tmp_path)
 
 
-def test_a_report_that_is_cut_short_is_named(tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text('{"format": 2, "run"')
-    with pytest.raises(ValueError, match=r"whose report.json is cut short or was changed"):
+@pytest.mark.parametrize("text", ['{"format": 3, "kind"', "{}", '{"format": 2}'])
+def test_a_report_that_is_cut_short_or_of_another_version_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(InputError, match=r"report\.json cannot be used .*dermq-train evaluate .* writes it again"):
         read_report(tmp_path)

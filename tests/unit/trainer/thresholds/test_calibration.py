@@ -65,7 +65,7 @@ def test_outputs_of_exactly_zero_and_one_are_taken() -> None:
 def test_a_model_that_ranks_melanomas_below_nevi_is_refused() -> None:
     labels = np.repeat([0, 1], 50)
     raw = np.concatenate((np.linspace(0.4, 0.9, 50), np.linspace(0.1, 0.6, 50)))
-    with pytest.raises(ValueError, match=r"rank melanomas below nevi \(Platt slope -\d"):
+    with pytest.raises(ValueError, match=r"ranks melanomas below nevi \(Platt slope -\d"):
         fit_platt(labels, raw)
 
 

@@ -63,7 +63,7 @@ def test_a_promise_that_validation_cannot_hold_is_left_out_and_said(tmp_path: Pa
 
 def test_one_class_alone_is_refused() -> None:
     rows = validation(30, 0)
-    with pytest.raises(ValueError, match="at least one melanoma and one nevus"):
+    with pytest.raises(ValueError, match="Both classes are needed"):
         choose_policies(rows["label"].to_numpy(), rows["probability"].to_numpy(), rows["lesion_id"].to_numpy(object))
 
 

@@ -188,7 +188,7 @@ def test_mixup_blends_balanced_batches_too_and_their_labels(make: Make) -> None:
 
 
 def test_an_odd_batch_is_refused(make: Make) -> None:
-    with pytest.raises(ValueError, match="batch_size=7"):
+    with pytest.raises(ValueError, match="--batch-size 7"):
         make(batch_size=7)
 
 
@@ -248,9 +248,9 @@ class TestSevenClasses:
         assert class_shares(np.array([9, 0, 9]), power) == [0.5, 0, 0.5]
 
     def test_a_class_may_be_drawn_in_two_strata(self, seven: Make) -> None:
-        from trainer.training.balanced_batches import proven_nevi_apart
+        from trainer.training.balanced_batches import split_nevi_by_histology
 
-        shares, class_of = proven_nevi_apart([0.5, 0.3, 0.2], 1, 0.75)
+        shares, class_of = split_nevi_by_histology([0.5, 0.3, 0.2], 1, 0.75)
         assert shares == pytest.approx([0.5, 0.075, 0.2, 0.225])
         assert class_of == [0, 1, 2, 1]
         strata = self.LABELS.copy()
@@ -288,7 +288,7 @@ class TestSevenClasses:
             ({"samples_per_epoch": 2}, "at least 3"),
             ({"shares": [0.5, 0.5, 0.5]}, "add up to 1"),
             ({"shares": [1.5, -0.5, 0.0]}, "positive numbers"),
-            ({"batch_size": 0}, "batch_size=0"),
+            ({"batch_size": 0}, "--batch-size 0"),
         ],
     )
     def test_what_cannot_be_drawn_is_refused(self, seven: Make, changes: dict[str, Any], words: str) -> None:

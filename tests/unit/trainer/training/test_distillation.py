@@ -224,6 +224,6 @@ def test_teachers_of_two_classes_cannot_teach_seven(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         trainer.training.distillation, "_load", lambda _: (SIZE, Shown(SIZE, probability=np.array([[0.25]])))
     )
-    with pytest.raises(RunError, match="at least one of seven classes"):
+    with pytest.raises(RunError, match="at least one must be trained on seven"):
         trainer.training.distillation.load_teachers([tmp_path], seven=True)
     assert len(trainer.training.distillation.load_teachers([tmp_path], seven=False)) == 1

@@ -1,4 +1,4 @@
-"""A whole training run on a made-up data set, with a network of three numbers in place of the real one."""
+"""A whole training run on a synthetic data set, with a network of three numbers in place of the real one."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 from trainer.data.splits import TEST, VALIDATION, read_manifest
 from trainer.run_folder import data_sha256
@@ -61,7 +62,7 @@ def test_the_best_epoch_is_kept_or_the_last(
     tmp_path: Path,
     networks: list[Any],
     monkeypatch: pytest.MonkeyPatch,
-    keep: str,
+    checkpoint: str,
     kept: int,
     auc_of_it: float,
 ) -> None:
@@ -74,17 +75,17 @@ def test_the_best_epoch_is_kept_or_the_last(
         return next(aucs)
 
     monkeypatch.setattr(trainer.training.fit, "roc_auc_score", auc)
-    config = replace(CONFIG, keep=keep)
+    config = changed(CONFIG, checkpoint=checkpoint)
     assert trainer.training.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", config) == auc_of_it
     found = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
     assert [np.allclose(found, each, atol=1e-6) for each in predicted[:3]] == [epoch == kept for epoch in range(3)]
 
 
 def test_which_epoch_is_the_last_is_not_chosen_on_validation() -> None:
-    with pytest.raises(ValueError, match=r"patience=3 with checkpoint='last'"):
-        replace(CONFIG, checkpoint="last", patience=3)
+    with pytest.raises(ValueError, match=r"--patience 3 does not go with --checkpoint last"):
+        changed(CONFIG, checkpoint="last", patience=3)
     with pytest.raises(ValueError, match=r"checkpoint='first'. Expected: 'best' or 'last'"):
-        replace(CONFIG, checkpoint="first")
+        changed(CONFIG, checkpoint="first")
 
 
 def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
@@ -95,7 +96,7 @@ def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
     aucs = iter([0.7, 0.9, 0.8, 0.85])
     # A fifth epoch would find none left.
     monkeypatch.setattr(trainer.training.fit, "roc_auc_score", lambda *_: next(aucs))
-    config, run = replace(CONFIG, epochs=9, patience=2), tmp_path / "run"
+    config, run = changed(CONFIG, epochs=9, patience=2), tmp_path / "run"
     assert trainer.training.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
     assert "no better epoch in 2: ended early" in (run / "train.log").read_text()
     # Killed before its predictions were written: what was given up is not taken up again.
@@ -109,7 +110,7 @@ def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: P
 
     first = tmp_path / "first"
     fit(dataset, first, tmp_path / "cache", CONFIG)
-    still = replace(CONFIG, weights=str(first), seed=2, epochs=1, learning_rate=1e-12, warmup_epochs=0)
+    still = changed(CONFIG, weights=str(first), seed=2, epochs=1, learning_rate=1e-12, warmup_epochs=0)
     with pytest.raises(WeightsError, match="another seed"):
         fit(dataset, tmp_path / "second", tmp_path / "cache", replace(still, seed=CONFIG.seed))
     assert not (tmp_path / "second").exists()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 from trainer.data.ham10000 import METADATA_NAME
 from trainer.data.splits import TRAIN, UNUSED, VALIDATION, read_manifest
@@ -46,7 +46,7 @@ def test_a_validation_side_of_one_class_is_refused_before_the_run_begins(
     root, split = with_sources
     comes_from_elsewhere(root, split.loc[(split["split"] == VALIDATION) & (split["dx"] == "nv"), "lesion_id"])
     with pytest.raises(RunError, match=r"[1-9] melanoma and 0 nevus images on the side of validation"):
-        fit(root, tmp_path / "run", tmp_path / "cache", replace(CONFIG, without_source="elsewhere"))
+        fit(root, tmp_path / "run", tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -61,7 +61,7 @@ def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_o
     comes_from_elsewhere(root, split[split["split"] == TRAIN].groupby("dx")["lesion_id"].first())
     run, without = tmp_path / "run", tmp_path / "without"
     fit(root, run, tmp_path / "cache", CONFIG)
-    fit(root, without, tmp_path / "cache", replace(CONFIG, without_source="elsewhere"))
+    fit(root, without, tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     (without / "validation.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"without validation\.csv"):
         evaluate(root, run, EvaluationOptions(cache=tmp_path / "cache", also=[without]))

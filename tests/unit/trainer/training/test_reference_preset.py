@@ -40,7 +40,7 @@ def test_siblings_and_threshold_are_measured_on_worked_numbers(tmp_path: Path) -
         RunFolder(tmp_path),
         images.drop(columns="label"),
         lambda rows: rows["known"].to_numpy(),
-        loss=keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True, focal_alpha=0.25, focal_gamma=2.0),
+        loss=keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True, alpha=0.25, focal_gamma=2.0),
         console=Console(file=output, width=300),
     )
     assert json.loads((tmp_path / "reference.json").read_text()) == result
@@ -86,4 +86,4 @@ def test_a_part_without_one_class_has_no_auc(tmp_path: Path) -> None:
         console=Console(file=output, width=300),
     )
     assert result["without_sibling_in_training"]["auroc"] is None
-    assert "not to be had" in output.getvalue()
+    assert "not known, because a class is missing" in output.getvalue()

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
+from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
@@ -125,7 +125,7 @@ def test_a_run_without_validation_that_is_killed_ends_as_if_undisturbed(
     """What marks that it has ended is its model, and no predictions."""
     from trainer.training.fit import fit
 
-    config = replace(CONFIG, fold="all", checkpoint="last")
+    config = changed(CONFIG, fold="all", checkpoint="last")
     fit(dataset, tmp_path / "undisturbed", tmp_path / "cache", config)
     with pytest.MonkeyPatch.context() as patch:
         kill_when_replacing(patch, name, before=before)
@@ -240,7 +240,7 @@ def test_other_settings_are_refused_and_named(dataset: Path, tmp_path: Path, int
     from trainer.training.fit import fit
 
     with pytest.raises(RunError) as caught:
-        fit(dataset, interrupted, tmp_path / "cache", replace(CONFIG, epochs=9, learning_rate=0.5))
+        fit(dataset, interrupted, tmp_path / "cache", changed(CONFIG, epochs=9, learning_rate=0.5))
     text = str(caught.value)
     assert "--epochs: the run has 2, asked for is 9" in text
     assert "--learning-rate: the run has 0.01, asked for is 0.5" in text

@@ -1,11 +1,11 @@
 """What is trained in each stage, and by which rate."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 
 TWO_STAGES = RunConfig(head_epochs=2, epochs=3, unfreeze_last=30, learning_rate=1e-3, warmup_epochs=1.0)
@@ -50,7 +50,7 @@ def test_first_the_head_then_the_last_layers_of_the_backbone(classifier: Any) ->
     assert trained_layers(classifier) == convolutions | {"hidden", "probability"}
     assert len(convolutions) < len(last), "batch normalisation is among the last layers and stays frozen"
 
-    everything = replace(TWO_STAGES, unfreeze_last=-1)
+    everything = changed(TWO_STAGES, unfreeze_last=-1)
     prepare(classifier, fine_tuning, everything, steps_per_epoch=10)
     assert "stem_conv" in trained_layers(classifier)
     assert not any(name.endswith("_bn") for name in trained_layers(classifier))
@@ -74,7 +74,7 @@ def test_batch_normalisation_keeps_its_statistics_in_both_stages(classifier: Any
     layers = [layer for layer in classifier.trained.layers if isinstance(layer, keras.layers.BatchNormalization)]
     before = [layer.get_weights() for layer in layers]
     images = np.random.default_rng(0).uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
-    config = replace(TWO_STAGES, warmup_epochs=0.0)
+    config = changed(TWO_STAGES, warmup_epochs=0.0)
     for stage in stages_of(config):
         prepare(classifier, stage, config, steps_per_epoch=1)
         hidden = classifier.trained.get_layer("hidden").get_weights()[0]
@@ -115,7 +115,7 @@ def test_the_rate_is_constant_for_the_head_and_then_rises_and_falls(classifier: 
     # Ten steps up, twenty down along a cosine: half way at the half.
     assert rates(TWO_STAGES) == pytest.approx([0, 5e-4, 1e-3, 5e-4, 0], abs=1e-8)
     # cos(pi/3) = 1/2: after a third three quarters are left.
-    assert rates(replace(TWO_STAGES, warmup_epochs=0.0))[2] == pytest.approx(7.5e-4, abs=1e-8)
+    assert rates(changed(TWO_STAGES, warmup_epochs=0.0))[2] == pytest.approx(7.5e-4, abs=1e-8)
 
 
 def test_the_moving_average_is_optional(classifier: Any) -> None:
@@ -124,7 +124,7 @@ def test_the_moving_average_is_optional(classifier: Any) -> None:
     stage = stages_of(TWO_STAGES)[-1]
     prepare(classifier, stage, TWO_STAGES, steps_per_epoch=1)
     assert (classifier.trained.optimizer.use_ema, classifier.trained.optimizer.ema_momentum) == (True, 0.99)
-    prepare(classifier, stage, replace(TWO_STAGES, ema_momentum=0.0), steps_per_epoch=1)
+    prepare(classifier, stage, changed(TWO_STAGES, ema_momentum=0.0), steps_per_epoch=1)
     assert not classifier.trained.optimizer.use_ema
 
 

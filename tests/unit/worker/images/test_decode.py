@@ -182,7 +182,7 @@ def test_a_progressive_jpeg_cut_short_is_truncated(cut: float) -> None:
 def test_what_is_no_picture_is_unsupported_whatever_its_name(content: bytes) -> None:
     fault = fault_of(content)
     assert fault.code == FailureCode.UNSUPPORTED_FORMAT
-    assert "not JPEG, PNG, TIFF, BMP or WebP" in fault.sentence
+    assert "not a JPEG, PNG, TIFF, BMP or WebP" in fault.sentence
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -1,4 +1,4 @@
-"""What is said about files that were passed over: all of them counted, in bounded room, without a terminal's orders."""
+"""What is said about skipped files: all of them counted, in bounded room, without control characters."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ def test_the_list_has_a_total_and_every_file_is_in_it() -> None:
     for number in range(12):
         for _ in range(number + 1):
             report.count_other(f".k{number}")
-    said = report.not_taken()
+    said = report.skipped()
     assert said.startswith("78 files (12 .k11, 11 .k10,")
     assert said.endswith(", 10 of other kinds)")
-    assert f"Not taken for images: {said}." in report.notes()
+    assert f"Skipped, not images: {said}." in report.notes()
 
 
 def test_one_file_is_one_file() -> None:
     report = ScanReport()
     report.count_other("")
-    assert report.not_taken() == "1 file (1 without suffix)"
+    assert report.skipped() == "1 file (1 without suffix)"
 
 
 def test_endings_without_end_take_bounded_room() -> None:
@@ -31,7 +31,7 @@ def test_endings_without_end_take_bounded_room() -> None:
     report.count_other(". Smith, a long name that only happens to have a dot in it")
     assert report.others.total() == 5_001
     assert len(report.others) < 150
-    assert report.not_taken().startswith("5,001 files (4,901 with other endings, ")
+    assert report.skipped().startswith("5,001 files (4,901 with other suffixes, ")
 
 
 def test_nothing_passed_over_is_nothing_said() -> None:

@@ -25,7 +25,7 @@ ROW = OutcomeRow(
     class_probabilities={"mel": 0.5, "bcc": 0.125, "nv": 0.375},
     threshold=0.25,
     policy="youden",
-    bundle_name="made-up",
+    bundle_name="synthetic",
     bundle_version="1",
     bundle_sha256="b" * 64,
     engine="fake 1",
@@ -76,7 +76,7 @@ def test_a_scored_image_line_by_line() -> None:
         "class_probabilities": "mel=0.5000 bcc=0.1250 nv=0.3750",
         "threshold": "0.25",
         "policy": "youden",
-        "bundle": "made-up 1",
+        "bundle": "synthetic 1",
         "bundle_sha256": "b" * 64,
         "engine": "fake 1",
         "reused": "no",
@@ -118,7 +118,7 @@ def test_what_a_cancelled_job_never_came_to_goes_to_a_human() -> None:
     file.seek(0)
     given_up, scored = csv.DictReader(file)
     assert (given_up["status"], given_up["flag"], given_up["reason_code"]) == ("waiting", "ungradable", "cancelled")
-    assert given_up["reason"] == "the job was cancelled before it was looked at"
+    assert given_up["reason"] == "the job was cancelled before the image was scored"
     assert (scored["flag"], scored["reason_code"]) == ("high_risk", "")
 
 

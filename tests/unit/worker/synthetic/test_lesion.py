@@ -1,4 +1,6 @@
-"""The made-up pictures: repeatable, of the size asked for, and like dermoscopy where the tests of others rely on it."""
+"""The synthetic pictures: repeatable, of the size asked for, and like dermoscopy where the tests of others rely on
+it.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +66,7 @@ def test_the_size_is_the_one_asked_for(width: int, height: int, atypical: bool) 
 
 
 def test_a_side_too_short_is_refused() -> None:
-    with pytest.raises(ValueError, match="Received: width=31, height=450"):
+    with pytest.raises(ValueError, match="An image of 31 x 450 pixels is too small"):
         draw_lesion(0, width=31)
 
 

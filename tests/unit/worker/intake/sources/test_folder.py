@@ -131,12 +131,14 @@ class TestWalkFolder:
         assert report.unreadable == ["b"]
 
     def test_a_root_that_is_no_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ManifestError, match="nowhere, which cannot be read: No such file"):
+        with pytest.raises(ManifestError, match="nowhere cannot be read: No such file"):
             walked(tmp_path / "nowhere")
 
     def test_a_path_longer_than_the_database_takes_is_refused(self, tmp_path: Path) -> None:
         put(tmp_path, "/".join(["d" * 200] * 4) + "/a.jpg")
-        with pytest.raises(ManifestError, match=r"has 809 characters and 809 bytes; .* taken in has 800 and 2,400"):
+        with pytest.raises(
+            ManifestError, match=r"too long: 809 characters and 809 bytes, where 800 and 2,400 are allowed"
+        ):
             walked(tmp_path)
 
     def test_a_file_from_a_far_future_stops_nobody(self, tmp_path: Path) -> None:
