@@ -91,7 +91,7 @@ class PostgresServer:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait(30)
 
-    def fit_policies(self) -> None:
+    def freeze(self) -> None:
         """SIGSTOP to the server and every session: connections stay open, new ones are taken, and nothing answers."""
         self._signal_all(signal.SIGSTOP)
 

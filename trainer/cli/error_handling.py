@@ -53,7 +53,7 @@ class CommandGroup(click.Group):
             if new := _RENAMED_OPTIONS.get(error.option_name):
                 raise click.UsageError(f"The option {error.option_name} is now called {new}.", error.ctx) from None
             raise
-        except click.ClickException:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
             resumable = context.invoked_subcommand == "fit"

@@ -143,8 +143,7 @@ class SubmissionResult:
         if PureWindowsPath(first).drive:
             return (
                 "Windows drives and shares do not exist here. Write paths relative to a folder, with /, and name "
-                "that folder "
-                "with --root"
+                "that folder with --root"
             )
         if "\\" in first:
             return "Write / instead of \\ between folders"

@@ -87,7 +87,7 @@ class Broker:
         """Messages that no worker has taken yet."""
         return sum(int(self.client.llen(f"dermq:{queue}")) for queue in ("urgent", "bulk"))
 
-    def fit_policies(self) -> None:
+    def freeze(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
 

@@ -128,7 +128,7 @@ def freeze_in_mid_chunk(system: System, job: int, among: list[int] | None = None
     """
     frozen: list[Held] = []
 
-    def fit_policies() -> bool:
+    def freeze() -> bool:
         for candidate in held(system, job):
             if among is not None and candidate.pid not in among:
                 continue

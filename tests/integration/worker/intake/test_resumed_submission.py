@@ -263,7 +263,7 @@ def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
     # Seen once, a rate is not known; nought would say that it stands still.
     assert "32 of 32" in said.getvalue()
     assert "/s" not in said.getvalue()
-    assert ["broken off" in fault for fault in read(database, lambda c: find_inconsistencies(c, job.id))] == [True]
+    assert ["interrupted" in fault for fault in read(database, lambda c: find_inconsistencies(c, job.id))] == [True]
     intake = submit(submission(source), database=database, app=app, bundle=bundle)
     assert (intake.resumed, intake.images) == (True, 40)
     assert read(database, lambda c: count_images(c, intake.job_id)).completed == 32

@@ -161,8 +161,8 @@ def test_paths_that_lead_out_are_told_apart_from_missing_files(
         ("missing.jpg", "Name the right folder with --root"),
         ("ISIC_0000001", "Write file names with their suffix, such as .jpg, and name the right folder"),
         ("part_1\\a.jpg", "Write / instead of \\ between folders"),
-        ("C:\\part_1\\a.jpg", "a drive or share of Windows means nothing here"),
-        ("C:/part_1/a.jpg", "a drive or share of Windows means nothing here"),
+        ("C:\\part_1\\a.jpg", "Windows"),
+        ("C:/part_1/a.jpg", "Windows"),
     ],
 )
 def test_paths_without_a_file_are_answered_with_what_is_wrong_with_them(

@@ -142,7 +142,7 @@ def test_a_job_says_which_bundle_it_waits_for_until_a_worker_has_it(
     monkeypatch.setattr("worker.inference.bundle_reference.configured_bundle", lambda settings: JOBS)
     why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
     assert why is not None
-    assert "is `dermq up` running" in why
+    assert "No worker is scoring it" in why
     assert transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
     assert stall_reason(sqlite_database, find_job(sqlite_database, made.job_id)) is None
 

@@ -68,4 +68,4 @@ def test_as_many_images_get_some_as_asked_for(image: RGBImage) -> None:
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
 def test_a_share_that_is_none_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match=r"--artefacts .* is wrong"):
-        RunConfig(artefacts=wrong)
+        RunConfig.make({"artefacts": wrong})

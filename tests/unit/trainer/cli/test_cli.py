@@ -31,10 +31,11 @@ def test_help_shows_the_commands_and_how_to_use_them() -> None:
 
 def test_without_the_packages_for_training_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, dataset: Path) -> None:
     """`make demo` sets up an environment in which `dermq-train` is there and TensorFlow is not."""
-    monkeypatch.setitem(sys.modules, "trainer.training.fit", None)
+    monkeypatch.delitem(sys.modules, "trainer.training.fit", raising=False)
+    monkeypatch.setitem(sys.modules, "keras", None)
     result = CliRunner().invoke(main, ["fit", "run", "--dataset", str(dataset)])
     assert result.exit_code == 2
-    assert "the package trainer.training.fit is not installed" in result.stderr
+    assert "the package keras is not installed" in result.stderr
     assert "make dev-environment" in result.stderr
 
 

@@ -49,7 +49,6 @@ def refusal(folder: Path, text: str) -> str:
         read_external(folder, labels(folder, text))
     message = str(caught.value)
     assert message.startswith("labels.csv ") or "labels.csv" in message
-    assert "Expected: " in message
     return message
 
 
@@ -89,7 +88,7 @@ def test_the_runs_own_images_are_no_images_from_elsewhere(folder: Path, tmp_path
     rows = pd.DataFrame({"image_id": list(sides), "lesion_id": list(sides), "dx": "nv", "split": list(sides.values())})
     rows["sha256"] = "0" * 64
     write_manifest(rows, run, 1)
-    write_description(run, data=TrainingData(images=3, sha256=data_sha256(rows)))
+    write_description(run, data=TrainingData(images=3, sha256=data_sha256(read_manifest(run))))
     images = read_external(folder, labels(folder, "image,label\na.jpg,1\nb.jpg,0\nsub/c.png,0\n"))
     with pytest.raises(ValueError, match=r"2 of 3 images are .*: a\.jpg \(train\), sub/c\.png \(test\)\. Remove"):
         refuse_own(images, run)
@@ -149,7 +148,7 @@ def test_a_bundle_knows_the_names_of_ham10000_and_its_images_under_any_name(fold
     files = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
     files["training-images.txt"] = sha256_of(listed / "training-images.txt")
     bundle = load_bundle(make_bundle(listed, training_images="training-images.txt", files=files))
-    with pytest.raises(ValueError, match=r"2 of 3 images .*: ISIC_0024306\.jpg, a\.jpg\. Expected: "):
+    with pytest.raises(ValueError, match=r"2 of 3 images .*: ISIC_0024306\.jpg, a\.jpg\. Remove"):
         refuse_training_images(images, bundle)
     refuse_training_images(images[images["image_id"] == "ISIC_0034321.jpg"], bundle)
 

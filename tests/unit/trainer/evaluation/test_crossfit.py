@@ -279,7 +279,7 @@ def test_the_test_split_of_a_fold_stays_sealed(dataset: Path, runs: dict[str, Pa
     from trainer.data.test_access_log import read_test_accesses
     from trainer.evaluation.of_run import evaluate
 
-    with pytest.raises(ValueError, match=r"holds out fold 1/2\. Evaluate the run with --fold all"):
+    with pytest.raises(RunError, match=r"holds out fold 1/2\. Evaluate the run with --fold all"):
         evaluate(dataset, runs["1/2"])
     assert not read_test_accesses(runs["1/2"])
 

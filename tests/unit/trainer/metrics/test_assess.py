@@ -54,7 +54,7 @@ def test_figures_by_image_and_by_lesion(found: Assessment) -> None:
     assert found.images.auroc.value == pytest.approx(roc_auc_score(images["label"], images["probability"]))
     assert found.lesions.auroc.value == pytest.approx(roc_auc_score(lesions["label"], lesions["highest"]))
     melanomas = lesions[lesions["label"] == 1]
-    at = found.lesions.policies.youden
+    at = found.lesions.policies["youden"]
     assert at.sensitivity.value == pytest.approx((melanomas["highest"] >= 0.4).mean())
     assert at.sensitivity_every_image.value == pytest.approx((melanomas["lowest"] >= 0.4).mean())
     assert at.sensitivity_every_image.value < at.sensitivity.value
@@ -68,10 +68,10 @@ def test_an_estimate_lies_in_its_interval(found: Assessment) -> None:
 
 
 def test_predictive_values_follow_from_the_operating_point(found: Assessment) -> None:
-    at = found.images.policies.youden
+    at = found.images.policies["youden"]
     caught = at.sensitivity.value * 0.02
     alarms = (1 - at.specificity.value) * 0.98
-    (entry,) = [each for each in found.prevalence.youden if each["prevalence"] == 0.02]
+    (entry,) = [each for each in found.prevalence["youden"] if each["prevalence"] == 0.02]
     assert entry.ppv.value == pytest.approx(caught / (caught + alarms))
     assert entry.referred.value == pytest.approx(caught + alarms)
 
@@ -81,7 +81,7 @@ def test_perfectly_separated_classes_claim_no_certainty() -> None:
     images = scored()
     found = assess(images.assign(probability=np.where(images["label"] == 1, 0.9, 0.1)), POLICIES, resamples=20)
     assert found.images.auroc == Estimate(value=1)
-    (entry,) = [each for each in found.prevalence.youden if each["prevalence"] == 0.02]
+    (entry,) = [each for each in found.prevalence["youden"] if each["prevalence"] == 0.02]
     # 60 melanoma and 120 nevus lesions without a fault: exact lower ends of the shares, carried over by Bayes.
     sensitivity, specificity = 0.025 ** (1 / 60), 0.025 ** (1 / 120)
     assert entry.npv.low == pytest.approx(specificity * 0.98 / (specificity * 0.98 + (1 - sensitivity) * 0.02))
@@ -131,8 +131,8 @@ def test_a_class_alone_is_refused() -> None:
 def test_a_group_of_one_class_has_the_figures_that_need_only_it() -> None:
     nevi = describe(scored()[120:], {"youden": 0.4}, seed=1, resamples=20)
     assert nevi.auroc is None
-    assert nevi.policies.youden.sensitivity is None
-    assert 0 < nevi.policies.youden.specificity.value < 1
+    assert nevi.policies["youden"].sensitivity is None
+    assert 0 < nevi.policies["youden"].specificity.value < 1
     assert nevi.few == ("melanoma",)
     nobody = describe(scored()[:0], {"youden": 0.4}, seed=1, resamples=20)
     assert nobody.auroc is None
@@ -182,5 +182,5 @@ def test_every_missed_melanoma_is_listed_lowest_first_with_its_siblings() -> Non
         (sibling,) = images.loc[
             (images["lesion_id"] == entry.lesion_id) & (images["image_id"] != entry.image_id), "probability"
         ]
-        assert entry.siblings.flagged.youden == int(sibling >= 0.4)
+        assert entry.siblings.flagged["youden"] == int(sibling >= 0.4)
     assert "age" not in entries[0].known or entries[0].known["age"] != "nan"

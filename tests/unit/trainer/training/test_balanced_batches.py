@@ -194,7 +194,7 @@ def test_an_odd_batch_is_refused(make: Make) -> None:
 
 @pytest.mark.parametrize("batch_size", [0, -2])
 def test_an_empty_batch_is_refused(make: Make, batch_size: int) -> None:
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
+    with pytest.raises(ValueError, match=f"--batch-size {batch_size}"):
         make(batch_size=batch_size)
 
 

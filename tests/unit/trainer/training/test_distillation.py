@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
+from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 from trainer.data.ham10000 import DIAGNOSES
 
@@ -173,7 +173,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     # On processors that have them OpenVINO computes with floats of 16 bits.
     assert np.allclose(says(images)["probability"], model(images.astype(np.float32)), atol=0.02)
 
-    taught = replace(
+    taught = changed(
         CONFIG, teachers=(str(teacher),), samples_per_epoch=400, ema_momentum=0, learning_rate=3e-2, mixup=1.0, seed=2
     )
     student = tmp_path / "student"
@@ -196,12 +196,12 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     assert "smoothing" not in told
 
     with pytest.raises(RunError, match="a run of another split"):
-        fit(dataset, tmp_path / "other", cache, replace(taught, split_seed=7))
+        fit(dataset, tmp_path / "other", cache, changed(taught, split_seed=7))
     # What is refused leaves the folder free for the command that is right.
     assert not (tmp_path / "other" / "config.json").exists()
     shutil.copytree(teacher, tmp_path / "copy")
     with pytest.raises(RunError, match="two of which have the same model"):
-        fit(dataset, tmp_path / "other", cache, replace(taught, teachers=(str(teacher), str(tmp_path / "copy"))))
+        fit(dataset, tmp_path / "other", cache, changed(taught, teachers=(str(teacher), str(tmp_path / "copy"))))
     whole = (teacher / "model.keras").read_bytes()
     (teacher / "model.keras").write_bytes(whole[:1000])
     with pytest.raises(RunError, match=r"whose model\.keras cannot be read"):
@@ -211,7 +211,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
         fit(dataset, tmp_path / "other", cache, taught)
     (tmp_path / "copy" / "split.csv").unlink()
     with pytest.raises(RunError, match=r"without split\.csv"):
-        fit(dataset, tmp_path / "other", cache, replace(taught, teachers=(str(tmp_path / "copy"),)))
+        fit(dataset, tmp_path / "other", cache, changed(taught, teachers=(str(tmp_path / "copy"),)))
     assert not (tmp_path / "other" / "config.json").exists()
 
 

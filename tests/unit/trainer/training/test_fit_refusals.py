@@ -45,7 +45,7 @@ def test_a_validation_side_of_one_class_is_refused_before_the_run_begins(
 
     root, split = with_sources
     comes_from_elsewhere(root, split.loc[(split["split"] == VALIDATION) & (split["dx"] == "nv"), "lesion_id"])
-    with pytest.raises(RunError, match=r"[1-9] melanoma and 0 nevus images on the side of validation"):
+    with pytest.raises(RunError, match=r"Validation has [1-9] melanoma and 0 nevus images"):
         fit(root, tmp_path / "run", tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     assert not (tmp_path / "run" / "config.json").exists()
 
@@ -53,7 +53,8 @@ def test_a_validation_side_of_one_class_is_refused_before_the_run_begins(
 def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_opened(
     with_sources: tuple[Path, pd.DataFrame], tmp_path: Path
 ) -> None:
-    from trainer.evaluation.of_run import EvaluationOptions, evaluate
+    from trainer.evaluation.of_run import evaluate
+    from trainer.evaluation.options import EvaluationOptions
     from trainer.training.fit import fit
 
     root, split = with_sources
@@ -64,7 +65,7 @@ def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_o
     fit(root, without, tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     (without / "validation.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"without validation\.csv"):
-        evaluate(root, run, EvaluationOptions(cache=tmp_path / "cache", also=[without]))
+        evaluate(root, run, EvaluationOptions(cache=tmp_path / "cache", left_out_runs=[without]))
     assert not list(run.glob("*openings*"))
     assert not (run / "test.csv").exists()
 

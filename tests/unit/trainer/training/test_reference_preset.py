@@ -40,7 +40,7 @@ def test_siblings_and_threshold_are_measured_on_worked_numbers(tmp_path: Path) -
         RunFolder(tmp_path),
         images.drop(columns="label"),
         lambda rows: rows["known"].to_numpy(),
-        loss=keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True, alpha=0.25, focal_gamma=2.0),
+        loss=keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True, alpha=0.25, gamma=2.0),
         console=Console(file=output, width=300),
     )
     assert json.loads((tmp_path / "reference.json").read_text()) == result

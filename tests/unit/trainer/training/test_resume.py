@@ -164,7 +164,7 @@ def test_a_run_killed_in_an_epoch_ends_as_if_undisturbed(
     fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
     assert_same_run(tmp_path / "run", undisturbed)
     log = (tmp_path / "run" / "train.log").read_text()
-    assert f"gone on after epoch {epoch}" in log
+    assert f"continued after epoch {epoch}" in log
 
 
 def test_what_another_process_did_while_the_data_set_was_read_is_gone_on_from(
@@ -186,7 +186,7 @@ def test_what_another_process_did_while_the_data_set_was_read_is_gone_on_from(
 
     monkeypatch.setattr(trainer.training.fit, "read_scanned", read_and_wait)
     trainer.training.fit.fit(dataset, run, tmp_path / "cache", CONFIG)
-    assert "gone on after epoch 1" in (run / "train.log").read_text()
+    assert "continued after epoch 1" in (run / "train.log").read_text()
     assert_same_run(run, undisturbed)
 
 
@@ -269,7 +269,9 @@ def test_another_backend_of_keras_is_refused(
     from trainer.training.fit import fit
 
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    with pytest.raises(RunError, match=r"begun on Keras' backend tensorflow, this is jax.*KERAS_BACKEND=tensorflow"):
+    with pytest.raises(
+        RunError, match=r"begun with the Keras backend tensorflow, and this is jax.*KERAS_BACKEND=tensorflow"
+    ):
         fit(dataset, interrupted, tmp_path / "cache", CONFIG)
 
 
@@ -282,12 +284,12 @@ def test_a_folder_in_use_is_refused(dataset: Path, tmp_path: Path, interrupted: 
         fit(dataset, interrupted, tmp_path / "cache", CONFIG)
 
 
-def test_a_run_from_before_there_were_checkpoints_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
-    from trainer.errors import RunError
+def test_a_run_without_its_description_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
+    from trainer.errors import MissingError
     from trainer.training.fit import fit
 
     (interrupted / "run.json").unlink()
-    with pytest.raises(RunError, match="wrote no checkpoints"):
+    with pytest.raises(MissingError, match=r"has no run\.json"):
         fit(dataset, interrupted, tmp_path / "cache", CONFIG)
 
 

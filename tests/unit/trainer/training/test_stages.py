@@ -61,7 +61,7 @@ def test_more_layers_than_there_are_cannot_be_unfrozen(classifier: Any) -> None:
 
     layers = len(classifier.backbone.layers)
     with pytest.raises(
-        ValueError, match=rf"unfreeze_last={layers + 1} of efficientnet-lite0, which has {layers} layers"
+        ValueError, match=rf"--unfreeze-last {layers + 1} is too much: efficientnet-lite0 has {layers} layers"
     ):
         unfreeze(classifier.backbone, layers + 1)
 

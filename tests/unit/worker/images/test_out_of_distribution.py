@@ -19,7 +19,7 @@ from worker.synthetic.archive import draw_letter
 from worker.synthetic.lesion import draw_lesion
 
 PREPROCESSING = Preprocessing(size=224)
-SHIPPED = Path(__file__).parents[3] / "models" / "ham10000-mel-nv"
+SHIPPED = Path(__file__).parents[4] / "models" / "ham10000-mel-nv"
 
 
 def lesions(seeds: range) -> np.ndarray:

@@ -134,6 +134,6 @@ def test_calibrated_probabilities_are_probabilities_in_the_same_order(
 
 
 def test_the_shipped_bundle_is_whole_and_small_enough_for_a_repository() -> None:
-    folder = Path(__file__).parents[3] / "models" / SHIPPED_BUNDLE
+    folder = Path(__file__).parents[4] / "models" / SHIPPED_BUNDLE
     assert load_bundle(folder).manifest.name == SHIPPED_BUNDLE
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25_000_000

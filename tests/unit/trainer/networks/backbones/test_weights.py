@@ -99,7 +99,7 @@ def test_the_official_file_is_known_by_its_hash_and_the_one_with_top_is_told_apa
     assert official is not None
     digest = hashlib.md5(file.read_bytes()).hexdigest()
     check_file(file, "resnet50", replace(official, digest=digest), "")
-    with pytest.raises(WeightsError, match=r"with the classifying top\. Expected: the one without"):
+    with pytest.raises(WeightsError, match=r"with the classification head\. Fetch the one without"):
         check_file(file, "resnet50", replace(official, digest_with_top=digest), "")
 
 
@@ -116,7 +116,7 @@ def test_a_file_of_another_network_is_told_by_its_shapes(file: Path, tmp_path: P
     top = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     top.save_weights(path)
     text = refused(path, given=sha256(path))
-    assert "with 2 arrays of 27 numbers" in text
+    assert "has 2 arrays of 27 numbers" in text
     assert "318 arrays of 23,587,712 numbers" in text
     assert "Missing: " in text
     assert "Too many: 1 of (8, 3), 1 of (3,)." in text
@@ -267,5 +267,5 @@ class TestVisionTransformer:
     def test_a_side_that_is_no_multiple_of_a_patch_is_refused(self) -> None:
         from trainer.networks.backbones import build_backbone
 
-        with pytest.raises(ValueError, match=r"size=100 for vit-ti16\. Expected: .* a multiple of 16\."):
+        with pytest.raises(ValueError, match=r"--size 100 is not possible for vit-ti16: .* a multiple of 16\."):
             build_backbone("vit-ti16", 100, "none")
