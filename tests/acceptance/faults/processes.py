@@ -18,8 +18,8 @@ from db.session import open_database
 from tests.acceptance.conftest import environment_for, run_dermq, until
 from worker.local.broker import new_local_broker
 
-#: What `faults/sitecustomize.py` acts in: the processes with this folder on their PYTHONPATH.
-FAULTS = Path(__file__).parent / "faults"
+#: What `injected/sitecustomize.py` acts in: the processes with this folder on their PYTHONPATH.
+FAULTS = Path(__file__).parent / "injected"
 #: Seconds that decoding an image takes longer than it does: a job that is over in a moment has no middle to hurt.
 PACE = 0.04
 
@@ -177,7 +177,7 @@ _DERMQ = [sys.executable, "-P", "-m", "worker.cli"]
 
 
 def with_faults(**faults: str) -> dict[str, str]:
-    """The environment in which `faults/sitecustomize.py` acts."""
+    """The environment in which `injected/sitecustomize.py` acts."""
     path = os.pathsep.join(filter(None, (str(FAULTS), os.environ.get("PYTHONPATH"))))
     return {"PYTHONPATH": path, "FAULT_SECONDS_PER_IMAGE": str(PACE), **faults}
 

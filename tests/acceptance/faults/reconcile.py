@@ -163,7 +163,7 @@ def _takes_writes(system: System, chunk_id: int) -> bool:
     return True
 
 
-def close_the_books(
+def check_counts(
     system: System,
     job: int,
     expected: Mapping[str, Outcome],
@@ -184,7 +184,7 @@ def close_the_books(
     with ThreadPoolExecutor() as pool:
         reconciled, verified = pool.map(lambda command: system.dermq(*command, check=False), commands)
     assert reconciled.returncode == 0, reconciled.stdout + reconciled.stderr
-    assert "the books are right" in reconciled.stdout
+    assert "the counts are right" in reconciled.stdout
     assert verified.stdout.startswith("ok"), verified.stdout + verified.stderr
     failed = dict(failed or {})
     found = failures(system, job)

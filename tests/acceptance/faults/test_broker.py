@@ -13,7 +13,7 @@ import pytest
 from tests.acceptance.conftest import IMPATIENT, until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import FaultSystem
-from tests.acceptance.faults.reconcile import close_the_books, ended, still_under_way, under_way
+from tests.acceptance.faults.reconcile import check_counts, ended, still_under_way, under_way
 
 LEASE = float(IMPATIENT["DERMQ_LEASE_SECONDS"])
 #: Longer than the 10 s after which a silent connection counts as lost.
@@ -40,7 +40,7 @@ def test_the_broker_is_flushed_in_mid_job(system: FaultSystem, undisturbed: Undi
     assert system.broker.waiting() > 0, "no hint was left to lose: the test proves nothing"
     system.broker.client.flushall()
     still_under_way(system, job)
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
 
 
 @pytest.mark.fault(5)
@@ -55,7 +55,7 @@ def test_the_broker_is_killed_and_comes_back_empty(system: FaultSystem, undistur
     system.broker.kill()
     still_under_way(system, job)
     system.broker.start()
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None
 
@@ -83,8 +83,8 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
     time.sleep(LEASE + 1)
     still_under_way(system, job)
     system.broker.start()
-    close_the_books(system, job, undisturbed.expected)
-    close_the_books(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
+    check_counts(system, job, undisturbed.expected)
+    check_counts(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None
 
@@ -102,10 +102,10 @@ def test_the_broker_is_full(system: FaultSystem, undisturbed: Undisturbed, tmp_p
     second = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
     assert "begins by itself" in second.stderr
     still_under_way(system, job)
-    until(lambda: "cannot sweep now" in sweeper.log(), "the sweeper says that the broker refuses")
+    until(lambda: "cannot sweep, trying again" in sweeper.log(), "the sweeper says that the broker refuses")
     system.broker.client.config_set("maxmemory", 0)
-    close_the_books(system, job, undisturbed.expected)
-    close_the_books(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
+    check_counts(system, job, undisturbed.expected)
+    check_counts(system, int(second.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
 
 
@@ -123,7 +123,7 @@ def test_the_broker_is_frozen_and_thawed(system: FaultSystem, undisturbed: Undis
     time.sleep(max(0.0, thaw_at - time.monotonic()))
     still_under_way(system, job)
     system.broker.thaw()
-    close_the_books(system, job, undisturbed.expected)
-    close_the_books(system, int(taken.stdout), undisturbed.expected, archive=tmp_path / "another")
+    check_counts(system, job, undisturbed.expected)
+    check_counts(system, int(taken.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None

@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import FaultSystem, Part
-from tests.acceptance.faults.reconcile import chunks, close_the_books, predictions
+from tests.acceptance.faults.reconcile import check_counts, chunks, predictions
 
 #: Leaves alone what is not the clock of the day: waiting times, and the times that a file server gave its files.
 CLOCK_ONLY = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
@@ -44,23 +44,23 @@ def test_the_clocks_of_two_workers_are_off_by_an_hour(
     behind = system.worker("behind", wrapped_in=(faketime, "-f", "-1h"), **slow, **CLOCK_ONLY)
     right = system.worker("right", **slow)
     system.sweeper()
-    until(lambda: all(" ready." in worker.logging() for worker in (ahead, behind, right)), "each worker is there")
+    until(lambda: all(" ready." in worker.log() for worker in (ahead, behind, right)), "each worker is there")
     begun = datetime.now(UTC)
     folder = undisturbed.copy(tmp_path / "archive", images=128)
     job = system.submit(folder)
-    close_the_books(system, job, undisturbed.expected, archive=folder)
+    check_counts(system, job, undisturbed.expected, archive=folder)
 
     now = datetime.now(UTC)
     for worker, error in ((ahead, HOUR), (behind, -HOUR), (right, timedelta())):
         claimed = _times(worker, "chunk claimed")
         assert claimed, f"the worker {worker.name} scored nothing: the test proves nothing"
         assert all(begun + error <= time <= now + error for time in claimed)
-        assert "chunk given up" not in worker.logging()
+        assert "chunk released" not in worker.log()
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}
     assert all(begun <= row.scored_at <= now for row in predictions(system, job))
 
 
 def _times(worker: Part, event: str) -> list[datetime]:
     """When a worker says that something happened."""
-    lines = (json.loads(line) for line in worker.logging().splitlines() if line.startswith("{"))
+    lines = (json.loads(line) for line in worker.log().splitlines() if line.startswith("{"))
     return [datetime.fromisoformat(line["timestamp"]) for line in lines if line["event"] == event]

@@ -17,7 +17,7 @@ from db.session import read
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import FaultSystem, running_system
-from tests.acceptance.faults.reconcile import close_the_books, ended, predictions, still_under_way, under_way
+from tests.acceptance.faults.reconcile import check_counts, ended, predictions, still_under_way, under_way
 from tests.integration.databases import PostgresServer
 
 #: Longer than a statement waits for SQLite's writer, which is 10 s.
@@ -27,7 +27,9 @@ AWAY = 5.0
 #: Longer than a lease of the fault tests, so that the chunks in hand are anybody's when the server answers again.
 SILENCE = 14.0
 #: What SQLite calls a disk without room, by which of its files hits the limit first.
-REFUSED = re.compile("does not serve.*(disk I/O error|disk is full)|(disk I/O error|disk is full).*does not serve")
+REFUSED = re.compile(
+    "database unavailable.*(disk I/O error|disk is full)|(disk I/O error|disk is full).*database unavailable"
+)
 
 
 def _outlives(system: FaultSystem, undisturbed: Undisturbed, outage: contextlib.AbstractContextManager[None]) -> None:
@@ -40,7 +42,7 @@ def _outlives(system: FaultSystem, undisturbed: Undisturbed, outage: contextlib.
     with outage:
         pass
     still_under_way(system, job)
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     stored = {row.id: row for row in predictions(system, job)}
     assert [stored.get(row.id) for row in acknowledged] == acknowledged
     assert worker.process.poll() is None
@@ -102,7 +104,7 @@ def test_sqlite_is_locked_for_longer_than_a_statement_waits(system: FaultSystem,
         time.sleep(LOCKED)
         assert ended(system, job) == before
         other.execute("ROLLBACK")
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None
 
@@ -133,11 +135,11 @@ def test_the_disk_is_full(small_disk: Path, undisturbed: Undisturbed, tmp_path: 
         job = system.submit(undisturbed.folder)
         under_way(system, job)
         _fill(small_disk / "ballast")
-        until(lambda: REFUSED.search(worker.logging()) is not None, "the worker says what is wrong")
+        until(lambda: REFUSED.search(worker.log()) is not None, "the worker says what is wrong")
         # Before it is asked how far it is: on a full disk not even a reader of SQLite gets in.
         (small_disk / "ballast").unlink()
         still_under_way(system, job)
-        close_the_books(system, job, undisturbed.expected)
+        check_counts(system, job, undisturbed.expected)
         assert worker.process.poll() is None
         assert sweeper.process.poll() is None
 
@@ -163,12 +165,12 @@ def test_files_may_not_grow(system: FaultSystem, undisturbed: Undisturbed) -> No
     pids = [worker.process.pid, *worker.children()]
     for pid in pids:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    until(lambda: REFUSED.search(worker.logging()) is not None, "the worker says what is wrong")
+    until(lambda: REFUSED.search(worker.log()) is not None, "the worker says what is wrong")
     still_under_way(system, job)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
 
 
 @pytest.mark.fault(18)
@@ -186,4 +188,4 @@ def test_three_migrations_at_once(database_url: str, undisturbed: Undisturbed, t
         system.worker(FAULT_SECONDS_PER_IMAGE="0")
         folder = undisturbed.copy(tmp_path / "archive", images=32)
         job = system.submit(folder)
-        close_the_books(system, job, undisturbed.expected, archive=folder)
+        check_counts(system, job, undisturbed.expected, archive=folder)

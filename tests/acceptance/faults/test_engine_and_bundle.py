@@ -9,7 +9,7 @@ from db.status import ChunkStatus
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import FaultSystem, running_system
-from tests.acceptance.faults.reconcile import chunks, close_the_books, ended, still_under_way, under_way
+from tests.acceptance.faults.reconcile import check_counts, chunks, ended, still_under_way, under_way
 from worker.settings import SHIPPED_BUNDLE
 
 BUNDLE = Path(__file__).parents[3] / "models" / SHIPPED_BUNDLE
@@ -37,7 +37,7 @@ def test_the_engine_loads_for_half_a_minute_and_then_crashes(
     found = chunks(system, job)
     assert {(chunk.status, chunk.attempt) for chunk in found} == {(ChunkStatus.WAITING, 0)}
     assert system.broker.waiting() <= len(found), "hints have piled up"
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}
     assert worker.process.poll() is None
 
@@ -74,5 +74,5 @@ def test_a_file_of_the_bundle_is_swapped_in_mid_job(
         assert ended(system, job) == left_at
         assert {chunk.attempt for chunk in chunks(system, job)} <= {0, 1}
         weights.write_bytes(genuine)
-        close_the_books(system, job, undisturbed.expected)
+        check_counts(system, job, undisturbed.expected)
         assert {chunk.attempt for chunk in chunks(system, job)} == {1}

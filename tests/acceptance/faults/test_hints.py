@@ -9,16 +9,14 @@ import pytest
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import FaultSystem, Part
-from tests.acceptance.faults.reconcile import chunks, close_the_books
+from tests.acceptance.faults.reconcile import check_counts, chunks
 
 TIMES = 10
 
 
 def _received(*workers: Part) -> Counter[str]:
     """How often each message came, by the number that its sender gave it."""
-    return Counter(
-        name for worker in workers for name in re.findall(r"score_chunk\[([\w-]+)\] received", worker.logging())
-    )
+    return Counter(name for worker in workers for name in re.findall(r"score_chunk\[([\w-]+)\] received", worker.log()))
 
 
 @pytest.mark.fault(13)
@@ -32,9 +30,9 @@ def test_each_hint_is_delivered_ten_times(system: FaultSystem, undisturbed: Undi
     found = chunks(system, job)
     until(lambda: len(_received(*workers)) >= TIMES * len(found), "every repetition has come")
     until(lambda: system.broker.waiting() == 0, "no message is left")
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}
-    assert sum(worker.logging().count("chunk claimed") for worker in workers) == len(found)
+    assert sum(worker.log().count("chunk claimed") for worker in workers) == len(found)
 
 
 @pytest.mark.fault(14)
@@ -51,5 +49,5 @@ def test_a_chunk_takes_longer_than_the_visibility_timeout(
     job = system.submit(folder)
     until(lambda: max(_received(*workers).values(), default=0) > 1, "a message comes again")
     assert any(chunk.owner for chunk in chunks(system, job)), "its chunk was done before: the test proves nothing"
-    close_the_books(system, job, undisturbed.expected, archive=folder)
+    check_counts(system, job, undisturbed.expected, archive=folder)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}

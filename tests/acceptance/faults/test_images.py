@@ -14,7 +14,7 @@ from db.status import FailureCode, ImageStatus
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.injected import poison
 from tests.acceptance.faults.processes import FaultSystem
-from tests.acceptance.faults.reconcile import chunks, close_the_books, rows, under_way
+from tests.acceptance.faults.reconcile import check_counts, chunks, rows, under_way
 from worker.scoring.chunk import MAX_CRASHES
 from worker.synthetic.archive import decompression_bomb, encode
 
@@ -33,13 +33,13 @@ def _reason(system: FaultSystem, job: int, path: str) -> str:
 @pytest.mark.fault(11)
 @pytest.mark.databases("sqlite", "postgresql")
 def test_an_image_kills_its_process(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
-    """Guards careful mode with its breadcrumbs: the image is found out and given up, its neighbours are scored."""
+    """Guards isolation mode with its breadcrumbs: the image is found out and given up, its neighbours are scored."""
     folder = undisturbed.copy(tmp_path / "archive", images=48)
     poison(folder / "0021.jpg", "kill")
     worker = system.worker(FAULT_SECONDS_PER_IMAGE="0")
     system.sweeper()
     job = system.submit(folder)
-    close_the_books(system, job, undisturbed.expected, failed={"0021.jpg": FailureCode.CRASHED_WORKER}, archive=folder)
+    check_counts(system, job, undisturbed.expected, failed={"0021.jpg": FailureCode.CRASHED_WORKER}, archive=folder)
     assert [chunk.attempt for chunk in chunks(system, job)] == [1, ATTEMPTS, 1]
     assert f"died {MAX_CRASHES} times" in _reason(system, job, "0021.jpg")
     assert worker.process.poll() is None
@@ -58,7 +58,7 @@ def test_an_image_loops_for_ever(system: FaultSystem, undisturbed: Undisturbed, 
     system.sweeper()
     job = system.submit(folder)
     failed = {"0005.jpg": FailureCode.TIMED_OUT, "0021.jpg": FailureCode.CRASHED_WORKER}
-    close_the_books(system, job, undisturbed.expected, failed=failed, archive=folder)
+    check_counts(system, job, undisturbed.expected, failed=failed, archive=folder)
     slow, deaf, neighbour = (chunk.attempt for chunk in chunks(system, job))
     # One attempt that nobody was prepared for, one that ends the image, one for the rest of the chunk. A busy machine
     # may need one more: under this time limit a chunk can be slow without any fault of its images.
@@ -79,7 +79,7 @@ def test_an_image_exhausts_memory(system: FaultSystem, undisturbed: Undisturbed,
     system.sweeper()
     folder = undisturbed.copy(tmp_path / "first", images=48)
     first = system.submit(folder)
-    close_the_books(system, first, undisturbed.expected, archive=folder)
+    check_counts(system, first, undisturbed.expected, archive=folder)
     children = worker.children()
     limit = max(_peak(child) for child in children) + SPARE
     for pid in (worker.process.pid, *children):
@@ -90,7 +90,7 @@ def test_an_image_exhausts_memory(system: FaultSystem, undisturbed: Undisturbed,
     (folder / "0069.jpg").write_bytes(encode(np.full((*LARGE, 3), 128, np.uint8), ".jpg"))
     job = system.submit(folder)
     failed = dict.fromkeys(("0053.jpg", "0069.jpg"), FailureCode.TOO_LARGE)
-    close_the_books(system, job, undisturbed.expected, failed=failed, archive=folder)
+    check_counts(system, job, undisturbed.expected, failed=failed, archive=folder)
     for path in failed:
         assert "memory" in _reason(system, job, path)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}
@@ -139,7 +139,7 @@ def test_files_are_missing_broken_changed_and_deleted(
         "e-deleted.jpg": FailureCode.MISSING,
         "f-missing.jpg": FailureCode.MISSING,
     }
-    close_the_books(system, job, undisturbed.expected, failed=failed, archive=folder)
+    check_counts(system, job, undisturbed.expected, failed=failed, archive=folder)
 
 
 @pytest.mark.fault(12)
@@ -162,5 +162,5 @@ def test_a_file_may_not_be_read(system: FaultSystem, undisturbed: Undisturbed, t
             pytest.skip(f"root's right to read everything cannot be given up here: {tried.stderr.strip()}")
     system.worker(wrapped_in=humbly, FAULT_SECONDS_PER_IMAGE="0")
     job = system.submit(folder)
-    close_the_books(system, job, undisturbed.expected, failed={"0007.jpg": FailureCode.UNREADABLE}, archive=folder)
+    check_counts(system, job, undisturbed.expected, failed={"0007.jpg": FailureCode.UNREADABLE}, archive=folder)
     assert "refused" in _reason(system, job, "0007.jpg")

@@ -11,7 +11,7 @@ from db.status import FailureCode
 from tests.acceptance.conftest import processes_of, running_system, until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import with_faults
-from tests.acceptance.faults.reconcile import close_the_books, under_way
+from tests.acceptance.faults.reconcile import check_counts, under_way
 
 #: Where Flower shows what it knows.
 FLOWER_PAGES = ("api/tasks", "api/workers?refresh=1", "tasks", "broker", "metrics")
@@ -47,7 +47,7 @@ def test_a_patient_reference_is_in_the_database_and_nowhere_else(
             stored = " ".join(str(broker.dump(key)) for key in broker.scan_iter())
             seen_in_process_lists = " ".join(processes_of(system.home).values())
             failed = {f"{CANARY}.jpg": FailureCode.UNSUPPORTED_FORMAT}
-            close_the_books(system, job, undisturbed.expected, failed=failed, archive=folder)
+            check_counts(system, job, undisturbed.expected, failed=failed, archive=folder)
             flower = "\n".join(system.flower(page) for page in FLOWER_PAGES)
         finally:
             stop.set()

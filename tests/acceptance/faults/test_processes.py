@@ -14,8 +14,8 @@ from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.processes import FaultSystem, with_faults
 from tests.acceptance.faults.reconcile import (
     Held,
+    check_counts,
     chunks,
-    close_the_books,
     ended,
     freeze_in_mid_chunk,
     held,
@@ -39,7 +39,7 @@ def test_a_pool_child_is_killed_in_mid_chunk(system: FaultSystem, undisturbed: U
     under_way(system, job)
     victim = freeze_in_mid_chunk(system, job, among=worker.children())
     os.kill(victim.pid, signal.SIGKILL)
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     attempts = {chunk.id: chunk.attempt for chunk in chunks(system, job)}
     assert attempts.pop(victim.chunk_id) == 2
     assert set(attempts.values()) == {1}
@@ -58,11 +58,11 @@ def test_a_whole_worker_is_killed(database_url: str, undisturbed: Undisturbed, t
         # Of the whole pool: a worker and its children are a process group of their own.
         os.killpg(os.getpgid(victim.pid), signal.SIGKILL)
         still_under_way(system, job)
-        close_the_books(system, job, undisturbed.expected)
+        check_counts(system, job, undisturbed.expected)
         assert next(chunk.attempt for chunk in chunks(system, job) if chunk.id == victim.chunk_id) == 2
         system.process.send_signal(signal.SIGTERM)
         output, _ = system.process.communicate(timeout=60)
-    assert "part died" in output
+    assert "process died" in output
 
 
 @pytest.mark.fault(15)
@@ -84,7 +84,7 @@ def test_sigterm_under_load(system: FaultSystem, undisturbed: Undisturbed) -> No
 
     system.worker("second")
     system.sweeper()
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     assert {chunk.attempt for chunk in chunks(system, job)} == {1}
 
 
@@ -109,16 +109,16 @@ def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
     system.worker("second", FAULT_SECONDS_PER_IMAGE="0.3")
     until(lambda: chunk_of(early).attempt == 2, "the first sleeper's lease is stolen")
     os.kill(early.pid, signal.SIGCONT)
-    until(lambda: first.log().count("chunk given up") == 1, "the first sleeper has given up")
+    until(lambda: first.log().count("chunk released") == 1, "the first sleeper has given up")
     assert chunk_of(early).status is ChunkStatus.LEASED, "the thief was too fast: the test proves nothing"
 
     until(lambda: chunk_of(late).status is ChunkStatus.DONE, "the thief is done with the second sleeper's chunk")
     until(lambda: chunk_of(early).status is ChunkStatus.DONE, "and with the first one's")
     before = predictions(system, job)
     os.kill(late.pid, signal.SIGCONT)
-    until(lambda: first.log().count("chunk given up") == 2, "the second sleeper has given up")
+    until(lambda: first.log().count("chunk released") == 2, "the second sleeper has given up")
     os.kill(first.process.pid, signal.SIGCONT)
-    close_the_books(system, job, undisturbed.expected, archive=folder)
+    check_counts(system, job, undisturbed.expected, archive=folder)
     # What was written stays as it was, to the time of writing.
     assert predictions(system, job) == before
     assert chunk_of(early).attempt == chunk_of(late).attempt == 2

@@ -20,7 +20,7 @@ from db.status import FailureCode, JobStatus
 from tests.acceptance.conftest import RunningSystem, processes_of, running_system, until
 from tests.acceptance.faults.conftest import IMAGES, Undisturbed
 from tests.acceptance.faults.processes import FaultSystem, with_faults
-from tests.acceptance.faults.reconcile import System, close_the_books, ended, failures, job_status, rows
+from tests.acceptance.faults.reconcile import System, check_counts, ended, failures, job_status, rows
 
 SECONDS = float(os.environ.get("DERMQ_FAULT_STORM_SECONDS", "60"))
 #: Whom lightning strikes, and how often relative to the others: a worker and the sweeper are back only after a delay.
@@ -49,7 +49,7 @@ class _Submitter:
     def __init__(self, system: RunningSystem, folder: Path) -> None:
         self._system, self._folder = system, folder
         self._process: subprocess.Popen[str] | None = None
-        self._broken_off: int | None = None
+        self._interrupted: int | None = None
         self.jobs: list[int] = []
 
     @property
@@ -64,7 +64,7 @@ class _Submitter:
         if self._process is not None:
             self._note(*self._process.communicate())
             self._process = None
-        if self._broken_off is not None or (more and _submitted(self._system) - ended(self._system) < LOW):
+        if self._interrupted is not None or (more and _submitted(self._system) - ended(self._system) < LOW):
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.cli", "submit", str(self._folder), "--force"],
                 env={**self._system.environment, "FAULT_SECONDS_PER_SENDING": "0.3"},
@@ -77,19 +77,19 @@ class _Submitter:
         assert self._process is not None
         if self._process.returncode == 0:
             job = int(output)
-            assert self._broken_off in (None, job), "the submission was not gone on with"
+            assert self._interrupted in (None, job), "the submission was not resumed"
             assert job not in self.jobs
-            self._broken_off = None
+            self._interrupted = None
             self.jobs.append(job)
             return
         assert self._process.returncode == -9, errors
         new = [job for job in _jobs(self._system) if job not in self.jobs]
         assert len(new) <= 1, "one submission has made two jobs"
-        self._broken_off = new[0] if new else None
+        self._interrupted = new[0] if new else None
         if new and job_status(self._system, new[0]) is not JobStatus.SUBMITTING:
             # Killed when all was recorded: then it has told the number, and nobody submits again.
             assert output.strip() == str(new[0]), "a job was ended whose number was never told"
-            self._broken_off = None
+            self._interrupted = None
             self.jobs += new
 
     def finish(self) -> None:
@@ -151,7 +151,7 @@ def _leader(pid: int) -> int | None:
 def test_a_storm_of_kills(
     database_url: str, undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Guards everything at once: leases, sweep, supervision, and submissions that are gone on with."""
+    """Guards everything at once: leases, sweep, supervision, and submissions that are resumed."""
     kills: Counter[str] = Counter()
     settings = {"DERMQ_DATABASE_URL": database_url, **SMALL_CHUNKS, **with_faults()}
     with _seeded(capsys) as random, running_system(tmp_path / "home", **settings) as system:
@@ -202,7 +202,7 @@ def _close(system: RunningSystem, jobs: list[int], undisturbed: Undisturbed, *, 
         if suspected:
             given_up += len(suspected)
             system.dermq("retry", str(job), "--failed", "--code", FailureCode.CRASHED_WORKER)
-        close_the_books(system, job, undisturbed.expected)
+        check_counts(system, job, undisturbed.expected)
         assert system.dermq("audit", "list", str(job)).stdout.count(" submitted ") == 1
     # The first death costs an attempt, and after it two cost an image.
     assert not given_up or given_up * 2 < deaths
@@ -211,7 +211,7 @@ def _close(system: RunningSystem, jobs: list[int], undisturbed: Undisturbed, *, 
 @pytest.mark.fault(3)
 @pytest.mark.databases("sqlite", "postgresql")
 def test_a_submitter_is_killed_and_started_again(system: FaultSystem, undisturbed: Undisturbed) -> None:
-    """Guards that a submission is gone on with: killed with the first rows recorded, later, and with the last.
+    """Guards that a submission is resumed: killed with the first rows recorded, later, and with the last.
 
     Later as a stopped container and a closed terminal would end it: the job is not withdrawn then, as on Ctrl-C.
     """
@@ -226,12 +226,12 @@ def test_a_submitter_is_killed_and_started_again(system: FaultSystem, undisturbe
         submitter.process.wait(30)
         (job,) = _jobs(system)
         assert job_status(system, job) is JobStatus.SUBMITTING, "it was killed too late: the test proves nothing"
-    assert submitter.log().count("the same `dermq submit` again goes on with it") == 2
+    assert submitter.log().count("run the same `dermq submit` again") == 2
     until(lambda: ended(system) == IMAGES, "every image has ended")
     assert job_status(system, job) is JobStatus.SUBMITTING
     again = system.dermq("submit", undisturbed.folder)
     assert int(again.stdout) == job
     assert "resumes an interrupted submission" in again.stderr
-    close_the_books(system, job, undisturbed.expected)
+    check_counts(system, job, undisturbed.expected)
     assert _jobs(system) == [job]
     assert system.dermq("audit", "list", str(job)).stdout.count(" submitted ") == 1

@@ -53,7 +53,7 @@ def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
     cancelled = second.stdout.strip()
     system.dermq("cancel", cancelled)
     assert "cancelled" in system.dermq("status", cancelled).stdout
-    assert "the books are right" in system.dermq("reconcile", cancelled).stdout
+    assert "the counts are right" in system.dermq("reconcile", cancelled).stdout
     refused = system.dermq("delete", "99", "--yes", check=False)
     assert refused.returncode == 2
     # Nobody there to be asked is a no, and no answer of a script that reads 1 as "deleted, but".

@@ -71,7 +71,7 @@ def test_predictive_values_follow_from_the_operating_point(found: Assessment) ->
     at = found.images.policies["youden"]
     caught = at.sensitivity.value * 0.02
     alarms = (1 - at.specificity.value) * 0.98
-    (entry,) = [each for each in found.prevalence["youden"] if each["prevalence"] == 0.02]
+    (entry,) = [each for each in found.prevalence["youden"] if each.prevalence == 0.02]
     assert entry.ppv.value == pytest.approx(caught / (caught + alarms))
     assert entry.referred.value == pytest.approx(caught + alarms)
 
@@ -81,7 +81,7 @@ def test_perfectly_separated_classes_claim_no_certainty() -> None:
     images = scored()
     found = assess(images.assign(probability=np.where(images["label"] == 1, 0.9, 0.1)), POLICIES, resamples=20)
     assert found.images.auroc == Estimate(value=1)
-    (entry,) = [each for each in found.prevalence["youden"] if each["prevalence"] == 0.02]
+    (entry,) = [each for each in found.prevalence["youden"] if each.prevalence == 0.02]
     # 60 melanoma and 120 nevus lesions without a fault: exact lower ends of the shares, carried over by Bayes.
     sensitivity, specificity = 0.025 ** (1 / 60), 0.025 ** (1 / 120)
     assert entry.npv.low == pytest.approx(specificity * 0.98 / (specificity * 0.98 + (1 - sensitivity) * 0.02))

@@ -144,8 +144,8 @@ def test_a_report_of_images_from_elsewhere(
     assert "Nothing accessed the test split" in text
     assert "Leakage check" not in text
     assert "fitted on validation images" in text
-    assert "chose which epoch" in text
+    assert "decided which epoch" in text
     of_a_place = write_page({**external, "subject": {**external["subject"], "recalibrated": True}}, tmp_path)
     assert "fitted on recalibration images" in of_a_place
     assert "(validation)" not in of_a_place
-    assert "chose which epoch" not in of_a_place, "its images chose no model"
+    assert "decided which epoch" not in of_a_place, "its images chose no model"

@@ -121,7 +121,7 @@ def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: P
     assert re.fullmatch(r"run first, SHA-256 [0-9a-f]{64}", described["weights_from"])
     with pytest.raises(WeightsError, match="another split"):
         fit(dataset, tmp_path / "third", tmp_path / "cache", changed(still, split_seed=7))
-    with pytest.raises(WeightsError, match="there is no such file"):
+    with pytest.raises(WeightsError, match="does not exist"):
         fit(dataset, tmp_path / "fourth", tmp_path / "cache", changed(still, weights=str(tmp_path)))
 
 

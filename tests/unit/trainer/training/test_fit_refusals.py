@@ -64,7 +64,7 @@ def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_o
     fit(root, run, tmp_path / "cache", CONFIG)
     fit(root, without, tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     (without / "validation.csv").unlink()
-    with pytest.raises(FileNotFoundError, match=r"without validation\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"has no validation\.csv"):
         evaluate(root, run, EvaluationOptions(cache=tmp_path / "cache", left_out_runs=[without]))
     assert not list(run.glob("*openings*"))
     assert not (run / "test.csv").exists()

@@ -63,7 +63,7 @@ def test_siblings_and_threshold_are_measured_on_worked_numbers(tmp_path: Path) -
     ]
     assert result["loss"] == pytest.approx(np.mean(terms), rel=1e-5)
     text = output.getvalue()
-    assert "2 of 3 melanoma and 1 of 3 nevus test images show a lesion that was trained on" in text
+    assert "2 of 3 melanoma and 1 of 3 nevus test images show a lesion that was in training" in text
     assert "AUC with such a sibling 1.0000, without 0.5000" in text
     assert "brief 0.9294" in text
 

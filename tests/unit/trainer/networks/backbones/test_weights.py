@@ -121,7 +121,7 @@ def test_a_file_of_another_network_is_told_by_its_shapes(file: Path, tmp_path: P
     assert "Missing: " in text
     assert "Too many: 1 of (8, 3), 1 of (3,)." in text
     # And one of ResNet50 is no other backbone's.
-    assert "whole efficientnet-lite0 without" in refused(file, "efficientnet-lite0", sha256(file))
+    assert "efficientnet-lite0 without a classification head" in refused(file, "efficientnet-lite0", sha256(file))
 
 
 def test_one_array_of_another_shape_is_named(file: Path, tmp_path: Path) -> None:
