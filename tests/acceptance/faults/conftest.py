@@ -80,6 +80,22 @@ def _gradable_pictures() -> Iterator[bytes]:
             yield data
 
 
+#: Faults whose test on SQLite is quick and part of `make test`. The others are slow.
+QUICK = {1, 4, 10, 11, 12, 15, 20}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every fault test as slow, except one of each of some faults."""
+    quick = set(QUICK)
+    for item in items:
+        if (mark := item.get_closest_marker("fault")) is None:
+            continue
+        if mark.args[0] in quick and "postgresql" not in item.name:
+            quick.discard(mark.args[0])
+        else:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a fault test on SQLite, or on the databases of its mark; with DERMQ_FAULT_EVERY_DATABASE on all that can
     be.

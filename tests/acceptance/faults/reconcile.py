@@ -1,4 +1,4 @@
-"""What the database says in the middle of a fault test, and the end of each: books and predictions are right."""
+"""What the database says in the middle of a fault test, and the end of each: counts and predictions are right."""
 
 import os
 import signal
@@ -171,7 +171,7 @@ def check_counts(
     failed: Mapping[str, FailureCode] | None = None,
     archive: Path | None = None,
 ) -> None:
-    """Wait until a job is finished; then its books, the audit log and each outcome must be right, and none missing.
+    """Wait until a job is finished; then its counts, the audit log and each outcome must be right, and none missing.
 
     Args:
         expected: what an undisturbed run made of the same images, equal to the last bit.
@@ -184,7 +184,7 @@ def check_counts(
     with ThreadPoolExecutor() as pool:
         reconciled, verified = pool.map(lambda command: system.dermq(*command, check=False), commands)
     assert reconciled.returncode == 0, reconciled.stdout + reconciled.stderr
-    assert "the counts are right" in reconciled.stdout
+    assert "every image was counted once" in reconciled.stdout
     assert verified.stdout.startswith("ok"), verified.stdout + verified.stderr
     failed = dict(failed or {})
     found = failures(system, job)

@@ -24,7 +24,7 @@ LESIONS = 120
 SIZE = 64
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument that NumPy 2 passes.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = folder.parent / "cache"
     quick = ["--size", str(SIZE), "--epochs", "6", "--batch-size", "8", "--warmup-epochs", "1", "--ema-momentum", "0.8"]
     _train(dataset, "fit", str(folder), "--cache", str(cache), *quick)
-    _train(dataset, "evaluate", str(folder), "--remark", "The pictures are\nmade up.")
+    _train(dataset, "evaluate", str(folder), "--remark", "The pictures are\nsynthetic.")
     return folder
 
 
@@ -82,7 +82,7 @@ def test_the_test_split_is_measured_and_its_opening_logged(run: Path) -> None:
     assert auroc["value"] == 1 if auroc["low"] is None else 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
     # Typical and atypical lesions look so different that a network which learns at all tells them apart.
     assert metrics["auroc"]["value"] > 0.8
-    assert (run / "test-openings.log").read_text().count("evaluate") == 1
+    assert (run / "test-access.log").read_text().count("evaluate") == 1
 
 
 def test_the_report_of_the_run_is_complete_and_loads_nothing(run: Path) -> None:
@@ -96,8 +96,8 @@ def test_the_report_of_the_run_is_complete_and_loads_nothing(run: Path) -> None:
     assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
     page = (run / "report.html").read_text()
     assert "Every missed melanoma" in page
-    assert "The pictures are made up." in page
-    assert report["remarks"] == ["The pictures are made up."]
+    assert "The pictures are synthetic." in page
+    assert report["remarks"] == ["The pictures are synthetic."]
     assert "http" not in re.sub(r'src="data:[^"]*"', "", page)
     assert str(run.parent) not in page
 
@@ -111,17 +111,17 @@ def test_other_data_than_the_runs_are_refused_before_the_test_split_is_opened(
     shutil.copytree(dataset, changed)
     one, other = sorted(changed.rglob("*.jpg"))[:2]
     one.write_bytes(other.read_bytes())
-    openings = (run / "test-openings.log").read_text()
+    openings = (run / "test-access.log").read_text()
     for command in (["evaluate", str(run)], ["export", str(run), str(tmp_path / "bundle"), "--version", "9"]):
         done = CliRunner().invoke(main, [*command, "--dataset", str(changed)])
         assert done.exit_code == 2
         assert "was begun with other data" in done.stderr
-    assert (run / "test-openings.log").read_text() == openings
+    assert (run / "test-access.log").read_text() == openings
     assert not (tmp_path / "bundle").exists()
 
 
 def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed(dataset: Path, run: Path) -> None:
-    openings = (run / "test-openings.log").read_text()
+    openings = (run / "test-access.log").read_text()
     done = _train(dataset, "measure_robustness", str(run))
     found = json.loads((run / "robustness.json").read_text())
     validation = pd.read_csv(run / "validation.csv")
@@ -137,7 +137,7 @@ def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed
         melanomas, nevi = (images["label"] == 1).sum(), (images["label"] == 0).sum()
         auc = f"AUC {roc_auc_score(images['label'], images['probability']):.3f}" if melanomas and nevi else "no AUC"
         assert re.search(rf"^{name} +{auc}, {melanomas} melanoma and {nevi} nevus images$", done.stdout, re.MULTILINE)
-    assert (run / "test-openings.log").read_text() == openings
+    assert (run / "test-access.log").read_text() == openings
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, clinic: tuple[Path, Path]) -> None:
-    openings = (run / "test-openings.log").read_text()
+    openings = (run / "test-access.log").read_text()
     folder, labels = clinic
     done = _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
     assert "AUC on these images" in done.stdout
@@ -172,7 +172,7 @@ def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: P
     assert report["engine_parity"]["images"] == 40
     assert report["engine_parity"]["largest"] < 0.01
     assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
-    assert (run / "test-openings.log").read_text() == openings
+    assert (run / "test-access.log").read_text() == openings
 
 
 def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
@@ -186,7 +186,9 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
         earlier.chmod(0o755)
     whole = (run / "external-clinic" / "report.json").read_bytes()
     for judged in (run, bundle.folder):
-        _train(dataset, "evaluate", str(judged), "--external", str(folder), "--labels", str(labels), "--quick")
+        _train(
+            dataset, "evaluate", str(judged), "--external", str(folder), "--labels", str(labels), "--skip-robustness"
+        )
     assert sorted(bundle.folder.rglob("*")) == held
     assert (run / "external-clinic" / "report.json").read_bytes() == whole, "a quick report takes no whole one's place"
     told = tmp_path / "external-clinic-quick-synthetic-7"
@@ -201,7 +203,7 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     assert report["engine_parity"]["largest"] < 0.01
     page = (told / "report.html").read_text()
     assert "4 images of other diagnoses: they count in no figure" in page
-    assert page.count("Not done: left out by --quick") == 2
+    assert page.count("Not done: left out with --skip-robustness") == 2
     assert f"Bundle synthetic 7 on images of {folder.name}" in page
     assert f"SHA-256 {bundle.sha256[:12]}." in page
 
@@ -212,7 +214,7 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     monkeypatch.chdir(tmp_path)
     cache = str(tmp_path / "cache")
     held = sorted(bundle.folder.rglob("*"))
-    done = _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
+    done = _train(dataset, "evaluate", str(bundle.folder), "--skip-robustness", "--cache", cache)
     assert sorted(bundle.folder.rglob("*")) == held
     stated = bundle.manifest.metrics
     assert re.search(
@@ -231,13 +233,13 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
     assert report["engine_parity"]["largest"] < 0.01
     assert report["leakage"]["clean"]
-    assert len(report["run"]["test_accesses"]) == 1
+    assert len(report["subject"]["test_accesses"]) == 1
     page = (target / "report.html").read_text()
     assert "Bundle synthetic 7 on the sealed test split" in page
     assert "come from the bundle as workers run it" in page
     # Once more into the same folder, which then knows of two openings.
-    _train(dataset, "evaluate", str(bundle.folder), "--quick", "--cache", cache)
-    assert len(json.loads((target / "report.json").read_text())["run"]["test_accesses"]) == 2
+    _train(dataset, "evaluate", str(bundle.folder), "--skip-robustness", "--cache", cache)
+    assert len(json.loads((target / "report.json").read_text())["subject"]["test_accesses"]) == 2
 
 
 def test_a_bundle_of_another_split_is_not_judged_on_this_one(
@@ -258,7 +260,7 @@ def test_a_bundle_of_another_split_is_not_judged_on_this_one(
     )
     assert done.exit_code == 2
     assert f"of split {bundle.manifest.split_manifest_sha256[:12]}" in done.stderr
-    assert "is judged by its run" in done.stderr
+    assert "is evaluated as a run" in done.stderr
     assert not list(tmp_path.glob("test-*"))
 
 
@@ -437,7 +439,7 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
     # The reference engine still answers for the model in floats.
     assert replay_reference(quantised, load_engine("tensorflow", quantised)).largest_difference <= TOLERANCE
     assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
-    assert (run / "test-openings.log").read_text().count("export --precision int8") == 2
+    assert (run / "test-access.log").read_text().count("export --precision int8") == 2
 
 
 def test_a_bundle_is_replaced_only_when_that_is_asked_for(dataset: Path, run: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.unit.trainer.synthetic_ham10000 import write_dataset
 from worker.inference.bundle import load_bundle
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument that NumPy 2 passes.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 FOLDS = ("1/2", "2/2")
 
@@ -52,7 +52,7 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     assert "youden, cross-fitted: sensitivity" in told
     assert told.splitlines()[-1] == "Next: dermq-train evaluate whole"
 
-    _train("evaluate", "whole", "--quick")
+    _train("evaluate", "whole", "--skip-robustness")
     report = json.loads(Path("whole/report.json").read_text())
     assert report["leakage"]["clean"]
     assert "validation" not in report["flow"]["splits"]
@@ -76,7 +76,7 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     assert "| Policy, cross-fitted |" in card
 
     # Whoever has bundle and data set finds its split, which is not that of the defaults.
-    _train("evaluate", "bundle", "--quick")
+    _train("evaluate", "bundle", "--skip-robustness")
     anew = json.loads(Path("test-bundle-1/report.json").read_text())
     assert anew["crossfit"] == report["crossfit"]
     assert anew["assessment"]["counts"] == report["assessment"]["counts"]
@@ -84,6 +84,6 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
 
     from trainer.cli import main
 
-    refused = CliRunner().invoke(main, ["stress", "whole"])
+    refused = CliRunner().invoke(main, ["robustness", "whole"])
     assert refused.exit_code == 2
-    assert "Expected: a run with a validation side, such as one of its folds" in refused.stderr
+    assert "Name a run that has some, such as one of its folds" in refused.stderr

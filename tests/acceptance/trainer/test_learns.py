@@ -21,7 +21,7 @@ SIZE = 64
 #: Seconds that the killed part and the rest may take together on two idle cores; it takes less than half of that.
 _PATIENCE = 240.0
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def command(dataset: Path, folder: Path) -> list[str]:

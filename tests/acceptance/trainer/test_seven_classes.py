@@ -19,7 +19,7 @@ from worker.synthetic.lesion import draw_lesion
 SIZE = 64
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument that NumPy 2 passes.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 def train(dataset: Path, *arguments: object) -> str:

@@ -30,7 +30,7 @@ def test_an_archive_goes_through_the_whole_system(system: RunningSystem, tmp_pat
     # The number alone, for scripts; what became of it stands beside.
     assert job.isdecimal()
     assert "35 images submitted" in submitted.stderr
-    assert "Not judged, for a human" in submitted.stderr
+    assert "Not scored: a human must look" in submitted.stderr
 
     rows = list(csv.DictReader(io.StringIO(system.dermq("export", job).stdout)))
     assert len(rows) == 35
@@ -65,8 +65,8 @@ def test_an_archive_goes_through_the_whole_system(system: RunningSystem, tmp_pat
         assert len(row["bundle_sha256"]) == len(row["image_sha256"]) == 64
 
     status = system.dermq("status", job).stdout
-    assert "35 of 35 images ended" in status
-    assert "Worst cases first" in status
+    assert "35 of 35 images have an outcome" in status
+    assert "Highest probability" in status
 
 
 def test_what_is_wrong_is_said_and_nothing_is_recorded(system: RunningSystem, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_is_wrong_is_said_and_nothing_is_recorded(system: RunningSystem, tm
         (tmp_path / "empty", "No image found"),
         (_manifest(tmp_path, "file\na.jpg\n"), "path"),
         (_manifest(tmp_path, "path,age\na.jpg,old\nb.jpg,50\nc.jpg,older\n"), "line 4"),
-        (tmp_path / "picture.jpg", "a picture"),
+        (tmp_path / "picture.jpg", "is an image"),
     ):
         refused = system.dermq("submit", source, check=False)
         assert refused.returncode == 2
@@ -118,7 +118,7 @@ def test_a_clean_stop_leaves_nothing_behind_and_goes_on_later(tmp_path: Path, ar
     assert not (home / "run.json").exists()
     with running_system(home) as system:
         system.dermq("watch", job)
-        assert "300 of 300 images ended" in system.dermq("status", job).stdout
+        assert "300 of 300 images have an outcome" in system.dermq("status", job).stdout
 
 
 def test_parts_do_not_outlive_a_killed_up(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_job_under_another_bundle_than_the_workers_is_named(system: RunningSys
     assert checked.returncode == 1
     (line,) = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
     assert line.startswith("FAIL  workers")
-    assert re.search(rf"No worker has what these wait for: \S+ 999 \(\w+\): job {job}\.", line), line
-    assert "It waits for the bundle" in system.dermq("status", job).stdout
+    assert re.search(rf"No worker has the bundle of these jobs: \S+ 999 \(\w+\): job {job}\.", line), line
+    assert "It needs the bundle" in system.dermq("status", job).stdout
     time.sleep(4)
     # Its three chunks are hinted again every second.
     refusals = [line for line in system.log("worker").splitlines() if "BundleError" in line]

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import click
 import pytest
+from pydantic import BaseModel
 
 import worker.cli
+from worker.monitor.health import CheckReport, CheckResult
+from worker.monitor.job_status import JobReport
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -20,7 +23,7 @@ SOURCE = "\n".join(path.read_text() for package in ("worker", "db") for path in 
 NOT_OURS = {"consumer: Cannot connect", "OOM", "database is locked", "locking protocol"}
 
 
-def tested() -> dict[int, list[str]]:
+def faults_with_tests() -> dict[int, list[str]]:
     """Test functions by the number of their fault test, read from the files' syntax: nothing is imported."""
     found: dict[int, list[str]] = {}
     for path in (ROOT / "tests" / "acceptance" / "faults").glob("test_*.py"):
@@ -32,7 +35,13 @@ def tested() -> dict[int, list[str]]:
 
 
 def test_the_table_has_every_fault_that_is_tested() -> None:
-    assert sorted(ROWS) == sorted(tested()) == list(range(1, 23))
+    assert sorted(ROWS) == sorted(faults_with_tests()) == list(range(1, 23))
+
+
+@pytest.mark.parametrize("model", [JobReport, CheckReport, CheckResult])
+def test_every_key_of_the_json_is_documented(model: type[BaseModel]) -> None:
+    for name in model.model_fields:
+        assert f"`{name}`" in PAGE, f"docs/operations.md does not explain the key {name}"
 
 
 @pytest.mark.parametrize("number", sorted(ROWS))

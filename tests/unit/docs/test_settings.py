@@ -18,6 +18,7 @@ from worker.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[3]
 SETTINGS_PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+WORKLIST_PAGE = (ROOT / "docs" / "worklist.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: A row of the table of settings: variable, default, meaning.
 ROW = re.compile(r"^\| `(DERMQ_\w+)` \| (.+?) \| (.+?) \|$", re.MULTILINE)
@@ -57,7 +58,7 @@ def test_the_documented_default_is_the_real_one(name: str) -> None:
 
 
 def test_every_reason_of_an_export_is_documented_and_no_other() -> None:
-    (table,) = re.findall(r"^\| `reason_code` \| meaning \|\n.*\n((?:\|.*\n)+)", SETTINGS_PAGE, re.MULTILINE)
+    (table,) = re.findall(r"^\| `reason_code` \| meaning \|\n.*\n((?:\|.*\n)+)", WORKLIST_PAGE, re.MULTILINE)
     documented = dict(re.findall(r"^\| `(\w+)` \| (\w+):", table, re.MULTILINE))
     assert documented == {
         **dict.fromkeys(UngradableReason, "ungradable"),
@@ -176,3 +177,13 @@ def test_settings_that_were_read_do_not_show_secrets(fresh_settings: pytest.Monk
     assert settings.resolved_broker_url() == "redis://:correct-horse@localhost/0"
     assert "correct-horse" not in repr(settings)
     assert "correct-horse" not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("DERMQ_HINT_SECONDS", "DERMQ_HINT_TIMEOUT"), ("DERMQ_SWEEP_SECONDS", "DERMQ_SWEEP_INTERVAL")],
+)
+def test_a_renamed_setting_is_refused_with_its_new_name(fresh_settings: pytest.MonkeyPatch, old: str, new: str) -> None:
+    fresh_settings.setenv(old, "5")
+    with pytest.raises(SettingsError, match=f"{old} is now called {new}"):
+        load_settings()
