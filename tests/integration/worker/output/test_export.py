@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -258,3 +259,19 @@ def test_a_stream_that_fails_is_an_error_in_words_and_logged(sqlite_database: En
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
     assert entries(sqlite_database, made)[-1] == {"images": 1, "failed": "No space left on device"}
+
+
+def test_an_export_to_standard_output_touches_no_temporary_folder(
+    sqlite_database: Engine, export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths and lesions would lie in it, and a full one was reported as a fault of standard output."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made = add_job(sqlite_database, 3)
+    for name in ("mkstemp", "mkdtemp", "TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile"):
+        monkeypatch.setattr(tempfile, name, full)
+    result = export(made.job_id)
+    assert result.exit_code == 0
+    assert len(lines(result.stdout)) == 3
