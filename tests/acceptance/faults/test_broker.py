@@ -70,7 +70,7 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
     sweeper = system.sweeper()
     taken = system.dermq("submit", undisturbed.folder, "--force")
     job = int(taken.stdout)
-    assert "begins by itself" in taken.stderr
+    assert "starts by itself" in taken.stderr
     time.sleep(LEASE + 1)
     assert ended(system, job) == 0
     system.broker.start()
@@ -79,7 +79,7 @@ def test_the_broker_is_down_at_start_and_for_longer_than_a_lease(
     # Once more in mid-job: the chunks in hand are finished without a broker, the others wait for it.
     system.broker.kill()
     second = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
-    assert "begins by itself" in second.stderr
+    assert "starts by itself" in second.stderr
     time.sleep(LEASE + 1)
     still_under_way(system, job)
     system.broker.start()
@@ -100,7 +100,7 @@ def test_the_broker_is_full(system: FaultSystem, undisturbed: Undisturbed, tmp_p
     under_way(system, job)
     system.broker.client.config_set("maxmemory", 1)
     second = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
-    assert "begins by itself" in second.stderr
+    assert "starts by itself" in second.stderr
     still_under_way(system, job)
     until(lambda: "cannot sweep, trying again" in sweeper.log(), "the sweeper says that the broker refuses")
     system.broker.client.config_set("maxmemory", 0)
@@ -119,7 +119,7 @@ def test_the_broker_is_frozen_and_thawed(system: FaultSystem, undisturbed: Undis
     thaw_at = time.monotonic() + SILENCE
     system.broker.freeze()
     taken = system.dermq("submit", _another(undisturbed, tmp_path), "--force")
-    assert "begins by itself" in taken.stderr
+    assert "starts by itself" in taken.stderr
     time.sleep(max(0.0, thaw_at - time.monotonic()))
     still_under_way(system, job)
     system.broker.thaw()

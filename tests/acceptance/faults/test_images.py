@@ -41,7 +41,7 @@ def test_an_image_kills_its_process(system: FaultSystem, undisturbed: Undisturbe
     job = system.submit(folder)
     check_counts(system, job, undisturbed.expected, failed={"0021.jpg": FailureCode.CRASHED_WORKER}, archive=folder)
     assert [chunk.attempt for chunk in chunks(system, job)] == [1, ATTEMPTS, 1]
-    assert f"died {MAX_CRASHES} times" in _reason(system, job, "0021.jpg")
+    assert f"{MAX_CRASHES} workers crashed" in _reason(system, job, "0021.jpg")
     assert worker.process.poll() is None
 
 

@@ -226,7 +226,7 @@ def test_a_submitter_is_killed_and_started_again(system: FaultSystem, undisturbe
         submitter.process.wait(30)
         (job,) = _jobs(system)
         assert job_status(system, job) is JobStatus.SUBMITTING, "it was killed too late: the test proves nothing"
-    assert submitter.log().count("run the same `dermq submit` again") == 2
+    assert submitter.log().count("Run the same `dermq submit` again") == 2
     until(lambda: ended(system) == IMAGES, "every image has ended")
     assert job_status(system, job) is JobStatus.SUBMITTING
     again = system.dermq("submit", undisturbed.folder)
