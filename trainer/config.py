@@ -127,8 +127,8 @@ class RunConfig(BaseModel):
     )
     label_smoothing: _BelowOne = Field(
         0.05,
-        description="Share of the label that is spread over all classes (Szegedy et al., 2016), with seven classes and "
-        "no teachers.",
+        description="Share of the label that is spread over all classes (Szegedy et "
+        "al., 2016), with seven classes and no teachers.",
     )
     split: Literal["lesion-disjoint", "random-images"] = Field(
         "lesion-disjoint", description="lesion-disjoint; or random-images as in the reference preset, which leaks."
@@ -181,8 +181,8 @@ class RunConfig(BaseModel):
     def _check_combinations(self) -> "RunConfig":
         if self.split == "random-images" and self.classes == "seven":
             raise _combination(
-                "--split random-images needs --classes two: the balanced split of the reference preset holds melanomas "
-                "and nevi only."
+                "--split random-images needs --classes two: the balanced split of the reference preset holds "
+                "melanomas and nevi only."
             )
         if self.head_epochs + self.epochs < 1:
             raise _combination("--epochs and --head-epochs are both 0. Train for at least one epoch.")
@@ -198,9 +198,8 @@ class RunConfig(BaseModel):
             )
         if self.mixup and self.classes == "two" and not self.teachers:
             raise _combination(
-                f"--mixup {self.mixup} needs --classes seven or --teachers: the focal loss is not least at the share "
-                "of "
-                "a blended label."
+                f"--mixup {self.mixup} needs --classes seven or --teachers: the focal loss "
+                "is not least at the share of a blended label."
             )
         return self
 

@@ -82,22 +82,22 @@ def configure(preset: str, given: dict[str, Any]) -> RunConfig:
         )
     if config.weights_sha256 and config.weights in ("imagenet", "none"):
         raise InputError(
-            f"--weights-sha256 belongs to a weights file, but --weights is {config.weights}. Give the file or leave "
-            "out the hash."
+            "--weights-sha256 belongs to a weights file, but --weights is "
+            f"{config.weights}. Give the file or leave out the hash."
         )
     for name, is_idle, other in _WITHOUT_EFFECT:
         if name in given and is_idle(config):
             raise InputError(f"{_option(name)} has no effect with {other}. Leave one of them out.")
     if config.teachers and (idle := [_option(name) for name in _NOT_WITH_TEACHERS if name in given]):
         raise InputError(
-            f"{', '.join(idle)} has no effect with --teachers, whose loss is plain cross-entropy. Leave one of them "
-            "out."
+            f"{', '.join(idle)} has no effect with --teachers, whose loss "
+            "is plain cross-entropy. Leave one of them out."
         )
     for classes, names in _ONLY_WITH.items():
         if config.classes != classes and (idle := [_option(name) for name in names if name in given]):
             raise InputError(
-                f"{', '.join(idle)} has no effect with --classes {config.classes}. Add --classes {classes}, or leave "
-                "it out."
+                f"{', '.join(idle)} has no effect with --classes "
+                f"{config.classes}. Add --classes {classes}, or leave it out."
             )
     if "size" not in settings and "backbone" in settings:
         # Last, because it loads TensorFlow.

@@ -215,9 +215,8 @@ def _data(facts: _Facts, metrics: BundleMetrics, report: Report | None) -> str:
         "HAM10000 (Tschandl et al., Scientific Data 5:180161, 2018; ViDIR Group, Medical University of Vienna; CC "
         "BY-NC 4.0): dermoscopic images of Vienna, Austria, and Queensland, Australia; diagnoses `mel` and `nv`. "
         "Melanomas are proven by histology, nevi by histology, follow-up, consensus or confocal microscopy. "
-        f"{_split(metrics, report)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images.melanoma} "
-        f"melanoma images of {lesions.melanoma} lesions, {images.nevus} nevus images of {lesions.nevus} "
-        "lesions.",
+        f"{_split(metrics, report)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images.melanoma} melanoma "
+        f"images of {lesions.melanoma} lesions, {images.nevus} nevus images of {lesions.nevus} lesions.",
     ]
     if report is not None and report.flow is not None and report.leakage is not None:
         sides = {side: report.flow.splits.get(side) for side in (TRAIN, VALIDATION, TEST)}
@@ -256,8 +255,7 @@ def _split(metrics: BundleMetrics, report: Report | None) -> str:
         return "Split by lesion, 15% in test, all of the rest in training" if folds else "Split 70/15/15 by lesion"
     return (
         "**Split image by image, as in the reference preset: the model was trained on images of test lesions, and "
-        "every "
-        "figure is too good.** The split"
+        "every figure is too good.** The split"
     )
 
 

@@ -33,9 +33,9 @@ def recalibrated_card(manifest: BundleManifest, origin: Recalibration, policies:
         "## Recalibrated",
         f"The model, its preprocessing and its quality gate are those of {origin.name} {origin.version}, SHA-256 "
         f"`{origin.bundle_sha256}`. Calibration and thresholds were fitted again on images of another clinic: "
-        f"{images.melanoma:,} melanoma images of {counted(lesions.melanoma, 'lesion')} and {images.nevus:,} "
-        f"nevus images of {counted(lesions.nevus, 'lesion')}, with diagnoses from the person who ran `dermq-train "
-        "recalibrate`.",
+        f"{images.melanoma:,} melanoma images of {counted(lesions.melanoma, 'lesion')} and {images.nevus:,} nevus "
+        f"images of {counted(lesions.nevus, 'lesion')}, with diagnoses from "
+        "the person who ran `dermq-train recalibrate`.",
         f"Area under the ROC curve on these images: {interval(figures.auroc)}. Recalibration does "
         "not change it: a worklist keeps its order, and only flags and probabilities change.",
         _policies(manifest),
@@ -75,9 +75,8 @@ def youden_warning(manifest: BundleManifest) -> str | None:
         return None
     safer = ", ".join(f"`{name}`" for name in manifest.thresholds if name != YOUDEN)
     return (
-        f"`{YOUDEN}` misses {found.missed_melanoma_images:,} of {manifest.metrics.images.melanoma:,} melanoma "
-        "images here, because it weighs sensitivity and specificity equally. Submit with `--policy` and one of "
-        f"{safer}."
+        f"`{YOUDEN}` misses {found.missed_melanoma_images:,} of {manifest.metrics.images.melanoma:,} melanoma images "
+        f"here, because it weighs sensitivity and specificity equally. Submit with `--policy` and one of {safer}."
     )
 
 

@@ -28,8 +28,7 @@ def _step(run: RunOrigin, begin: str) -> str:
         loss = f"cross-entropy with label smoothing {config.label_smoothing:g}"
         samples = (
             f"{config.epochs} epochs of {config.samples_per_epoch:,} images, in which a diagnosis is drawn in "
-            "proportion "
-            f"to its number of images to the power {config.sampling_power:g}"
+            f"proportion to its number of images to the power {config.sampling_power:g}"
         )
         if config.histology_nevi_share:
             samples += f", {config.histology_nevi_share:.0%} of the nevi proven by histology"
@@ -43,8 +42,7 @@ def _step(run: RunOrigin, begin: str) -> str:
     if config.teachers:
         loss = (
             "cross-entropy with the mean output of teachers instead of the diagnosis (knowledge distillation; "
-            "teachers: "
-            f"{'; '.join(_teacher(teacher) for teacher in run.teachers)})"
+            f"teachers: {'; '.join(_teacher(teacher) for teacher in run.teachers)})"
         )
     if config.mixup:
         loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"

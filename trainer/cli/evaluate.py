@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 @click.option(
     "--labels",
     type=PATH,
-    help="CSV for --external: image, label (melanoma, nevus, or HAM10000's bcc, bkl ...); optional lesion_id, age, "
-    "sex, site.",
+    help="CSV for --external: image, label (melanoma, nevus, or HAM10000's bcc, "
+    "bkl ...); optional lesion_id, age, sex, site.",
 )
 def evaluate(
     run: Path, dataset: Path | None, external: Path | None, labels: Path | None, without_pictures: bool, **options: Any

@@ -85,8 +85,7 @@ def print_beside_card(found: "BundleMetrics", stated: "BundleMetrics") -> None:
     )
     click.echo(
         f"The model card, with figures of the Keras model, has AUROC {card:.4f} ({found.auroc.or_nan - card:+.4f} "
-        "here). "
-        f"Sensitivities and specificities differ by at most {apart:.4f}"
+        f"here). Sensitivities and specificities differ by at most {apart:.4f}"
     )
 
 
@@ -178,8 +177,7 @@ def print_recalibrated(made: "BundleManifest", refused: dict[str, str]) -> None:
     figures, thresholds = made.metrics.policies, made.thresholds
     click.echo(
         "The thresholds are chosen on all lesions. Sensitivity and specificity are cross-fitted: each part of the "
-        "lesions "
-        "is flagged with calibration and thresholds of the others."
+        "lesions is flagged with calibration and thresholds of the others."
     )
     print_figures(made.metrics.auroc, figures, "AUROC on these images")
     for policy in thresholds:
@@ -192,10 +190,8 @@ def print_recalibrated(made: "BundleManifest", refused: dict[str, str]) -> None:
         if numbers.threshold > youden:
             click.echo(
                 f"WARNING: in this bundle the threshold of {policy} is {shown_probability(numbers.threshold)}, above "
-                "that "
-                f"of {YOUDEN}, {shown_probability(youden)}. {YOUDEN} flags more images, whatever the cross-fitted "
-                "figures "
-                "of other thresholds suggest.",
+                f"that of {YOUDEN}, {shown_probability(youden)}. {YOUDEN} flags more images, whatever the "
+                "cross-fitted figures of other thresholds suggest.",
                 err=True,
             )
     if warning := youden_warning(made):

@@ -66,8 +66,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     if absent:
         raise MissingError(
             f"{len(absent)} of {len(rows)} images of {labels.name} are not in {folder}: {_some(absent)}. Write file "
-            "names "
-            "relative to the folder, with their endings, and / between folders."
+            "names relative to the folder, with their endings, and / between folders."
         )
     digests = pd.Series([sha256_of(folder / name) for name in rows["image"]], index=rows.index)
     by_bytes = rows["image"].groupby(digests)
@@ -75,8 +74,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     if copies := sorted(" = ".join(sorted(names)) for bytes_, names in by_bytes if len(names) > 1 and bytes_ != _EMPTY):
         raise InputError(
             f"{labels.name} names copies of the same file: {_some(copies)}. Name each once: copies would count as "
-            "lesions "
-            "of their own."
+            "lesions of their own."
         )
     # A space at the end would make two lesions of one.
     named = rows["lesion_id"].fillna("").str.strip() if "lesion_id" in rows else pd.Series("", index=rows.index)
@@ -102,8 +100,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     if not (found.melanoma and found.nevus):
         raise InputError(
             f"{labels.name} has {found.melanoma} melanoma and {found.nevus} nevus images. At least one of each is "
-            "needed: "
-            "sensitivity is measured on melanomas and specificity on nevi."
+            "needed: sensitivity is measured on melanomas and specificity on nevi."
         )
     labels_of = images.groupby("lesion_id")["dx"].nunique()
     if torn := sorted(labels_of.index[labels_of > 1]):
@@ -132,9 +129,8 @@ def _read_table(labels: Path) -> pd.DataFrame:
         ) from None
     if not pd.api.types.is_integer_dtype(rows.index):
         raise InputError(
-            f"The rows of {labels.name} have more fields than the first line has names. Look for a delimiter at the "
-            "end "
-            "of the rows."
+            f"The rows of {labels.name} have more fields than the first line has "
+            "names. Look for a delimiter at the end of the rows."
         )
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise InputError(f"{labels.name} has two columns named {_some(twice)}. Name each column once.")
@@ -159,9 +155,8 @@ def _read_table(labels: Path) -> pd.DataFrame:
     if unknown := sorted(set(rows["label"]) - set(_LABELS)):
         raise InputError(
             f"{labels.name} has the labels {_some([repr(name) for name in unknown])}. Use melanoma and nevus (or mel "
-            "and "
-            "nv, or 1 and 0), and for other diagnoses HAM10000's names akiec, bcc, bkl, df and vasc. Remove images of "
-            "anything else."
+            "and nv, or 1 and 0), and for other diagnoses HAM10000's names akiec, bcc, bkl, df and vasc. Remove "
+            "images of anything else."
         )
     return rows
 
@@ -256,8 +251,8 @@ def refuse_recalibrated_on(images: pd.DataFrame, bundle: Bundle) -> None:
     if own := images.loc[images["sha256"].isin(fitted_on), "image_id"].tolist():
         raise InputError(
             f"{bundle.manifest.name} {bundle.manifest.version} was recalibrated on {len(own)} of {len(images)} images: "
-            f"{_some(own)}. Remove them: on these images every figure is too good. Its MODEL_CARD.md has cross-fitted "
-            "figures."
+            f"{_some(own)}. Remove them: on these images every figure is too "
+            "good. Its MODEL_CARD.md has cross-fitted figures."
         )
 
 

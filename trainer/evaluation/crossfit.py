@@ -47,16 +47,14 @@ def crossfit(run: Path, folds: Sequence[Path]) -> FoldsCrossFit:
     if not folder.begun or RunConfig.read(run).has_validation:
         raise RunError(
             f"{run} cannot be cross-fitted: it {_what_it_is(run)}. Name the run of `dermq-train fit --fold "
-            f"{ALL_FOLDS}` "
-            "first, and the folds after it."
+            f"{ALL_FOLDS}` first, and the folds after it."
         )
     if not folder.finished:
         raise RunError(f"The run {run} is not finished. Run its `dermq-train fit` again.")
     if read_test_accesses(run):
         raise RunError(
             f"The run {run} cannot be cross-fitted: its test split was accessed, and thresholds chosen now could "
-            "depend "
-            f"on that. If {folder.predictions.name} was moved, put it back; otherwise train again."
+            f"depend on that. If {folder.predictions.name} was moved, put it back; otherwise train again."
         )
     if folder.predictions.exists():
         raise OccupiedError(
@@ -103,8 +101,8 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
         held_out = RunConfig.read(fold).fold
         if (place := fold_and_folds(held_out)) is None:
             raise RunError(
-                f"The run {fold} has --fold {held_out!r}. Name runs that held a fold out, such as `dermq-train fit "
-                "--fold 2/5`."
+                f"The run {fold} has --fold {held_out!r}. Name runs that held a "
+                "fold out, such as `dermq-train fit --fold 2/5`."
             )
         if place in places:
             raise RunError(f"{places[place]} and {fold} both held out fold {held_out}. Name one run of each fold.")
@@ -139,9 +137,8 @@ def _check(fold: Path, run: Path) -> None:
         differ.add("data")
     if differ:
         raise RunError(
-            f"The run {fold} differs from {run} in {', '.join(sorted(differ))}. Only fold and seed may differ, at "
-            "every "
-            "step."
+            f"The run {fold} differs from {run} in {', '.join(sorted(differ))}. "
+            "Only fold and seed may differ, at every step."
         )
 
 
@@ -156,8 +153,7 @@ def _predictions(fold: Path) -> pd.DataFrame:
     if not whole or predicted["image_id"].duplicated().any():
         raise RunError(
             f"The {len(predicted)} predictions of the run {fold} are not those of the {len(held_out)} melanoma and "
-            "nevus "
-            "images that it held out. Restore the validation.csv that `dermq-train fit` wrote, or train again."
+            "nevus images that it held out. Restore the validation.csv that `dermq-train fit` wrote, or train again."
         )
     return predicted.assign(fold=config.fold)
 

@@ -113,9 +113,8 @@ def export(
     refuse_occupied(target, replace=replace, name=name, version=version)
     if (kind := split_kind(run)) != LESION_DISJOINT:
         raise ExportError(
-            f"The run {run} has the split {kind}, which leaks: its figures hold for no new patient. Export a run of "
-            "the "
-            "preset clean."
+            f"The run {run} has the split {kind}, which leaks: its figures hold for no "
+            "new patient. Export a run of the preset clean."
         )
     calibration, policies = fit_policies_on_validation(run)
     if (report.subject.calibration, report.policies) != (calibration, policies.thresholds):
@@ -242,8 +241,8 @@ def _check_parity(expected: npt.NDArray[np.float64], what: str, found: npt.NDArr
     if (difference := parity(found, expected)) > PARITY_TOLERANCE:
         raise ExportError(
             f"On {len(expected)} real images the {what} probability differs from that of the Keras model by up to "
-            f"{difference:.4f}, and at most {PARITY_TOLERANCE} is allowed. Nothing was written. Train again, or report "
-            "this."
+            f"{difference:.4f}, and at most {PARITY_TOLERANCE} is allowed. "
+            "Nothing was written. Train again, or report this."
         )
 
 

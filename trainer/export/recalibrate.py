@@ -124,9 +124,8 @@ def _refuse_too_few(rows: pd.DataFrame) -> None:
     if min(lesions.melanoma, lesions.nevus) < needed:
         raise ExportError(
             f"There are {lesions.melanoma} melanoma and {lesions.nevus} nevus lesions, and at least {needed} of each "
-            "are "
-            f"needed: fewer melanomas do not prove a sensitivity of {min(SENSITIVITIES):g}. Nothing was written. Label "
-            "more images."
+            "are needed: fewer melanomas do not prove a sensitivity of "
+            f"{min(SENSITIVITIES):g}. Nothing was written. Label more images."
         )
 
 

@@ -68,9 +68,8 @@ def assess(images: pd.DataFrame, thresholds: dict[str, PolicyThreshold], *, resa
     labels = images["label"].to_numpy()
     if len(np.unique(labels)) != 2:
         raise InputError(
-            f"There are {int((labels == 1).sum())} melanomas among {len(labels)} images. An evaluation needs "
-            "melanomas and "
-            "nevi."
+            f"There are {int((labels == 1).sum())} melanomas among {len(labels)} "
+            "images. An evaluation needs melanomas and nevi."
         )
     probabilities = images["probability"].to_numpy()
     lesions = images["lesion_id"].to_numpy(object)

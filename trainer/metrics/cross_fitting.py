@@ -35,9 +35,8 @@ from worker.inference.metrics import (
 #: Limitation of cross-fitted figures, for report and card.
 CROSS_FIT_CAVEAT = (
     "A part of the lesions proves less than all of them. So the cross-fitted thresholds of sensitivity:X are lower "
-    "than "
-    "those chosen on all lesions, which have somewhat less sensitivity and more specificity than stated. The intervals "
-    "do not include that thresholds chosen on other lesions would differ."
+    "than those chosen on all lesions, which have somewhat less sensitivity and more specificity than stated. The "
+    "intervals do not include that thresholds chosen on other lesions would differ."
 )
 #: Folds of a cross-fit. Fewer when a class has fewer lesions.
 FOLDS = 5

@@ -33,8 +33,7 @@ def check_seeds(run: Path, others: Sequence[Path]) -> None:
         if (theirs := RunFolder(other).split_sha256()) != split:
             raise InputError(
                 f"--seed-run {other} has the split {theirs[:12]}, and {run} has {split[:12]}. Seeds are compared on "
-                "the "
-                "same test images: train with the same --split-seed."
+                "the same test images: train with the same --split-seed."
             )
         require_other_seeds(other, seen)
         seen.append(other)
@@ -95,8 +94,7 @@ def require_same_recipe(run: Path, other: Path) -> None:
     if differ := recipe_differences(run, other, but={"seed", "without_source"}):
         raise InputError(
             f"--left-out-run {other} differs from {run} in {', '.join(sorted(differ))} too. Name a run of the same "
-            "recipe "
-            "without a source: otherwise the difference is not that of the source."
+            "recipe without a source: otherwise the difference is not that of the source."
         )
 
 
@@ -162,8 +160,7 @@ def require_other_seeds(other: Path, runs: Sequence[Path]) -> None:
         if differ:
             raise InputError(
                 f"--seed-run {other} differs from {run} in {', '.join(differ)}. The range is that of chance only if "
-                "the "
-                "runs differ in the seed of every step that they do not share, and in nothing else."
+                "the runs differ in the seed of every step that they do not share, and in nothing else."
             )
 
 

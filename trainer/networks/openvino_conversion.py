@@ -46,6 +46,5 @@ def require_tensorflow() -> None:
     if (backend := keras.config.backend()) != "tensorflow":
         raise RunError(
             f"KERAS_BACKEND is {backend}, and converting a network for OpenVINO needs KERAS_BACKEND=tensorflow, also "
-            "for "
-            "runs that were trained on another backend."
+            "for runs that were trained on another backend."
         )

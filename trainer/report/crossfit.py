@@ -8,8 +8,7 @@ from worker.inference.metrics import FoldsCrossFit
 #: Limitation of these figures, for report and card.
 CAVEAT = (
     "Calibration and thresholds for a fold come from the other folds. This is not nested cross-validation: the "
-    "networks "
-    "behind these thresholds were trained on the fold, which makes its figures a little too good."
+    "networks behind these thresholds were trained on the fold, which makes its figures a little too good."
 )
 
 

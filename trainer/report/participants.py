@@ -37,8 +37,7 @@ def participants(report: Report, flow: FlowFigures) -> Section:
     source = origin.config.without_source if origin else ""
     lead = (
         "HAM10000 names lesions and no patients, so a lesion counts as a participant, and two lesions of one person "
-        "may "
-        "be on two sides. Whole lesions were drawn, stratified by diagnosis."
+        "may be on two sides. Whole lesions were drawn, stratified by diagnosis."
     )
     blocks: list[Block] = [Paragraph(text=lead)]
     if kind != "lesion-disjoint":
@@ -69,8 +68,8 @@ def participants(report: Report, flow: FlowFigures) -> Section:
         blocks.append(
             Paragraph(
                 text="This model has no validation images: it was trained on them as well. Calibration and thresholds "
-                f"come from predictions of {len(folds)} other runs of the same recipe, each for the fold that it held "
-                "out."
+                f"come from predictions of {len(folds)} other runs of the "
+                "same recipe, each for the fold that it held out."
             )
         )
     if report.subject.classes == "seven":
@@ -110,9 +109,8 @@ def few_lesions(external: ExternalImages) -> str | None:
     if not short:
         return None
     return (
-        f"Few lesions: {' and '.join(short)}, where at least {enough} of each class are needed to prove a "
-        "sensitivity of "
-        f"{min(SENSITIVITIES):.0%}. Read the intervals rather than the figures."
+        f"Few lesions: {' and '.join(short)}, where at least {enough} of each class are needed to prove a sensitivity "
+        f"of {min(SENSITIVITIES):.0%}. Read the intervals rather than the figures."
     )
 
 

@@ -246,12 +246,11 @@ def _calibration_plot(before: CalibrationMeasures, after: CalibrationMeasures, n
         plots=(
             Plot(
                 source=plots.reliability(before, after, names),
-                alternative=f"Reliability curves. Calibration error {names[0]} {before.ece.or_nan:.3f}, "
-                f"{names[1]} {after.ece.or_nan:.3f}. The largest difference {names[1]}: {worst.predicted:.2f} "
-                "predicted, "
+                alternative=f"Reliability curves. Calibration error {names[0]} {before.ece.or_nan:.3f}, {names[1]} "
+                f"{after.ece.or_nan:.3f}. The largest difference {names[1]}: {worst.predicted:.2f} predicted, "
                 f"{worst.observed:.2f} observed.",
-                caption="Reliability curves of ten groups of equal size. On the dotted line, predicted and observed "
-                "agree.",
+                caption="Reliability curves of ten groups of equal size. On "
+                "the dotted line, predicted and observed agree.",
             ),
         )
     )
@@ -314,8 +313,8 @@ def decision(report: Report) -> Section:
                 plots=(
                     Plot(
                         source=plots.decision_curve(rows),
-                        alternative="Decision curve of the model, of referring everyone and of referring no one. "
-                        f"{verdict}",
+                        alternative="Decision curve of the model, of "
+                        f"referring everyone and of referring no one. {verdict}",
                         caption="Net benefit with its 95% interval.",
                     ),
                 )

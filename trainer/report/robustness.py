@@ -121,6 +121,6 @@ def greatest_fall(report: Report) -> str:
         f"{percent(change.policies[policy].sensitivity.value, 0)} ({name_of(change)})" for change in falls
     )
     return (
-        f"Synthetic changes make the model miss melanomas: sensitivity at {policy} falls from {percent(before, 0)} to "
-        f"{named}."
+        "Synthetic changes make the model miss melanomas: sensitivity at "
+        f"{policy} falls from {percent(before, 0)} to {named}."
     )

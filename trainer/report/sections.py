@@ -57,8 +57,7 @@ def document(report: Report, pictures: dict[str, str]) -> Document:
         title=f"{'Bundle' if subject.is_bundle else 'Run'} {subject.name} on {what}",
         subtitle=(
             f"Melanoma against nevus on dermoscopic images. {subject.backbone}, {subject.size} x {subject.size} "
-            "pixels, "
-            f"trained on {subject.classes} classes{_training(subject)}. Made {report.created[:10]}."
+            f"pixels, trained on {subject.classes} classes{_training(subject)}. Made {report.created[:10]}."
         ),
         warning=" ".join((_WARNING, *([_KEEP[report.kind]] if pictures else []))),
         keys=_keys(report),
@@ -135,9 +134,8 @@ def _footer(report: Report) -> list[str]:
     lines = [
         f"Made by `{command}` in {report.seconds} seconds. report.json beside this file has every figure.",
         "Intervals are 95% percentile intervals of 1,000 resamples of whole lesions within each class, because "
-        "images of "
-        "one lesion are not independent. Where a share is 0% or 100%, they are exact intervals of lesions "
-        "(Clopper-Pearson).",
+        "images of one lesion are not independent. Where a share is 0% or 100%, they are "
+        "exact intervals of lesions (Clopper-Pearson).",
         f"Split manifest SHA-256 {subject.split_sha256}.",
     ]
     if report.kind == "test":

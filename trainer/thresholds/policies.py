@@ -27,15 +27,13 @@ SENSITIVITIES = (0.95, 0.90, 0.85)
 #: Limitation of the bound of a proven sensitivity, for report and card.
 BOUND_CAVEAT = (
     "The bound is a little too good, because the same lesions decided which epoch or which run was kept. The results "
-    "on "
-    "other images show the effect."
+    "on other images show the effect."
 )
 #: The same for thresholds that were chosen on predictions of other networks.
 OUT_OF_FOLD_CAVEAT = (
     "Out-of-fold: each image outside test was predicted by a network that had not seen it, trained by the same recipe "
     "on fewer lesions. It is assumed that the thresholds fit this network too. The recipe may have been chosen on a "
-    "part "
-    "of these lesions, so that the bound is a little too good. The results on other images show the effect."
+    "part of these lesions, so that the bound is a little too good. The results on other images show the effect."
 )
 #: Seed of every resampling. It is fixed, so that a report can be made again.
 BOOTSTRAP_SEED = 20_260

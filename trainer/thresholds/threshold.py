@@ -180,8 +180,7 @@ def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesion
         raise TooFewLesionsError(
             f"{len(lowest)} melanoma lesions are too few to prove a sensitivity of {target:g}: at 95% confidence at "
             f"least {lesions_needed(target)} are needed, of which none is missed. Choose a lower sensitivity or "
-            "youden, "
-            "or validate on more lesions."
+            "youden, or validate on more lesions."
         )
     return _halfway_down(float(np.sort(lowest)[misses]), probabilities)
 

@@ -222,9 +222,8 @@ class ClassBalancedBatches(AugmentedBatches):
         self._one_hot = np.eye(classes.max() + 1, dtype=np.float32)
         if self._counts.min() < 1 or batch_size < 1:
             raise InputError(
-                f"--samples-per-epoch {samples_per_epoch} with --batch-size {batch_size} is too small: an epoch "
-                "needs at "
-                f"least {math.ceil(1 / min(shares))} images for one of each class."
+                f"--samples-per-epoch {samples_per_epoch} with --batch-size {batch_size} is too small: an epoch needs "
+                f"at least {math.ceil(1 / min(shares))} images for one of each class."
             )
         self._draw(np.random.default_rng((seed, 0)))
 

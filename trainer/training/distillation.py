@@ -155,9 +155,8 @@ def _model_of(run: Path) -> Path:
     for needed in (model.name, "config.json", "split.csv"):
         if not (run / needed).is_file():
             raise RunError(
-                f"--teachers {str(run)!r} has no {needed}. Name the folder of a finished run, and repeat --teachers "
-                "for "
-                "each."
+                f"--teachers {str(run)!r} has no {needed}. Name the folder of a "
+                "finished run, and repeat --teachers for each."
             )
     return model
 
@@ -172,9 +171,8 @@ def _load(run: Path) -> LoadedTeacher:
         model = with_all_outputs(keras.saving.load_model(file, compile=False))
     except (OSError, ValueError) as error:
         raise RunError(
-            f"The {file.name} of --teachers {run} is damaged, or no classifier of this trainer ({error}). Train that "
-            "run "
-            "again."
+            f"The {file.name} of --teachers {run} is damaged, or no classifier of "
+            f"this trainer ({error}). Train that run again."
         ) from None
     size = int(model.input_shape[1])
     with tempfile.TemporaryDirectory() as scratch:

@@ -196,8 +196,7 @@ def _origin(config: RunConfig) -> RunOrigin | None:
     if config.seed in (seeds := sorted({step.config.seed for step in origin.lineage()})):
         raise WeightsError(
             f"--seed {config.seed} was already used by {earlier}: the same images would come in the same order with "
-            "the "
-            f"same augmentation. Choose another seed than {seeds}."
+            f"the same augmentation. Choose another seed than {seeds}."
         )
     return origin
 
@@ -264,8 +263,8 @@ def _refuse_one_class(everything: pd.DataFrame, limit: int) -> None:
     if labels.nunique() < 2:
         raise RunError(
             f"Validation has {labels.sum()} melanoma and {len(labels) - labels.sum()} nevus images, and both are "
-            "needed "
-            "to choose epoch, calibration and thresholds. Take another --split-seed, or a data set with more lesions."
+            "needed to choose epoch, calibration and thresholds. Take another "
+            "--split-seed, or a data set with more lesions."
         )
 
 
@@ -274,9 +273,8 @@ def _continue(folder: RunFolder, everything: pd.DataFrame, epoch: int, console: 
     folder.check_data(data_sha256(everything))
     if (digest := manifest_sha256(read_manifest(folder.path))) != folder.described().split_sha256:
         raise RunError(
-            f"The split of {folder.path} was replaced after the run began: it has SHA-256 {digest}. Restore "
-            "split.csv and "
-            "split.json, or start a new run."
+            f"The split of {folder.path} was replaced after the run began: it has SHA-256 {digest}. Restore split.csv "
+            "and split.json, or start a new run."
         )
     folder.log(f"continued after epoch {epoch}")
     console.print(f"Continuing after epoch {epoch}.")

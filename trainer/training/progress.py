@@ -77,8 +77,8 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         if self._seconds is None:
             self._bar.update(
                 self._task,
-                description=f"epoch {epoch + 1} of {self._epochs} ({self._stage}), preparing the first batch: up to a "
-                "minute",
+                description=f"epoch {epoch + 1} of {self._epochs} "
+                f"({self._stage}), preparing the first batch: up to a minute",
                 refresh=True,
             )
 

@@ -115,8 +115,8 @@ def retry(job: int, codes: tuple[str, ...]) -> None:
     click.echo(f"Retrying {count} of job {job}. Follow it with: dermq watch {job}")
     if result.skipped:
         click.echo(
-            f"WARNING: {result.skipped:,} failed images are in chunks that a worker has. Retry again when the job is "
-            "finished.",
+            f"WARNING: {result.skipped:,} failed images are in chunks that a "
+            "worker has. Retry again when the job is finished.",
             err=True,
         )
 

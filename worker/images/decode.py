@@ -76,8 +76,8 @@ def decode(data: bytes) -> RGBImage:
         if "CV_IO_MAX_IMAGE" in str(error):
             raise ImageFaultError(
                 FailureCode.TOO_LARGE,
-                f"the {name.upper()} declares more than {MAX_IMAGE_PIXELS:,} pixels, or a side longer than OpenCV "
-                "allows",
+                f"the {name.upper()} declares more than "
+                f"{MAX_IMAGE_PIXELS:,} pixels, or a side longer than OpenCV allows",
             ) from None
         if error.code == _NO_MEMORY:
             raise MemoryError from None

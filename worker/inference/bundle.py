@@ -302,15 +302,13 @@ def load_bundle(folder: Path) -> Bundle:
     except OSError as error:
         raise BundleError(
             f"The bundle {folder} has no readable {MANIFEST_NAME} ({error.strerror}). Set DERMQ_BUNDLE to a folder "
-            "that "
-            "`dermq-train export` made."
+            "that `dermq-train export` made."
         ) from None
     manifest = _parse(text, folder / MANIFEST_NAME)
     if unlisted := [name for name in MODEL_FILES if name not in manifest.files]:
         raise BundleError(
-            f"{folder / MANIFEST_NAME} records no SHA-256 of {', '.join(unlisted)}, so they cannot be checked. "
-            "Export the "
-            "bundle again."
+            f"{folder / MANIFEST_NAME} records no SHA-256 of {', '.join(unlisted)}, so "
+            "they cannot be checked. Export the bundle again."
         )
     for name, expected in manifest.files.items():
         try:
@@ -352,8 +350,7 @@ def _unreadable(name: str, error: OSError) -> BundleError:
 def _changed(name: str, found: str, expected: str | None) -> BundleError:
     return BundleError(
         f"The bundle's file {printable(name)} has SHA-256 {found}, but {MANIFEST_NAME} records {expected}. It was "
-        "changed "
-        "or damaged after the export, so nothing is scored with it. Restore the bundle."
+        "changed or damaged after the export, so nothing is scored with it. Restore the bundle."
     )
 
 

@@ -132,8 +132,7 @@ class SubmissionResult:
         if not self.hinted:
             notes.append(
                 "The broker cannot be reached. The job is recorded and starts by itself when the broker is back. On "
-                "one "
-                "machine, run `dermq up`; `dermq check` says more."
+                "one machine, run `dermq up`; `dermq check` says more."
             )
         return notes
 
@@ -197,8 +196,8 @@ def submit(
     if is_folder:
         if submission.root is not None:
             raise ManifestError(
-                f"--root belongs to a CSV manifest, but {source} is a folder, and its paths start from itself. Leave "
-                "out --root."
+                f"--root belongs to a CSV manifest, but {source} is a folder, and "
+                "its paths start from itself. Leave out --root."
             )
         images: Iterator[NewImage] = walk_folder(source, report)
         root = source
@@ -300,9 +299,8 @@ def _withdraw(
 
 def _how_to_resume(result: SubmissionResult) -> str:
     return (
-        f"Job {result.job_id} keeps the images recorded so far. To resume, run the same `dermq submit` again; to "
-        "give it "
-        f"up, `dermq cancel {result.job_id}`."
+        f"Job {result.job_id} keeps the images recorded so far. To resume, run the same `dermq submit` again; to give "
+        f"it up, `dermq cancel {result.job_id}`."
     )
 
 
@@ -317,9 +315,8 @@ def _begin_or_resume(job: NewJob, submission: Submission, database: Engine) -> S
             if not mine and not found.expired and not _died_here(found, host):
                 raise SubmissionError(
                     f"Process {_process(found)} is submitting the same source as job {found.job_id}. Wait for it, or "
-                    f"run `dermq cancel {found.job_id}`. If that process is dead, submit again in {lease:.0f} s to "
-                    "resume "
-                    "the job."
+                    f"run `dermq cancel {found.job_id}`. If that process is dead, "
+                    f"submit again in {lease:.0f} s to resume the job."
                 )
             if not mine and take_submission(connection, found, submitter, lease):
                 return SubmissionResult(job_id=found.job_id, submitter=submitter, resumed=True)
@@ -388,6 +385,6 @@ def _record(
 def _nothing_found(source: Path, report: ScanReport) -> str:
     skipped = " ".join(report.notes())
     return (
-        f"No image found in {source}. Give a folder with .jpg, .png, .tif, .bmp or .webp files at any depth, or a CSV "
-        "manifest." + (f" {skipped}" if skipped else "")
+        f"No image found in {source}. Give a folder with .jpg, .png, .tif, .bmp "
+        "or .webp files at any depth, or a CSV manifest." + (f" {skipped}" if skipped else "")
     )

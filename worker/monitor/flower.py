@@ -49,8 +49,7 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
     except OSError as error:
         raise SettingsError(
             f"Flower cannot listen on {settings.flower_address}:{port}: {error.strerror}. If a Flower runs there "
-            "already "
-            "(`dermq up` starts one), use it; else set DERMQ_FLOWER_PORT to a free port."
+            "already (`dermq up` starts one), use it; else set DERMQ_FLOWER_PORT to a free port."
         ) from None
     try:
         flower.start()

@@ -151,7 +151,7 @@ def _check_sweeper(app: Celery) -> str:
     host = last_sweeper(app)
     if host is None:
         raise _ProblemError(
-            "No sweep lately, so lost hints are not sent again. Start the system with `dermq up`, or a sweeper with "
-            "`dermq sweep`."
+            "No sweep lately, so lost hints are not sent again. Start the system "
+            "with `dermq up`, or a sweeper with `dermq sweep`."
         )
     return f"swept lately on {printable(host)}"

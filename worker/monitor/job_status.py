@@ -147,8 +147,7 @@ def stall_reason(database: Engine, job: JobView) -> str | None:
         needed = printable(f"{job.bundle_name} {job.bundle_version} ({job.bundle_sha256[:12]})")
         return (
             f"No worker is scoring it. It needs the bundle {needed}, but the one here is {here}. Start a worker with "
-            "the "
-            f"job's bundle (DERMQ_BUNDLE), or run `dermq cancel {job.id}` and submit again."
+            f"the job's bundle (DERMQ_BUNDLE), or run `dermq cancel {job.id}` and submit again."
         )
     return _NO_WORKER
 

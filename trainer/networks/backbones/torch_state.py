@@ -73,8 +73,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(
                 f"The weights file asks for {module}.{name}, which is not allowed: only a state dict of float32 and "
-                "int64 "
-                "tensors is read. Install the package again."
+                "int64 tensors is read. Install the package again."
             ) from None
 
     def persistent_load(self, pid: Any) -> _Storage:

@@ -215,9 +215,8 @@ def check_file(path: Path, name: str, official: OfficialFile | None, sha256: str
     if sha256:
         if found != sha256.lower():
             raise WeightsError(
-                f"{path.name} has SHA-256 {found}, and --weights-sha256 names {sha256.lower()}. Fetch the file "
-                "again, or "
-                "correct the hash."
+                f"{path.name} has SHA-256 {found}, and --weights-sha256 names "
+                f"{sha256.lower()}. Fetch the file again, or correct the hash."
             )
         return
     own = f"If this is your own file and its source states this hash, add --weights-sha256 {found}."
