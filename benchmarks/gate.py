@@ -13,25 +13,23 @@ from pathlib import Path
 from worker.errors import ImageFaultError
 from worker.images.decode import decode
 from worker.inference.bundle import load_bundle
-from worker.inference.triage import why_too_small
-from worker.scoring.loaded_model import Scorer
+from worker.inference.quality_gate import QualityGate
 
 BUNDLE = Path(__file__).parents[1] / "models" / "ham10000-mel-nv"
 
 
 def main() -> None:
-    """Judge every image and print a line for each folder."""
-    scorer = Scorer.load(load_bundle(BUNDLE), "openvino")
+    """Check every image and print a table for each folder."""
+    bundle = load_bundle(BUNDLE)
+    gate = QualityGate.load(bundle)
 
     def outcome(path: Path) -> str:
         try:
             image = decode(path.read_bytes())
         except (ImageFaultError, OSError):
             return "not decoded"
-        if why_too_small(min(image.shape[:2]), scorer.bundle.manifest.quality):
-            return "too_small"
-        stopped = scorer.gate.check(image, scorer.bundle.preprocessing(image))
-        return stopped[0] if stopped else "judged"
+        refusal = gate.check_size(image) or gate.check(image, bundle.preprocessing(image))
+        return refusal[0] if refusal else "passed"
 
     for folder in sys.argv[1:]:
         with ThreadPoolExecutor() as pool:

@@ -3,9 +3,9 @@
     DERMQ_HAM10000=/data/HAM10000 python benchmarks/split_difficulty.py [SPLITS]
 
 The method learns little and in a second: a logistic regression on what EfficientNet-Lite0, as ImageNet left it, says of
-each image. It is fitted on the training side of a split and judged on the others, for the split of the defaults and for
+each image. It is fitted on the training side of a split and evaluated on the others, for the default split and for
 others that differ by the seed alone. Its areas under the ROC curve say nothing of a trained network's; how far one
-split's lies from the mean of all says how hard that split is. Nothing may be chosen by it: it looks at test images.
+split's lies from the mean of all says how hard that split is. Nothing may be chosen by it: it uses test images.
 """
 
 import os
@@ -51,9 +51,9 @@ def areas(found: npt.NDArray[np.float64], images: pd.DataFrame) -> list[float]:
     train = side == TRAIN
     method = LogisticRegression(C=C, class_weight="balanced", max_iter=500).fit(found[train], label[train])
     score = method.decision_function(found)
-    judged = [side == name for name in SIDES]
-    judged.append(judged[-1] & ((label == 1) | (images["dx_type"] == "histo").to_numpy()))
-    return [float(roc_auc_score(label[rows], score[rows])) for rows in judged]
+    chosen = [side == name for name in SIDES]
+    chosen.append(chosen[-1] & ((label == 1) | (images["dx_type"] == "histo").to_numpy()))
+    return [float(roc_auc_score(label[rows], score[rows])) for rows in chosen]
 
 
 def main() -> None:
