@@ -116,8 +116,8 @@ def entries_of(connection: Connection, job_id: int | None = None) -> list[AuditE
 def _without_entry(connection: Connection) -> Iterator[tuple[int, str]]:
     """Jobs with a status that only an action leads to, but without an entry of that action."""
     for status, action in _ACTION_FOR.items():
-        told = exists().where(AuditEntry.job_id == Job.id, AuditEntry.action == action)
-        query = select(Job.id).where(Job.status == status, ~told).order_by(Job.id)
+        recorded = exists().where(AuditEntry.job_id == Job.id, AuditEntry.action == action)
+        query = select(Job.id).where(Job.status == status, ~recorded).order_by(Job.id)
         yield from ((job, action.value) for job in connection.scalars(query))
 
 

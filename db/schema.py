@@ -1,4 +1,4 @@
-"""Migrates a database to the newest schema and tells which schema it has."""
+"""Migrates a database to the newest schema and reads which schema it has."""
 
 import fcntl
 import os

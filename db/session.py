@@ -181,7 +181,7 @@ def empty_write_ahead_log(engine: Engine) -> bool:
         with closing(engine.raw_connection()) as connection:
             cursor = connection.cursor()
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            # A reader in the way is no error: the first column tells.
+            # A reader in the way is no error: the first column says so.
             (blocked, *_), *_ = cursor.fetchall()
             return not blocked
     except sqlite3.OperationalError as error:

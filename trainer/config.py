@@ -143,7 +143,7 @@ class RunConfig(BaseModel):
         10,
         ge=-1,
         le=64,
-        description="Bits of the 64-bit perceptual hash in which near-duplicates may differ. -1: do not look for any.",
+        description="Bits of the 64-bit perceptual hash in which near-duplicates may differ. -1: do not search.",
     )
     without_source: str = Field(
         "",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Name of the shipped bundle's folder.
 SHIPPED_BUNDLE = "ham10000-mel-nv"
-#: File in the home folder that tells other commands about a running `dermq up`.
+#: File in the home folder by which other commands find a running `dermq up`.
 RUN_FILE = "run.json"
 #: Similarity, up to 1, from which an unknown variable counts as a misspelt setting.
 _SIMILARITY = 0.85

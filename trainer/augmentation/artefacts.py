@@ -1,9 +1,9 @@
-"""Draw on training images what dermoscopes see beside the lesion: hair, ruler, ink, a dark rim, blur, JPEG.
+"""Draw artefacts of dermoscopy on training images: hair, ruler, ink, a dark vignette, blur, JPEG.
 
-A network that has hardly seen hair takes it for the even structure of a nevus, and misses the melanoma under it. The
-drawings are others than those of `trainer.augmentation.perturbations`, which judge: wavy and tapering hairs of every
-colour rather than dark arcs, and strengths drawn from a range; still both are drawn, and figures for one speak for the
-other more than for photographs.
+A network that has hardly seen hair mistakes it for the even structure of a nevus, and misses the melanoma under it. The
+drawings differ from those of `trainer.augmentation.perturbations`, which the robustness test uses: wavy and tapering
+hairs of every colour rather than dark arcs, and strengths drawn from a range. Still both are drawn, so a good figure
+says more about drawings than about photographs.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def draw_artefacts(image: RGBImage, rng: np.random.Generator) -> RGBImage:
 
     Args:
         image: (size, size, 3), uint8, RGB; left as it is.
-        rng: source of chance.
+        rng: random numbers.
 
     Returns:
         A changed copy, of the same shape.
@@ -92,7 +92,7 @@ def draw_rim(image: RGBImage, rng: np.random.Generator) -> RGBImage:
 
     Args:
         image: (size, size, 3), uint8, RGB.
-        rng: source of chance.
+        rng: random numbers.
     """
     size = image.shape[0]
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5

@@ -1,7 +1,7 @@
 """Random changes to a training image that leave its diagnosis alone.
 
 Dermoscopic images have no up and no left, are taken at varying magnification and under varying light, and their
-diagnosis rarely hangs on one spot: hence rotation, flips, scale, shift, colour and cut-out (DeVries & Taylor,
+diagnosis rarely depends on one spot. Hence rotation, flips, scale, shift, colour and cut-out (DeVries & Taylor,
 "Improved regularization of convolutional neural networks with cutout", 2017).
 """
 
@@ -19,8 +19,8 @@ class Augmentation:
     """Ranges of the random changes.
 
     Args:
-        scale: least and greatest magnification, relative to what serving sees.
-        stretch: greatest factor by which one axis is longer than serving sees it, and the other shorter.
+        scale: least and greatest magnification, relative to what workers use.
+        stretch: greatest factor by which one axis is longer than in what workers use, and the other shorter.
         shift: greatest displacement, as a share of the side.
         brightness: greatest change of the level, as a share of the full range.
         contrast: greatest relative change of the contrast.
@@ -28,7 +28,7 @@ class Augmentation:
         white_balance: greatest relative change of one colour channel.
         cutout: probability that a rectangle is blanked.
         cutout_side: greatest side of that rectangle, as a share of the image's.
-        artefacts: probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on it.
+        artefacts: probability that hair, a ruler, ink, a dark vignette, blur or JPEG is drawn on it.
     """
 
     scale: tuple[float, float] = (0.8, 1.3)
@@ -42,25 +42,25 @@ class Augmentation:
     cutout_side: float = 0.35
     artefacts: float = 0.0
 
-    def __call__(self, canvas: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
+    def __call__(self, source: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
         """Draw one training input.
 
         Args:
-            canvas: decoded image of any size, (height, width, 3), uint8, RGB.
+            source: decoded image of any size, (height, width, 3), uint8, RGB.
             size: side of the model's input in pixels.
-            rng: source of chance.
+            rng: random numbers.
 
         Returns:
             (size, size, 3), uint8, RGB.
         """
-        image = self._warp(canvas, size, rng)
-        # Asked only where there are any: without them an image takes the same chances as in runs from before.
+        image = self._warp(source, size, rng)
+        # Drawn only when needed, so that without artefacts an image gets the same random numbers as in earlier runs.
         if self.artefacts and rng.random() < self.artefacts:
             image = draw_artefacts(image, rng)
         return self._cut_out(self._recolour(image, rng), rng)
 
-    def _warp(self, canvas: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
-        height, width = canvas.shape[:2]
+    def _warp(self, source: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
+        height, width = source.shape[:2]
         scale = size / min(height, width) * np.exp(rng.uniform(*np.log(self.scale)))
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(0, 360), scale)
         stretch = np.exp(rng.uniform(-1, 1) * np.log(self.stretch))
@@ -74,7 +74,7 @@ class Augmentation:
         middle = np.array((size - width, size - height)) / 2
         matrix[:, 2] = matrix[:, 2] + middle + rng.uniform(-self.shift, self.shift, 2) * size
         return cv2.warpAffine(  # type: ignore[return-value]
-            canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            source, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
 
     def _recolour(self, image: RGBImage, rng: np.random.Generator) -> RGBImage:

@@ -1,10 +1,10 @@
 """Mixup: training images blended in pairs, and their labels with them.
 
-Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. A network that would learn the few melanomas by
-heart is asked for something between two of its images instead.
+Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. It keeps a network
+from learning the few melanomas by heart.
 
-`keras.layers.MixUp` draws one share for a whole batch from a state that no checkpoint holds; here each image has its
-own, drawn from a generator of the caller's, so that an interrupted run goes on with the batches it would have had.
+`keras.layers.MixUp` draws one share for a whole batch from a state that no checkpoint holds. Here each image has its
+own share, drawn from the caller's generator, so that a resumed run gets the batches it would have had.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def mixup(images: Floats, labels: Floats, alpha: float, rng: np.random.Generator
         labels: (n, classes), rows of probabilities.
         alpha: of the distribution Beta(alpha, alpha) that an image's share is drawn from; 0 blends nothing, 1 draws
             all shares alike. The larger part is always the image's own, so that a batch keeps its classes.
-        rng: source of chance.
+        rng: random numbers.
 
     Returns:
         Blended images and labels, of the same shapes.

@@ -132,7 +132,7 @@ def _evaluate_bundle(dataset: Path, folder: Path, options: "EvaluationOptions") 
 def robustness(run: Path, dataset: Path) -> None:
     """Measure RUN on validation images with synthetic hair, rulers, ink, dark rims, blur and compression.
 
-    Measures also how well RUN tells melanomas from nevi of the same source. Nothing accesses the test split, so runs
+    Also measures how RUN separates melanomas from nevi of the same source. Nothing accesses the test split, so runs
     may be chosen by these figures. robustness.json has all of them.
 
     \b

@@ -28,7 +28,7 @@ class LoadedImages:
 
     Args:
         inputs: the model's, (n, size, size, 3), uint8, RGB.
-        ita: individual typology angle of the border in degrees, (n,); not a number where it cannot be told.
+        ita: individual typology angle of the border in degrees, (n,); NaN where it cannot be measured.
     """
 
     inputs: npt.NDArray[np.uint8]
@@ -46,7 +46,7 @@ def load_images(paths: Sequence[Path], preprocessing: Preprocessing) -> LoadedIm
         DatasetError: files cannot be decoded; counts them and names the first.
     """
 
-    def look(path: Path) -> tuple[RGBImage, float] | DatasetError:
+    def load(path: Path) -> tuple[RGBImage, float] | DatasetError:
         try:
             image = decode_file(path)
         except DatasetError as error:
@@ -54,12 +54,12 @@ def load_images(paths: Sequence[Path], preprocessing: Preprocessing) -> LoadedIm
         return preprocessing(image), border_angle(image)
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(look, paths))
+        found = list(pool.map(load, paths))
     if faults := [str(one) for one in found if isinstance(one, DatasetError)]:
         rest = f" … and {len(faults) - _NAMED} more." if len(faults) > _NAMED else ""
         raise DatasetError(f"{len(faults)} of {len(found)} images cannot be used. {' '.join(faults[:_NAMED])}{rest}")
-    looks = [one for one in found if not isinstance(one, DatasetError)]
-    return LoadedImages(inputs=np.stack([part for part, _ in looks]), ita=np.array([angle for _, angle in looks]))
+    loaded = [one for one in found if not isinstance(one, DatasetError)]
+    return LoadedImages(inputs=np.stack([part for part, _ in loaded]), ita=np.array([angle for _, angle in loaded]))
 
 
 def picture(path: Path) -> str:

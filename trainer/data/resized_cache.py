@@ -1,7 +1,7 @@
 """Decode the data set once, into a memory map that training draws from.
 
-A canvas is an image brought to one size a little above the model's input, so that rotation and scale have something to
-take from. Validation and test never see a canvas: they go through `worker.images.preprocess` from the file.
+Cached images have one size, a little above the model's input, so that rotation and scale keep the borders filled.
+Validation and test do not use the cache: they go through `worker.images.preprocess` from the file.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from worker.images.preprocess import Preprocessing, resize_shorter_side
 
 
 def cached_shape(size: int) -> tuple[int, int]:
-    """Height and width of a canvas in pixels: a seventh more than the model's input, in HAM10000's 4:3.
+    """Height and width of a cached image in pixels: a seventh more than the model's input, in HAM10000's 4:3.
 
     Args:
         size: side of the model's square input in pixels; 224 gives (256, 341).

@@ -63,7 +63,7 @@ def bundle_model(
     """
     bundle = load_bundle(folder)
     manifest = bundle.manifest
-    # Calibration tells seeds apart, which share split, size and backbone.
+    # Calibration distinguishes seeds, which share split, size and backbone.
     theirs = (manifest.split_manifest_sha256, manifest.backbone, manifest.input.size, manifest.calibration)
     if theirs != (split_sha256, config.backbone, config.size, calibration):
         raise InputError(

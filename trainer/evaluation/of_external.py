@@ -84,7 +84,7 @@ def evaluate_external(
     """
     options = options or EvaluationOptions()
     require_run_or_bundle(model)
-    # Importing TensorFlow takes ten seconds. Mistakes in the labels are told before.
+    # Importing TensorFlow takes ten seconds. Mistakes in the labels are reported before.
     images = read_external(folder, labels)
     bundle = load_bundle(model) if is_bundle(model) else None
     if bundle is None:

@@ -23,7 +23,7 @@ from worker.inference.bundle_reference import MANIFEST_NAME
 from worker.inference.engines import InferenceEngine, load_engine
 from worker.inference.metrics import FoldRun
 
-# It imports TensorFlow, which takes ten seconds. Mistakes in the labels are told before.
+# It imports TensorFlow, which takes ten seconds. Mistakes in the labels are reported before.
 if TYPE_CHECKING:
     from trainer.evaluation.trained_run import TrainedRun
 

@@ -24,7 +24,7 @@ class CoverageRisk:
     Args:
         coverage: their share.
         images: their number.
-        risk: share of them that is judged wrongly, flagged or not.
+        risk: share of them that is classified wrongly, flagged or not.
         sensitivity: among their melanomas; not a number when there is none.
         specificity: among their nevi; not a number when there is none.
         missed: melanomas among them that are not flagged.

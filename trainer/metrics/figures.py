@@ -276,7 +276,7 @@ class FigureRange(Figures):
 class Seeds(Figures):
     """The range of each figure over runs that differ in their seed.
 
-    ``same_start`` tells whether all continue from the same weights, so that the range is of the last step alone.
+    ``same_start`` says whether all continue from the same weights, so that the range is of the last step alone.
     """
 
     runs: tuple[SeedRun, ...] = ()

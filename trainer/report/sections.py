@@ -67,7 +67,7 @@ def document(report: Report, pictures: dict[str, str]) -> Document:
 
 
 def _training(subject: Subject) -> str:
-    """What tells this model from others of its kind."""
+    """What distinguishes this model from others of its kind."""
     if (origin := subject.origin) is None:
         return f", SHA-256 {(subject.bundle_sha256 or '')[:12]}"
     teachers = f", taught by {counted(len(origin.teachers), 'run')}" if origin.teachers else ""

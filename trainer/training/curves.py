@@ -1,4 +1,4 @@
-"""A run's history, drawn."""
+"""Plot the history of a run."""
 
 from collections.abc import Sequence
 from itertools import pairwise

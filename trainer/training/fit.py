@@ -122,7 +122,7 @@ def read_scanned(
         dataset: the HAM10000 folder.
         cache: folder that keeps the thumbnails.
         config: whether images that do not decode are skipped.
-        console: tells that the first scan takes minutes.
+        console: prints that the first scan takes minutes.
 
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not skipped.

@@ -1,4 +1,4 @@
-"""How far a training is, and how long it will take: a bar on a terminal, a line for each epoch elsewhere."""
+"""Show the progress of a training and the time left: a bar on a terminal, a line for each epoch elsewhere."""
 
 import time
 from datetime import timedelta
@@ -11,24 +11,24 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from trainer.training.stages import Stage
 
-#: Share of the newest epoch in the time that one is said to take.
+#: Weight of the newest epoch in the expected duration of an epoch.
 _NEWEST = 0.5
-#: Columns that the words take.
+#: Columns of the text.
 _WIDTH_OF_TEXT = 100
-#: Columns that the bar takes at least; on a narrow terminal the end of the words is cut off, where the loss stands.
+#: Columns that the bar takes at least. A narrow terminal cuts off the end of the text, which is the loss.
 _NARROWEST_BAR = 10
 
 
 class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows epoch, loss, validation AUC and the time left; a context, so that a bar is taken down in any case.
+    """Shows epoch, loss, validation AUC and the time left. A context manager, so that the bar is always removed.
 
-    It stands after `trainer.training.validation_callback.ValidationWatch`, whose findings it shows.
+    It runs after `trainer.training.validation_callback.ValidationCallback`, whose figures it shows.
 
     Args:
         console: where to.
         epochs: of the whole training.
         batches: of an epoch.
-        keep_last: whether the last epoch is kept, in place of the best, which then is not pointed out.
+        keep_last: whether the last epoch is kept instead of the best. Then the best is not marked.
     """
 
     def __init__(self, console: Console, *, epochs: int, batches: int, keep_last: bool = False) -> None:
@@ -60,7 +60,7 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._bar.stop()
 
     def begin(self, stage: Stage, history: list[dict[str, Any]], best: float) -> None:
-        """A stage begins, or goes on.
+        """A stage starts or is resumed.
 
         Args:
             stage: which.
@@ -101,7 +101,7 @@ class TrainingProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._bar.update(self._task, completed=self._epoch * self._batches + done, description=text, refresh=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # With the look at validation, which the watch before this one has taken.
+        # Including the evaluation on validation, which the callback before this one ran.
         seconds = time.monotonic() - self._start
         if self._seconds is None:
             self._seconds = seconds - self._preparation(seconds)

@@ -1,4 +1,4 @@
-"""What happens at the end of each epoch: look at validation, keep the best weights, write the checkpoint."""
+"""After each epoch: evaluate on validation, keep the best weights, write the checkpoint."""
 
 import csv
 import io

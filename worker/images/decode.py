@@ -72,7 +72,7 @@ def decode(data: bytes) -> RGBImage:
     try:
         image = cv2.imdecode(np.frombuffer(_without_profile(data), np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
-        # OpenCV has no error class for this. Only the name of its limit in the text tells.
+        # OpenCV has no error class for this. Only its message names the limit.
         if "CV_IO_MAX_IMAGE" in str(error):
             raise ImageFaultError(
                 FailureCode.TOO_LARGE,

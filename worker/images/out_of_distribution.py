@@ -1,6 +1,6 @@
 """Out-of-distribution (OOD) detection: a letter, a screenshot or an X-ray gets no probability.
 
-The network's own features do not tell: it was trained on dermoscopy alone, and a page of text looks to it like an
+The network's own features do not help: it was trained on dermoscopy alone, and to it a page of text is like an
 unremarkable nevus (docs/decisions/0011-out-of-distribution.md). So the gate measures colours, layout and texture of the
 model's input and compares them with the training images by the Mahalanobis distance.
 """

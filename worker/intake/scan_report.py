@@ -29,7 +29,7 @@ class ScanReport:
     hidden: int = 0
     #: Symbolic links to folders, which are not followed.
     linked_folders: int = 0
-    #: Folders that could not be read, and entries whose kind could not be told.
+    #: Folders that could not be read, and entries whose kind is unknown.
     unreadable: list[str] = field(default_factory=list)
 
     def count_other(self, suffix: str) -> None:

@@ -259,7 +259,7 @@ def submit(
             for batch in _with_first(first, images, size):
                 _record(batch, result, submission, database, app)
                 on_progress(result.seen)
-            # Check the lease again, or a job that was cancelled meanwhile would look like a success.
+            # Check the lease again, or a job that was cancelled meanwhile would be reported as a success.
             renew()
         on_recorded(result.job_id)
         transact(database, end)

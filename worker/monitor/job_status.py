@@ -167,7 +167,7 @@ def job_rate(job: JobView, counts: JobCounts) -> str:
 
 
 def overall_rate(job: JobView, counts: JobCounts) -> float | None:
-    """Mean images per second of a job. None for less than a second, which tells nothing."""
+    """Mean images per second of a job. None for less than a second, which is too short."""
     seconds = _seconds_active(job, counts)
     return None if seconds is None or seconds < 1 else counts.completed / seconds
 

@@ -15,13 +15,13 @@ from db.status import JobStatus
 from worker.log_throttle import LogThrottle
 from worker.monitor.job_status import STOPPED, clock, find_job, outcome_counts, overall_rate, stall_reason
 
-#: Seconds between two looks at the database.
+#: Seconds between two queries.
 _POLL_INTERVAL = 1.0
 #: Seconds between two lines when there is no terminal to draw a bar on.
 _LINE_INTERVAL = 10.0
 #: Seconds over which the shown rate is averaged.
 _RATE_WINDOW = 20.0
-#: Seconds without progress after which the display looks for the cause.
+#: Seconds without progress after which the display shows the cause.
 _STALL_AFTER = 4.0
 #: Columns of the text beside the bar.
 _TEXT_WIDTH = 90

@@ -5,7 +5,7 @@ from kombu.entity import Exchange, Queue
 
 from worker.settings import Settings, hard_time_limit
 
-#: The queues, in the order in which a worker looks into them.
+#: The queues, in the order in which a worker reads them.
 URGENT, BULK = "urgent", "bulk"
 #: Name of the only task.
 SCORE_CHUNK = "dermq.score_chunk"

@@ -170,7 +170,7 @@ class _Attempt:
         return completed
 
     def _score_isolated(self, image: WaitingImage) -> None:
-        """Score one image of a chunk whose earlier attempt crashed. The recorded start tells a crash apart."""
+        """Score one image of a chunk whose earlier attempt crashed. The recorded start shows which image crashed it."""
         if image.isolation_starts >= MAX_CRASHES:
             sentence = f"{image.isolation_starts} workers crashed while they processed this image"
             self._write([Failed(image_id=image.id, code=FailureCode.CRASHED_WORKER, sentence=sentence)])

@@ -1,6 +1,6 @@
 """Stopping a worker: its child processes see a shared flag between two batches, and a time limit ends whatever hangs.
 
-Celery tells only its main process. Its warm shutdown waits for the current task, however long that takes; its soft
+Celery informs only its main process. Its warm shutdown waits for the current task, however long that takes; its soft
 shutdown sleeps for a fixed time, however short the task is. With the flag, a child releases its chunk between two
 batches: the worker stops in a fraction of a second, and no image is scored twice.
 """

@@ -193,6 +193,6 @@ def check_counts(
     submitted = expected.keys() if archive is None else {path.name for path in archive.iterdir()}
     assert all_outcomes.keys() == submitted | failed.keys(), "not the images that were submitted"
     assert not any(prediction.reused for prediction in predictions(system, job)), "copied, so equal without proof"
-    judged = {path: outcome for path, outcome in all_outcomes.items() if path not in failed}
-    wrong = {path: (outcome, expected[path]) for path, outcome in judged.items() if outcome != expected[path]}
+    readable = {path: outcome for path, outcome in all_outcomes.items() if path not in failed}
+    wrong = {path: (outcome, expected[path]) for path, outcome in readable.items() if outcome != expected[path]}
     assert not wrong, f"not as in an undisturbed run: {wrong}"

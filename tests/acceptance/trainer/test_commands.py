@@ -72,7 +72,7 @@ def _train(dataset: Path, *arguments: str) -> Result:
     return done
 
 
-def test_the_test_split_is_measured_and_its_opening_logged(run: Path) -> None:
+def test_the_test_split_is_evaluated_and_the_access_logged(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     test = pd.read_csv(run / "test.csv")
     assert set(test["split"]) == {"test"}
@@ -102,7 +102,7 @@ def test_the_report_of_the_run_is_complete_and_loads_nothing(run: Path) -> None:
     assert str(run.parent) not in page
 
 
-def test_other_data_than_the_runs_are_refused_before_the_test_split_is_opened(
+def test_other_data_than_the_runs_are_refused_before_the_test_split_is_accessed(
     dataset: Path, run: Path, tmp_path: Path
 ) -> None:
     from trainer.cli import main
@@ -120,7 +120,7 @@ def test_other_data_than_the_runs_are_refused_before_the_test_split_is_opened(
     assert not (tmp_path / "bundle").exists()
 
 
-def test_robustness_is_told_on_validation_images_and_the_test_split_stays_sealed(dataset: Path, run: Path) -> None:
+def test_robustness_is_measured_on_validation_images_without_the_test_split(dataset: Path, run: Path) -> None:
     openings = (run / "test-access.log").read_text()
     done = _train(dataset, "measure_robustness", str(run))
     found = json.loads((run / "robustness.json").read_text())
@@ -158,7 +158,9 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return clinic, labels
 
 
-def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: Path, clinic: tuple[Path, Path]) -> None:
+def test_images_of_another_clinic_leave_the_test_split_alone(
+    dataset: Path, run: Path, clinic: tuple[Path, Path]
+) -> None:
     openings = (run / "test-access.log").read_text()
     folder, labels = clinic
     done = _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
@@ -175,7 +177,7 @@ def test_images_from_elsewhere_leave_the_test_split_sealed(dataset: Path, run: P
     assert (run / "test-access.log").read_text() == openings
 
 
-def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
+def test_a_bundle_is_evaluated_on_images_of_another_clinic_like_its_run(
     dataset: Path, run: Path, bundle: Bundle, clinic: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has the bundle alone must be able to measure it before relying on it."""
@@ -185,9 +187,9 @@ def test_a_bundle_is_judged_on_images_from_elsewhere_as_its_run_is(
     for earlier in run.glob("external-clinic*"):
         earlier.chmod(0o755)
     whole = (run / "external-clinic" / "report.json").read_bytes()
-    for judged in (run, bundle.folder):
+    for subject in (run, bundle.folder):
         _train(
-            dataset, "evaluate", str(judged), "--external", str(folder), "--labels", str(labels), "--skip-robustness"
+            dataset, "evaluate", str(subject), "--external", str(folder), "--labels", str(labels), "--skip-robustness"
         )
     assert sorted(bundle.folder.rglob("*")) == held
     assert (run / "external-clinic" / "report.json").read_bytes() == whole, "a quick report takes no whole one's place"
@@ -235,14 +237,14 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     assert report["leakage"]["clean"]
     assert len(report["subject"]["test_accesses"]) == 1
     page = (target / "report.html").read_text()
-    assert "Bundle synthetic 7 on the sealed test split" in page
+    assert "Bundle synthetic 7 on the test split" in page
     assert "come from the bundle as workers run it" in page
     # Once more into the same folder, which then knows of two openings.
     _train(dataset, "evaluate", str(bundle.folder), "--skip-robustness", "--cache", cache)
     assert len(json.loads((target / "report.json").read_text())["subject"]["test_accesses"]) == 2
 
 
-def test_a_bundle_of_another_split_is_not_judged_on_this_one(
+def test_a_bundle_of_another_split_is_not_evaluated_on_this_one(
     dataset: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its test images may be among those that the bundle was trained on."""
@@ -278,7 +280,7 @@ def test_on_another_backend_a_bundle_is_refused_before_its_test_split_is_opened(
     assert "KERAS_BACKEND=torch" in done.stderr
 
 
-def test_a_bundle_of_some_lesions_is_judged_by_its_run(
+def test_a_bundle_of_some_lesions_is_evaluated_by_its_run(
     dataset: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The split of a run with `--limit` is that of all lesions, and its card is of some: no two figures would fit."""

@@ -136,7 +136,7 @@ def test_an_expired_lease_is_anybodys_and_the_old_owner_may_write_nothing(databa
     renew(database, new)
 
 
-def test_an_owner_who_is_late_but_alone_goes_on(database: Engine) -> None:
+def test_an_owner_who_is_late_but_alone_continues(database: Engine) -> None:
     (chunk_id,) = add_job(database, 1).chunk_ids
     taken = claimed(database, chunk_id)
     expire_lease(database, chunk_id)

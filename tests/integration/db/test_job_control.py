@@ -67,7 +67,7 @@ def break_the_lock(database: Engine) -> None:
         transact(database, lambda c, s=statement: c.exec_driver_sql(s))  # type: ignore[misc]
 
 
-def test_a_paused_job_hands_out_nothing_and_goes_on_when_resumed(database: Engine) -> None:
+def test_a_paused_job_hands_out_nothing_and_continues_when_resumed(database: Engine) -> None:
     made = add_job(database, 4)
     claim = transact(database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
     assert claim is not None

@@ -94,7 +94,7 @@ def test_counts_add_up(database: Engine) -> None:
     assert read(database, lambda c: count_statuses(c, made.job_id)).by_status == found.by_status
 
 
-def test_the_summary_says_how_many_scores_were_taken_over(database: Engine) -> None:
+def test_the_summary_says_how_many_scores_were_reused(database: Engine) -> None:
     """Or 200 images a second look like the speed of the network."""
     made = add_job(database, 3)
     new, *old = (scored(image) for image in made.image_ids)
@@ -181,7 +181,7 @@ def test_equal_probabilities_keep_the_order_of_submission(database: Engine) -> N
     assert [found.image_id for found in worst] == made.image_ids
 
 
-def test_what_was_not_judged_is_listed_for_a_human(database: Engine) -> None:
+def test_images_without_a_score_are_listed_for_a_human(database: Engine) -> None:
     made = add_job(database, 7)
     write(database, made, mixed(made))
     listed = read(database, lambda c: not_scored(c, made.job_id, 10))

@@ -110,7 +110,7 @@ def test_a_database_that_is_away_in_mid_chunk_costs_no_image_and_no_attempt(
     assert all_scored(sqlite_database, made)
 
 
-def test_an_outage_in_careful_mode_is_no_death(
+def test_an_unavailable_database_in_isolation_mode_is_no_crash(
     sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = job_of(sqlite_database, archive)
@@ -200,7 +200,7 @@ def test_who_is_asked_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -
     assert time.monotonic() - started < 10
 
 
-def test_an_outage_is_said_once_a_minute_by_all_the_processes_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processes_of_a_worker_log_an_unavailable_part_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr("worker.log_throttle.time.monotonic", lambda: now[0])
     throttle = LogThrottle()

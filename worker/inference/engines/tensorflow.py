@@ -28,7 +28,7 @@ class TensorFlowEngine:
                 "Or score with DERMQ_ENGINE=openvino."
             ) from None
         try:
-            # Safe mode refuses code in the file; compile would look for a loss that serving has no use for.
+            # Safe mode refuses code in the file; compile would need a loss that serving does not use.
             self._model = keras.saving.load_model(bundle.folder / "model.keras", compile=False, safe_mode=True)
         except (OSError, ValueError) as error:
             raise EngineError(f"Keras cannot load the bundle's model.keras: {error}") from None

@@ -67,7 +67,7 @@ def walk_folder(root: Path, report: ScanReport) -> Iterator[NewImage]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:
-    """None when it cannot be told: some file systems report an entry's kind only by `stat`, which may fail."""
+    """None when it is unknown: some file systems report an entry's kind only by `stat`, which may fail."""
     try:
         return entry.is_dir(follow_symlinks=False)
     except OSError:

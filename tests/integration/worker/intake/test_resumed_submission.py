@@ -69,7 +69,7 @@ def test_a_deleted_jobs_number_is_not_given_again(
     assert numbers == sorted(set(numbers))
 
 
-def test_a_killed_submission_is_gone_on_with(database: Engine, app: Celery, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_killed_submission_is_resumed(database: Engine, app: Celery, bundle: Bundle, tmp_path: Path) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
     stop = kill_at(32)
     with pytest.raises(_KilledError):
@@ -89,7 +89,7 @@ def test_a_killed_submission_is_gone_on_with(database: Engine, app: Celery, bund
     assert [entry.action for entry in read(database, lambda c: entries_of(c, job.id))] == [AuditAction.SUBMITTED]
 
 
-def test_the_number_is_told_while_the_submission_can_still_be_gone_on_with(
+def test_the_number_is_printed_while_the_submission_can_still_be_resumed(
     database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     """Killed between telling and ending: whoever submits again gets the same job, not a second one."""
@@ -129,7 +129,7 @@ def test_another_kind_of_submission_is_a_job_of_its_own(
     assert rows_in(sqlite_database, Job) == [2]
 
 
-def test_a_submission_that_is_at_work_is_not_taken_over(
+def test_a_live_submission_is_not_resumed_by_another(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
@@ -192,7 +192,7 @@ def test_a_job_that_is_cancelled_while_it_is_taken_in_ends_the_submission(
     assert rows_in(sqlite_database, Job, Image) == [1, 16]
 
 
-def test_a_database_that_fails_leaves_the_submission_to_be_gone_on_with(
+def test_a_database_that_fails_leaves_the_submission_to_be_resumed(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))
@@ -240,7 +240,7 @@ def begin_and_end_everything(database: Engine) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "Input/output error"), SystemExit(143)], ids=repr)
-def test_a_submission_broken_off_when_work_has_begun_stays_to_be_gone_on_with(
+def test_a_submission_interrupted_after_work_began_can_be_resumed(
     database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, error: BaseException
 ) -> None:
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)))

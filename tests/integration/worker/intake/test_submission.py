@@ -139,7 +139,7 @@ def test_repeated_paths_count_once_the_first(
     assert read(sqlite_database, lambda c: c.scalar(query)) == "first"
 
 
-def test_paths_that_lead_out_are_told_apart_from_missing_files(
+def test_paths_that_lead_out_are_distinguished_from_missing_files(
     database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     (tmp_path / "in").mkdir()
@@ -230,9 +230,7 @@ def test_a_policy_that_the_bundle_does_not_support_leaves_no_job(
     assert rows_in(sqlite_database, Job) == [0]
 
 
-def test_workers_begin_while_intake_goes_on(
-    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_workers_start_during_intake(sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path) -> None:
     """What is committed first can be scored before the last folder has even been looked into."""
     source = put(tmp_path / "in", *(f"{number:02}.jpg" for number in range(40)), "z/last.jpg")
     seen: list[int] = []
@@ -303,7 +301,7 @@ def test_a_folder_whose_own_name_is_not_utf_8(
     assert submit(submission(source), database=sqlite_database, app=app, bundle=bundle).images == 1
 
 
-def test_a_folder_that_cannot_be_read_is_told_and_no_success(
+def test_a_folder_that_cannot_be_read_is_reported_and_no_success(
     sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = put(tmp_path / "in", "a.jpg", "locked\x1b[2J/b.jpg", "IM0001")

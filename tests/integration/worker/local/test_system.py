@@ -54,7 +54,7 @@ def test_the_flower_of_another_system_is_not_taken_for_our_own(
         assert flower.process.poll() is None
 
 
-def test_a_flower_port_that_was_set_and_is_taken_is_told_before_anything_starts(
+def test_a_flower_port_that_was_set_and_is_taken_is_reported_before_anything_starts(
     taken_port: int, tmp_path: Path
 ) -> None:
     system = LocalSystem(settings=Settings(home=tmp_path / "home", flower_port=taken_port))

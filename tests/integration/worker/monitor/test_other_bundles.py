@@ -100,7 +100,7 @@ def test_check_says_when_no_worker_has_what_is_submitted_under_here(
     assert (finding.ok, told) == (well, not well), finding.text
 
 
-def test_a_terminal_with_another_bundle_than_the_running_system_is_told_of_both(
+def test_a_terminal_with_another_bundle_than_the_running_system_names_both(
     sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In it the job's bundle is the one that is named, and no worker of `dermq up` has it."""

@@ -19,7 +19,7 @@ from worker.intake.submission import submit
 from worker.monitor import terminal_progress
 
 
-def test_a_log_is_told_once_why_a_job_stands(
+def test_a_log_says_once_why_a_job_is_stalled(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was told with every line, which filled a night's log with one sentence."""
@@ -41,7 +41,7 @@ def test_a_log_is_told_once_why_a_job_stands(
     assert said.getvalue().count("No worker is scoring it") == 1
 
 
-def test_a_narrow_terminal_is_told_in_full_and_once_why_a_job_stands(
+def test_a_narrow_terminal_says_once_and_in_full_why_a_job_is_stalled(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the bar it was cut off before it said what to do."""

@@ -108,7 +108,7 @@ def test_nothing_is_warned_of_when_nothing_waits(sqlite_database: Engine, export
     assert result.stderr == f"2 images of job {made.job_id}.\n"
 
 
-def test_a_ranked_export_begins_with_what_nobody_judged_and_then_the_highest_probability(
+def test_a_ranked_export_begins_with_images_without_a_score_and_then_the_highest_probability(
     sqlite_database: Engine, export: Export
 ) -> None:
     made = add_job(sqlite_database, 7)

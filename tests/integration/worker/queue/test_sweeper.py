@@ -94,7 +94,7 @@ def test_hints_do_not_pile_up_while_no_worker_is_there(database: Engine) -> None
     assert forgotten(database, empty=False) == []
 
 
-def test_a_sweep_looks_at_one_queue_takes_the_oldest_and_keeps_to_its_limit(database: Engine) -> None:
+def test_a_sweep_reads_one_queue_takes_the_oldest_and_respects_its_limit(database: Engine) -> None:
     bulk = add_job(database, 1, 1, 1).chunk_ids
     urgent = add_job(database, 1, urgent=True).chunk_ids
     transact(database, lambda c: unmark_hinted(c, [*bulk, *urgent]))

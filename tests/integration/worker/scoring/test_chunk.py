@@ -161,7 +161,7 @@ def test_an_engine_that_fails_on_one_image_of_a_batch_fails_that_one(
     assert row(sqlite_database, Chunk, made.chunk_ids[0]).status == ChunkStatus.DONE
 
 
-def test_an_error_that_nobody_foresaw_hands_the_chunk_back_for_careful_mode(
+def test_an_unexpected_error_hands_the_chunk_back_for_isolation_mode(
     sqlite_database: Engine, bundle: Bundle, archive: Path
 ) -> None:
     def fail(images: Images) -> None:

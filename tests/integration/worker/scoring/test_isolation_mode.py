@@ -43,7 +43,7 @@ def after_a_death(database: Engine, made: MadeJob, *, attempts: int = 1) -> None
     )
 
 
-def test_in_careful_mode_an_image_is_announced_before_it_is_touched(
+def test_in_isolation_mode_the_start_of_an_image_is_recorded_before_it_is_read(
     sqlite_database: Engine, bundle: Bundle, archive: Path
 ) -> None:
     made = job_of(sqlite_database, archive)
@@ -127,7 +127,7 @@ def _attempt_until_done(url: str, made: MadeJob, bundle: Bundle, codes: "SimpleQ
     codes.put(found)
 
 
-def test_a_chunk_over_its_time_limit_comes_back_in_careful_mode_and_the_slow_image_is_given_up(
+def test_a_chunk_over_its_time_limit_comes_back_in_isolation_mode_and_the_slow_image_fails(
     sqlite_database: Engine, bundle: Bundle, archive: Path
 ) -> None:
     (archive / "1.jpg").unlink()
@@ -165,7 +165,7 @@ def test_a_chunk_over_its_time_limit_comes_back_in_careful_mode_and_the_slow_ima
     assert [end.status for end in found.values()] == [ImageStatus.SCORED] * 4
 
 
-def test_an_image_that_raises_what_nobody_foresaw_ends_in_careful_mode(
+def test_an_image_that_raises_an_unexpected_error_ends_in_isolation_mode(
     sqlite_database: Engine, bundle: Bundle, archive: Path
 ) -> None:
     """Or its chunk would come back for ever: no worker dies of it, so no breadcrumb counts."""

@@ -58,7 +58,7 @@ class TestReuse:
         assert sorted(row.reused for row in same) == [False, True, True]
         assert read(sqlite_database, lambda c: find_inconsistencies(c, made.job_id)) == []
 
-    def test_what_an_earlier_version_scored_though_it_is_damaged_is_not_taken_over(
+    def test_a_damaged_image_that_an_earlier_version_scored_is_not_reused(
         self, sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = (archive / "0.jpg").read_bytes()

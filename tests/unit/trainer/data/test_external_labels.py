@@ -193,7 +193,7 @@ def test_each_bundle_has_its_own_report_on_a_folder(tmp_path: Path, monkeypatch:
     assert names == ["external-clinic-synthetic-1", "external-clinic-synthetic-1-2", "external-clinic-synthetic-1"]
 
 
-def test_a_bundle_without_images_to_judge_it_on_says_what_it_needs(
+def test_a_bundle_without_images_to_evaluate_it_on_says_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DERMQ_HAM10000", raising=False)
@@ -279,7 +279,7 @@ def test_images_without_a_label_are_counted(folder: Path) -> None:
     assert without_label(folder, rows) == 0
 
 
-def test_what_was_judged_is_told_and_labels_that_look_swapped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_evaluated_images_and_labels_that_look_swapped_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     given = ExternalImages(
         name="clinic",
         images=ClassCounts(melanoma=1, nevus=1_200),
@@ -336,7 +336,7 @@ def test_a_mistyped_name_is_neither_run_nor_bundle(folder: Path) -> None:
     assert f"{folder} is neither a run (no config.json) nor a bundle (no bundle.json)" in result.stderr
 
 
-def test_labels_are_judged_before_tensorflow_is_loaded() -> None:
+def test_labels_are_checked_before_tensorflow_is_loaded() -> None:
     script = "import sys, trainer.evaluation.of_external; print({'keras', 'tensorflow'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -421,7 +421,7 @@ def test_recalibration_brings_the_slope_near_one_and_the_mean_to_the_share() -> 
 
 
 def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
-    """Fitted and judged on the same images, Youden's J is above 0 on noise; cross-fitted it is about 0."""
+    """Fitted and evaluated on the same images, Youden's J is above 0 on noise; cross-fitted it is about 0."""
     crossed, apparent = [], []
     # Of the first 24 those whose noise can be fitted in each fold: the others rank melanomas below nevi in one.
     for seed in (2, 12, 13, 14, 16, 18, 21):

@@ -113,7 +113,7 @@ def test_a_run_on_all_ends_without_validation(dataset: Path, runs: dict[str, Pat
         train(dataset, run, fold="all")
 
 
-def test_what_dermoscopy_looks_like_and_its_limit_are_of_different_lesions(
+def test_ood_statistics_and_their_limit_are_of_different_lesions(
     dataset: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no validation side for the limit, and images of one lesion look alike."""
@@ -129,7 +129,7 @@ def test_what_dermoscopy_looks_like_and_its_limit_are_of_different_lesions(
     assert sum(map(len, halves)) == (manifest["split"] == TRAIN).sum()
 
 
-def test_it_is_not_judged_before_it_is_cross_fitted(dataset: Path, runs: dict[str, Path]) -> None:
+def test_it_is_not_evaluated_before_it_is_cross_fitted(dataset: Path, runs: dict[str, Path]) -> None:
     from trainer.evaluation.robustness_of_run import robustness_on_validation
     from trainer.evaluation.trained_run import load_trained_run
 
@@ -184,7 +184,7 @@ def test_figures_are_of_thresholds_that_were_chosen_on_the_other_folds(runs: dic
     assert found.counts.images.melanoma == images["label"].sum()
 
 
-def test_the_frozen_thresholds_are_those_of_all_folds(runs: dict[str, Path], whole: Path) -> None:
+def test_the_fitted_thresholds_are_those_of_all_folds(runs: dict[str, Path], whole: Path) -> None:
     from trainer.evaluation.crossfit import crossfit
     from trainer.evaluation.trained_run import load_trained_run
     from trainer.thresholds.policies import fit_policies
@@ -265,7 +265,7 @@ def test_folds_of_another_division_are_refused(dataset: Path, runs: dict[str, Pa
         crossfit(whole, [runs["1/2"], other])
 
 
-def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[str, Path], whole: Path) -> None:
+def test_thresholds_are_not_chosen_after_the_test_split_was_accessed(runs: dict[str, Path], whole: Path) -> None:
     from trainer.data.test_access_log import log_test_access
     from trainer.evaluation.crossfit import crossfit
 
@@ -274,7 +274,7 @@ def test_thresholds_are_not_chosen_after_the_test_split_was_opened(runs: dict[st
         crossfit(whole, of_folds(runs))
 
 
-def test_the_test_split_of_a_fold_stays_sealed(dataset: Path, runs: dict[str, Path]) -> None:
+def test_a_fold_does_not_access_the_test_split(dataset: Path, runs: dict[str, Path]) -> None:
     """It is the test split of the run on all."""
     from trainer.data.test_access_log import read_test_accesses
     from trainer.evaluation.of_run import evaluate
@@ -302,7 +302,7 @@ def test_folds_that_tell_nothing_apart_leave_the_run_as_it_is(runs: dict[str, Pa
     assert not (whole / "folds.json").exists()
 
 
-def test_an_unfinished_run_is_neither_cross_fitted_nor_gone_on_from(
+def test_an_unfinished_run_is_neither_cross_fitted_nor_continued_from(
     dataset: Path, runs: dict[str, Path], whole: Path
 ) -> None:
     from trainer.errors import WeightsError

@@ -151,7 +151,7 @@ def test_a_default_policy_that_misses_many_melanomas_is_warned_of(make_place: Ca
     assert f"**`youden` misses {missed} of 70" in (place.target / "MODEL_CARD.md").read_text()
 
 
-def test_images_without_a_lesion_are_told(make_place: Callable[..., Place]) -> None:
+def test_images_without_a_lesion_are_reported(make_place: Callable[..., Place]) -> None:
     place = make_place()
     place.labels.write_text(place.labels.read_text().replace(",L7\n", ",\n"))
     place.recalibrate()
@@ -176,14 +176,14 @@ def test_what_no_threshold_can_be_chosen_on_is_refused(
     assert not place.target.exists()
 
 
-def test_too_few_nevi_are_refused_however_well_they_are_told_apart(make_place: Callable[..., Place]) -> None:
+def test_too_few_nevi_are_refused_however_well_they_are_separated(make_place: Callable[..., Place]) -> None:
     """Two nevi below all melanomas make a perfect curve, which has no interval."""
     place = make_place(nevi=2)
     with pytest.raises(ExportError, match="70 melanoma and 2 nevus lesions"):
         place.recalibrate()
 
 
-def test_a_bundle_is_not_judged_on_what_it_was_recalibrated_to(
+def test_a_bundle_is_not_evaluated_on_the_images_of_its_recalibration(
     make_place: Callable[..., Place], tmp_path: Path
 ) -> None:
     """The same images under other names would make every figure too good."""
@@ -245,7 +245,7 @@ def test_a_changed_source_and_a_folder_with_something_else_are_refused(make_plac
         place.recalibrate()
 
 
-def test_on_the_command_line_figures_and_refusals_are_told(make_place: Callable[..., Place]) -> None:
+def test_the_command_line_prints_figures_and_refusals(make_place: Callable[..., Place]) -> None:
     place = make_place(melanomas=40)
     arguments = ["recalibrate", str(place.source), str(place.target), "--version", "2"]
     told = CliRunner().invoke(main, [*arguments, "--external", str(place.images), "--labels", str(place.labels)])
@@ -267,12 +267,12 @@ def test_more_images_than_fit_into_memory_are_scored_part_by_part(tmp_path: Path
             raise DatasetError("3 cannot be used.")
         return rows.assign(probability=rows["number"] / 10), np.zeros(0, np.uint8)
 
-    judged = EvaluationSubject(described={}, policies=Policies(thresholds={}, refused={}), score=score)
+    subject = EvaluationSubject(described={}, policies=Policies(thresholds={}, refused={}), score=score)
     rows = pd.DataFrame({"number": range(7)})
-    scored = score_in_batches(judged, rows, part=3)
+    scored = score_in_batches(subject, rows, part=3)
     assert (asked, scored["probability"].tolist()) == ([3, 3, 1], [number / 10 for number in range(7)])
     assert scored.index.tolist() == list(range(7))
     # What cannot be read in one part does not keep the faults of the others back.
     with pytest.raises(DatasetError, match=r"^3 cannot be used\.$"):
-        score_in_batches(judged, rows.assign(broken=True), part=3)
+        score_in_batches(subject, rows.assign(broken=True), part=3)
     assert asked[3:] == [3, 3, 1]

@@ -205,7 +205,7 @@ def test_runs_in_steps_are_compared_step_by_step(tmp_path: Path) -> None:
         require_same_recipe(main, run(tmp_path / "alone"))
 
 
-def test_the_source_that_a_run_never_saw_is_told_from_its_split(tmp_path: Path) -> None:
+def test_the_source_that_a_run_never_saw_is_derived_from_its_split(tmp_path: Path) -> None:
     rows = images(tmp_path)
     without = run(tmp_path / "without", seed=1)
     write_manifest(rows[rows["dataset"] == "vienna"], without, seed=1)

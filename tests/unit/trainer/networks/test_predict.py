@@ -34,7 +34,7 @@ def test_the_probabilities_are_those_of_the_network(count: int) -> None:
     assert not model.compiled, "what compile sets would be saved with it"
 
 
-def test_weights_are_looked_up_at_every_call() -> None:
+def test_weights_are_found_again_at_every_call() -> None:
     from trainer.networks.predict import predict_by, traced
 
     model, images = network(), pictures(4)

@@ -76,7 +76,7 @@ def test_groups_that_are_lower_by_what_may_be_chance_are_counted(report: dict[st
         assert f"In 1 other group {told}" in text
 
 
-def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_path: Path) -> None:
+def test_performance_within_each_source_is_reported(report: dict[str, Any], tmp_path: Path) -> None:
     """Melanomas of one clinic beside nevi of another: an AUROC of all images owes much to telling clinics apart."""
     assert "within each source" not in write_page(report, tmp_path) + write_card(report, tmp_path)
     changed = json.loads(json.dumps(report))
@@ -88,7 +88,7 @@ def test_what_is_left_within_each_source_is_told(report: dict[str, Any], tmp_pat
         assert "practice 0.701" in text
 
 
-def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str, Any], tmp_path: Path) -> None:
+def test_performance_on_a_left_out_source_is_reported(report: dict[str, Any], tmp_path: Path) -> None:
     assert "whose images were not in training" not in write_page(report, tmp_path) + write_card(report, tmp_path)
     changed = json.loads(json.dumps(report))
     source = next(each for each in changed["assessment"]["subgroups"] if each["variable"] == "Source")["groups"][0]
@@ -111,7 +111,7 @@ def test_what_runs_give_on_a_source_that_they_never_saw_is_told(report: dict[str
 
 
 def test_what_the_run_cannot_tell_stands_beside_its_figures(report: dict[str, Any], tmp_path: Path) -> None:
-    told = "Three earlier recipes were judged on this test split <before> this one."
+    told = "Three earlier recipes were evaluated on this test split <before> this one."
     remarked = {**report, "remarks": [told]}
     assert told.replace("<before>", "&lt;before&gt;") in write_page(remarked, tmp_path)
     assert f"\n- {told}\n" in write_card(remarked, tmp_path)
@@ -164,7 +164,7 @@ def test_a_student_is_called_one_and_its_card_names_the_teachers(report: dict[st
     assert "taught by" not in write_page(report, tmp_path)
 
 
-def test_artefacts_drawn_in_an_earlier_step_of_the_training_are_told(report: dict[str, Any], tmp_path: Path) -> None:
+def test_artefacts_drawn_in_an_earlier_training_step_are_reported(report: dict[str, Any], tmp_path: Path) -> None:
     changed = json.loads(json.dumps(report))
     origin = changed["subject"]["origin"]
     config = {**origin["config"], "artefacts": 0.5, "checkpoint": "last"}

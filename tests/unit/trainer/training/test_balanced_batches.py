@@ -124,7 +124,7 @@ def test_each_epoch_draws_other_nevi_and_another_order(make: Make, labels: npt.N
     assert len({nevus for epoch in epochs for nevus in epoch[0]}) == NEVI
 
 
-def test_the_same_image_looks_different_in_the_next_epoch(make: Make) -> None:
+def test_the_same_image_is_augmented_differently_in_the_next_epoch(make: Make) -> None:
     rng = np.random.default_rng(0)
     two = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     batches = make(cached_images=two, labels=np.array([1, 0]), batch_size=2, augmentation=Augmentation())
@@ -247,7 +247,7 @@ class TestSevenClasses:
 
         assert class_shares(np.array([9, 0, 9]), power) == [0.5, 0, 0.5]
 
-    def test_a_class_may_be_drawn_in_two_strata(self, seven: Make) -> None:
+    def test_a_class_may_be_drawn_in_two_subgroups(self, seven: Make) -> None:
         from trainer.training.balanced_batches import split_nevi_by_histology
 
         shares, class_of = split_nevi_by_histology([0.5, 0.3, 0.2], 1, 0.75)

@@ -110,7 +110,7 @@ def test_teachers_are_asked_about_the_very_image_that_the_student_is_shown() -> 
     assert np.array_equal(taught[0][0], after_five)
 
 
-def test_a_student_of_two_classes_is_told_melanoma_against_nevus() -> None:
+def test_a_student_of_two_classes_learns_melanoma_against_nevus() -> None:
     from trainer.training.distillation import TaughtBatches
 
     teachers = [(SIZE, Shown(SIZE, probability=np.array([[p]]))) for p in (0.9, 0.5)]

@@ -103,7 +103,7 @@ def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
     assert trainer.training.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
 
 
-def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
+def test_a_run_continues_from_another_of_the_same_split(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
     from trainer.errors import WeightsError
     from trainer.training.fit import fit
 
@@ -125,7 +125,7 @@ def test_a_run_goes_on_from_another_of_the_same_split(dataset: Path, tmp_path: P
         fit(dataset, tmp_path / "fourth", tmp_path / "cache", changed(still, weights=str(tmp_path)))
 
 
-def test_proven_nevi_are_drawn_as_often_as_asked_for(dataset: Path, tmp_path: Path) -> None:
+def test_histology_nevi_are_drawn_as_often_as_set(dataset: Path, tmp_path: Path) -> None:
     from trainer.data.ham10000 import DIAGNOSES, read_ham10000
     from trainer.training.batches import training_batches
 
@@ -143,7 +143,7 @@ def test_proven_nevi_are_drawn_as_often_as_asked_for(dataset: Path, tmp_path: Pa
     assert drawn == pytest.approx(0.75 * counts["nv"], abs=1)
 
 
-def test_the_test_split_is_not_opened(
+def test_the_test_split_is_not_accessed(
     dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No input of the network is made from it. The survey, which learns nothing, sees all: `trainer.data.scan`."""
@@ -161,10 +161,10 @@ def test_the_test_split_is_not_opened(
     fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     manifest = read_manifest(tmp_path / "run")
     content = {path.stem: path.read_bytes() for path in dataset.rglob("*.jpg")}
-    sealed = {content[name] for name in manifest.loc[manifest["split"] == TEST, "image_id"]}
-    assert len(sealed) >= 3
-    assert not sealed & opened
-    assert opened == set(content.values()) - sealed
+    held_back = {content[name] for name in manifest.loc[manifest["split"] == TEST, "image_id"]}
+    assert len(held_back) >= 3
+    assert not held_back & opened
+    assert opened == set(content.values()) - held_back
 
 
 def test_the_same_settings_give_the_same_run(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
@@ -287,7 +287,7 @@ def test_a_weights_file_is_recorded_by_name_and_hash(dataset: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("mode", "moves"), [("frozen", False), ("trained", True)])
-def test_batch_normalisation_learns_its_statistics_only_when_told_to(mode: str, moves: bool) -> None:
+def test_batch_normalisation_learns_its_statistics_only_when_set(mode: str, moves: bool) -> None:
     import keras
 
     from trainer.networks.heads import build_seven_class_classifier

@@ -50,7 +50,7 @@ def test_a_validation_side_of_one_class_is_refused_before_the_run_begins(
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_opened(
+def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_accessed(
     with_sources: tuple[Path, pd.DataFrame], tmp_path: Path
 ) -> None:
     from trainer.evaluation.of_run import evaluate

@@ -167,7 +167,7 @@ def test_a_run_killed_in_an_epoch_ends_as_if_undisturbed(
     assert f"continued after epoch {epoch}" in log
 
 
-def test_what_another_process_did_while_the_data_set_was_read_is_gone_on_from(
+def test_a_run_that_another_process_began_meanwhile_is_resumed(
     dataset: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It dies after the checkpoint names the best epoch, and before that epoch's weights are in their place."""
@@ -293,7 +293,7 @@ def test_a_run_without_its_description_is_refused(dataset: Path, tmp_path: Path,
         fit(dataset, interrupted, tmp_path / "cache", CONFIG)
 
 
-def test_a_checkpoint_without_settings_is_not_gone_on_from(
+def test_a_checkpoint_without_settings_is_not_resumed(
     dataset: Path, tmp_path: Path, undisturbed: Path, interrupted: Path
 ) -> None:
     from trainer.training.fit import fit

@@ -1,4 +1,4 @@
-"""A file of several pictures is refused, because only its first would be judged; one with a preview is not."""
+"""A file of several pictures is refused, because only its first would be scored; one with a preview is not."""
 
 import struct
 from collections.abc import Sequence

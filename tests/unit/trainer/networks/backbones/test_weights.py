@@ -86,7 +86,7 @@ def test_a_file_with_another_hash_than_given_is_refused(file: Path) -> None:
     assert "ab" * 32 in text
 
 
-def test_the_official_file_is_known_by_its_hash_and_the_one_with_top_is_told_apart(
+def test_the_official_file_is_known_by_its_hash_and_distinguished_from_the_one_with_top(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
@@ -109,7 +109,7 @@ def test_a_missing_file_is_named_with_what_else_can_be_given(tmp_path: Path) -> 
     assert "imagenet, none" in text
 
 
-def test_a_file_of_another_network_is_told_by_its_shapes(file: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_network_is_recognised_by_its_shapes(file: Path, tmp_path: Path) -> None:
     import keras
 
     path = tmp_path / "with-top.weights.h5"

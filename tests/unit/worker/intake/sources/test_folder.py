@@ -61,7 +61,7 @@ class TestWalkFolder:
         put(tmp_path, "a.jpg", "2019/b.jpg")
         monkeypatch.setattr("worker.intake.sources.folder._is_folder", lambda entry: None)
         paths, report = walked(tmp_path)
-        # What is called an image is for a worker to judge.
+        # What is called an image is for a worker to read.
         assert paths == ["a.jpg"]
         assert report.unreadable == ["2019"]
 
@@ -81,7 +81,7 @@ class TestWalkFolder:
         assert paths == ["a/b.jpg"]
         assert report.linked_folders == 2
 
-    def test_links_to_files_and_to_nothing_are_for_the_worker_to_judge(self, tmp_path: Path) -> None:
+    def test_links_to_files_and_to_nothing_are_left_to_the_worker(self, tmp_path: Path) -> None:
         put(tmp_path, "a.jpg")
         (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
         (tmp_path / "link.jpg").symlink_to("a.jpg")
