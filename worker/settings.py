@@ -188,7 +188,11 @@ def _unknown_variables() -> list[str]:
 
 
 def _expected(fault: "ErrorDetails") -> str:
-    return "it is empty. Unset it or give it a value" if fault["input"] == "" else fault["msg"]
+    return (
+        "it is empty. Unset it or give it a value"
+        if fault["input"] == ""
+        else fault["msg"].removeprefix("Value error, ")
+    )
 
 
 @cache

@@ -75,7 +75,10 @@ def broken_broker_password(url: str) -> str | None:
         # Reading the port checks it.
         _ = parts.port
     except ValueError:
-        return "it is no URL. In a password, write characters other than letters and digits as % and two hex digits"
+        return (
+            "it has no readable host and port. Write redis://:password@host:port/0, and in the password % and two hex "
+            "digits for any character other than letters and digits"
+        )
     if parts.scheme not in _BROKERS:
         return "it does not begin with redis:// or rediss://. Write redis://:password@host:port/0"
     if any(name in _SECRET_PARAMETERS for name, _ in parse_qsl(parts.query)):

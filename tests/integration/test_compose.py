@@ -152,7 +152,7 @@ def test_postgres_has_connections_for_the_largest_worker() -> None:
     # Beside the worker: sweeper, migration, some commands, and those that PostgreSQL keeps for its superuser.
     assert int(setting.partition("=")[2]) >= CONNECTIONS * limit + 20
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    assert f"allows {setting.partition('=')[2]}, enough" in page
+    assert f"allows {setting.partition('=')[2]} connections, enough" in page
 
 
 def test_workers_can_be_multiplied_and_leave_in_peace() -> None:

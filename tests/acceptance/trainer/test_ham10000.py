@@ -23,6 +23,7 @@ DATASET = os.environ.get("DERMQ_HAM10000")
 
 @pytest.mark.ham10000
 @pytest.mark.skipif(not DATASET, reason="DERMQ_HAM10000 does not name the data set")
+@pytest.mark.slow
 def test_the_auc_of_an_export_equals_the_trainers(tmp_path: Path) -> None:
     root = Path(str(DATASET)).absolute()
     images = read_ham10000(root)

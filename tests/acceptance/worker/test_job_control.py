@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from sqlalchemy import func, select
 
 from db.models import Image, Job
@@ -15,6 +16,7 @@ from tests.acceptance.faults.processes import running_system
 from tests.acceptance.faults.reconcile import ended, job_status, rows, still_under_way
 
 
+@pytest.mark.slow
 def test_an_operator_steers_a_job(system: RunningSystem, archive) -> None:
     folder = archive(800)
     (folder / "00799.jpg").rename(folder.parent / "elsewhere.jpg")

@@ -92,6 +92,7 @@ with open(sys.argv[1], "r+b") as shared_memory:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.slow
 def test_a_log_that_a_stopped_process_holds_is_waited_for(
     sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,8 +34,8 @@ assert not asked, asked
     [
         "worker.inference.engines",
         "trainer.networks.openvino_conversion",
-        "trainer.export.quantisation",
-        "trainer.evaluation.engine_parity",
+        pytest.param("trainer.export.quantisation", marks=pytest.mark.slow),
+        pytest.param("trainer.evaluation.engine_parity", marks=pytest.mark.slow),
     ],
 )
 def test_no_module_brings_openvinos_telemetry(module: str, tmp_path: Path) -> None:

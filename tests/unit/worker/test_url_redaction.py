@@ -98,5 +98,5 @@ def test_an_address_without_a_host_is_refused_without_its_password() -> None:
     assert "correct" not in str(caught.value)
     refused = broken_broker_password("redis://:correct-horse")
     assert refused is not None
-    assert "it is no URL" in refused
+    assert "no readable host and port" in refused
     assert "correct" not in refused + shown_broker("redis://:correct-horse")

@@ -420,6 +420,7 @@ def test_recalibration_brings_the_slope_near_one_and_the_mean_to_the_share() -> 
     assert "sensitivity:0.95" in found.refused
 
 
+@pytest.mark.slow
 def test_a_recalibration_of_noise_does_not_flatter_itself() -> None:
     """Fitted and evaluated on the same images, Youden's J is above 0 on noise; cross-fitted it is about 0."""
     crossed, apparent = [], []

@@ -169,6 +169,7 @@ def test_the_groups_stand_in_the_manifest_and_are_checked(tmp_path: Path) -> Non
 
 @pytest.mark.ham10000
 @pytest.mark.skipif("DERMQ_HAM10000" not in os.environ, reason="DERMQ_HAM10000 does not name the real data set")
+@pytest.mark.slow
 def test_the_real_data_hold_one_photograph_twice(tmp_path: Path) -> None:
     frame = read_ham10000(Path(os.environ["DERMQ_HAM10000"]))
     thumbnails = scan_images([Path(path) for path in frame["path"]], tmp_path).thumbnails

@@ -284,7 +284,7 @@ class TestSevenClasses:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"subgroups": np.zeros(53, int)}, r"strata \[1, 2\]"),
+            ({"strata": np.zeros(53, int)}, r"strata \[1, 2\]"),
             ({"samples_per_epoch": 2}, "at least 3"),
             ({"shares": [0.5, 0.5, 0.5]}, "with sum 1"),
             ({"shares": [1.5, -0.5, 0.0]}, "positive numbers"),

@@ -286,6 +286,7 @@ def test_a_weights_file_is_recorded_by_name_and_hash(dataset: Path, tmp_path: Pa
     assert described["weights_from"] == f"file mine.weights.h5, SHA-256 {digest}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "moves"), [("frozen", False), ("trained", True)])
 def test_batch_normalisation_learns_its_statistics_only_when_set(mode: str, moves: bool) -> None:
     import keras

@@ -90,16 +90,16 @@ def kill_when_replacing(patch: pytest.MonkeyPatch, name: str, *, before: bool) -
 @pytest.mark.parametrize(
     ("name", "before"),
     [
-        ("split.csv", False),
-        ("config.json", True),
+        pytest.param("split.csv", False, marks=pytest.mark.slow),
+        pytest.param("config.json", True, marks=pytest.mark.slow),
         # Epoch 1 is the first best one, so its weights are written; the checkpoint does not know of them yet.
         ("epoch-0001.weights.h5", False),
-        ("last.npz", True),
+        pytest.param("last.npz", True, marks=pytest.mark.slow),
         ("last.npz", False),
-        ("best.weights.h5", True),
-        ("history.csv", True),
-        ("model.keras", True),
-        ("validation.csv", True),
+        pytest.param("best.weights.h5", True, marks=pytest.mark.slow),
+        pytest.param("history.csv", True, marks=pytest.mark.slow),
+        pytest.param("model.keras", True, marks=pytest.mark.slow),
+        pytest.param("validation.csv", True, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_while_it_writes_a_file_ends_as_if_undisturbed(
@@ -115,6 +115,7 @@ def test_a_run_killed_while_it_writes_a_file_ends_as_if_undisturbed(
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "before"),
     [("last.npz", True), ("last.npz", False), ("best.weights.h5", True), ("model.keras", True), ("model.keras", False)],
@@ -140,7 +141,7 @@ def test_a_run_without_validation_that_is_killed_ends_as_if_undisturbed(
     assert (tmp_path / "run" / "train.log").read_text().splitlines()[-1].endswith(" finished")
 
 
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_run_killed_in_an_epoch_ends_as_if_undisturbed(
     dataset: Path, tmp_path: Path, undisturbed: Path, epoch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
