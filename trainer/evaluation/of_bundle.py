@@ -108,10 +108,10 @@ def _refuse_other_images(with_split: pd.DataFrame, bundle: Bundle) -> None:
     found = count_classes(melanoma_or_nevus(with_split[with_split["split"] == TEST])).images
     if stated != found:
         raise InputError(
-            f"The figures of the bundle {manifest.name} {manifest.version} are of {_told(stated)} images, and its test "
-            f"split has {_told(found)}. It was made with --limit; evaluate it as a run: `dermq-train evaluate RUN`."
+            f"The figures of the bundle {manifest.name} {manifest.version} are of {_counted(stated)} images, and its test "
+            f"split has {_counted(found)}. It was made with --limit; evaluate it as a run: `dermq-train evaluate RUN`."
         )
 
 
-def _told(images: ClassCounts) -> str:
+def _counted(images: ClassCounts) -> str:
     return f"{images.melanoma} melanoma and {images.nevus} nevus"

@@ -16,6 +16,7 @@ from worker.images.decode import decode
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, load_bundle
 from worker.inference.engines import load_engine
+from worker.inference.metrics import BundleMetrics, ClassCounts
 from worker.inference.reference import TOLERANCE, replay_reference
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
@@ -122,7 +123,7 @@ def test_other_data_than_the_runs_are_refused_before_the_test_split_is_accessed(
 
 def test_robustness_is_measured_on_validation_images_without_the_test_split(dataset: Path, run: Path) -> None:
     openings = (run / "test-access.log").read_text()
-    done = _train(dataset, "measure_robustness", str(run))
+    done = _train(dataset, "robustness", str(run))
     found = json.loads((run / "robustness.json").read_text())
     validation = pd.read_csv(run / "validation.csv")
     assert found["images"] == {
@@ -135,7 +136,7 @@ def test_robustness_is_measured_on_validation_images_without_the_test_split(data
     assert len(found["changes"]) == 18
     for name, images in validation.groupby("dataset"):
         melanomas, nevi = (images["label"] == 1).sum(), (images["label"] == 0).sum()
-        auc = f"AUC {roc_auc_score(images['label'], images['probability']):.3f}" if melanomas and nevi else "no AUC"
+        auc = f"AUROC {roc_auc_score(images['label'], images['probability']):.3f}" if melanomas and nevi else "no AUROC"
         assert re.search(rf"^{name} +{auc}, {melanomas} melanoma and {nevi} nevus images$", done.stdout, re.MULTILINE)
     assert (run / "test-access.log").read_text() == openings
 
@@ -164,7 +165,7 @@ def test_images_of_another_clinic_leave_the_test_split_alone(
     openings = (run / "test-access.log").read_text()
     folder, labels = clinic
     done = _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
-    assert "AUC on these images" in done.stdout
+    assert "AUROC on these images" in done.stdout
     report = json.loads((run / "external-clinic" / "report.json").read_text())
     assert report["external"]["images"] == {"melanoma": 20, "nevus": 20}
     assert report["assessment"]["images"]["auroc"]["value"] > 0.8
@@ -193,17 +194,19 @@ def test_a_bundle_is_evaluated_on_images_of_another_clinic_like_its_run(
         )
     assert sorted(bundle.folder.rglob("*")) == held
     assert (run / "external-clinic" / "report.json").read_bytes() == whole, "a quick report takes no whole one's place"
-    told = tmp_path / "external-clinic-quick-synthetic-7"
-    ours, theirs = (pd.read_csv(where / "scored.csv") for where in (told, run / "external-clinic-quick"))
+    ours_at = tmp_path / "external-clinic-without-robustness-synthetic-7"
+    ours, theirs = (
+        pd.read_csv(where / "scored.csv") for where in (ours_at, run / "external-clinic-without-robustness")
+    )
     assert [int((ours["label"] == label).sum()) for label in (1, 0)] == [20, 20]
     assert ours["label"].isna().sum() == 4
     assert ours["probability"].to_numpy() == pytest.approx(theirs["probability"].to_numpy(), abs=TOLERANCE)
-    report = json.loads((told / "report.json").read_text())
+    report = json.loads((ours_at / "report.json").read_text())
     assert report["policies"]["youden"]["threshold"] == bundle.manifest.thresholds["youden"].threshold
-    for report_folder in (told, run / "external-clinic-quick"):
+    for report_folder in (ours_at, run / "external-clinic-without-robustness"):
         assert report_folder.stat().st_mode & 0o077 == 0, "it holds pictures of patients"
     assert report["engine_parity"]["largest"] < 0.01
-    page = (told / "report.html").read_text()
+    page = (ours_at / "report.html").read_text()
     assert "4 images of other diagnoses: they count in no figure" in page
     assert page.count("Not done: left out with --skip-robustness") == 2
     assert f"Bundle synthetic 7 on images of {folder.name}" in page
@@ -219,14 +222,13 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     done = _train(dataset, "evaluate", str(bundle.folder), "--skip-robustness", "--cache", cache)
     assert sorted(bundle.folder.rglob("*")) == held
     stated = bundle.manifest.metrics
-    assert re.search(
-        rf"Its card, by its Keras model, has the AUC {stated['auroc']['value']:.4f} \([+-]0\.0", done.stdout
-    )
+    named = rf"The model card, with figures of the Keras model, has AUROC {stated.auroc.or_nan:.4f} \([+-]0\.0"
+    assert re.search(named, done.stdout)
     target = tmp_path / "test-synthetic-7"
     assert target.stat().st_mode & 0o077 == 0, "it holds pictures and scores of patients"
     found = json.loads((target / "metrics.json").read_text())
-    assert (found["images"], found["lesions"]) == (stated["images"], stated["lesions"])
-    assert found["auroc"]["value"] == pytest.approx(stated["auroc"]["value"], abs=0.01)
+    assert (found["images"], found["lesions"]) == (stated.images.model_dump(), stated.lesions.model_dump())
+    assert found["auroc"]["value"] == pytest.approx(stated.auroc.or_nan, abs=0.01)
     ours, theirs = (pd.read_csv(where / "test.csv").set_index("image_id") for where in (target, run))
     assert ours["probability"].to_numpy() == pytest.approx(
         theirs.loc[ours.index, "probability"].to_numpy(), abs=TOLERANCE
@@ -261,7 +263,7 @@ def test_a_bundle_of_another_split_is_not_evaluated_on_this_one(
         main, ["evaluate", str(bundle.folder), "--dataset", str(changed), "--cache", str(tmp_path / "cache")]
     )
     assert done.exit_code == 2
-    assert f"of split {bundle.manifest.split_manifest_sha256[:12]}" in done.stderr
+    assert f"under the split {bundle.manifest.split_manifest_sha256[:12]}" in done.stderr
     assert "is evaluated as a run" in done.stderr
     assert not list(tmp_path.glob("test-*"))
 
@@ -277,7 +279,7 @@ def test_on_another_backend_a_bundle_is_refused_before_its_test_split_is_opened(
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
     done = CliRunner().invoke(main, ["evaluate", str(bundle.folder), "--dataset", str(dataset)])
     assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
-    assert "KERAS_BACKEND=torch" in done.stderr
+    assert "KERAS_BACKEND is torch" in done.stderr
 
 
 def test_a_bundle_of_some_lesions_is_evaluated_by_its_run(
@@ -291,13 +293,13 @@ def test_a_bundle_of_some_lesions_is_evaluated_by_its_run(
     limited = tmp_path / "limited"
     shutil.copytree(bundle.folder, limited)
     (limited / "bundle.json").unlink()
-    metrics = bundle.manifest.metrics | {"images": {"melanoma": 3, "nevus": 4}}
+    metrics = bundle.manifest.metrics.model_copy(update={"images": ClassCounts(melanoma=3, nevus=4)})
     seal(limited, bundle.manifest.model_copy(update={"metrics": metrics}))
     done = CliRunner().invoke(
         main, ["evaluate", str(limited), "--dataset", str(dataset), "--cache", str(tmp_path / "cache")]
     )
     assert done.exit_code == 2
-    assert "whose card is of 3 melanoma and 4 nevus images of its test split, which has " in done.stderr
+    assert "are of 3 melanoma and 4 nevus images, and its test split has " in done.stderr
     assert not list(tmp_path.glob("test-*"))
 
 
@@ -324,7 +326,7 @@ def test_a_bundle_is_recalibrated_to_images_from_elsewhere(
     probabilities = made.manifest.calibration.apply(engine.infer(inputs).probability)
     melanoma = (rows["label"] == "melanoma").to_numpy()
     refused = CliRunner().invoke(main, ["evaluate", str(target), "--external", str(folder), "--labels", str(labels)])
-    assert "40 of 44 images that place 1 was recalibrated to" in refused.stderr
+    assert "place 1 was recalibrated on 40 of 44 images" in refused.stderr
     for policy in made.manifest.thresholds.values():
         assert (probabilities >= policy.threshold)[melanoma].mean() == policy.sensitivity
         assert (probabilities < policy.threshold)[~melanoma].mean() == policy.specificity
@@ -343,12 +345,12 @@ def test_the_card_is_written_from_the_report(run: Path, tmp_path: Path) -> None:
 def test_the_bundle_says_what_the_run_found(bundle: Bundle, run: Path) -> None:
     manifest = bundle.manifest
     assert (manifest.name, manifest.version, manifest.input.size) == ("synthetic", "7", SIZE)
-    assert manifest.metrics == json.loads((run / "metrics.json").read_text())
+    assert manifest.metrics == BundleMetrics.model_validate_json((run / "metrics.json").read_text())
     assert manifest.split_manifest_sha256 == json.loads((run / "split.json").read_text())["sha256"]
     assert manifest.training_images is not None
     assert len(set(bundle.read(manifest.training_images).decode().split())) == LESIONS
     card = (bundle.folder / "MODEL_CARD.md").read_text()
-    assert f"{manifest.metrics['auroc']['value']:.3f}" in card
+    assert f"{manifest.metrics.auroc.or_nan:.3f}" in card
     assert "Not a medical device" in card
 
 
@@ -380,7 +382,7 @@ def test_a_report_of_other_thresholds_is_not_exported(dataset: Path, run: Path, 
     command = ["export", str(other), str(tmp_path / "bundle"), "--version", "9", "--dataset", str(dataset)]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 2
-    assert "report.json is of another calibration or other thresholds than its validation.csv gives" in done.stderr
+    assert "has another calibration or other thresholds than its validation.csv" in done.stderr
     assert not (tmp_path / "bundle").exists()
 
 

@@ -204,13 +204,13 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
         fit(dataset, tmp_path / "other", cache, changed(taught, teachers=(str(teacher), str(tmp_path / "copy"))))
     whole = (teacher / "model.keras").read_bytes()
     (teacher / "model.keras").write_bytes(whole[:1000])
-    with pytest.raises(RunError, match=r"whose model\.keras cannot be read"):
+    with pytest.raises(RunError, match=r"The model\.keras of --teachers .* is damaged"):
         fit(dataset, tmp_path / "other", cache, taught)
     (teacher / "model.keras").unlink()
-    with pytest.raises(RunError, match=r"without model\.keras"):
+    with pytest.raises(RunError, match=r"has no model\.keras"):
         fit(dataset, tmp_path / "other", cache, taught)
     (tmp_path / "copy" / "split.csv").unlink()
-    with pytest.raises(RunError, match=r"without split\.csv"):
+    with pytest.raises(RunError, match=r"has no split\.csv"):
         fit(dataset, tmp_path / "other", cache, changed(taught, teachers=(str(tmp_path / "copy"),)))
     assert not (tmp_path / "other" / "config.json").exists()
 
