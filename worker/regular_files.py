@@ -13,6 +13,8 @@ def open_regular(path: Path) -> io.BufferedReader:
     Raises:
         OSError: it cannot be opened, or is a folder, a named pipe, a socket or a device.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name holds a null byte")
     # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

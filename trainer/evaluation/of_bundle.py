@@ -108,8 +108,9 @@ def _refuse_other_images(with_split: pd.DataFrame, bundle: Bundle) -> None:
     found = count_classes(melanoma_or_nevus(with_split[with_split["split"] == TEST])).images
     if stated != found:
         raise InputError(
-            f"The figures of the bundle {manifest.name} {manifest.version} are of {_counted(stated)} images, and its test "
-            f"split has {_counted(found)}. It was made with --limit; evaluate it as a run: `dermq-train evaluate RUN`."
+            f"The figures of the bundle {manifest.name} {manifest.version} are of {_counted(stated)} images, and its "
+            f"test split has {_counted(found)}. It was made with --limit. Evaluate it as a run: `dermq-train evaluate "
+            "RUN`."
         )
 
 

@@ -1,6 +1,7 @@
 """``dermq export``: the outcomes of a job as CSV."""
 
 import errno
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,13 +67,16 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
     record(images=images)
     try:
         with open_output(output) as out:
+            terminal = output is None and sys.stdout.isatty()
 
             def write(connection: "Connection") -> "tuple[Written, JobStatus | None]":
                 out.restart()
                 # In the same snapshot, so that the status belongs to these rows.
                 status = next((view.status for view in view_jobs(connection, job_id=job)), None)
                 rows = (outcomes_ranked if ranked else outcomes_by_image)(connection, job)
-                written = write_csv(rows, out.text, ranked=ranked, cancelled=status is JobStatus.CANCELLED)
+                written = write_csv(
+                    rows, out.text, ranked=ranked, cancelled=status is JobStatus.CANCELLED, terminal=terminal
+                )
                 return written, status
 
             written, status = read(database, write)

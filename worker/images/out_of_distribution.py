@@ -8,7 +8,6 @@ model's input and compares them with the training images by the Mahalanobis dist
 import io
 import math
 from dataclasses import dataclass
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -116,14 +115,23 @@ class ImageStatistics:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                mean, precision = (np.asarray(arrays[name], np.float64) for name in ("mean", "precision"))
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+                mean, precision = arrays["mean"], arrays["precision"]
+        # NumPy and zipfile raise a dozen kinds of errors for damaged bytes, MemoryError and TokenError among them.
+        except Exception as error:
             raise _invalid(type(error).__name__) from None
+        if not (isinstance(mean, np.ndarray) and isinstance(precision, np.ndarray)):
+            raise _invalid("no arrays")
+        if mean.dtype != np.float64 or precision.dtype != np.float64:
+            raise _invalid(f"numbers of kind {mean.dtype} and {precision.dtype}")
         groups = len(mean) if mean.ndim else 0
         if not groups or mean.shape != (groups, MEASURES) or precision.shape != (groups, MEASURES, MEASURES):
             raise _invalid(f"shapes {mean.shape} and {precision.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(precision).all()):
             raise _invalid("values that are not finite numbers")
+        # With any other matrix a page of text could have the distance 0.
+        symmetric = np.allclose(precision, precision.transpose(0, 2, 1))
+        if not symmetric or not (np.linalg.eigvalsh(precision) > 0).all():
+            raise _invalid("a matrix that is no inverse of a covariance")
         return cls(mean=mean, precision=precision)
 
 

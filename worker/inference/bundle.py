@@ -6,6 +6,7 @@ Loads no image code, so that submitting a job needs none.
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 FORMAT = 2
 #: The files that an engine loads. A bundle without their hashes is refused.
 MODEL_FILES = ("model.xml", "model.bin", "model.keras")
+#: What a model gives for every image; one of more than two classes gives ``class_probabilities`` too.
+_OUTPUTS = ("probability", "features", "feature_map")
+_SHA256 = re.compile("[0-9a-f]{64}")
 #: Hexadecimal digits of a SHA-256 that identify a training image: enough that no two images share them.
 TRAINING_IMAGE_DIGITS = 16
 #: Number formats that an exported model may compute with.
@@ -219,9 +223,12 @@ class BundleManifest(_Part):
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant: {', '.join(unknown)} is not among the classes {', '.join(self.classes)}")
         if (self.precision == "int8") != (self.quantisation is not None):
-            raise ValueError(f"quantisation: belongs to the precision int8, not {self.precision}")
-        if ("class_probabilities" in self.outputs) != (len(self.classes) > 2):
-            raise ValueError(f"outputs: class_probabilities belongs to more than two classes, not {self.classes}")
+            raise ValueError("quantisation: a bundle has it exactly when its precision is int8")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: each must be named once")
+        needed = {*_OUTPUTS, *(["class_probabilities"] if len(self.classes) > 2 else [])}
+        if sorted(self.outputs) != sorted(needed):
+            raise ValueError(f"outputs: expected {', '.join(sorted(needed))}, each once")
         return self
 
     @field_validator("name", "version", "backbone", "licence")
@@ -238,6 +245,8 @@ class BundleManifest(_Part):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{name!r} is outside the bundle")
+        if wrong := [name for name, digest in files.items() if not _SHA256.fullmatch(digest)]:
+            raise ValueError(f"the SHA-256 of {wrong[0]!r} is not 64 hexadecimal digits")
         return files
 
 
@@ -248,6 +257,8 @@ class Bundle:
     folder: Path
     sha256: str
     manifest: BundleManifest
+    #: Of ``bundle.json`` on disk. The manifest always has the names of the newest format.
+    format: int = FORMAT
 
     @property
     def preprocessing(self) -> "Preprocessing":
@@ -304,7 +315,7 @@ def load_bundle(folder: Path) -> Bundle:
             f"The bundle {folder} has no readable {MANIFEST_NAME} ({error.strerror}). Set DERMQ_BUNDLE to a folder "
             "that `dermq-train export` made."
         ) from None
-    manifest = _parse(text, folder / MANIFEST_NAME)
+    manifest, format_on_disk = _parse(text, folder / MANIFEST_NAME)
     if unlisted := [name for name in MODEL_FILES if name not in manifest.files]:
         raise BundleError(
             f"{folder / MANIFEST_NAME} records no SHA-256 of {', '.join(unlisted)}, so "
@@ -317,16 +328,19 @@ def load_bundle(folder: Path) -> Bundle:
             raise _unreadable(name, error) from None
         if found != expected:
             raise _changed(name, found, expected)
-    return Bundle(folder=folder, sha256=hashlib.sha256(text).hexdigest(), manifest=manifest)
+    digest = hashlib.sha256(text).hexdigest()
+    return Bundle(folder=folder, sha256=digest, manifest=manifest, format=format_on_disk)
 
 
-def _parse(text: bytes, path: Path) -> BundleManifest:
-    """Validate ``bundle.json``; format 1 is read with the names of format 2."""
+def _parse(text: bytes, path: Path) -> tuple[BundleManifest, int]:
+    """Validate ``bundle.json``, and say which format it has. Format 1 is read with the names of format 2."""
     try:
         content = from_json(text, allow_inf_nan=True)
-        if isinstance(content, dict) and content.get("format") == 1:
+        # True equals 1, and is no format.
+        old = isinstance(content, dict) and content.get("format") == 1 and content["format"] is not True
+        if old:
             content = {**_with_new_names(content), "format": FORMAT}
-        return BundleManifest.model_validate_json(json.dumps(content))
+        return BundleManifest.model_validate_json(json.dumps(content)), 1 if old else FORMAT
     except ValidationError as error:
         problems = "; ".join(
             ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, "))))

@@ -41,7 +41,7 @@ def _read(folder: Path) -> BundleReference | None:
         data = read_regular(folder / MANIFEST_NAME)
         manifest = json.loads(data)
         name, version = manifest["name"], manifest["version"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     if not (isinstance(name, str) and isinstance(version, str)):
         return None

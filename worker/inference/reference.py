@@ -1,5 +1,6 @@
 """Replaying the reference images of a bundle, to check an engine on this machine."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from worker.inference.triage import triage_flag
 
 #: Largest difference of a probability from the one recorded at the export. Engines and processors differ by less.
 TOLERANCE = 0.01
+_FOLDER = "reference/"
 #: File with the expected results. A bundle for an engine of its own has one for it, too.
 EXPECTED_NAME = "reference/expected.json"
 
@@ -137,6 +139,13 @@ def _read_expected(bundle: Bundle, engine: InferenceEngine) -> dict[str, Expecte
         raise EngineError("The bundle has no reference images to replay. Export it again.")
     if not (found := _parse_expected(bundle, name)):
         raise EngineError("The bundle has no reference images to replay. Export it again.")
+    images = {
+        file.removeprefix(_FOLDER)
+        for file in bundle.manifest.files
+        if file.startswith(_FOLDER) and file[-5:] != ".json"
+    }
+    if set(found) != images:
+        raise BundleError(f"The bundle's {name} does not have a result for each reference image. Export it again.")
     return found
 
 
@@ -145,8 +154,9 @@ def _parse_expected(bundle: Bundle, name: str) -> dict[str, ExpectedResult] | di
     try:
         return _EXPECTED.validate_json(data)
     except ValidationError:
-        try:
-            # Bundles of format 1 record the probability before calibration only.
-            return _RAW_ONLY.validate_json(data)
-        except ValidationError:
-            raise BundleError(f"The bundle's {name} is invalid. Export the bundle again.") from None
+        # Bundles of format 1 record the probability before calibration only. In a newer one that would skip the check
+        # of calibration and thresholds.
+        if bundle.format == 1:
+            with suppress(ValidationError):
+                return _RAW_ONLY.validate_json(data)
+    raise BundleError(f"The bundle's {name} is invalid. Export the bundle again.")

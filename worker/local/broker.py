@@ -1,6 +1,7 @@
 """The broker of `dermq up`: found on the PATH or installed by pip, and configured through its standard input."""
 
 import errno
+import os
 import secrets
 import shutil
 import socket
@@ -32,7 +33,7 @@ class LocalBroker:
                 "bind 127.0.0.1",
                 f"port {self.port}",
                 f"requirepass {self.password}",
-                f'dir "{folder}"',
+                f'dir "{_quoted(folder)}"',
                 # Nothing to keep: SQL is the truth, and the sweeper sends lost hints again.
                 'save ""',
                 "appendonly no",
@@ -41,6 +42,12 @@ class LocalBroker:
                 "",
             )
         )
+
+
+def _quoted(folder: Path) -> str:
+    """A path between double quotes, as the configuration of Redis escapes it."""
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in os.fsencode(folder))
+    return "".join(plain)
 
 
 def find_broker_binary() -> Path:

@@ -90,7 +90,8 @@ def _check_bundle(settings: Settings) -> str:
             else f"{replay.wrong_flags} reference images have another flag than at the export"
         )
         raise _ProblemError(f"{name}: {what}. Do not score with this engine on this machine.")
-    return f"{name}: {replay.images} reference images replayed, largest difference {replay.largest_difference:.4f}"
+    text = f"{name}: {replay.images} reference images replayed, largest difference {replay.largest_difference:.4f}"
+    return text if model.gate.statistics is not None else f"{text}; it has no out-of-distribution gate"
 
 
 def _check_broker(app: Celery, settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """Where an export is written: a file that appears only when it is complete, or a stream that starts at once."""
 
+import errno
 import io
 import os
 import sys
@@ -110,6 +111,9 @@ class _StreamOutput:
 
 @contextmanager
 def _standard_output() -> Iterator[BinaryIO]:
+    if sys.stdout is None:
+        # The shell closed it, as `>&-` does.
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     stream = sys.stdout.buffer
     try:
         yield stream

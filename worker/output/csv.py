@@ -9,6 +9,7 @@ from typing import TextIO
 
 from db.status import ImageStatus, TriageFlag
 from db.worklist import OutcomeRow
+from worker.terminal import printable
 
 #: Reason code and reason of an image that was waiting when its job was cancelled.
 CANCELLED = "cancelled"
@@ -50,7 +51,9 @@ class Written:
     not_scored: int
 
 
-def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False, cancelled: bool = False) -> Written:
+def write_csv(
+    rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False, cancelled: bool = False, terminal: bool = False
+) -> Written:
     """Write outcomes as CSV with a header.
 
     Args:
@@ -58,6 +61,7 @@ def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False,
         file: opened for text with ``newline=""``.
         ranked: whether a first column counts the scored images from 1.
         cancelled: whether the job was cancelled, so that a human must look at waiting images.
+        terminal: whether control characters are escaped, which a terminal would obey.
 
     Returns:
         Numbers of lines without the header.
@@ -68,7 +72,8 @@ def write_csv(rows: Iterable[OutcomeRow], file: TextIO, *, ranked: bool = False,
     for row in rows:
         counts[row.status] += 1
         rank = [counts[ImageStatus.SCORED] if row.status is ImageStatus.SCORED else None] if ranked else []
-        writer.writerow(map(_safe, [*rank, *_cells(row, cancelled=cancelled)]))
+        cells = map(_safe, [*rank, *_cells(row, cancelled=cancelled)])
+        writer.writerow(printable(cell) if terminal and isinstance(cell, str) else cell for cell in cells)
     return Written(
         images=counts.total(),
         waiting=counts[ImageStatus.WAITING],

@@ -171,7 +171,7 @@ def test_images_of_another_clinic_leave_the_test_split_alone(
     assert report["assessment"]["images"]["auroc"]["value"] > 0.8
     assert report["recalibrated"]["folds"] == 5
     assert [(entry["diagnosis"], entry["images"]) for entry in report["other_diagnoses"]] == [("bcc", 4)]
-    assert "apart from them 4 images of other diagnoses" in done.stdout
+    assert "4 images of other diagnoses, in a table of their own" in done.stdout
     assert report["engine_parity"]["images"] == 40
     assert report["engine_parity"]["largest"] < 0.01
     assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
@@ -207,7 +207,7 @@ def test_a_bundle_is_evaluated_on_images_of_another_clinic_like_its_run(
         assert report_folder.stat().st_mode & 0o077 == 0, "it holds pictures of patients"
     assert report["engine_parity"]["largest"] < 0.01
     page = (ours_at / "report.html").read_text()
-    assert "4 images of other diagnoses: they count in no figure" in page
+    assert "4 images of other diagnoses: only" in page
     assert page.count("Not done: left out with --skip-robustness") == 2
     assert f"Bundle synthetic 7 on images of {folder.name}" in page
     assert f"SHA-256 {bundle.sha256[:12]}." in page
@@ -240,7 +240,7 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     assert len(report["subject"]["test_accesses"]) == 1
     page = (target / "report.html").read_text()
     assert "Bundle synthetic 7 on the test split" in page
-    assert "come from the bundle as workers run it" in page
+    assert "are of the bundle as workers run it" in page
     # Once more into the same folder, which then knows of two openings.
     _train(dataset, "evaluate", str(bundle.folder), "--skip-robustness", "--cache", cache)
     assert len(json.loads((target / "report.json").read_text())["subject"]["test_accesses"]) == 2
@@ -424,7 +424,7 @@ def test_eight_bits_are_written_or_refused_by_what_they_cost(
 
     arguments = ["export", str(run), str(tmp_path / "int8"), "--version", "8", "--precision", "int8"]
     # Whatever it costs: else every layer of this small model would go back to floats.
-    monkeypatch.setattr("trainer.export.quantisation._AGREEMENT_AIMED_AT", 0.0)
+    monkeypatch.setattr("trainer.export.quantisation._TARGET_AGREEMENT", 0.0)
     monkeypatch.setattr("trainer.export.quantisation.MIN_AGREEMENT", 1.01)
     refused = CliRunner().invoke(main, [*arguments, "--dataset", str(dataset)])
     assert refused.exit_code == 2

@@ -190,3 +190,12 @@ def test_a_carriage_return_is_written_out_and_does_not_break_the_line(path: str)
 
 def test_a_job_without_images_is_a_header() -> None:
     assert exported() == []
+
+
+def test_a_terminal_gets_no_control_characters_and_a_file_keeps_them() -> None:
+    row = replace(ROW, path="a\n\x1b[31mRED\x1b]0;T\x07.jpg")
+    for terminal in (True, False):
+        file = io.StringIO(newline="")
+        write_csv([row], file, terminal=terminal)
+        assert ("\x1b" in file.getvalue()) is not terminal
+        assert len(list(csv.reader(io.StringIO(file.getvalue())))) == 2
