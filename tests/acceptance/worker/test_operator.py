@@ -177,7 +177,7 @@ def test_check_has_a_line_for_each_part_whatever_the_addresses_are(tmp_path: Pat
         ["FAIL", "workers"],
         ["FAIL", "sweeper"],
     ]
-    assert "a database URL for 'mysql'" in checked.stdout
+    assert "does not support databases of kind 'mysql'" in checked.stdout
     assert "The broker does not answer" in checked.stdout
     assert "correct-horse" not in checked.stdout + checked.stderr
 
