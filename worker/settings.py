@@ -191,7 +191,7 @@ def _expected(fault: "ErrorDetails") -> str:
     return (
         "it is empty. Unset it or give it a value"
         if fault["input"] == ""
-        else fault["msg"].removeprefix("Value error, ")
+        else fault["msg"].removeprefix("Value error, ").replace("Input should", "it must")
     )
 
 

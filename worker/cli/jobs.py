@@ -21,7 +21,7 @@ def watch_job(database: "Engine", job: int) -> "JobView":
     try:
         return watch(database, job, make_console(stderr=True))
     except KeyboardInterrupt:
-        click.echo(f"Job {job} continues. Follow it with: dermq watch {job}", err=True)
+        click.echo(f"Only the display ended, not job {job}. Follow it with: dermq watch {job}", err=True)
         raise
 
 
