@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
 from worker.inference.bundle import load_bundle
+from worker.inference.metrics import FoldsCrossFit
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument that NumPy 2 passes.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -40,15 +41,13 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
     quick = [*(f"--{name}={value}" for name, value in settings.items()), "--checkpoint=last", "--cache=cache"]
     for number, fold in enumerate(FOLDS):
         told = _train("fit", f"fold-{number}", "--fold", fold, *quick).stdout.splitlines()[-1]
-        assert f"on fold {fold}, held out. When every fold is done" in told
-        assert "evaluate" not in told, "its test split is not to be opened"
+        assert f"on the held-out fold {fold}. When every fold and" in told
+        assert "evaluate" not in told, "its test split is not to be accessed"
     done = _train("fit", "whole", "--fold", "all", *quick)
-    assert done.stdout.splitlines()[-1] == (
-        "Trained without a validation side. Next: dermq-train crossfit whole FOLD..."
-    )
+    assert done.stdout.splitlines()[-1] == "Trained without validation images. Next: dermq-train crossfit whole FOLD..."
     assert "AUC" not in done.stderr
     told = _train("crossfit", "whole", "fold-0", "fold-1").stdout
-    assert "fold 1/2 (fold-0): AUC" in told
+    assert "fold 1/2 (fold-0): AUROC" in told
     assert "youden, cross-fitted: sensitivity" in told
     assert told.splitlines()[-1] == "Next: dermq-train evaluate whole"
 
@@ -64,7 +63,7 @@ def test_folds_become_a_bundle_that_says_what_they_gave(root: Path, monkeypatch:
 
     _train("export", "whole", "bundle", "--version", "1")
     bundle = load_bundle(Path("bundle"))
-    assert bundle.manifest.metrics["crossfit"] == report["crossfit"]
+    assert bundle.manifest.metrics.crossfit == FoldsCrossFit.model_validate(report["crossfit"])
     assert bundle.manifest.out_of_distribution is not None
     predictions = pd.read_csv("whole/validation.csv")
     assert bundle.manifest.thresholds["youden"].by_lesion is not None

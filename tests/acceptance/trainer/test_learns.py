@@ -62,7 +62,7 @@ def test_a_training_that_is_killed_goes_on_and_learns(tmp_path: Path) -> None:
         command(dataset, tmp_path), capture_output=True, text=True, check=False, timeout=_PATIENCE, env=os.environ
     )
     assert done.returncode == 0, done.stderr
-    assert "Going on after epoch 2." in done.stderr or "Going on after epoch 3." in done.stderr
+    assert "Continuing after epoch 2." in done.stderr or "Continuing after epoch 3." in done.stderr
     assert "epoch 6 of 6 (fine-tuning): loss" in done.stderr
     assert pd.read_csv(run / "history.csv")["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     assert not list(run.rglob(".unfinished-*"))

@@ -53,7 +53,10 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: py
     assert (bundle.manifest.classes, bundle.manifest.malignant) == (DIAGNOSES, MALIGNANT)
     card = (target / "MODEL_CARD.md").read_text()
     assert "softmax of the seven diagnoses" in card
-    assert "2 rounds of 80 draws, a diagnosis in proportion to its images to the power 0.5" in card
+    assert (
+        "2 epochs of 80 images, in which a diagnosis is drawn in proportion to its number of images to the power 0.5"
+        in card
+    )
     assert "Trained on the other diagnoses of the training side too" in card
 
     picture = Preprocessing(size=SIZE)(draw_lesion(5, width=96, height=72))[None]
@@ -66,7 +69,7 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: py
         assert answer.probability[0] == pytest.approx(mel / (mel + nv), abs=1e-4)
     assert np.abs(answers[0].class_probabilities - answers[1].class_probabilities).max() < 0.005
 
-    # EvaluationSubject from the bundle alone, the seven are told apart as the run tells them.
+    # Evaluated from the bundle alone, the seven are separated as well as by the run.
     monkeypatch.chdir(tmp_path)
     train(dataset, "evaluate", target)
     reports = [json.loads((where / "report.json").read_text()) for where in (run, tmp_path / "test-bundle-1")]
@@ -82,7 +85,7 @@ def test_seven_diagnoses_from_images_to_a_bundle(tmp_path: Path, monkeypatch: py
         lines.append(f"{number}.png,{dx}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     told = train(dataset, "evaluate", target, "--external", tmp_path / "clinic", "--labels", tmp_path / "labels.csv")
-    assert "9 melanoma images of 9 lesions and 9 nevus images of 9 lesions; apart from them 5 images" in told
+    assert "9 melanoma images of 9 lesions and 9 nevus images of 9 lesions; 5 images" in told
     report = json.loads((tmp_path / "external-clinic-bundle-1" / "report.json").read_text())
     assert [entry["images"] for entry in report["seven_classes"]["diagnoses"]] == [1, 1, 1, 1, 9, 9, 1]
     page = (tmp_path / "external-clinic-bundle-1" / "report.html").read_text()
