@@ -12,10 +12,8 @@ from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
 from worker.errors import DermqError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    #: Takes the connection, the job, and who asks with which request; returns whether it was possible.
-    Change = Callable[["Connection", int, "_Request"], bool]
+    #: Takes the connection and the job, and `actor` and `request` by name. Returns whether the change was possible.
+    Change = Callable[..., bool]
 
 
 class _Request:
@@ -33,7 +31,7 @@ def _change(job: int, change: "Change", expected: str) -> None:
     database = open_checked_database()
     found = find_job(database, job)
     request = _Request()
-    if not transact(database, lambda connection: change(connection, job, request)):
+    if not transact(database, lambda connection: change(connection, job, actor=request.actor, request=request.id)):
         raise DermqError(f"Job {job} is {found.status}. {expected}")
 
 
@@ -45,7 +43,7 @@ def pause(job: int) -> None:
 
     _change(
         job,
-        lambda c, j, request: pause_job(c, j, actor=request.actor, request=request.id),
+        pause_job,
         "Only a queued or running job can be paused.",
     )
     click.echo(f"Job {job} is paused. Resume it with: dermq resume {job}")
@@ -59,7 +57,7 @@ def resume(job: int) -> None:
 
     _change(
         job,
-        lambda c, j, request: resume_job(c, j, actor=request.actor, request=request.id),
+        resume_job,
         "Only a paused job can be resumed.",
     )
     click.echo(f"Job {job} is resumed.")
@@ -73,7 +71,7 @@ def cancel(job: int) -> None:
 
     _change(
         job,
-        lambda c, j, request: cancel_job(c, j, actor=request.actor, request=request.id),
+        cancel_job,
         "Only an open job can be cancelled.",
     )
     click.echo(f"Job {job} is cancelled.")
@@ -147,7 +145,7 @@ def delete(job: int, yes: bool) -> None:
         # Not exit status 1, which means that the job is deleted.
         raise DermqError(f"Job {job} was not deleted.")
     expected = f"Only a finished or cancelled job can be deleted. Run `dermq cancel {job}` first."
-    _change(job, lambda c, j, request: delete_job(c, j, actor=request.actor, request=request.id), expected)
+    _change(job, delete_job, expected)
     click.echo(f"Job {job} is deleted.")
     if not empty_write_ahead_log(database):
         click.echo(

@@ -41,7 +41,7 @@ def test_a_chunk_takes_longer_than_the_visibility_timeout(
 ) -> None:
     """Guards the claim against Redis' idea of a lost message: it is delivered again while its chunk is being scored.
 
-    What counts is the broker's redelivery; the claim that refuses it is the one of fault 13, on both databases.
+    This tests the broker's redelivery. Fault 13 tests the claim that refuses it, on both databases.
     """
     slow = {"FAULT_VISIBILITY_SECONDS": "2", "FAULT_SECONDS_PER_IMAGE": "0.25"}
     workers = [system.worker("first", **slow), system.worker("second", **slow)]

@@ -81,7 +81,7 @@ def test_the_test_split_is_evaluated_and_the_access_logged(run: Path) -> None:
     auroc = metrics["auroc"]
     # Classes that are perfectly separated have no interval.
     assert auroc["value"] == 1 if auroc["low"] is None else 0 <= auroc["low"] <= auroc["value"] <= auroc["high"] <= 1
-    # Typical and atypical lesions look so different that a network which learns at all tells them apart.
+    # Typical and atypical lesions differ so much that a network which learns at all separates them.
     assert metrics["auroc"]["value"] > 0.8
     assert (run / "test-access.log").read_text().count("evaluate") == 1
 
@@ -112,17 +112,17 @@ def test_other_data_than_the_runs_are_refused_before_the_test_split_is_accessed(
     shutil.copytree(dataset, changed)
     one, other = sorted(changed.rglob("*.jpg"))[:2]
     one.write_bytes(other.read_bytes())
-    openings = (run / "test-access.log").read_text()
+    accesses = (run / "test-access.log").read_text()
     for command in (["evaluate", str(run)], ["export", str(run), str(tmp_path / "bundle"), "--version", "9"]):
         done = CliRunner().invoke(main, [*command, "--dataset", str(changed)])
         assert done.exit_code == 2
         assert "was begun with other data" in done.stderr
-    assert (run / "test-access.log").read_text() == openings
+    assert (run / "test-access.log").read_text() == accesses
     assert not (tmp_path / "bundle").exists()
 
 
 def test_robustness_is_measured_on_validation_images_without_the_test_split(dataset: Path, run: Path) -> None:
-    openings = (run / "test-access.log").read_text()
+    accesses = (run / "test-access.log").read_text()
     done = _train(dataset, "robustness", str(run))
     found = json.loads((run / "robustness.json").read_text())
     validation = pd.read_csv(run / "validation.csv")
@@ -138,7 +138,7 @@ def test_robustness_is_measured_on_validation_images_without_the_test_split(data
         melanomas, nevi = (images["label"] == 1).sum(), (images["label"] == 0).sum()
         auc = f"AUROC {roc_auc_score(images['label'], images['probability']):.3f}" if melanomas and nevi else "no AUROC"
         assert re.search(rf"^{name} +{auc}, {melanomas} melanoma and {nevi} nevus images$", done.stdout, re.MULTILINE)
-    assert (run / "test-access.log").read_text() == openings
+    assert (run / "test-access.log").read_text() == accesses
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_images_of_another_clinic_leave_the_test_split_alone(
     dataset: Path, run: Path, clinic: tuple[Path, Path]
 ) -> None:
-    openings = (run / "test-access.log").read_text()
+    accesses = (run / "test-access.log").read_text()
     folder, labels = clinic
     done = _train(dataset, "evaluate", str(run), "--external", str(folder), "--labels", str(labels))
     assert "AUROC on these images" in done.stdout
@@ -175,7 +175,7 @@ def test_images_of_another_clinic_leave_the_test_split_alone(
     assert report["engine_parity"]["images"] == 40
     assert report["engine_parity"]["largest"] < 0.01
     assert {change["name"] for change in report["robustness"]["changes"]} >= {"hair", "ruler", "blur"}
-    assert (run / "test-access.log").read_text() == openings
+    assert (run / "test-access.log").read_text() == accesses
 
 
 def test_a_bundle_is_evaluated_on_images_of_another_clinic_like_its_run(
@@ -241,7 +241,7 @@ def test_whoever_has_bundle_and_data_set_makes_the_cards_figures_anew(
     page = (target / "report.html").read_text()
     assert "Bundle synthetic 7 on the test split" in page
     assert "are of the bundle as workers run it" in page
-    # Once more into the same folder, which then knows of two openings.
+    # Once more into the same folder, which then knows of two accesses.
     _train(dataset, "evaluate", str(bundle.folder), "--skip-robustness", "--cache", cache)
     assert len(json.loads((target / "report.json").read_text())["subject"]["test_accesses"]) == 2
 

@@ -42,7 +42,7 @@ def test_lines_wrap_and_cells_are_short(page: Path) -> None:
             continue
         if line.startswith("|"):
             for cell in line.strip("|").split("|"):
-                # What stands in backquotes is one word.
+                # Text in backquotes counts as one word.
                 words = re.sub(r"`[^`]*`", "x", cell).split()
                 assert len(words) <= WORDS, f"more than {WORDS} words in a cell: {cell}"
         elif "](" not in line:

@@ -66,7 +66,7 @@ def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_a
     (without / "validation.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no validation\.csv"):
         evaluate(root, run, EvaluationOptions(cache=tmp_path / "cache", left_out_runs=[without]))
-    assert not list(run.glob("*openings*"))
+    assert not list(run.glob("*test-access*"))
     assert not (run / "test.csv").exists()
 
 
