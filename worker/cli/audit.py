@@ -1,13 +1,15 @@
 """``dermq audit``: the audit log."""
 
+import json
 import re
 import sys
+from collections.abc import Mapping
 
 import click
 
 from worker.cli.session import JOB_NUMBER, open_checked_database
 from worker.errors import DermqError
-from worker.terminal import printable
+from worker.terminal import printable, shown_probability
 
 
 @click.group(short_help="Show or verify the audit log.")
@@ -52,8 +54,30 @@ def audit_list(job: int | None) -> None:
     if job is not None and not entries:
         # The log keeps the entries of deleted jobs, too.
         raise DermqError(f"The audit log has no entry for job {job}: there never was such a job.")
+    click.echo(f"{'number':>6}  {'time (UTC)':<19}  {'job':>6}  what was done, by whom")
     for entry in entries:
-        about = f"job {entry.job_id}" if entry.job_id is not None else "-"
-        when = f"{entry.at:%Y-%m-%d %H:%M:%S}"
-        line = f"{entry.number:>6}  {when}  {about:<9} {entry.action:<10} {entry.actor}  {entry.detail}"
+        about = str(entry.job_id) if entry.job_id is not None else ""
+        done = ", ".join([entry.action.value, *_in_words(json.loads(entry.detail))])
+        line = f"{entry.number:>6}  {entry.at:%Y-%m-%d %H:%M:%S}  {about:>6}  {done}, by {entry.actor}"
         click.echo(printable(line))
+
+
+def _in_words(detail: Mapping[str, object]) -> list[str]:
+    """The details of an entry for a person. The id of the command is left out: it only serves the database."""
+    words = []
+    for key, value in detail.items():
+        if key in ("images", "skipped"):
+            words.append(f"{value:,} {'images' if key == 'images' else 'images left alone'}")
+        elif key == "bundle_sha256":
+            words.append(f"bundle {str(value)[:12]}")
+        elif key == "threshold":
+            words.append(f"threshold {shown_probability(float(str(value)))}")
+        elif key == "codes":
+            words.append("all failures" if value == "all" else " and ".join(map(str, value)))  # type: ignore[call-overload]
+        elif key == "failed":
+            words.append(f"stopped before its end: {value}")
+        elif key == "why":
+            words.append(f"because {value}")
+        elif key != "request":
+            words.append(f"{key} {value}")
+    return words

@@ -22,7 +22,8 @@ def check(as_json: bool) -> None:
     for result in run_checks(load_settings()):
         results.append(result)
         if not as_json:
-            click.echo(f"{'ok  ' if result.ok else 'FAIL'}  {result.component:<9} {printable(result.text)}")
+            word = "ok" if result.ok else "FAIL" if result.checked else "?"
+            click.echo(f"{word:<4}  {result.component:<9} {printable(result.text)}")
     report = CheckReport(ok=all(result.ok for result in results), checks=results)
     if as_json:
         click.echo(report.model_dump_json(indent=2))

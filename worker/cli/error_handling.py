@@ -1,5 +1,8 @@
 """How the commands of ``dermq`` end when they fail: with a sentence and an exit status."""
 
+import errno
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,6 +16,9 @@ from worker.url_redaction import without_password
 
 #: Options that were removed, with the reason.
 _REMOVED_OPTIONS = {"--failed": "`dermq retry` always retries failed images, and only those. Leave it out."}
+
+#: Errors of a full or broken disk on writing.
+_WRITING_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class CommandGroup(click.Group):
@@ -35,3 +41,12 @@ class CommandGroup(click.Group):
             raise SystemExit(3) from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
+        except OSError as error:
+            # Of a file that cannot be opened the error names the file: that is a fault of dermq.
+            if error.filename is not None or error.errno not in _WRITING_FAILED:
+                raise
+            # Otherwise Python flushes once more at its end, and prints the same error in its own words.
+            with suppress(OSError):
+                sys.stdout.close()
+            click.echo(f"dermq: the output cannot be written: {error.strerror}.", err=True)
+            raise SystemExit(2) from None

@@ -84,7 +84,8 @@ def cancel(job: int) -> None:
     "codes",
     multiple=True,
     type=click.Choice([code.value for code in FailureCode]),
-    help="Only images with this failure code. May be repeated.",
+    metavar="CODE",
+    help="Only images with this failure code, as `dermq status JOB` shows it. May be repeated.",
 )
 def retry(job: int, codes: tuple[str, ...]) -> None:
     """Score the failed images of JOB again, for example after a share was mounted or a file repaired.

@@ -25,6 +25,7 @@ class CheckResult(BaseModel):
     Args:
         component: ``bundle``, ``database``, ``broker``, ``workers`` or ``sweeper``.
         ok: whether it works.
+        checked: false when another failure prevented the check. Then ``ok`` is false, too.
         text: what was found, and what to do when it does not work.
     """
 
@@ -32,6 +33,7 @@ class CheckResult(BaseModel):
 
     component: str
     ok: bool
+    checked: bool = True
     text: str
 
 
@@ -62,7 +64,8 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
     )
     for component, check in checks:
         if "broker" in failed:
-            yield CheckResult(component=component, ok=False, text="Not checked, because the broker does not answer.")
+            text = "Not checked, because the broker does not answer."
+            yield CheckResult(component=component, ok=False, checked=False, text=text)
             continue
         try:
             yield CheckResult(component=component, ok=True, text=check())

@@ -19,8 +19,8 @@ _MEANING = {
     TriageFlag.BORDERLINE: "just below the threshold",
     TriageFlag.LOWER_PRIORITY: "look at these later; it does not mean benign",
 }
-#: Title and width of each column of the job list; the source gets the rest.
-_COLUMNS = (("id", 5), ("state", 11), ("done", 6), ("rate", 8), ("left", 9), ("submitted (UTC)", 16))
+#: Columns of the job list that hold numbers.
+_NUMBERS = ("id", "done", "rate", "left")
 
 
 def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
@@ -30,36 +30,31 @@ def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
         jobs: from `worker.monitor.job_status.describe_job`.
         console: to print on.
     """
-    gaps = 2 * len(_COLUMNS)
-    room = max(10, min(console.width, 140) - sum(width for _, width in _COLUMNS) - gaps)
-    console.print(_line([*(name for name, _ in _COLUMNS), "source"]), highlight=False, markup=False, style="dim")
-    for job in jobs:
-        rate, left = job.images_per_second, job.seconds_left
-        cells = [
-            str(job.id),
-            "interrupted" if job.interrupted else job.status,
-            f"{_percent_done(job)}%",
-            "" if rate is None else f"{rate:,.0f}/s",
-            "" if left is None else clock(left),
-            f"{job.submitted_at:%Y-%m-%d %H:%M}",
-            _end_of(printable(job.source), room),
-        ]
-        console.print(_line(cells), highlight=False, markup=False, soft_wrap=True)
+    columns = {
+        "id": [str(job.id) for job in jobs],
+        "state": ["interrupted" if job.interrupted else str(job.status) for job in jobs],
+        "done": [f"{_percent_done(job)}%" for job in jobs],
+        "rate": ["" if job.images_per_second is None else f"{job.images_per_second:,.0f}/s" for job in jobs],
+        "left": ["" if job.seconds_left is None else clock(job.seconds_left) for job in jobs],
+        "submitted (UTC)": [f"{job.submitted_at:%Y-%m-%d %H:%M}" for job in jobs],
+    }
+    # Each column as wide as its cells, none for a column without any: the source needs the room.
+    fixed = [_aligned(title, cells) for title, cells in columns.items() if any(cells)]
+    room = max(10, min(console.width, 140) - sum(len(cells[0]) + 2 for cells in fixed))
+    rows = zip(*fixed, ["source", *(_end_of(printable(job.source), room) for job in jobs)], strict=True)
+    for number, row in enumerate(rows):
+        style = "dim" if number == 0 else None
+        console.print("  ".join(row), highlight=False, markup=False, soft_wrap=True, style=style)
+
+
+def _aligned(title: str, cells: Sequence[str]) -> list[str]:
+    width = max(map(len, (title, *cells)))
+    return [text.rjust(width) if title in _NUMBERS else text.ljust(width) for text in (title, *cells)]
 
 
 def _percent_done(job: JobReport) -> int:
     # Rounded down: 100% means all.
     return 100 * job.completed // job.submitted if job.submitted else 0
-
-
-def _line(cells: Sequence[str]) -> str:
-    *fixed, source = cells
-    right = {"id", "done", "rate", "left"}
-    shown = [
-        text.rjust(width) if name in right else text.ljust(width)
-        for text, (name, width) in zip(fixed, _COLUMNS, strict=True)
-    ]
-    return "  ".join([*shown, source]).rstrip()
 
 
 def _end_of(text: str, room: int) -> str:
@@ -135,7 +130,7 @@ def _print_rest(console: Console, job: JobView, rest: int, command: str) -> None
 def _scored_table(rows: list[OutcomeRow]) -> Table:
     table = Table("probability", "flag", "image", box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        probability = "" if row.probability is None else shown_probability(row.probability)
+        probability = "" if row.probability is None else f"{row.probability:.3f}"
         table.add_row(probability, row.flag, _escaped(row.path))
     return table
 

@@ -105,7 +105,7 @@ def _progress_text(job: JobView, counts: JobCounts, recent: _RecentRate) -> str:
     if job.status in STOPPED:
         if (overall := overall_rate(job, counts)) is not None:
             parts.append(f"{overall:.0f}/s")
-    elif rate is not None:
+    elif rate is not None and counts.completed:
         parts.append(f"{rate:.0f}/s")
         if rate > 0 and job.status is not JobStatus.SUBMITTING:
             parts.append(f"{clock((counts.submitted - counts.completed) / rate)} left")

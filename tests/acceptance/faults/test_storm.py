@@ -203,7 +203,7 @@ def _close(system: RunningSystem, jobs: list[int], undisturbed: Undisturbed, *, 
             given_up += len(suspected)
             system.dermq("retry", str(job), "--failed", "--code", FailureCode.CRASHED_WORKER)
         check_counts(system, job, undisturbed.expected)
-        assert system.dermq("audit", "list", str(job)).stdout.count(" submitted ") == 1
+        assert system.dermq("audit", "list", str(job)).stdout.count("  submitted, ") == 1
     # The first death costs an attempt, and after it two cost an image.
     assert not given_up or given_up * 2 < deaths
 
@@ -234,4 +234,4 @@ def test_a_submitter_is_killed_and_started_again(system: FaultSystem, undisturbe
     assert "resumes an interrupted submission" in again.stderr
     check_counts(system, job, undisturbed.expected)
     assert _jobs(system) == [job]
-    assert system.dermq("audit", "list", str(job)).stdout.count(" submitted ") == 1
+    assert system.dermq("audit", "list", str(job)).stdout.count("  submitted, ") == 1
