@@ -45,15 +45,15 @@ def write_text(target: Path, text: str) -> None:
 
 @contextmanager
 def unfinished_folder(target: Path) -> Iterator[Path]:
-    """A folder beside a target, to make in it what is to be renamed to the target when it is whole.
+    """A folder beside a target. Fill it, then rename it to the target, so that the target is always complete.
 
-    What a killed process left of an earlier attempt is taken away first; one that is still at work is let be.
+    First it removes what killed processes left of earlier attempts. It leaves the folder of a running process alone.
 
     Args:
         target: the folder to make or to replace; its parent is made.
 
     Yields:
-        An empty folder on the target's file system, gone afterwards.
+        An empty folder on the target's file system. It is removed afterwards.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{target.name}{_UNFINISHED}"
@@ -64,14 +64,14 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
 
 
 def bring_back(target: Path, name: str) -> None:
-    """Put a folder back that was being exchanged for another when the process was killed between the two renames.
+    """Put a folder back that a killed process had put aside and not yet replaced.
 
     Args:
         target: the folder; nothing is done while there is one.
-        name: under which it was put aside in its `unfinished_folder`.
+        name: its name in the `unfinished_folder`.
     """
     for left in target.parent.glob(f".{glob.escape(target.name)}{_UNFINISHED}*"):
-        # Whoever holds it is in the middle of the exchange.
+        # A process that holds the lock is still exchanging the folders.
         with suppress(BlockingIOError, FileNotFoundError), _held(left):
             if not target.exists() and (left / name).is_dir():
                 (left / name).rename(target)
@@ -79,7 +79,7 @@ def bring_back(target: Path, name: str) -> None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder, which the kernel lets go of when this process ends, however it ends."""
+    """Hold a lock on a folder. The kernel releases it when this process ends, however it ends."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,13 +89,13 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    # Whoever holds it is at work; who took it away in the meantime did what was to be done.
+    # A process that holds the lock is still working. One that removed the folder first did the same.
     with suppress(BlockingIOError, FileNotFoundError), _held(folder):
         shutil.rmtree(folder)
 
 
 def sweep_unfinished(folder: Path) -> None:
-    """Take away what killed writers left in a folder."""
+    """Remove the unfinished files that killed writers left in a folder."""
     for left in folder.glob(f"{_UNFINISHED}*"):
         for path in left.iterdir():
             path.unlink()

@@ -24,7 +24,7 @@ def describe_other_file(path: Path) -> str | None:
     with open_regular(path) as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith(_UTF_16):
-        # A table perhaps. Whoever decodes it reports the encoding.
+        # It may be a table. The reader reports the encoding.
         return None
     if head.startswith(_WORKBOOKS):
         return "a workbook"

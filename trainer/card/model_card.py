@@ -250,7 +250,7 @@ def _data(facts: _Facts, metrics: BundleMetrics, report: Report | None) -> str:
 
 def _split(metrics: BundleMetrics, report: Report | None) -> str:
     if LESION_DISJOINT in metrics.split:
-        # Of runs with folds that on all of them alone is evaluated.
+        # With folds, only the run on all of them is evaluated.
         folds = bool(report and report.subject.folds)
         return "Split by lesion, 15% in test, all of the rest in training" if folds else "Split 70/15/15 by lesion"
     return (

@@ -59,7 +59,7 @@ def quantise(model: Path, calibration: Inputs, others: Inputs, agreement: Agreem
 
     Depthwise convolutions stay in floats: their channels differ too much in range for one scale of activations, and
     they take little time. The head stays too: it takes no time, and its few numbers would make coarse steps of the
-    probability. Of the other layers, those that change the most flags go back to floats until enough flags agree.
+    probability. The other layers that change the most flags go back to floats until enough flags agree.
 
     Args:
         model: ``model.xml``, with ``model.bin`` beside it.

@@ -101,8 +101,8 @@ def require_same_recipe(run: Path, other: Path) -> None:
 def recipe_differences(run: Path, other: Path, *, but: set[str]) -> set[str]:
     """In what the recipes of two runs differ, at any step.
 
-    Runs that a run continues from are compared too: their weights differ, and their recipe must not. Of teachers only
-    the number is compared, since other training images need other teachers.
+    Runs that a run continues from are compared too: their weights differ, and their recipe must not. Only
+    the number of teachers is compared, since other training images need other teachers.
 
     Args:
         run: a run folder.

@@ -53,7 +53,7 @@ def build_classifier(backbone: str, size: int, weights: str = IMAGENET, weights_
     name = f"{backbone}-melanoma"
     return Classifier(
         trained=keras.Model(base.input, probability, name=name),
-        # Of its own, and never compiled: what is saved of it holds no optimizer.
+        # A model of its own that is never compiled, so that the saved file holds no optimizer.
         scoring=keras.Model(base.input, probability, name=name),
         backbone=base,
     )

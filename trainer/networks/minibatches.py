@@ -15,7 +15,7 @@ _PART = 64
 def predict_in_batches(
     infer: Callable[[Inputs], npt.NDArray[Any]], inputs: Inputs, part: int = _PART
 ) -> npt.NDArray[Any]:
-    """What a model says of many images, given to it by parts, so that memory holds one part's activations.
+    """Predict many images in batches, so that memory holds the activations of one batch.
 
     Args:
         infer: takes (n, size, size, 3), gives (n, ...).

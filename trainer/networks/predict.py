@@ -1,4 +1,4 @@
-"""What a Keras network says of many images, by a traced graph: about twice as fast as an operation at a time."""
+"""Predictions of a Keras network by a traced graph, about twice as fast as one operation at a time."""
 
 from collections.abc import Callable
 from typing import Any

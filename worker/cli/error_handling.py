@@ -42,7 +42,7 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         except OSError as error:
-            # Of a file that cannot be opened the error names the file: that is a fault of dermq.
+            # An error that names a file comes from opening it: that is a fault of dermq.
             if error.filename is not None or error.errno not in _WRITING_FAILED:
                 raise
             # Otherwise Python flushes once more at its end, and prints the same error in its own words.
