@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Connection, exists, func, insert, select, text
 
@@ -26,6 +27,7 @@ _ACTION_FOR = {
     JobStatus.FINISHED: AuditAction.FINISHED,
     JobStatus.PAUSED: AuditAction.PAUSED,
     JobStatus.CANCELLED: AuditAction.CANCELLED,
+    JobStatus.DELETING: AuditAction.DELETED,
 }
 #: Entries read at a time by `verify`.
 _PAGE = 1_000
@@ -111,6 +113,16 @@ def entries_of(connection: Connection, job_id: int | None = None) -> list[AuditE
     if job_id is not None:
         query = query.where(AuditEntry.job_id == job_id)
     return list(connection.execute(query))  # type: ignore[arg-type] # rows with the entry's attributes
+
+
+def find_entry(connection: Connection, job_id: int, action: AuditAction, request: str) -> dict[str, Any] | None:
+    """Detail of the entry that the command with this ``request`` wrote, or None.
+
+    A transaction runs again when the reply to its commit was lost. The entry shows that it took effect.
+    """
+    details = select(AuditEntry.detail).where(AuditEntry.job_id == job_id, AuditEntry.action == action)
+    found = (json.loads(detail) for detail in connection.scalars(details))
+    return next((detail for detail in found if detail.get("request") == request), None)
 
 
 def _without_entry(connection: Connection) -> Iterator[tuple[int, str]]:

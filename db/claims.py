@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, selec
 from db.jobs import CLAIMABLE
 from db.models import Chunk, Image, Job, ModelBundle
 from db.status import ChunkStatus, ImageStatus, JobStatus
+from db.totals import unsettle, write_chunk_totals
 from db.types import db_now
 
 
@@ -22,6 +23,7 @@ class Claim:
 
     chunk_id: int
     job_id: int
+    group_id: int
     owner: str
     attempt: int
 
@@ -97,15 +99,16 @@ def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds
             owner=owner,
             lease_expires_at=db_now(lease_seconds),
         )
-        .returning(Chunk.job_id, Chunk.attempt)
+        .returning(Chunk.job_id, Chunk.group_id, Chunk.attempt)
     ).one_or_none()
     if row is None:
         return None
+    unsettle(connection, row.group_id)
     connection.execute(
         update(Job).where(Job.id == row.job_id, Job.status == JobStatus.QUEUED).values(status=JobStatus.RUNNING)
     )
     connection.execute(update(Job).where(Job.id == row.job_id, Job.started_at.is_(None)).values(started_at=db_now()))
-    return Claim(chunk_id=chunk_id, job_id=row.job_id, owner=owner, attempt=row.attempt)
+    return Claim(chunk_id=chunk_id, job_id=row.job_id, group_id=row.group_id, owner=owner, attempt=row.attempt)
 
 
 def renew_lease(connection: Connection, claim: Claim, lease_seconds: float) -> None:
@@ -123,14 +126,14 @@ def renew_lease(connection: Connection, claim: Claim, lease_seconds: float) -> N
 
 
 def release_chunk(connection: Connection, claim: Claim, *, count_attempt: bool) -> None:
-    """Release a chunk that is not done. Does nothing when the claim no longer holds.
+    """Release a chunk that is not done, with the totals of its images. Does nothing when the claim no longer holds.
 
     Args:
         claim: to release.
         count_attempt: False when the worker was asked to stop or the database was away: then the attempt does not
             count, and the next one need not run in isolation mode.
     """
-    connection.execute(
+    released = connection.execute(
         update(Chunk)
         .where(_owned(claim))
         .values(
@@ -141,10 +144,12 @@ def release_chunk(connection: Connection, claim: Claim, *, count_attempt: bool) 
             hinted_at=None,
         )
     )
+    if released.rowcount == 1:
+        write_chunk_totals(connection, [claim.chunk_id])
 
 
 def close_chunk(connection: Connection, claim: Claim) -> bool:
-    """Mark a chunk done, if the claim holds and each of its images has an outcome.
+    """Mark a chunk done and write its totals, if the claim holds and each of its images has an outcome.
 
     Returns:
         Whether it was closed.
@@ -153,7 +158,10 @@ def close_chunk(connection: Connection, claim: Claim) -> bool:
     closed = connection.execute(
         update(Chunk).where(_owned(claim), ~waiting).values(status=ChunkStatus.DONE, owner=None, lease_expires_at=None)
     )
-    return closed.rowcount == 1
+    if closed.rowcount != 1:
+        return False
+    write_chunk_totals(connection, [claim.chunk_id])
+    return True
 
 
 def waiting_images(connection: Connection, chunk_id: int) -> list[WaitingImage]:
@@ -234,19 +242,23 @@ def claim_unhinted_chunks(
 
 
 def _lost_before(connection: Connection, urgent: bool, hint_after: float) -> datetime:
-    """Hints older than this are lost: the queue keeps its order, and a later hint has reached a worker."""
-    reached = (
+    """Hints older than this are lost: the queue keeps its order, and a later hint has reached a worker.
+
+    Only jobs that can be claimed are asked, so that the cost does not grow with the history. For each, both subqueries
+    read the end of an index.
+    """
+    done, leased = (
         select(func.max(Chunk.hinted_at))
-        .join(Job, Job.id == Chunk.job_id)
-        .where(
-            Job.urgent == urgent,
-            or_(
-                Chunk.status == ChunkStatus.DONE,
-                and_(Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now()),
-            ),
+        .where(Chunk.job_id == Job.id, Chunk.status == status, *conditions)
+        .correlate(Job)
+        .scalar_subquery()
+        for status, conditions in (
+            (ChunkStatus.DONE, ()),
+            (ChunkStatus.LEASED, (Chunk.lease_expires_at >= db_now(),)),
         )
     )
-    newest = connection.execute(reached).scalar_one()
+    reached = select(done, leased).where(Job.urgent == urgent, Job.status.in_(CLAIMABLE))
+    newest = max((at for row in connection.execute(reached) for at in row if at is not None), default=None)
     return newest - timedelta(seconds=hint_after) if newest is not None else datetime.min.replace(tzinfo=UTC)
 
 

@@ -1,20 +1,19 @@
-"""What operators do to jobs: pause, resume, cancel, retry, delete. Workers see it at their next batch.
+"""What operators do to jobs: pause, resume, cancel, retry. Workers see it at their next batch.
 
 Each function takes a ``request``, a text unique to the operator's command, and keeps it in the audit log. `transact`
 runs a transaction again when the reply to its commit was lost; the request shows that the command was already carried
 out.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, delete, exists, func, select, update
+from sqlalchemy import Connection, exists, func, select, update
 
-from db.audit import append_entry
-from db.models import AuditEntry, Chunk, Image, Job, Prediction
+from db.audit import append_entry, find_entry
+from db.models import Chunk, Image, Job
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
+from db.totals import refresh_groups, write_chunk_totals
 from db.types import db_now
 
 #: Chunks in one query: PostgreSQL takes 65,535 bound values, SQLite 32,766.
@@ -83,7 +82,7 @@ def retry_failed(
     Returns:
         The numbers of images. None when the job is in another state.
     """
-    if (done := _find_record(connection, job_id, AuditAction.RETRIED, request)) is not None:
+    if (done := find_entry(connection, job_id, AuditAction.RETRIED, request)) is not None:
         return RetryResult(images=int(done["images"]), skipped=int(done["skipped"]))
     allowed = (JobStatus.FINISHED, JobStatus.QUEUED, JobStatus.RUNNING)
     # Lock against a worker that finishes the job at this moment: it would not see the chunks that are reopened here.
@@ -96,9 +95,11 @@ def retry_failed(
     chunks = select(Image.chunk_id).where(*wanted).scalar_subquery()
     # Only chunks without a lease: the worker that holds one has already read the list of its images.
     idle = update(Chunk).where(Chunk.id.in_(chunks), Chunk.status != ChunkStatus.LEASED)
-    reopened = list(
-        connection.scalars(idle.values(status=ChunkStatus.WAITING, attempt=0, hinted_at=None).returning(Chunk.id))
-    )
+    changes = {"status": ChunkStatus.WAITING, "attempt": 0, "hinted_at": None}
+    if codes is None:
+        # No failed image is left in them. With codes their images are counted, below.
+        changes |= {"failed": 0, "failure_codes": None}
+    reopened = list(connection.scalars(idle.values(changes).returning(Chunk.id)))
     retried = 0
     # By id, not by a query: a query could find a chunk that was released a moment ago and is not locked here.
     for start in range(0, len(reopened), _CHUNKS_PER_QUERY):
@@ -116,6 +117,9 @@ def retry_failed(
                 mtime_ns=None,
             )
         ).rowcount
+    if codes is not None:
+        write_chunk_totals(connection, reopened)
+    refresh_groups(connection, reopened)
     skipped = connection.execute(select(func.count()).select_from(Image).where(*wanted)).scalar_one()
     if not retried:
         return RetryResult(images=0, skipped=skipped)
@@ -137,29 +141,6 @@ def retry_failed(
     return RetryResult(images=retried, skipped=skipped)
 
 
-def delete_job(connection: Connection, job_id: int, *, actor: str, request: str) -> bool:
-    """Delete a finished or cancelled job with its images, predictions and patient data. The audit log is kept.
-
-    Returns:
-        Whether there was such a job.
-    """
-    if _was_done(connection, job_id, AuditAction.DELETED, request):
-        return True
-    # Lock against a retry at this moment, which would reopen chunks of a job that is being deleted.
-    final = (JobStatus.FINISHED, JobStatus.CANCELLED)
-    job = select(Job.id).where(Job.id == job_id, Job.status.in_(final)).with_for_update()
-    if connection.execute(job).one_or_none() is None:
-        return False
-    # Children first and explicitly, so that the database need not follow the cascade of each row.
-    images = select(Image.id).where(Image.job_id == job_id).scalar_subquery()
-    connection.execute(delete(Prediction).where(Prediction.image_id.in_(images)))
-    deleted = connection.execute(delete(Image).where(Image.job_id == job_id)).rowcount
-    connection.execute(delete(Chunk).where(Chunk.job_id == job_id))
-    connection.execute(delete(Job).where(Job.id == job_id))
-    _record(connection, job_id, AuditAction.DELETED, actor=actor, request=request, images=deleted)
-    return True
-
-
 def _record(
     connection: Connection, job_id: int, action: AuditAction, *, actor: str, request: str, **detail: object
 ) -> None:
@@ -167,14 +148,7 @@ def _record(
 
 
 def _was_done(connection: Connection, job_id: int, action: AuditAction, request: str) -> bool:
-    return _find_record(connection, job_id, action, request) is not None
-
-
-def _find_record(connection: Connection, job_id: int, action: AuditAction, request: str) -> dict[str, Any] | None:
-    """Detail of the audit entry that this very command wrote, or None."""
-    details = select(AuditEntry.detail).where(AuditEntry.job_id == job_id, AuditEntry.action == action)
-    found = (json.loads(detail) for detail in connection.scalars(details))
-    return next((detail for detail in found if detail.get("request") == request), None)
+    return find_entry(connection, job_id, action, request) is not None
 
 
 def _move(connection: Connection, job_id: int, before: Sequence[JobStatus], after: JobStatus) -> bool:

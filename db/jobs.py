@@ -7,8 +7,9 @@ from sqlalchemy import Connection, exists, select, update
 
 from db.audit import append_entry
 from db.models import Chunk, Job, ModelBundle
-from db.status import AuditAction, ChunkStatus, JobStatus
+from db.status import AuditAction, JobStatus
 from db.submission import submission_expired
+from db.totals import OPEN, settle_job
 from db.types import db_now
 
 #: Statuses in which a worker may claim a chunk of the job.
@@ -51,7 +52,7 @@ def finish_job_if_done(connection: Connection, job_id: int) -> bool:
     """
     # Lock first: a retry that reopens chunks takes the same lock, and the update below then sees what it committed.
     connection.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
-    open_chunk = exists().where(Chunk.job_id == job_id, Chunk.status != ChunkStatus.DONE)
+    open_chunk = exists().where(Chunk.job_id == job_id, Chunk.status.in_(OPEN))
     finished = connection.execute(
         update(Job)
         .where(Job.id == job_id, Job.status.in_(FINISHABLE), ~open_chunk)
@@ -59,6 +60,7 @@ def finish_job_if_done(connection: Connection, job_id: int) -> bool:
     )
     if finished.rowcount != 1:
         return False
+    settle_job(connection, job_id)
     append_entry(connection, actor="dermq", action=AuditAction.FINISHED, job_id=job_id)
     return True
 
@@ -80,7 +82,7 @@ class BundleWork:
 
 def open_work(connection: Connection) -> list[BundleWork]:
     """Bundles of the jobs that have a chunk to claim or under way."""
-    undone = exists().where(Chunk.job_id == Job.id, Chunk.status != ChunkStatus.DONE)
+    undone = exists().where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN))
     rows = connection.execute(
         select(ModelBundle.sha256, ModelBundle.name, ModelBundle.version, Job.id)
         .join(Job, Job.bundle_id == ModelBundle.id)

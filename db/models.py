@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -94,15 +95,58 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
 
 
-class Chunk(Base):
-    """A worker's portion of a job."""
+class OutcomeTotals:
+    """Columns that count outcomes of images, so that a look at a job reads few rows; `db.totals` writes them."""
 
-    __tablename__ = "chunk"
-    __table_args__ = (Index(None, "job_id", "status"), Index(None, "status", "hinted_at"))
+    scored: Mapped[int] = mapped_column(default=0, server_default="0")
+    ungradable: Mapped[int] = mapped_column(default=0, server_default="0")
+    failed: Mapped[int] = mapped_column(default=0, server_default="0")
+    high_risk: Mapped[int] = mapped_column(default=0, server_default="0")
+    borderline: Mapped[int] = mapped_column(default=0, server_default="0")
+    lower_priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: Scored images whose output was reused from an earlier image with the same bytes and the same bundle.
+    reused: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: When the newest outcome was written.
+    last_completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    #: Failed images by failure code, and ungradable images by reason. None where there are none.
+    failure_codes: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    ungradable_reasons: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    #: Scored images by calibrated probability, in `db.totals.HISTOGRAM_BINS` bins of equal width. None where none is.
+    histogram: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class ChunkGroup(OutcomeTotals, Base):
+    """Some hundred consecutive chunks of a job with their totals."""
+
+    __tablename__ = "chunk_group"
+    __table_args__ = (Index(None, "job_id", "settled"),)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
+    #: Its chunks and their images.
+    chunks: Mapped[int]
+    images: Mapped[int]
+    #: Whether its totals hold. Otherwise those of its chunks do: a worker has claimed one and not all are done.
+    settled: Mapped[bool] = mapped_column(default=True, server_default=true())
+
+
+class Chunk(OutcomeTotals, Base):
+    """A worker's portion of a job. Its totals hold unless a worker has it: then the rows of its images are counted."""
+
+    __tablename__ = "chunk"
+    __table_args__ = (
+        # By hint, too: the sweeper asks for the newest hint of a job that a worker has answered.
+        Index(None, "job_id", "status", "hinted_at"),
+        Index(None, "status", "hinted_at"),
+        Index(None, "group_id", "status"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
+    #: Always set. SQLite adds no NOT NULL column to a table that has rows.
+    group_id: Mapped[int] = mapped_column(ForeignKey(ChunkGroup.id), nullable=True)
     status: Mapped[ChunkStatus] = mapped_column(_status(ChunkStatus))
+    #: Images that it was made with.
     size: Mapped[int]
     #: Number of claims. The second and later attempts run in isolation mode.
     attempt: Mapped[int] = mapped_column(default=0)
@@ -117,7 +161,11 @@ class Image(Base):
     """One image of a job, with its manifest data and its outcome."""
 
     __tablename__ = "image"
-    __table_args__ = (UniqueConstraint("job_id", "path"), Index(None, "chunk_id"), Index(None, "job_id", "status"))
+    __table_args__ = (
+        UniqueConstraint("job_id", "path"),
+        Index(None, "chunk_id"),
+        Index(None, "job_id", "status", "id"),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
@@ -146,11 +194,18 @@ class Prediction(Base):
     """The model's output for one image."""
 
     __tablename__ = "prediction"
-    __table_args__ = (Index(None, "image_sha256", "bundle_id"),)
+    __table_args__ = (
+        # With the id, so that the newest of many copies is found without reading the others.
+        Index(None, "image_sha256", "bundle_id", "id"),
+        # The worklist's order, read backwards, so that no page of it needs a sort.
+        Index(None, "job_id", "probability", "image_id"),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     #: Unique: a stale worker's second write meets the first instead of adding to it.
     image_id: Mapped[int] = mapped_column(ForeignKey(Image.id, ondelete="CASCADE"), unique=True)
+    #: The image's job. Always set, as `Chunk.group_id` is.
+    job_id: Mapped[int] = mapped_column(ForeignKey(Job.id), nullable=True)
     image_sha256: Mapped[str] = mapped_column(String(64))
     bundle_id: Mapped[int] = mapped_column(ForeignKey(ModelBundle.id))
     engine: Mapped[str] = mapped_column(String(50))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -61,17 +61,20 @@ class Failed:
 Outcome = Scored | Ungradable | Failed
 
 
-def write_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, bundle_id: int, engine: str) -> None:
+def write_outcomes(
+    connection: Connection, outcomes: Sequence[Outcome], *, job_id: int, bundle_id: int, engine: str
+) -> None:
     """Record outcomes, in the transaction that has just renewed the lease.
 
     Args:
         outcomes: one per image.
+        job_id: the job of these images.
         bundle_id: the bundle that scored.
         engine: the engine that scored.
     """
     scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
     if scored:
-        _upsert(connection, scored, bundle_id, engine)
+        _upsert(connection, scored, job_id, bundle_id, engine)
         connection.execute(
             update(Image)
             .where(Image.id.in_([outcome.image_id for outcome in scored]))
@@ -96,7 +99,7 @@ def write_outcomes(connection: Connection, outcomes: Sequence[Outcome], *, bundl
         )
 
 
-def _upsert(connection: Connection, scored: Sequence[Scored], bundle_id: int, engine: str) -> None:
+def _upsert(connection: Connection, scored: Sequence[Scored], job_id: int, bundle_id: int, engine: str) -> None:
     dialect_insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     statement = dialect_insert(Prediction).values(scored_at=db_now())
     values = {
@@ -119,6 +122,7 @@ def _upsert(connection: Connection, scored: Sequence[Scored], bundle_id: int, en
         [
             {
                 "image_id": outcome.image_id,
+                "job_id": job_id,
                 "image_sha256": outcome.image_sha256,
                 "bundle_id": bundle_id,
                 "engine": outcome.reused_from or engine,
@@ -139,16 +143,22 @@ def stored_inferences(connection: Connection, bundle_id: int, digests: Sequence[
 
     Args:
         bundle_id: predictions of other bundles do not count.
-        digests: SHA-256 of the images in hexadecimal.
+        digests: SHA-256 of the images of a batch in hexadecimal.
 
     Returns:
         Inference by digest, for those digests that are known.
     """
+    # The newest of each, so that the answer is always the same. The index gives it without reading the other copies.
+    if not digests:
+        return {}
+    same = (Prediction.image_sha256 == digest for digest in digests)
+    newest = union_all(
+        *(select(func.max(Prediction.id)).where(each, Prediction.bundle_id == bundle_id) for each in same)
+    )
     rows = connection.execute(
-        select(Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities)
-        .where(Prediction.image_sha256.in_(digests), Prediction.bundle_id == bundle_id)
-        # The newest one wins, so that the answer is always the same.
-        .order_by(Prediction.id)
+        select(
+            Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities
+        ).where(Prediction.id.in_(newest))
     )
     return {
         row.image_sha256: StoredInference(

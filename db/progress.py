@@ -1,12 +1,16 @@
-"""Progress of a job: counts of its images, and whether a worker holds a lease on one of its chunks."""
+"""Progress of jobs: counts of their images, and whether a worker holds a lease on one of their chunks."""
 
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, case, exists, func, select
+from sqlalchemy import Connection, exists, select
 
-from db.models import AuditEntry, Chunk, Image, Job, Prediction
-from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, TriageFlag
+from db.models import AuditEntry, Chunk, Job
+from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, TriageFlag, UngradableReason
+from db.totals import JobTotals, totals_of_jobs
 from db.types import db_now
 
 #: Actions that stop the work on a job, and actions that start it again.
@@ -20,8 +24,11 @@ class JobCounts:
 
     by_status: dict[ImageStatus, int]
     by_flag: dict[TriageFlag, int] = field(default_factory=dict)
+    #: `count_images` alone fills these three. The last holds calibrated probabilities in bins of equal width.
     by_failure: dict[FailureCode, int] = field(default_factory=dict)
-    #: Images scored by reusing an earlier inference of the same bytes. `count_statuses` does not count them.
+    by_ungradable_reason: dict[UngradableReason, int] = field(default_factory=dict)
+    histogram: list[int] = field(default_factory=list)
+    #: Images scored by reusing an earlier inference of the same bytes.
     reused: int = 0
     #: When the newest outcome was written.
     last_completed_at: datetime | None = None
@@ -40,54 +47,64 @@ class JobCounts:
 
 
 def count_images(connection: Connection, job_id: int) -> JobCounts:
-    """Count the images of a job by status, triage flag and failure code."""
-    failures = (
-        select(Image.failure_code, func.count())
-        .where(Image.job_id == job_id, Image.status == ImageStatus.FAILED)
-        .group_by(Image.failure_code)
-    )
-    flags = (
-        select(Prediction.flag, func.count(), func.sum(case((Prediction.reused, 1), else_=0)))
-        .join(Image, Image.id == Prediction.image_id)
-        .where(Image.job_id == job_id)
-        .group_by(Prediction.flag)
-    )
-    statuses = count_statuses(connection, job_id)
-    by_flag = connection.execute(flags).all()
+    """All counts of a job. They come from totals, so they cost the same for a job of any size."""
+    return _count(connection, [job_id], details=True)[job_id]
+
+
+def count_jobs(connection: Connection, job_ids: Collection[int]) -> dict[int, JobCounts]:
+    """The counts of jobs by status and flag, in a few queries for all of them."""
+    return _count(connection, job_ids, details=False)
+
+
+def _count(connection: Connection, job_ids: Collection[int], *, details: bool) -> dict[int, JobCounts]:
+    totals = totals_of_jobs(connection, job_ids, details=details)
+    paused = _seconds_paused(connection, totals)
+    return {job_id: _counts(each, paused[job_id]) for job_id, each in totals.items()}
+
+
+def _counts(totals: JobTotals, paused_seconds: float) -> JobCounts:
+    statuses = {
+        ImageStatus.WAITING: totals.submitted - totals.completed,
+        ImageStatus.SCORED: totals.scored,
+        ImageStatus.UNGRADABLE: totals.ungradable,
+        ImageStatus.FAILED: totals.failed,
+    }
+    flags = {
+        TriageFlag.HIGH_RISK: totals.high_risk,
+        TriageFlag.BORDERLINE: totals.borderline,
+        TriageFlag.LOWER_PRIORITY: totals.lower_priority,
+    }
     return JobCounts(
-        last_completed_at=statuses.last_completed_at,
-        paused_seconds=statuses.paused_seconds,
-        by_status=statuses.by_status,
-        by_flag={flag: count for flag, count, _ in by_flag},
-        reused=sum(int(reused) for *_, reused in by_flag),
-        by_failure={code: count for code, count in connection.execute(failures) if code is not None},
+        by_status={status: number for status, number in statuses.items() if number},
+        by_flag={flag: number for flag, number in flags.items() if number},
+        by_failure=totals.failure_codes,
+        by_ungradable_reason=totals.ungradable_reasons,
+        histogram=totals.histogram,
+        reused=totals.reused,
+        last_completed_at=totals.last_completed_at,
+        paused_seconds=paused_seconds,
     )
 
 
-def count_statuses(connection: Connection, job_id: int) -> JobCounts:
-    """Count by status alone. A progress bar calls it once a second."""
-    rows = connection.execute(
-        select(Image.status, func.count(), func.max(Image.completed_at))
-        .where(Image.job_id == job_id)
-        .group_by(Image.status)
-    ).all()
-    last_completed_at = max((ended for _, _, ended in rows if ended is not None), default=None)
-    return JobCounts(
-        by_status={status: count for status, count, _ in rows},
-        last_completed_at=last_completed_at,
-        paused_seconds=_seconds_paused(connection, job_id, last_completed_at) if last_completed_at is not None else 0.0,
-    )
-
-
-def _seconds_paused(connection: Connection, job_id: int, until: datetime) -> float:
+def _seconds_paused(connection: Connection, totals: dict[int, JobTotals]) -> dict[int, float]:
+    """Seconds in which nothing could be scored, by job."""
     entries = connection.execute(
-        select(AuditEntry.action, AuditEntry.at, Job.started_at)
+        select(AuditEntry.job_id, AuditEntry.action, AuditEntry.at, Job.started_at)
         .join(Job, Job.id == AuditEntry.job_id)
-        .where(AuditEntry.job_id == job_id, AuditEntry.action.in_((*_STOPS, *_STARTS)), AuditEntry.at <= until)
+        .where(AuditEntry.job_id.in_(totals), AuditEntry.action.in_((*_STOPS, *_STARTS)))
         .order_by(AuditEntry.number)
     )
+    by_job: dict[int, list[Any]] = defaultdict(list)
+    for entry in entries:
+        until = totals[entry.job_id].last_completed_at
+        if until is not None and entry.at <= until:
+            by_job[entry.job_id].append(entry)
+    return {job_id: _seconds_between(by_job[job_id]) for job_id in totals}
+
+
+def _seconds_between(entries: Iterable[Any]) -> float:
     seconds, since = 0.0, None
-    for action, at, started in entries:
+    for _, action, at, started in entries:
         if action in _STOPS:
             since = since or at
         elif since is not None and started is not None:
@@ -96,9 +113,9 @@ def _seconds_paused(connection: Connection, job_id: int, until: datetime) -> flo
     return seconds
 
 
-def has_live_lease(connection: Connection, job_id: int) -> bool:
-    """Whether a worker holds a lease on a chunk of the job."""
+def jobs_with_live_lease(connection: Connection, job_ids: Collection[int]) -> set[int]:
+    """Those of the jobs of which a worker holds a lease on a chunk."""
     lease = exists().where(
-        Chunk.job_id == job_id, Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now()
+        Chunk.job_id == Job.id, Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now()
     )
-    return bool(connection.execute(select(lease)).scalar_one())
+    return set(connection.scalars(select(Job.id).where(Job.id.in_(job_ids), lease)))

@@ -18,6 +18,8 @@ class JobStatus(StrEnum):
     FINISHED = "finished"
     #: An operator cancelled it. Outcomes so far are kept. Final.
     CANCELLED = "cancelled"
+    #: Its rows are being deleted. The same command finishes a deletion that was interrupted.
+    DELETING = "deleting"
 
 
 class ChunkStatus(StrEnum):

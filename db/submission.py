@@ -7,13 +7,15 @@ submitters never fill one job.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from db.audit import append_entry
+from db.audit import find_entry
+from db.deletion import mark_deleting
 from db.models import AuditEntry, Chunk, Image, Job, ModelBundle
 from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus
+from db.totals import group_for_chunk
 from db.types import db_now
 
 #: Key of PostgreSQL's advisory lock for beginning a submission. SQLite has one writer anyway.
@@ -223,7 +225,14 @@ def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -
     """
     chunk_id = connection.execute(
         insert(Chunk)
-        .values(job_id=job_id, status=ChunkStatus.WAITING, size=len(images), attempt=0, hinted_at=db_now())
+        .values(
+            job_id=job_id,
+            group_id=group_for_chunk(connection, job_id, len(images)),
+            status=ChunkStatus.WAITING,
+            size=len(images),
+            attempt=0,
+            hinted_at=db_now(),
+        )
         .returning(Chunk.id)
     ).scalar_one()
     rows = [
@@ -248,7 +257,7 @@ def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -
 
 
 def count_recorded(connection: Connection, job_id: int) -> Recorded:
-    """Count the images of a job."""
+    """Count the images of a job. It reads all of them, so call it in no transaction that writes."""
     # Recorded paths inside the root are relative and without "..".
     outside = or_(Image.path.startswith("/"), Image.path.startswith("../"))
     images, outside_root, not_found = connection.execute(
@@ -270,7 +279,7 @@ def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
     """
     held = _held(job_id, submitter)
     ended = {"submitter": None, "submitter_expires_at": None}
-    begun = exists().where(Chunk.job_id == job_id, Chunk.attempt > 0)
+    begun = Job.started_at.is_not(None)
     running = connection.execute(update(Job).where(*held, begun).values(status=JobStatus.RUNNING, **ended))
     # Without the condition: a worker may claim between the two statements, and then neither would match.
     queued = connection.execute(update(Job).where(*held).values(status=JobStatus.QUEUED, **ended))
@@ -283,18 +292,19 @@ def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
 
 
 def withdraw_job(connection: Connection, job_id: int, submitter: str, *, actor: str) -> bool:
-    """Delete a job whose submission was interrupted, with its images, if no worker has claimed a chunk.
+    """Mark a job as being deleted whose submission was interrupted, if no worker has claimed a chunk.
 
     Returns:
-        Whether it was deleted. False when a worker has claimed a chunk, or this submitter has lost the job.
+        Whether it was marked. False when a worker has claimed a chunk, or this submitter has lost the job.
     """
-    images = count_recorded(connection, job_id).images
-    begun = exists().where(Chunk.job_id == job_id, Chunk.attempt > 0)
-    removed = connection.execute(delete(Job).where(*_held(job_id, submitter), ~begun)).rowcount == 1
-    if removed:
-        detail = {"images": images, "why": "the submission was interrupted"}
-        append_entry(connection, actor=actor, action=AuditAction.DELETED, job_id=job_id, detail=detail)
-    return removed
+    if find_entry(connection, job_id, AuditAction.DELETED, submitter) is not None:
+        return True
+    held = select(Job.id).where(*_held(job_id, submitter), Job.started_at.is_(None)).with_for_update()
+    if connection.execute(held).one_or_none() is None:
+        return False
+    why = "the submission was interrupted"
+    mark_deleting(connection, job_id, actor=actor, request=submitter, why=why)
+    return True
 
 
 def _held(job_id: int, submitter: str) -> tuple[ColumnElement[bool], ...]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, case, select
+from sqlalchemy import Connection, Select, literal, select, tuple_
 
 from db.models import Image, Job, ModelBundle, Prediction
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
 
+#: Statuses of images with an outcome and without a score, in their order on a worklist.
+UNSCORED = (ImageStatus.FAILED, ImageStatus.UNGRADABLE)
 #: Rows fetched at a time for an export.
 _PAGE = 2_000
 
@@ -47,10 +49,14 @@ def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRo
 
 
 def outcomes_ranked(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
-    """Every image of a job: images without a score first, then by calibrated probability, highest first."""
-    scored = case((Image.status == ImageStatus.SCORED, 1), else_=0)
-    order = (scored, Image.status, Prediction.probability.desc(), Image.id)
-    return _streamed(connection, _outcomes().where(Image.job_id == job_id).order_by(*order))
+    """Every image of a job: images without a score first, then by calibrated probability, highest first.
+
+    Each query is in the order of an index, so nothing is sorted.
+    """
+    for status in (*UNSCORED, ImageStatus.WAITING):
+        unscored = _outcomes().where(Image.job_id == job_id, Image.status == status).order_by(Image.id)
+        yield from _streamed(connection, unscored)
+    yield from _streamed(connection, _scored(job_id))
 
 
 def _streamed(connection: Connection, outcomes: Select[*tuple[Any, ...]]) -> Iterator[OutcomeRow]:
@@ -59,29 +65,43 @@ def _streamed(connection: Connection, outcomes: Select[*tuple[Any, ...]]) -> Ite
         yield OutcomeRow(**row)
 
 
-def most_suspicious(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
-    """The scored images with the highest calibrated probability."""
-    rows = connection.execute(
-        _outcomes()
-        .where(Image.job_id == job_id, Image.status == ImageStatus.SCORED)
-        .order_by(Prediction.probability.desc(), Image.id)
-        .limit(limit)
-    ).mappings()
-    return [OutcomeRow(**row) for row in rows]
+def worklist_page(
+    connection: Connection, job_id: int, limit: int, *, after: OutcomeRow | None = None
+) -> list[OutcomeRow]:
+    """The scored images with the highest calibrated probability, or those that follow.
+
+    Args:
+        job_id: the job.
+        limit: most images.
+        after: the last image of the page before. It is sought in the index, not counted to.
+    """
+    query = _scored(job_id).limit(limit)
+    if after is not None:
+        position = tuple_(Prediction.probability, Prediction.image_id)
+        query = query.where(position < tuple_(literal(after.probability), literal(after.image_id)))
+    return [OutcomeRow(**row) for row in connection.execute(query).mappings()]
 
 
 def not_scored(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
-    """Images that failed or are ungradable. A human must look at them."""
-    rows = connection.execute(
-        _outcomes()
-        .where(Image.job_id == job_id, Image.status.in_((ImageStatus.FAILED, ImageStatus.UNGRADABLE)))
-        .order_by(Image.status, Image.failure_code, Image.id)
-        .limit(limit)
-    ).mappings()
-    return [OutcomeRow(**row) for row in rows]
+    """Images that failed, then those that are ungradable, in the order of submission. A human must look at them."""
+    found: list[OutcomeRow] = []
+    for status in UNSCORED:
+        query = _outcomes().where(Image.job_id == job_id, Image.status == status).order_by(Image.id)
+        rows = connection.execute(query.limit(limit - len(found))).mappings()
+        found += [OutcomeRow(**row) for row in rows]
+    return found
 
 
-def _outcomes() -> Select[*tuple[Any, ...]]:
+def _scored(job_id: int) -> Select[*tuple[Any, ...]]:
+    """The scored images of a job, highest probability first. Of equal ones the one that was submitted last."""
+    order = (Prediction.probability.desc(), Prediction.image_id.desc())
+    # Not an outer join, so that the planner may begin with the predictions.
+    return (
+        _outcomes(outer=False).where(Prediction.job_id == job_id, Image.status == ImageStatus.SCORED).order_by(*order)
+    )
+
+
+def _outcomes(*, outer: bool = True) -> Select[*tuple[Any, ...]]:
     return (
         select(
             Image.id.label("image_id"),
@@ -108,5 +128,5 @@ def _outcomes() -> Select[*tuple[Any, ...]]:
         )
         .join(Job, Job.id == Image.job_id)
         .join(ModelBundle, ModelBundle.id == Job.bundle_id)
-        .outerjoin(Prediction, Prediction.image_id == Image.id)
+        .join(Prediction, Prediction.image_id == Image.id, isouter=outer)
     )

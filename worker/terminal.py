@@ -1,6 +1,10 @@
 """Consoles for commands, and texts that are safe to print."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 #: Columns when the output goes to a log or a file. Wide enough for the tables.
 _WIDTH_WITHOUT_TERMINAL = 140
@@ -13,6 +17,24 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _WIDTH_WITHOUT_TERMINAL
     return console
+
+
+@contextmanager
+def image_progress(what: str, images: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; nothing when that is no terminal.
+
+    Args:
+        what: shown before the bar.
+        images: their number.
+
+    Yields:
+        Call it with the number of images done so far.
+    """
+    console = make_console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=images)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def printable(text: str, *, lines: bool = False) -> str:

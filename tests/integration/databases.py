@@ -21,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from db.audit import append_entry
 from db.claims import claim_unhinted_chunks
+from db.deletion import begin_deletion, delete_rows
 from db.models import Chunk, Image
 from db.session import transact
 from db.status import AuditAction
@@ -204,6 +205,14 @@ def add_job(
         )
 
     return transact(database, write)
+
+
+def delete_whole(database: Engine, job_id: int) -> bool:
+    """Delete a job as `dermq delete` does. Returns whether that was possible."""
+    begun = transact(database, lambda c: begin_deletion(c, job_id, actor="test", request=uuid4().hex))
+    if begun:
+        delete_rows(database, job_id)
+    return begun
 
 
 def row(database: Engine, table: type[DeclarativeBase], row_id: int) -> Any:

@@ -8,7 +8,7 @@ from worker.cli.check import check, reconcile
 from worker.cli.demo import demo
 from worker.cli.error_handling import CommandGroup
 from worker.cli.export import export
-from worker.cli.job_control import cancel, delete, pause, resume, retry
+from worker.cli.job_control import cancel, delete, pause, prune, resume, retry
 from worker.cli.jobs import status, watch
 from worker.cli.serve import flower, migrate, sweep, up, worker
 from worker.cli.submit import submit
@@ -32,7 +32,7 @@ def main() -> None:
 
 for _command in (
     *(up, submit, status, watch, export),
-    *(pause, resume, cancel, retry, delete),
+    *(pause, resume, cancel, retry, delete, prune),
     *(check, reconcile, audit, demo),
     *(worker, sweep, flower, migrate),
 ):

@@ -6,7 +6,7 @@ import click
 
 from worker.cli.session import JOB_NUMBER, open_checked_database
 from worker.settings import load_settings
-from worker.terminal import printable
+from worker.terminal import image_progress, printable
 
 
 @click.command(short_help="Check bundle, database, broker, workers and sweeper.")
@@ -37,7 +37,7 @@ def reconcile(job: int) -> None:
 
     Exit status 1: an inconsistency was found, or images are still waiting in a job that was not cancelled.
     """
-    from db.progress import count_statuses
+    from db.progress import count_jobs
     from db.reconciliation import find_inconsistencies
     from db.session import read
     from db.status import JobStatus
@@ -45,8 +45,9 @@ def reconcile(job: int) -> None:
 
     database = open_checked_database()
     found = find_job(database, job)
-    inconsistencies = read(database, lambda connection: find_inconsistencies(connection, job))
-    counts = read(database, lambda connection: count_statuses(connection, job))
+    counts = read(database, lambda connection: count_jobs(connection, [job]))[job]
+    with image_progress(f"checking job {job}", counts.submitted) as shown:
+        inconsistencies = read(database, lambda connection: find_inconsistencies(connection, job, shown))
     waiting = counts.submitted - counts.completed
     click.echo(
         f"Job {job} {found.status}: {counts.submitted:,} submitted = {outcome_counts(counts)}, {waiting:,} waiting"

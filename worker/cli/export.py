@@ -9,7 +9,7 @@ import click
 
 from db.status import AuditAction, JobStatus
 from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
-from worker.errors import OutputError
+from worker.errors import DermqError, OutputError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -44,7 +44,7 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
     """
     from db.audit import append_entry
     from db.jobs import view_jobs
-    from db.progress import count_statuses
+    from db.progress import count_jobs
     from db.session import read, transact
     from db.worklist import outcomes_by_image, outcomes_ranked
     from worker.monitor.job_status import find_job
@@ -52,7 +52,8 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
     from worker.output.csv import write_csv
 
     database = open_checked_database()
-    find_job(database, job)
+    if find_job(database, job).status is JobStatus.DELETING:
+        raise DermqError(f"Job {job} is being deleted, so it cannot be exported any more.")
 
     def record(**detail: object) -> None:
         transact(
@@ -63,7 +64,7 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
         )
 
     # Before the first row leaves: a reader that stops half way has read half of it all the same.
-    images = read(database, lambda connection: count_statuses(connection, job)).submitted
+    images = read(database, lambda connection: count_jobs(connection, [job]))[job].submitted
     record(images=images)
     try:
         with open_output(output) as out:

@@ -1,4 +1,4 @@
-"""Commands that act on jobs: pause, resume, cancel, retry, delete."""
+"""Commands that act on jobs: pause, resume, cancel, retry, delete, prune."""
 
 import sys
 import uuid
@@ -10,8 +10,11 @@ import click
 from db.status import FailureCode
 from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
 from worker.errors import DermqError
+from worker.terminal import image_progress
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     #: Takes the connection and the job, and `actor` and `request` by name. Returns whether the change was possible.
     Change = Callable[..., bool]
 
@@ -134,10 +137,11 @@ def _confirms(question: str) -> bool:
 def delete(job: int, yes: bool) -> None:
     """Delete JOB with its images, predictions and patient data. The audit log is kept.
 
+    Other jobs keep working meanwhile. If the command is interrupted, run it again: it finishes the deletion.
+
     Exit status 1: the rows are deleted, but still readable in SQLite's log, because another process reads it.
     """
-    from db.job_control import delete_job
-    from db.session import empty_write_ahead_log
+    from db.deletion import begin_deletion
     from worker.monitor.job_status import find_job
 
     database = open_checked_database()
@@ -146,8 +150,83 @@ def delete(job: int, yes: bool) -> None:
         # Not exit status 1, which means that the job is deleted.
         raise DermqError(f"Job {job} was not deleted.")
     expected = f"Only a finished or cancelled job can be deleted. Run `dermq cancel {job}` first."
-    _change(job, delete_job, expected)
+    _change(job, begin_deletion, expected)
+    _delete_rows(database, job, again=f"dermq delete {job}")
     click.echo(f"Job {job} is deleted.")
+    _empty_log(database)
+
+
+@click.command(short_help="Delete all jobs older than a number of days.")
+@click.option(
+    "--older-than",
+    "days",
+    type=click.IntRange(1, 36_500),
+    required=True,
+    metavar="DAYS",
+    help="Jobs that finished or were cancelled more than so many days ago.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(days: int, yes: bool) -> None:
+    """Delete the finished and cancelled jobs that are older than a number of days. The audit log is kept.
+
+    It also finishes deletions that were interrupted. Export first what must be kept.
+
+    \b
+    dermq prune --older-than 365
+
+    Exit status 1: the rows are deleted, but still readable in SQLite's log, because another process reads it.
+    """
+    from db.deletion import begin_deletion, jobs_to_prune
+    from db.session import read, transact
+
+    database = open_checked_database()
+    jobs = [job for job, _ in read(database, lambda connection: jobs_to_prune(connection, days))]
+    if not jobs:
+        click.echo(f"No job is older than {days} days.")
+        return
+    named = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} ({_listed(jobs)})"
+    if not (yes or _confirms(f"Delete {named} with all outcomes and patient references?")):
+        raise DermqError("Nothing was deleted.")
+    request = _Request()
+    for job in jobs:
+        why = f"it was older than {days} days"
+        begun = transact(
+            database,
+            lambda connection, job=job, why=why: begin_deletion(  # type: ignore[misc]
+                connection, job, actor=request.actor, request=request.id, why=why
+            ),
+        )
+        if begun:
+            # Else its failed images are retried since, or somebody else has deleted it.
+            _delete_rows(database, job, again=f"dermq prune --older-than {days}")
+    click.echo(f"Deleted {named}.")
+    _empty_log(database)
+
+
+def _listed(jobs: list[int]) -> str:
+    shown = ", ".join(map(str, jobs[:10]))
+    return f"{shown} and {len(jobs) - 10} more" if len(jobs) > 10 else shown
+
+
+def _delete_rows(database: "Engine", job: int, *, again: str) -> None:
+    """Delete the rows of a job, with a progress bar on a terminal."""
+    from db.deletion import delete_rows
+    from db.progress import count_jobs
+    from db.session import read
+
+    images = read(database, lambda connection: count_jobs(connection, [job]))[job].submitted
+    try:
+        with image_progress(f"deleting job {job}", images) as shown:
+            delete_rows(database, job, shown)
+    except KeyboardInterrupt:
+        click.echo(f"Job {job} is deleted in part. To finish, run: {again}", err=True)
+        raise
+
+
+def _empty_log(database: "Engine") -> None:
+    """Remove deleted rows from SQLite's log, too; exit with status 1 when that is not possible now."""
+    from db.session import empty_write_ahead_log
+
     if not empty_write_ahead_log(database):
         click.echo(
             "WARNING: another process reads the database or is stopped, so the deleted rows are still in the file "

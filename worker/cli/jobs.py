@@ -30,9 +30,7 @@ def watch_job(database: "Engine", job: int) -> "JobView":
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document; docs/operations.md has its schema.")
 def status(job: int | None, as_json: bool) -> None:
     """Show the state and the outcomes of JOB, or list the newest jobs."""
-    from db.jobs import view_jobs
-    from db.session import read
-    from worker.monitor.job_status import JobList, describe_job, find_job
+    from worker.monitor.job_status import describe_job, describe_jobs, find_job
     from worker.monitor.summary import print_job_list, print_summary
 
     database = open_checked_database()
@@ -43,11 +41,11 @@ def status(job: int | None, as_json: bool) -> None:
         else:
             print_summary(database, view, make_console())
         return
-    jobs = [describe_job(database, view) for view in read(database, view_jobs)]
+    found = describe_jobs(database)
     if as_json:
-        click.echo(JobList(jobs=jobs).model_dump_json(indent=2))
-    elif jobs:
-        print_job_list(jobs, make_console())
+        click.echo(found.model_dump_json(indent=2))
+    elif found.jobs:
+        print_job_list(found.jobs, make_console())
     else:
         click.echo("There are no jobs yet. Submit one: dermq submit FOLDER")
 

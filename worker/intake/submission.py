@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from db.audit import append_entry
 from db.claims import unmark_hinted
+from db.deletion import delete_rows
 from db.jobs import finish_job_if_done
 from db.session import empty_write_ahead_log, read, transact
 from db.status import AuditAction
@@ -237,9 +238,6 @@ def submit(
         transact(database, lambda connection: renew_submission(connection, result.job_id, result.submitter, lease))
 
     def end(connection: Connection) -> None:
-        recorded = count_recorded(connection, result.job_id)
-        result.images, result.not_found = recorded.images, recorded.not_found
-        result.outside_root = recorded.outside_root
         if not end_submission(connection, result.job_id, result.submitter):
             # An earlier attempt at this transaction ended it, and only the reply was lost.
             return
@@ -247,7 +245,7 @@ def submit(
             "bundle_sha256": bundle.sha256,
             "policy": submission.policy,
             "threshold": numbers.threshold,
-            "images": recorded.images,
+            "images": result.images,
         }
         append_entry(
             connection, actor=submission.actor, action=AuditAction.SUBMITTED, job_id=result.job_id, detail=detail
@@ -261,6 +259,10 @@ def submit(
                 on_progress(result.seen)
             # Check the lease again, or a job that was cancelled meanwhile would be reported as a success.
             renew()
+            # Under the lease, and in no transaction that writes: it reads the whole job.
+            recorded = read(database, lambda connection: count_recorded(connection, result.job_id))
+        result.images, result.not_found = recorded.images, recorded.not_found
+        result.outside_root = recorded.outside_root
         on_recorded(result.job_id)
         transact(database, end)
     except SubmissionLostError:
@@ -289,6 +291,7 @@ def _withdraw(
 ) -> BaseException:
     """Delete an incomplete job, unless a worker has claimed a chunk of it. Returns the error to raise."""
     if transact(database, lambda c: withdraw_job(c, result.job_id, result.submitter, actor=submission.actor)):
+        delete_rows(database, result.job_id)
         # If another connection reads at this moment, the next `delete` or `migrate` empties it.
         empty_write_ahead_log(database)
         return interruption

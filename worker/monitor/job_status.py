@@ -3,19 +3,20 @@
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from db.audit import entries_of
 from db.jobs import JobView, view_jobs
-from db.progress import JobCounts, count_images, has_live_lease
+from db.progress import JobCounts, count_images, count_jobs, jobs_with_live_lease
 from db.session import read
-from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
+from db.status import AuditAction, FailureCode, ImageStatus, JobStatus, TriageFlag, UngradableReason
 from worker.errors import DermqError
 from worker.inference.bundle_reference import configured_bundle, running_bundle
 from worker.settings import load_settings
 from worker.terminal import printable
 
 #: States that a job does not leave by itself.
-STOPPED = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED)
+STOPPED = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED, JobStatus.DELETING)
 _NO_WORKER = "No worker is scoring it. Is `dermq up` running? Run `dermq check` for the cause."
 
 
@@ -40,7 +41,8 @@ class JobReport(BaseModel):
         submitted: number of all images.
         completed: number of images with an outcome.
         flags: number of scored images by triage flag.
-        failures: number of failed images by failure code.
+        failures: number of failed images by failure code. Empty in a list of jobs.
+        ungradable_reasons: number of ungradable images by reason. Empty in a list of jobs.
         reused: scored images whose output was reused from earlier images with the same bytes.
         images_per_second: mean since the first claim, without pauses. None for less than a second.
         seconds_left: estimate for a running job.
@@ -67,6 +69,7 @@ class JobReport(BaseModel):
     completed: int
     flags: dict[TriageFlag, int]
     failures: dict[FailureCode, int]
+    ungradable_reasons: dict[UngradableReason, int]
     reused: int
     images_per_second: float | None
     seconds_left: float | None
@@ -79,9 +82,26 @@ class JobList(BaseModel):
     jobs: list[JobReport]
 
 
+def describe_jobs(database: Engine, limit: int = 20) -> JobList:
+    """The newest jobs with their counts, in a few queries for all of them."""
+
+    def look(connection: Connection) -> tuple[list[JobView], dict[int, JobCounts], set[int]]:
+        jobs = view_jobs(connection, limit=limit)
+        ids = [job.id for job in jobs]
+        active = [job.id for job in jobs if job.status not in STOPPED]
+        return jobs, count_jobs(connection, ids), jobs_with_live_lease(connection, active)
+
+    jobs, counts, working = read(database, look)
+    return JobList(jobs=[_report(job, counts[job.id], _stall_reason(job, working=job.id in working)) for job in jobs])
+
+
 def describe_job(database: Engine, job: JobView) -> JobReport:
-    """Count a job's images and describe its state."""
+    """A job with all its counts and its state."""
     counts = read(database, lambda connection: count_images(connection, job.id))
+    return _report(job, counts, stall_reason(database, job))
+
+
+def _report(job: JobView, counts: JobCounts, stalled: str | None) -> JobReport:
     rate = overall_rate(job, counts)
     running = job.status is JobStatus.RUNNING and not job.interrupted
     return JobReport(
@@ -103,10 +123,11 @@ def describe_job(database: Engine, job: JobView) -> JobReport:
         completed=counts.completed,
         flags=counts.by_flag,
         failures=counts.by_failure,
+        ungradable_reasons=counts.by_ungradable_reason,
         reused=counts.reused,
         images_per_second=rate,
         seconds_left=(counts.submitted - counts.completed) / rate if running and rate else None,
-        stalled=stall_reason(database, job),
+        stalled=stalled,
     )
 
 
@@ -120,9 +141,18 @@ def find_job(database: Engine, job_id: int | None) -> JobView:
     if not jobs:
         known = read(database, lambda connection: view_jobs(connection, limit=5))
         ids = ", ".join(str(job.id) for job in known)
-        missing = f"There is no job {job_id}, or it was deleted. " if job_id is not None else ""
+        missing = f"{_gone(database, job_id)} " if job_id is not None else ""
         raise DermqError(missing + (f"The newest jobs: {ids}." if known else "There are no jobs yet: `dermq submit`."))
     return jobs[0]
+
+
+def _gone(database: Engine, job_id: int) -> str:
+    """Why there is no such job, from the audit log, which outlives it."""
+    entries = read(database, lambda connection: entries_of(connection, job_id))
+    deleted = next((entry for entry in reversed(entries) if entry.action == AuditAction.DELETED), None)
+    if deleted is None:
+        return f"There is no job {job_id}."
+    return f"Job {job_id} was deleted on {deleted.at:%Y-%m-%d} by {printable(deleted.actor)}."
 
 
 def stall_reason(database: Engine, job: JobView) -> str | None:
@@ -131,6 +161,11 @@ def stall_reason(database: Engine, job: JobView) -> str | None:
     Returns:
         None when the job has stopped or a worker has a chunk of it.
     """
+    working = read(database, lambda connection: jobs_with_live_lease(connection, [job.id]))
+    return _stall_reason(job, working=bool(working))
+
+
+def _stall_reason(job: JobView, *, working: bool) -> str | None:
     if job.interrupted:
         source = printable(job.manifest or job.root)
         return (
@@ -139,7 +174,9 @@ def stall_reason(database: Engine, job: JobView) -> str | None:
         )
     if job.status is JobStatus.SUBMITTING:
         return "Its images are still being submitted."
-    if job.status in STOPPED or read(database, lambda connection: has_live_lease(connection, job.id)):
+    if job.status is JobStatus.DELETING:
+        return f"It is being deleted. If no `dermq delete` runs any more, run `dermq delete {job.id}` to finish it."
+    if job.status in STOPPED or working:
         return None
     settings = load_settings()
     here = running_bundle(settings) or configured_bundle(settings)

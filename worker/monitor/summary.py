@@ -10,7 +10,7 @@ from db.jobs import JobView
 from db.progress import count_images
 from db.session import read
 from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
-from db.worklist import OutcomeRow, most_suspicious, not_scored
+from db.worklist import OutcomeRow, not_scored, worklist_page
 from worker.monitor.job_status import STOPPED, JobReport, clock, job_rate, stall_reason
 from worker.terminal import printable, shown_probability
 
@@ -110,7 +110,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
             markup=False,
             highlight=False,
         )
-    if rows := read(database, lambda connection: most_suspicious(connection, job.id, cases)):
+    if rows := read(database, lambda connection: worklist_page(connection, job.id, cases)):
         so_far = "" if job.status in STOPPED else " so far"
         console.print(f"\n[bold]Highest probability{so_far}[/bold]")
         console.print(_scored_table(rows))

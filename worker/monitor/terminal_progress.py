@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from sqlalchemy import Engine
 
 from db.jobs import JobView
-from db.progress import JobCounts, count_statuses
+from db.progress import JobCounts, count_jobs
 from db.session import read
 from db.status import JobStatus
 from worker.log_throttle import LogThrottle
@@ -116,7 +116,7 @@ def _observe(database: Engine, job_id: int) -> Iterator[tuple[JobView, JobCounts
     while True:
         # The job first, so that its state is never newer than the counts.
         job = find_job(database, job_id)
-        counts = read(database, lambda connection: count_statuses(connection, job_id))
+        counts = read(database, lambda connection: count_jobs(connection, [job_id])[job_id])
         yield job, counts
         # An interrupted submission continues only when somebody submits again.
         if job.status in STOPPED or (job.interrupted and counts.completed == counts.submitted):

@@ -30,6 +30,7 @@ from db.jobs import finish_job_if_done
 from db.outcomes import Failed, Outcome, write_outcomes
 from db.session import read, transact
 from db.status import FailureCode
+from db.totals import settle_if_done
 from worker.database_wait import DATABASE_UNAVAILABLE, retry_until_available
 from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
@@ -125,6 +126,7 @@ def score_chunk(
     except BaseException:
         attempt.release(count_attempt=True)
         raise
+    transact(database, lambda connection: settle_if_done(connection, claim.group_id))
     transact(database, lambda connection: finish_job_if_done(connection, claim.job_id))
     return completed
 
@@ -223,7 +225,13 @@ class _Attempt:
     def _write(self, outcomes: Sequence[Outcome]) -> None:
         def write(connection: Connection) -> None:
             self._renew_in(connection)
-            write_outcomes(connection, outcomes, bundle_id=self.job.bundle_id, engine=self.model.engine.label)
+            write_outcomes(
+                connection,
+                outcomes,
+                job_id=self.job.job_id,
+                bundle_id=self.job.bundle_id,
+                engine=self.model.engine.label,
+            )
 
         transact(self.database, write)
 

@@ -20,6 +20,7 @@ from db.claims import (
     renew_lease,
     waiting_images,
 )
+from db.deletion import delete_rows
 from db.jobs import finish_job_if_done, unfinished_jobs, view_jobs
 from db.models import Chunk, Image, Job, ModelBundle, Prediction
 from db.outcomes import Failed, write_outcomes
@@ -45,7 +46,9 @@ def renew(database: Engine, taken: Claim) -> None:
 
 def end_images(database: Engine, made: MadeJob, image_ids: list[int]) -> None:
     outcomes = [Failed(image_id=image_id, code=FailureCode.MISSING, sentence="gone") for image_id in image_ids]
-    transact(database, lambda c: write_outcomes(c, outcomes, bundle_id=made.bundle_id, engine="fake"))
+    transact(
+        database, lambda c: write_outcomes(c, outcomes, job_id=made.job_id, bundle_id=made.bundle_id, engine="fake")
+    )
 
 
 def table_sizes(database: Engine) -> dict[str, int]:
@@ -262,12 +265,19 @@ def test_two_who_finish_a_job_finish_it_once(database: Engine) -> None:
 def test_a_withdrawn_job_leaves_an_entry_in_the_audit_log_and_nothing_else(database: Engine) -> None:
     kept = add_job(database, 1)
     made = add_job(database, 2, 1, submitted=False)
-    assert transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter, actor="me"))
+    for _ in range(2):
+        # Again when the reply was lost.
+        assert transact(database, lambda c: withdraw_job(c, made.job_id, made.submitter, actor="me"))
+    delete_rows(database, made.job_id)
     assert table_sizes(database) == {"job": 1, "chunk": 1, "image": 1, "prediction": 0}
     assert row(database, Image, kept.image_ids[0]).status == ImageStatus.WAITING
     (entry,) = read(database, lambda c: entries_of(c, made.job_id))
     assert (entry.action, entry.actor) == (AuditAction.DELETED, "me")
-    assert json.loads(entry.detail) == {"images": 3, "why": "the submission was interrupted"}
+    assert json.loads(entry.detail) == {
+        "images": 3,
+        "request": made.submitter,
+        "why": "the submission was interrupted",
+    }
 
 
 def test_a_job_that_a_worker_has_begun_is_not_withdrawn(database: Engine) -> None:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
 from db.audit import entries_of
-from db.job_control import RetryResult, cancel_job, delete_job, pause_job, resume_job, retry_failed
+from db.deletion import begin_deletion
+from db.job_control import RetryResult, cancel_job, pause_job, resume_job, retry_failed
 from db.models import Image
 from db.session import read, transact
 from db.status import FailureCode, ImageStatus
@@ -50,7 +51,7 @@ def test_the_reply_to_each_command_may_be_lost(database: Engine, lossy: Callable
     retried = run(lambda c, request: retry_failed(c, job, codes=None, actor="me", request=request))
     assert retried == RetryResult(images=1, skipped=0)
     assert run(lambda c, request: cancel_job(c, job, actor="me", request=request)) is True
-    assert run(lambda c, request: delete_job(c, job, actor="me", request=request)) is True
+    assert run(lambda c, request: begin_deletion(c, job, actor="me", request=request)) is True
     actions = [str(entry.action) for entry in read(database, lambda c: list(entries_of(c, job)))]
     assert actions == ["submitted", "paused", "resumed", "retried", "cancelled", "deleted"], "each was done once"
 

@@ -9,12 +9,13 @@ import pytest
 from rich.console import Console
 from sqlalchemy import Connection, Engine, func, select
 
+from db.claims import claim_chunk
 from db.models import Image, Prediction
 from db.outcomes import REASON_LENGTH, Failed, Outcome, Scored, Ungradable, write_outcomes
-from db.progress import JobCounts, count_images, count_statuses
+from db.progress import JobCounts, count_images, count_jobs
 from db.session import read, transact
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
-from db.worklist import OutcomeRow, most_suspicious, not_scored, outcomes_by_image
+from db.worklist import OutcomeRow, not_scored, outcomes_by_image, worklist_page
 from tests.integration.databases import MadeJob, add_job, row
 from worker.monitor.job_status import find_job
 from worker.monitor.summary import print_summary
@@ -32,7 +33,14 @@ def scored(image_id: int, probability: float = 0.1, flag: TriageFlag = TriageFla
 
 
 def write(database: Engine, made: MadeJob, outcomes: Sequence[Outcome], engine: str = "fake 1") -> None:
-    transact(database, lambda c: write_outcomes(c, outcomes, bundle_id=made.bundle_id, engine=engine))
+    """As a worker does that has not closed its chunks yet."""
+
+    def work(connection: Connection) -> None:
+        for chunk in made.chunk_ids:
+            claim_chunk(connection, chunk, "test", 60)
+        write_outcomes(connection, outcomes, job_id=made.job_id, bundle_id=made.bundle_id, engine=engine)
+
+    transact(database, work)
 
 
 def exported(database: Engine, made: MadeJob) -> list[OutcomeRow]:
@@ -91,7 +99,7 @@ def test_counts_add_up(database: Engine) -> None:
     assert (found.submitted, found.completed) == (8, 6)
     assert sum(found.by_flag.values()) == found.by_status[ImageStatus.SCORED]
     assert sum(found.by_failure.values()) == found.by_status[ImageStatus.FAILED]
-    assert read(database, lambda c: count_statuses(c, made.job_id)).by_status == found.by_status
+    assert read(database, lambda c: count_jobs(c, [made.job_id]))[made.job_id].by_status == found.by_status
 
 
 def test_the_summary_says_how_many_scores_were_reused(database: Engine) -> None:
@@ -168,17 +176,17 @@ def test_every_image_of_a_job_is_a_line_of_the_csv(database: Engine) -> None:
 def test_worst_cases_first(database: Engine) -> None:
     made = add_job(database, 6)
     write(database, made, mixed(made))
-    worst = read(database, lambda c: most_suspicious(c, made.job_id, 2))
+    worst = read(database, lambda c: worklist_page(c, made.job_id, 2))
     assert [found.probability for found in worst] == [0.9, 0.45]
-    everything = read(database, lambda c: most_suspicious(c, made.job_id, 100))
+    everything = read(database, lambda c: worklist_page(c, made.job_id, 100))
     assert [found.status for found in everything] == [ImageStatus.SCORED] * 3
 
 
-def test_equal_probabilities_keep_the_order_of_submission(database: Engine) -> None:
+def test_of_equal_probabilities_the_last_submitted_comes_first(database: Engine) -> None:
     made = add_job(database, 4)
     write(database, made, [scored(image_id, 0.3) for image_id in made.image_ids[::-1]])
-    worst = read(database, lambda c: most_suspicious(c, made.job_id, 4))
-    assert [found.image_id for found in worst] == made.image_ids
+    worst = read(database, lambda c: worklist_page(c, made.job_id, 4))
+    assert [found.image_id for found in worst] == made.image_ids[::-1]
 
 
 def test_images_without_a_score_are_listed_for_a_human(database: Engine) -> None:
@@ -193,7 +201,9 @@ def test_a_refused_write_leaves_none_of_it(database: Engine) -> None:
     made = add_job(database, 2)
 
     def half(connection: Connection) -> None:
-        write_outcomes(connection, [scored(made.image_ids[0])], bundle_id=made.bundle_id, engine="fake")
+        write_outcomes(
+            connection, [scored(made.image_ids[0])], job_id=made.job_id, bundle_id=made.bundle_id, engine="fake"
+        )
         raise RuntimeError("the worker's lease was lost")
 
     with pytest.raises(RuntimeError):

@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Connection, Engine
 
 import db.session
-from db.job_control import cancel_job, delete_job
+from db.job_control import cancel_job
 from db.schema import migrate
 from db.session import empty_write_ahead_log, open_database, read, transact
 from db.submission import NewImage
-from tests.integration.databases import add_job
+from tests.integration.databases import add_job, delete_whole
 from worker.cli import main
 
 ACTOR = "night-shift@ward"
@@ -43,7 +43,7 @@ def test_a_database_file_is_for_its_user_alone_and_forgets_what_is_deleted(
 
     def delete_beside(connection: Connection) -> None:
         connection.exec_driver_sql("SELECT patient_ref FROM image").all()
-        assert transact(engine, lambda c: delete_job(c, made.job_id, actor=ACTOR, request=uuid4().hex))
+        assert delete_whole(engine, made.job_id)
         assert not empty_write_ahead_log(impatient), "somebody exports at this moment, on a view from before"
 
     read(engine, delete_beside)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from db.audit import entries_of
 from db.claims import claim_chunk, close_chunk
-from db.job_control import cancel_job, delete_job
+from db.job_control import cancel_job
 from db.jobs import view_jobs
 from db.models import Chunk, Image, Job
 from db.outcomes import Failed, write_outcomes
@@ -27,7 +27,7 @@ from db.reconciliation import find_inconsistencies
 from db.session import read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, JobStatus
 from db.types import db_now
-from tests.integration.databases import at_once
+from tests.integration.databases import at_once, delete_whole
 from tests.integration.submissions import paths, put, rows_in, submission
 from worker.errors import SubmissionError
 from worker.inference.bundle import Bundle
@@ -65,7 +65,7 @@ def test_a_deleted_jobs_number_is_not_given_again(
     for _ in range(3):
         numbers.append(submit(submission(source), database=database, app=app, bundle=bundle).job_id)
         transact(database, lambda c: cancel_job(c, numbers[-1], actor="test", request=uuid4().hex))
-        assert transact(database, lambda c: delete_job(c, numbers[-1], actor="test", request=uuid4().hex))
+        assert delete_whole(database, numbers[-1])
     assert numbers == sorted(set(numbers))
 
 
@@ -233,7 +233,7 @@ def begin_and_end_everything(database: Engine) -> None:
             assert claim is not None
             images = connection.scalars(select(Image.id).where(Image.chunk_id == chunk_id)).all()
             failed = [Failed(image_id=image, code=FailureCode.MISSING, sentence="gone") for image in images]
-            write_outcomes(connection, failed, bundle_id=1, engine="fake")
+            write_outcomes(connection, failed, job_id=1, bundle_id=1, engine="fake")
             assert close_chunk(connection, claim)
 
     transact(database, work)

@@ -11,7 +11,7 @@ from rich.console import Console
 from sqlalchemy import Connection, Engine
 
 from db.job_control import cancel_job
-from db.progress import JobCounts, count_statuses
+from db.progress import JobCounts, count_jobs
 from db.session import transact
 from tests.integration.submissions import put, submission
 from worker.inference.bundle import Bundle
@@ -28,13 +28,14 @@ def test_a_log_says_once_why_a_job_is_stalled(
         monkeypatch.setattr(terminal_progress, name, seconds)
     asked: list[int] = []
 
-    def count(connection: Connection, job_id: int) -> JobCounts:
+    def count(connection: Connection, job_ids: list[int]) -> dict[int, JobCounts]:
+        (job_id,) = job_ids
         asked.append(job_id)
         if len(asked) == 5:
             transact(sqlite_database, lambda other: cancel_job(other, job_id, actor="made up", request=uuid4().hex))
-        return count_statuses(connection, job_id)
+        return count_jobs(connection, job_ids)
 
-    monkeypatch.setattr(terminal_progress, "count_statuses", count)
+    monkeypatch.setattr(terminal_progress, "count_jobs", count)
     said = io.StringIO()
     terminal_progress.watch(sqlite_database, intake.job_id, Console(file=said, width=400))
     assert said.getvalue().count("0 of 1") == 6

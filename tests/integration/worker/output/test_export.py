@@ -60,7 +60,7 @@ def write(database: Engine, made: MadeJob, *outcomes: Outcome) -> None:
 
     def work(connection) -> None:
         claim_chunk(connection, made.chunk_ids[0], "owner", 60)
-        write_outcomes(connection, outcomes, bundle_id=made.bundle_id, engine="fake 1")
+        write_outcomes(connection, outcomes, job_id=made.job_id, bundle_id=made.bundle_id, engine="fake 1")
 
     transact(database, work)
 
@@ -129,8 +129,8 @@ def test_a_ranked_export_begins_with_images_without_a_score_and_then_the_highest
         ("", "0/1.jpg", "failed"),
         ("", "0/3.jpg", "ungradable"),
         ("", "0/5.jpg", "waiting"),
-        ("1", "0/2.jpg", "scored"),
-        ("2", "0/4.jpg", "scored"),
+        ("1", "0/4.jpg", "scored"),
+        ("2", "0/2.jpg", "scored"),
         ("3", "0/6.jpg", "scored"),
         ("4", "0/0.jpg", "scored"),
     ]
