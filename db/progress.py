@@ -24,10 +24,9 @@ class JobCounts:
 
     by_status: dict[ImageStatus, int]
     by_flag: dict[TriageFlag, int] = field(default_factory=dict)
-    #: `count_images` alone fills these three. The last holds calibrated probabilities in bins of equal width.
+    #: `count_images` alone fills these two.
     by_failure: dict[FailureCode, int] = field(default_factory=dict)
     by_ungradable_reason: dict[UngradableReason, int] = field(default_factory=dict)
-    histogram: list[int] = field(default_factory=list)
     #: Images scored by reusing an earlier inference of the same bytes.
     reused: int = 0
     #: When the newest outcome was written.
@@ -79,7 +78,6 @@ def _counts(totals: JobTotals, paused_seconds: float) -> JobCounts:
         by_flag={flag: number for flag, number in flags.items() if number},
         by_failure=totals.failure_codes,
         by_ungradable_reason=totals.ungradable_reasons,
-        histogram=totals.histogram,
         reused=totals.reused,
         last_completed_at=totals.last_completed_at,
         paused_seconds=paused_seconds,
