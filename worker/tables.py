@@ -1,7 +1,10 @@
 """Tables in text files: whether a file is one, and which delimiter separates its cells."""
 
 import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from worker.regular_files import open_regular
 
@@ -13,6 +16,8 @@ _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 #: Bytes read to recognise a file.
 _HEAD_BYTES = 4_096
+#: Most characters of a row. A manifest's row has some 2,000 at most.
+MAX_ROW = 65_536
 
 
 def describe_other_file(path: Path) -> str | None:
@@ -38,3 +43,50 @@ def read_header(line: str) -> tuple[str, list[str]]:
     """Delimiter and column names of a header line; names are stripped and in lower case."""
     delimiter = max(DELIMITERS, key=line.count)
     return delimiter, [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter), [])]
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """Column names that occur more than once, sorted."""
+    return sorted(name for name, number in Counter(names).items() if number > 1)
+
+
+class RowTooLongError(ValueError):
+    """A row of a table has more than `MAX_ROW` characters. The text says which line it begins in."""
+
+
+class TableRows:
+    """The rows of a table in text, as lists of cells. Memory holds one row, however long the file's lines are.
+
+    Args:
+        file: positioned behind the header, with newlines as they are.
+        delimiter: from `read_header`.
+
+    Raises:
+        RowTooLongError: on iteration.
+        csv.Error: on iteration.
+    """
+
+    def __init__(self, file: TextIO, delimiter: str) -> None:
+        self._file = file
+        self._characters = 0
+        self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
+
+    @property
+    def line(self) -> int:
+        """Number of the line in which the current row ends. The header is line 1."""
+        return self._reader.line_num + 1
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for cells in self._reader:
+            self._characters = 0
+            # An empty line is no row.
+            if cells:
+                yield cells
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._file.readline(MAX_ROW + 1):
+            # Lines of one row, too: a quoted cell may hold newlines.
+            self._characters += len(line)
+            if self._characters > MAX_ROW:
+                raise RowTooLongError(f"line {self.line + 1} belongs to a row of more than {MAX_ROW:,} characters")
+            yield line

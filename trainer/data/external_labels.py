@@ -12,7 +12,7 @@ from trainer.errors import InputError, MissingError
 from trainer.run_folder import RunFolder
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.inference.bundle import TRAINING_IMAGE_DIGITS, Bundle, sha256_of
-from worker.tables import describe_other_file, read_header
+from worker.tables import MAX_ROW, describe_other_file, read_header, repeated_names
 
 #: Columns of the labels file: required and optional ones.
 REQUIRED = ("image", "label")
@@ -114,7 +114,7 @@ def _read_table(labels: Path) -> pd.DataFrame:
         raise InputError(f"{labels.name} is {other}. Save the table as CSV UTF-8.")
     try:
         with labels.open(encoding="utf-8-sig") as file:
-            header = next((line for line in file if line.strip()), "")
+            header = next((line for line in file if line.strip()), "")[:MAX_ROW]
         # Read from the line itself: pandas renames the second of two columns with one name.
         delimiter, names = read_header(header)
         rows = pd.read_csv(labels, dtype=str, skipinitialspace=True, sep=delimiter)
@@ -132,7 +132,7 @@ def _read_table(labels: Path) -> pd.DataFrame:
             f"The rows of {labels.name} have more fields than the first line has "
             "names. Look for a delimiter at the end of the rows."
         )
-    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+    if twice := [name for name in repeated_names(names) if name]:
         raise InputError(f"{labels.name} has two columns named {_some(twice)}. Name each column once.")
     rows.columns = rows.columns.str.strip().str.lower()
     if "image" not in rows.columns:

@@ -1,10 +1,8 @@
 """What all sources have in common: the limits of recorded texts, and the size and time recorded for a file."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
-from db.submission import NewImage
 from worker.images.read import mtime_ns_of, text_to_path
 
 #: Greatest length of each text, in characters: the limits of the database.
@@ -18,10 +16,15 @@ def is_too_long(path: str) -> bool:
     return len(path.encode()) > MAX_PATH_BYTES
 
 
-def with_size_and_time(root: Path, image: NewImage) -> NewImage:
-    """Record size and modification time of the image's file. A worker refuses a file that changed since."""
+def size_and_time(root: Path, path: str) -> tuple[int | None, int | None]:
+    """Size and modification time of an image's file, or None for both. A worker refuses a file that changed since.
+
+    Args:
+        root: folder that the path is relative to.
+        path: from `path_to_text`.
+    """
     try:
-        found = os.stat(os.path.join(root, text_to_path(image.path)))  # noqa: PTH116, PTH118 - names that are not UTF-8
+        found = os.stat(os.path.join(root, text_to_path(path)))  # noqa: PTH116, PTH118 - names that are not UTF-8
     except (OSError, ValueError):
-        return image
-    return replace(image, size_bytes=found.st_size, mtime_ns=mtime_ns_of(found))
+        return None, None
+    return found.st_size, mtime_ns_of(found)

@@ -7,9 +7,9 @@ from pathlib import Path
 from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.formats import DICOM_MARK, DICOM_MARK_AT, DICOM_SUFFIXES, IMAGE_SUFFIXES
-from worker.images.read import path_to_text
+from worker.images.read import mtime_ns_of, path_to_text
 from worker.intake.scan_report import ScanReport
-from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, with_size_and_time
+from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long
 from worker.regular_files import open_regular
 from worker.terminal import printable
 
@@ -56,7 +56,7 @@ def walk_folder(root: Path, report: ScanReport) -> Iterator[NewImage]:
             elif entry.is_symlink() and os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118
                 report.linked_folders += 1
             elif suffix in IMAGE_SUFFIXES:
-                yield _image(root, path_to_text(path))
+                yield _image(root, path_to_text(path), entry)
             elif is_folder is None:
                 report.unreadable.append(path_to_text(path))
             elif _is_dicom(entry, suffix):
@@ -89,11 +89,15 @@ def _is_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
         return False
 
 
-def _image(root: Path, path: str) -> NewImage:
+def _image(root: Path, path: str, entry: os.DirEntry[str]) -> NewImage:
     if len(path) > MAX_LENGTHS["path"] or is_too_long(path):
         raise ManifestError(
             f"A path under {root} is too long: {len(path)} characters and {len(path.encode()):,} bytes, where "
             f"{MAX_LENGTHS['path']} and {MAX_PATH_BYTES:,} are allowed. It begins {printable(path[:80])}… Submit a "
             "folder further down."
         )
-    return with_size_and_time(root, NewImage(path=path, size_bytes=None, mtime_ns=None))
+    try:
+        found = entry.stat()
+    except (OSError, ValueError):
+        return NewImage(path=path, size_bytes=None, mtime_ns=None)
+    return NewImage(path=path, size_bytes=found.st_size, mtime_ns=mtime_ns_of(found))

@@ -2,19 +2,26 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import path_to_text
-from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, with_size_and_time
+from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, size_and_time
 from worker.regular_files import open_regular
-from worker.tables import describe_other_file, read_header
+from worker.tables import (
+    MAX_ROW,
+    RowTooLongError,
+    TableRows,
+    describe_other_file,
+    read_header,
+    repeated_names,
+)
 from worker.terminal import printable
 
 #: Columns of a manifest.
@@ -23,6 +30,8 @@ MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
 _SHOWN_CHARACTERS, _SHOWN_COLUMNS = 40, 5
 #: Wrong lines that a message names.
 _NAMED_LINES = 10
+#: A relative path that is stored as it is: most are. The others take the way through `os.path.normpath`.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_. -]*/)*[A-Za-z0-9_-][A-Za-z0-9_. -]*")
 #: Ages in years outside this range are errors.
 _AGES = (0.0, 130.0)
 
@@ -71,56 +80,73 @@ def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
     if other is not None:
         raise ManifestError(f"{manifest} is {other}, not a CSV manifest. Save the table as CSV UTF-8.")
     wrong = _WrongLines()
-    for _ in _rows(manifest, root, wrong):
+    for _ in _rows(manifest, root, wrong, look=False):
         pass
     if wrong.count:
         rest = f" … and {wrong.count - _NAMED_LINES} more" if wrong.count > _NAMED_LINES else ""
         raise ManifestError(f"{manifest} has wrong lines: {'; '.join(wrong.named)}{rest}.")
-    return (with_size_and_time(root, image) for image in _rows(manifest, root, _WrongLines()))
+    return _rows(manifest, root, _WrongLines(), look=True)
 
 
 def _unreadable(manifest: Path, error: OSError) -> ManifestError:
     return ManifestError(f"{manifest} cannot be read: {error.strerror}. Submit a folder of images or a CSV manifest.")
 
 
-def _rows(manifest: Path, root: Path, wrong: _WrongLines) -> Iterator[NewImage]:
-    """Yield the images of the correct rows, and collect the others in ``wrong``."""
-    # An absolute path may begin with the root as given, or with its target when the root is a link.
-    roots = (str(root), os.path.realpath(root))
+def _rows(manifest: Path, root: Path, wrong: _WrongLines, *, look: bool) -> Iterator[NewImage]:
+    """Yield the images of the correct rows, and collect the others in ``wrong``.
+
+    Args:
+        manifest: the CSV file.
+        root: folder that its paths are relative to.
+        wrong: filled.
+        look: whether to find size and modification time of each file.
+    """
     try:
         with open_regular(manifest) as data, TextIOWrapper(data, encoding="utf-8-sig", newline="") as file:
-            reader = _reader(manifest, file)
-            for row in reader:
+            header = file.readline(MAX_ROW + 1)
+            if len(header) > MAX_ROW:
+                raise ManifestError(
+                    f"The first line of {manifest} has more than {MAX_ROW:,} characters. A manifest has the columns "
+                    f"path, and optionally {', '.join(MANIFEST_COLUMNS[1:])}."
+                )
+            delimiter, names = _header(manifest, header)
+            rows = TableRows(file, delimiter)
+            row_of = _Row(names, root, look=look)
+            for cells in rows:
                 try:
-                    yield _row(row, roots)
+                    yield row_of(cells)
                 except _RowError as error:
-                    # The number of the line, not its content, which may be a patient's. The header is line 1.
-                    wrong.add(f"line {reader.line_num + 1}: {error}")
+                    # The number of the line, not its content, which may be a patient's.
+                    wrong.add(f"line {rows.line}: {error}")
     except OSError as error:
         raise _unreadable(manifest, error) from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{manifest} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
+    except RowTooLongError as error:
+        raise ManifestError(f"In {manifest}, {error}. Is a quotation mark missing, or is it another file?") from None
     except csv.Error as error:
         raise ManifestError(f"{manifest} is not a valid CSV file: {error}. Save it again as CSV UTF-8.") from None
 
 
-def _reader(manifest: Path, file: TextIO) -> "csv.DictReader[str]":
-    delimiter, names = read_header(file.readline())
+def _header(manifest: Path, line: str) -> tuple[str, list[str]]:
+    """Delimiter and columns, checked."""
+    delimiter, names = read_header(line)
     unknown = [name for name in names if name not in MANIFEST_COLUMNS]
-    if "path" not in names or unknown or len(set(names)) < len(names):
+    repeated = repeated_names(names)
+    if "path" not in names or unknown or repeated:
         if not names:
             raise ManifestError(f"{manifest} is empty. A manifest needs at least the column path.")
         problems = [
             *(["the column path is missing"] if "path" not in names else []),
             *(f"{_shortened(name)!r} is unknown" for name in unknown[:_SHOWN_COLUMNS]),
             *([f"{len(unknown) - _SHOWN_COLUMNS} more are unknown"] if len(unknown) > _SHOWN_COLUMNS else []),
-            *(f"{name!r} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})),
+            *(f"{_shortened(name)!r} occurs twice" for name in repeated[:_SHOWN_COLUMNS]),
         ]
         raise ManifestError(
             f"{manifest} has the columns {_listed(names)}: {', '.join(problems)}. Allowed are path, and optionally "
             f"{', '.join(MANIFEST_COLUMNS[1:])}."
         )
-    return csv.DictReader(file, fieldnames=names, delimiter=delimiter, strict=True)
+    return delimiter, names
 
 
 def _shortened(name: str) -> str:
@@ -135,32 +161,56 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(_shortened, names[:shown])) + rest
 
 
-def _row(row: dict[str | None, str | list[str] | None], roots: Sequence[str]) -> NewImage:
-    if None in row or None in row.values():
-        raise _RowError("the number of cells differs from the number of columns")
-    cells = {str(name): str(value).strip() for name, value in row.items()}
-    for name, longest in MAX_LENGTHS.items():
-        if len(cells.get(name, "")) > longest or "\0" in cells.get(name, ""):
-            raise _RowError(f"{name} is longer than {longest} characters or contains a NUL")
-    if not cells["path"]:
-        raise _RowError("path is empty")
-    path = _relative(cells["path"], roots)
-    if is_too_long(path):
-        raise _RowError(f"path is longer than {MAX_PATH_BYTES:,} bytes")
-    return NewImage(
-        path=path,
-        size_bytes=None,
-        mtime_ns=None,
-        lesion_id=cells.get("lesion_id") or None,
-        patient_ref=cells.get("patient_ref") or None,
-        age=_age(cells.get("age", "")),
-        sex=cells.get("sex") or None,
-        site=cells.get("site") or None,
-    )
+class _Row:
+    """Makes an image of a row's cells.
+
+    Args:
+        names: of the columns.
+        root: folder that the paths are relative to.
+        look: whether to find size and modification time of each file.
+    """
+
+    def __init__(self, names: Sequence[str], root: Path, *, look: bool) -> None:
+        self._width = len(names)
+        self._column = {name: number for number, name in enumerate(names)}
+        self._longest = [(self._column[name], name, most) for name, most in MAX_LENGTHS.items() if name in self._column]
+        self._root, self._look = root, look
+        # An absolute path may begin with the root as given, or with its target when the root is a link.
+        self._roots = (str(root), os.path.realpath(root))
+
+    def __call__(self, cells: list[str]) -> NewImage:
+        if len(cells) != self._width:
+            raise _RowError("the number of cells differs from the number of columns")
+        cells = [cell.strip() for cell in cells]
+        for number, name, longest in self._longest:
+            if len(cells[number]) > longest or "\0" in cells[number]:
+                raise _RowError(f"{name} is longer than {longest} characters or contains a NUL")
+        path = cells[self._column["path"]]
+        if not path:
+            raise _RowError("path is empty")
+        if not _PLAIN.fullmatch(path):
+            path = _relative(path, self._roots)
+            if is_too_long(path):
+                raise _RowError(f"path is longer than {MAX_PATH_BYTES:,} bytes")
+        size_bytes, mtime_ns = size_and_time(self._root, path) if self._look else (None, None)
+        return NewImage(
+            path=path,
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
+            lesion_id=self._cell(cells, "lesion_id"),
+            patient_ref=self._cell(cells, "patient_ref"),
+            age=_age(self._cell(cells, "age")),
+            sex=self._cell(cells, "sex"),
+            site=self._cell(cells, "site"),
+        )
+
+    def _cell(self, cells: list[str], name: str) -> str | None:
+        number = self._column.get(name)
+        return (cells[number] or None) if number is not None else None
 
 
-def _age(cell: str) -> float | None:
-    if not cell:
+def _age(cell: str | None) -> float | None:
+    if cell is None:
         return None
     try:
         age = float(cell)

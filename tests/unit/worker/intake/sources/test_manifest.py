@@ -1,5 +1,6 @@
 """CSV manifests: every row becomes an image, or the line is named."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,38 @@ class TestReadManifest:
         assert "line 3: age" in said
         assert "line 21: age" in said
         assert "and 5 more" in said
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("x," * 200_000 + "\n", "The first line of"),
+            ("path\na.jpg\n" + "x," * 200_000 + "\nb.jpg\n", "line 3 belongs to a row of more than 65,536 characters"),
+            ('path,site\na.jpg,"' + "x\n" * 200_000, "belongs to a row of more than 65,536 characters. Is a quotation"),
+            ('path,site\na.jpg,"' + '","x\n' * 200_000, "belongs to a row of more than 65,536 characters"),
+        ],
+        ids=["header", "line", "cell", "row of many lines"],
+    )
+    def test_a_row_of_absurd_size_is_refused_before_it_is_read(self, tmp_path: Path, content: str, said: str) -> None:
+        """A row of 256 MB took 4.3 GB of memory, 200,000 columns a minute."""
+        tracemalloc.start()
+        try:
+            message = self.refusal(tmp_path, content)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert said in message
+        assert len(message) < 500
+        # Of which the content itself takes most.
+        assert peak < 3 * len(content) + 4_000_000
+
+    def test_many_columns_are_refused_at_once(self, tmp_path: Path) -> None:
+        message = self.refusal(tmp_path, ",".join(f"c{number % 9_000}" for number in range(10_000)) + "\n")
+        assert "and 9993 more" in message
+        assert "9995 more are unknown, 'c0' occurs twice" in message
+
+    def test_rows_after_a_long_quoted_cell_have_their_own_length(self, tmp_path: Path) -> None:
+        rows = "".join(f'{number}.jpg,"{"x" * 90}\n{"y" * 90}"\n' for number in range(2_000))
+        assert len(list(self.rows(tmp_path, "path,site\n" + rows))) == 2_000
 
     def test_a_header_alone_is_a_manifest_without_rows(self, tmp_path: Path) -> None:
         assert list(self.rows(tmp_path, "path\n")) == []
