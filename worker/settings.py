@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     chunk_size: int = Field(default=128, ge=1, le=10_000)
     """Images in a chunk, the unit that a worker claims and Flower shows."""
 
-    batch_size: int = Field(default=16, ge=1, le=256)
+    batch_size: int = Field(default=64, ge=1, le=256)
     """Images that are read, scored and written in one transaction."""
 
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)

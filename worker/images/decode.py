@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
-from worker.images.jpeg_integrity import jpeg_damage
+from worker.images.jpeg import decode_plain_jpeg, jpeg_damage
 from worker.images.multipage import refuse_several
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 
@@ -69,6 +69,8 @@ def decode(data: bytes) -> RGBImage:
             FailureCode.UNSUPPORTED_FORMAT,
             "by its content, the file is not a JPEG, PNG, TIFF, BMP or WebP",
         )
+    if name == "jpeg" and (plain := decode_plain_jpeg(data, MAX_IMAGE_PIXELS)) is not None:
+        return plain
     try:
         image = cv2.imdecode(np.frombuffer(_without_profile(data), np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:

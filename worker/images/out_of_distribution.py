@@ -53,14 +53,17 @@ def measure_image_statistics(model_input: RGBImage) -> Floats:
     mean = level * _SCALE - _OFFSET
     # Every second pixel of every second row gives the same in a quarter of the time.
     red_green, yellow_blue = (lab[::2, ::2, axis].astype(np.float32) - 128 for axis in (1, 2))
-    chroma = np.sort(np.hypot(red_green, yellow_blue), axis=None)
+    chroma = cv2.magnitude(red_green, yellow_blue).ravel()
+    # Half as long as sorting.
+    ranks = [int(rank * (len(chroma) - 1)) for rank in _CHROMA]
+    chroma.partition(ranks)
     return np.concatenate(
         [
             mean,
             np.log(deviation * _SCALE + _FLAT),
             (centre - around) * _SCALE,
             np.log(_detail(lab[..., 0].astype(np.float32)) * _SCALE[0] + _FLAT_LEVEL),
-            np.log1p([chroma[int(rank * (len(chroma) - 1))] for rank in _CHROMA]),
+            np.log1p(chroma[ranks]),
             mean[1:] / (float(chroma.mean()) + _PALE),
         ]
     )

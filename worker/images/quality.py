@@ -5,8 +5,6 @@ They are taken on the model's input, so that one limit serves every camera.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from worker.images.decode import RGBImage
 from worker.images.opencv import cv2
 
@@ -37,6 +35,11 @@ def measure_quality(image: RGBImage, model_input: RGBImage) -> Quality:
     grey = cv2.cvtColor(model_input, cv2.COLOR_RGB2GRAY)
     return Quality(
         short_side=min(image.shape[:2]),
-        contrast=float(np.std(grey)),
-        sharpness=float(cv2.Laplacian(grey, cv2.CV_32F).var()),
+        contrast=_deviation(grey),
+        sharpness=_deviation(cv2.Laplacian(grey, cv2.CV_32F)) ** 2,
     )
+
+
+def _deviation(values: cv2.typing.MatLike) -> float:
+    """Standard deviation, some times as fast as NumPy's."""
+    return float(cv2.meanStdDev(values)[1][0, 0])

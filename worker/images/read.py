@@ -48,11 +48,14 @@ def mtime_ns_of(found: os.stat_result) -> int:
     return max(-_LATEST_NS, min(found.st_mtime_ns, _LATEST_NS))
 
 
-def read_file(root: Path, path: str, *, size_bytes: int | None, mtime_ns: int | None, max_bytes: int) -> FileContent:
+def read_file(
+    real_root: str, path: str, *, size_bytes: int | None, mtime_ns: int | None, max_bytes: int
+) -> FileContent:
     """Read one file of an archive.
 
     Args:
-        root: the archive's folder. Neither the path nor a symbolic link may lead out of it.
+        real_root: the archive's folder, from `os.path.realpath`. Neither the path nor a symbolic link may lead out of
+            it.
         path: relative to the root, from `path_to_text`.
         size_bytes: size at submission. None when the file was not found then.
         mtime_ns: `mtime_ns_of` the file at submission. None when the file may have been repaired since.
@@ -64,7 +67,6 @@ def read_file(root: Path, path: str, *, size_bytes: int | None, mtime_ns: int | 
     Raises:
         ImageFaultError: ``outside_root``, ``missing``, ``unreadable``, ``too_large`` or ``changed_since_submission``.
     """
-    real_root = os.path.realpath(root)
     real = os.path.realpath(os.path.join(real_root, text_to_path(path)))  # noqa: PTH118 - bytes-safe, and realpath
     if os.path.commonpath((real_root, real)) != real_root:
         raise ImageFaultError(FailureCode.OUTSIDE_ROOT, _OUTSIDE)

@@ -1,8 +1,8 @@
 """From the images of one batch to their outcomes: read, reuse, prepare, infer, flag. Each image gets exactly one."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -55,8 +55,10 @@ def score_images(
     """
     outcomes: list[Outcome] = []
     contents: dict[int, FileContent] = {}
+    # Anew for each batch: a share may be mounted meanwhile.
+    real_root = os.path.realpath(text_to_path(job.root))
     for image in images:
-        content = _or_failed(image.id, lambda image=image: _read(image, job, max_file_bytes))  # type: ignore[misc]
+        content = _or_failed(image.id, lambda image=image: _read(image, real_root, max_file_bytes))  # type: ignore[misc]
         if isinstance(content, Failed):
             outcomes.append(content)
         else:
@@ -111,9 +113,9 @@ def _or_failed(image_id: int, make: Callable[[], Made]) -> Made | Failed:
         return Failed(image_id=image_id, code=FailureCode.ENGINE_ERROR, sentence=sentence)
 
 
-def _read(image: WaitingImage, job: ChunkJob, max_file_bytes: int) -> FileContent:
+def _read(image: WaitingImage, real_root: str, max_file_bytes: int) -> FileContent:
     return read_file(
-        Path(text_to_path(job.root)),
+        real_root,
         image.path,
         size_bytes=image.size_bytes,
         mtime_ns=image.mtime_ns,

@@ -42,7 +42,7 @@ from worker.settings import hard_time_limit
 log = get_logger(__name__)
 
 #: Bytes of image files that a process holds at a time, by their sizes at submission.
-_BATCH_BYTES = 128 * 1024 * 1024
+_BATCH_BYTES = 64 * 1024 * 1024
 #: Crashes in isolation mode after which an image fails.
 MAX_CRASHES = 2
 

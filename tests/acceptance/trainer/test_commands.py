@@ -362,8 +362,11 @@ def test_both_engines_give_what_the_keras_model_gave(bundle: Bundle, name: str) 
     assert count == 4
     assert worst <= TOLERANCE
     batch = np.stack([Preprocessing(size=SIZE)(draw_lesion(seed, width=96, height=72)) for seed in range(5)])
-    inference = engine.infer(batch)
+    inference = engine.infer(batch, features=True)
+    assert engine.infer(batch).feature_map is None
     assert inference.probability.shape == (5,)
+    assert inference.features is not None
+    assert inference.feature_map is not None
     assert inference.features.shape == (5, 1280)
     assert inference.feature_map.shape == (5, 2, 2, 1280)
     # The pooled features are the mean of the map: what an explanation relies on.

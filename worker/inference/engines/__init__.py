@@ -18,14 +18,14 @@ class Inference:
 
     Args:
         probability: probability of melanoma before calibration, (n,), float64.
-        features: pooled features, (n, channels), float32.
-        feature_map: last feature map, (n, height, width, channels), float32.
+        features: pooled features, (n, channels), float32. None unless asked for.
+        feature_map: last feature map, (n, height, width, channels), float32. None unless asked for.
         class_probabilities: (n, classes), float64. None for a bundle with two classes.
     """
 
     probability: npt.NDArray[np.float64]
-    features: npt.NDArray[np.float32]
-    feature_map: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32] | None = None
+    feature_map: npt.NDArray[np.float32] | None = None
     class_probabilities: npt.NDArray[np.float64] | None = None
 
 
@@ -35,11 +35,12 @@ class InferenceEngine(Protocol):
     #: Engine and version, stored with each prediction.
     label: str
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
+    def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
         """Score preprocessed images.
 
         Args:
             images: (n, size, size, 3), uint8, RGB, n of at least 1.
+            features: whether to copy the features and the feature map, 250 KB an image, which scoring does not read.
 
         Raises:
             EngineError: the engine failed or returned something other than probabilities.

@@ -1,5 +1,7 @@
 """The default engine: OpenVINO on the processor."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import openvino
@@ -7,6 +9,8 @@ import openvino
 from worker.errors import EngineError
 from worker.inference.bundle import Bundle
 from worker.inference.engines import Inference, checked_distributions, checked_probabilities
+
+_FEATURES = ("features", "feature_map")
 
 
 class OpenVinoEngine:
@@ -45,23 +49,25 @@ class OpenVinoEngine:
         self._outputs, self._classes = bundle.manifest.outputs, len(bundle.manifest.classes)
         self.label = f"openvino {openvino.__version__.split('-')[0]}"
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
+    def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
         """Score preprocessed images; see `worker.inference.engines.InferenceEngine.infer`."""
-        parts = [self._infer_one(images[index : index + 1]) for index in range(len(images))]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+        wanted = [name for name in self._outputs if features or name not in _FEATURES]
+        parts = [self._infer_one(images[index : index + 1], wanted) for index in range(len(images))]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
         distributions = joined.get("class_probabilities")
         return Inference(
             probability=checked_probabilities(joined["probability"], len(images)),
-            features=joined["features"],
-            feature_map=joined["feature_map"],
+            features=joined.get("features"),
+            feature_map=joined.get("feature_map"),
             class_probabilities=None
             if distributions is None
             else checked_distributions(distributions, len(images), self._classes),
         )
 
-    def _infer_one(self, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+    def _infer_one(self, image: npt.NDArray[np.uint8], wanted: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
         try:
-            result = self._request.infer({0: image})
+            # Shared: the next call overwrites the outputs, so those that are wanted are copied.
+            result = self._request.infer({0: image}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {error}") from None
-        return {name: np.array(result[name]) for name in self._outputs}
+        return {name: np.array(result[name]) for name in wanted}

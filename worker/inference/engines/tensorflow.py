@@ -38,8 +38,8 @@ class TensorFlowEngine:
         self._classes = len(bundle.manifest.classes)
         self.label = f"tensorflow {tensorflow.__version__}"
 
-    def infer(self, images: npt.NDArray[np.uint8]) -> Inference:
-        """Score preprocessed images; see `worker.inference.engines.Engine.infer`."""
+    def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
+        """Score preprocessed images; see `worker.inference.engines.InferenceEngine.infer`."""
         try:
             outputs = self._model(images.astype(np.float32), training=False)
         except self._errors as error:
@@ -47,8 +47,8 @@ class TensorFlowEngine:
         distributions = outputs.get("class_probabilities")
         return Inference(
             probability=checked_probabilities(np.asarray(outputs["probability"]), len(images)),
-            features=np.asarray(outputs["features"]),
-            feature_map=np.asarray(outputs["feature_map"]),
+            features=np.asarray(outputs["features"]) if features else None,
+            feature_map=np.asarray(outputs["feature_map"]) if features else None,
             class_probabilities=None
             if distributions is None
             else checked_distributions(np.asarray(distributions), len(images), self._classes),

@@ -128,8 +128,8 @@ class TestReuse:
 class _SevenEngine(FakeEngine):
     """An engine of a bundle with three classes."""
 
-    def infer(self, images: Images) -> Inference:
-        inference = super().infer(images)
+    def infer(self, images: Images, *, features: bool = False) -> Inference:
+        inference = super().infer(images, features=features)
         melanoma = inference.probability
         table = np.stack([melanoma * 0.5, melanoma * 0.25, 1 - melanoma * 0.75], axis=1)
         return replace(inference, class_probabilities=table)

@@ -27,7 +27,7 @@ def archive(tmp_path: Path) -> Path:
 def read(
     root: Path, path: str, *, size: int | None = None, modified: int | None = None, most: int = 1_000
 ) -> FileContent:
-    return read_file(root, path, size_bytes=size, mtime_ns=modified, max_bytes=most)
+    return read_file(os.path.realpath(root), path, size_bytes=size, mtime_ns=modified, max_bytes=most)
 
 
 def fault_of(

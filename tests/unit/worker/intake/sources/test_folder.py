@@ -150,5 +150,11 @@ class TestWalkFolder:
             pytest.skip("this file system knows no such year")
         (image,) = walk_folder(tmp_path, ScanReport())
         assert image.mtime_ns == 2**63 - 1
-        found = read_file(tmp_path, image.path, size_bytes=image.size_bytes, mtime_ns=image.mtime_ns, max_bytes=1_000)
+        found = read_file(
+            str(tmp_path.resolve()),
+            image.path,
+            size_bytes=image.size_bytes,
+            mtime_ns=image.mtime_ns,
+            max_bytes=1_000,
+        )
         assert len(found.data) == image.size_bytes

@@ -1,14 +1,19 @@
-"""Whether a JPEG that decodes is undamaged.
+"""JPEG: decoding plain files, and finding damage in all others.
 
 Where a JPEG is damaged in the middle, OpenCV fills in grey or shifted colours, prints a warning to standard error, and
-returns the picture like any other. `simplejpeg` raises libjpeg-turbo's warnings. The pixels that are scored are
-OpenCV's.
+returns the picture like any other. `simplejpeg` raises libjpeg-turbo's warnings. Both decode with libjpeg-turbo, to the
+same pixels.
 """
 
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
 import simplejpeg
 
 _START = b"\xff\xd8"
 _SCAN = 0xDA
+_SCAN_MARKER, _EXIF = b"\xff\xda", b"Exif\0"
 #: Frames whose scans hold all coefficients. The last three parameters of such a scan must be these; they mean nothing.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 _SEQUENTIAL_PARAMETERS = b"\x00\x3f\x00"
@@ -18,6 +23,29 @@ _WITHOUT_PIXELS = (*range(0xE0, 0xF0), 0xFE)
 _NOT_CHECKED = "Could not determine subsampling"
 #: libjpeg's text when an allocation failed.
 _NO_MEMORY = "Insufficient memory"
+
+
+def decode_plain_jpeg(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | None:
+    """Decode an undamaged colour JPEG that is stored upright; nearly all are such.
+
+    Args:
+        data: the whole file.
+        max_pixels: of the largest picture that is decoded.
+
+    Returns:
+        (height, width, 3), uint8, RGB, the same pixels as OpenCV's. None for any other file, which OpenCV decodes and
+        `jpeg_damage` checks.
+    """
+    # A turned picture says so in its EXIF segment, which stands before the first scan.
+    if _EXIF in data[: data.find(_SCAN_MARKER)]:
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        if colours != "YCbCr" or height * width > max_pixels:
+            return None
+        return cast("npt.NDArray[np.uint8]", simplejpeg.decode_jpeg(data, "RGB", strict=True))
+    except ValueError:
+        return None
 
 
 def jpeg_damage(data: bytes) -> str | None:

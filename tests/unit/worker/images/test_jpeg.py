@@ -13,7 +13,7 @@ import simplejpeg
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.decode import decode
-from worker.images.jpeg_integrity import jpeg_damage
+from worker.images.jpeg import decode_plain_jpeg, jpeg_damage
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 
@@ -149,3 +149,39 @@ def test_real_images_are_whole_and_give_opencv_s_pixels() -> None:
     for path in random.Random(0).sample(files, min(300, len(files))):
         data = path.read_bytes()
         assert np.array_equal(decode(data), plain_decode(data)), path.name
+
+
+@pytest.mark.parametrize("options", WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("size", [(320, 240), (321, 239), (33, 47), (600, 450)])
+def test_a_plain_file_decodes_to_opencvs_pixels(options: tuple[int, ...], size: tuple[int, int]) -> None:
+    picture = draw_lesion(2, width=size[0], height=size[1])
+    for quality in (40, 75, 95):
+        data = jpeg(*options, cv2.IMWRITE_JPEG_QUALITY, quality, picture=picture)
+        plain = decode_plain_jpeg(data, 10**6)
+        assert plain is not None
+        np.testing.assert_array_equal(plain, plain_decode(data))
+
+
+def test_what_is_not_plain_is_left_to_opencv() -> None:
+    grey = cv2.imencode(".jpg", PICTURE[..., 0])[1].tobytes()
+    turned = with_segment(jpeg(), 0xE1, b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
+    assert decode(turned).shape == (320, 240, 3), "turned upright"
+    for data in (grey, turned, b"", b"\xff\xd8\xff", jpeg()[:-200], *(damage(jpeg()) for damage in DAMAGES.values())):
+        assert decode_plain_jpeg(data, 10**6) is None
+    assert decode_plain_jpeg(jpeg(), 320 * 240 - 1) is None, "too large"
+
+
+@pytest.mark.parametrize("variable", ["DERMQ_HAM10000", "DERMQ_MORE_DERMOSCOPY"])
+def test_real_files_decode_to_opencvs_pixels(variable: str) -> None:
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} does not name the real data set")
+    files = sorted(Path(folder).rglob("*.jpg"))[::40]
+    assert len(files) > 100
+    plain = 0
+    for file in files:
+        data = file.read_bytes()
+        found = decode_plain_jpeg(data, 10**8)
+        plain += found is not None
+        np.testing.assert_array_equal(decode(data) if found is None else found, plain_decode(data))
+    assert plain > len(files) / 2, "the fast way is the usual one"
