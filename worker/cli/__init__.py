@@ -4,6 +4,7 @@ import click
 
 from worker import __version__
 from worker.cli.audit import audit
+from worker.cli.bench import bench
 from worker.cli.check import check, reconcile
 from worker.cli.demo import demo
 from worker.cli.error_handling import CommandGroup
@@ -33,7 +34,7 @@ def main() -> None:
 for _command in (
     *(up, submit, status, watch, export),
     *(pause, resume, cancel, retry, delete, prune),
-    *(check, reconcile, audit, demo),
+    *(check, reconcile, audit, demo, bench),
     *(worker, sweep, flower, migrate),
 ):
     main.add_command(_command)

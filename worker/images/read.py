@@ -107,7 +107,12 @@ def read_file(
             raise ImageFaultError(FailureCode.UNREADABLE, f"reading failed: {error.strerror}") from None
     if len(data) != found.st_size:
         raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "its size changed while it was read")
-    return FileContent(data=data, sha256=hashlib.sha256(data).hexdigest())
+    return FileContent(data=data, sha256=sha256_of(data))
+
+
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of a file's bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _refuse_outside(descriptor: int, real_root: str) -> None:

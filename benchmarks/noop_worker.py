@@ -1,0 +1,39 @@
+"""`dermq worker` without images and inference, for benchmarks of queue and SQL."""
+
+from collections.abc import Sequence
+
+from db.claims import WaitingImage
+from db.outcomes import Outcome, Scored
+from db.status import TriageFlag
+from worker.cli import main
+from worker.scoring import chunk
+from worker.scoring.loaded_model import LoadedModel, ModelCache
+
+
+class _Engine:
+    label = "no-op"
+
+
+def score_nothing(images: Sequence[WaitingImage], *_: object) -> list[Outcome]:
+    """One outcome for each image, without reading it."""
+    return [
+        Scored(
+            image_id=image.id,
+            image_sha256=f"{image.id:064d}",
+            raw_probability=0.25,
+            probability=0.25,
+            flag=TriageFlag.LOWER_PRIORITY,
+        )
+        for image in images
+    ]
+
+
+def load_nothing(_cache: ModelCache, _sha256: str) -> LoadedModel:
+    """A model that only has a name."""
+    return LoadedModel(bundle=None, engine=_Engine(), gate=None)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    setattr(chunk, "score_images", score_nothing)  # noqa: B010 - a stub
+    setattr(ModelCache, "model_for", load_nothing)  # noqa: B010
+    main()

@@ -1,0 +1,32 @@
+"""`dermq bench` on a small folder."""
+
+import re
+from pathlib import Path
+
+from tests.acceptance.conftest import environment_for, run_dermq
+from worker.images.opencv import cv2
+from worker.local.bench import STAGES
+from worker.synthetic.lesion import draw_lesion
+
+
+def test_bench_times_every_stage_and_writes_nothing_into_dermqs_database(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for seed in range(6):
+        cv2.imwrite(str(archive / f"{seed}.jpg"), draw_lesion(seed, width=320, height=240))
+    (archive / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    environment = environment_for(tmp_path / "home")
+    done = run_dermq(environment, "bench", str(archive))
+    for stage in STAGES:
+        assert re.search(rf"^{stage} +\d+\.\d\d +\d+%$", done.stdout, re.MULTILINE), done.stdout
+    assert "7 images one after another on one processor, 1 of them not scored" in done.stdout
+    assert re.search(r"Fastest: DERMQ_CONCURRENCY=\d+, \d+% of what inference", done.stdout)
+    assert "chunk claimed" not in done.stdout + done.stderr
+    assert list((tmp_path / "home").iterdir()) == [], "nothing is left"
+
+
+def test_bench_of_a_folder_without_images_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused = run_dermq(environment_for(tmp_path), "bench", str(tmp_path / "empty"), check=False)
+    assert refused.returncode == 2
+    assert "No image found in" in refused.stderr
