@@ -1,5 +1,7 @@
 """`dermq worker` without images and inference, for benchmarks of queue and SQL."""
 
+import os
+import time
 from collections.abc import Sequence
 
 from db.claims import WaitingImage
@@ -9,6 +11,9 @@ from worker.cli import main
 from worker.scoring import chunk
 from worker.scoring.loaded_model import LoadedModel, ModelCache
 
+#: Seconds to sleep for each image.
+_SECONDS = float(os.environ.get("NOOP_SECONDS", "0"))
+
 
 class _Engine:
     label = "no-op"
@@ -16,6 +21,7 @@ class _Engine:
 
 def score_nothing(images: Sequence[WaitingImage], *_: object) -> list[Outcome]:
     """One outcome for each image, without reading it."""
+    time.sleep(_SECONDS * len(images))
     return [
         Scored(
             image_id=image.id,

@@ -72,6 +72,26 @@ class Running:
 
 
 @contextlib.contextmanager
+def postgres_url(wanted: bool) -> Iterator[str | None]:
+    """Address of an empty database of a PostgreSQL server that is started for it. None if it is not wanted."""
+    if not wanted:
+        yield None
+        return
+    # The tests have the code that starts it.
+    sys.path.insert(0, str(ROOT))
+    from tests.integration.databases import PostgresServer, find_postgres_binaries
+
+    binaries = find_postgres_binaries()
+    if binaries is None:
+        raise SystemExit("There is no PostgreSQL server on this machine. Install Debian's postgresql.")
+    server = PostgresServer(binaries)
+    try:
+        yield server.new_database()
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
 def running(
     home: Path,
     *,
@@ -80,6 +100,7 @@ def running(
     bundle: Path | None = None,
     database_url: str | None = None,
     noop: bool = False,
+    noop_seconds: float = 0.0,
     **settings: str,
 ) -> Iterator[Running]:
     """Start a broker and workers.
@@ -91,6 +112,7 @@ def running(
         bundle: None is the shipped one.
         database_url: None is SQLite in the home.
         noop: workers that read no image and infer nothing: each image gets the same probability.
+        noop_seconds: seconds that they sleep for each image.
         settings: further settings by name, such as ``batch_size``.
     """
     broker = new_local_broker()
@@ -104,6 +126,7 @@ def running(
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DERMQ_")}
     environment |= {f"DERMQ_{name.upper()}": value for name, value in values.items()}
+    environment["NOOP_SECONDS"] = str(noop_seconds)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((home / "log").open("wb"))
         server = subprocess.Popen([broker.binary, "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)

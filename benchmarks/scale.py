@@ -17,12 +17,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from running import postgres_url
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
 from db.audit import append_entry
@@ -43,7 +44,6 @@ from db.worklist import not_scored, outcomes_by_image, outcomes_ranked, worklist
 from worker.monitor.job_status import describe_jobs
 from worker.output.csv import write_csv
 
-ROOT = Path(__file__).parents[1]
 #: Images in a chunk and in a batch: the defaults of the settings.
 CHUNK, BATCH = 128, 16
 #: Chunks that are left waiting, for the steps that score.
@@ -83,7 +83,7 @@ def main() -> None:
         subjects = []
         for images in arguments.images:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dermq-scale-")))
-            url = stack.enter_context(_url(folder, arguments.postgres))
+            url = stack.enter_context(postgres_url(arguments.postgres)) or f"sqlite:///{folder / 'dermq.db'}"
             subjects.append(_prepare(url, images, folder))
         times: list[Times] = [defaultdict(list) for _ in subjects]
         for step, runs in _STEPS:
@@ -104,24 +104,6 @@ def main() -> None:
         print(f"{name:<10}{shown}{ratio}  {note}")
     print(f"bytes     {'  '.join(f'{size:10,.0f}   ' for size in sizes)}  an image, with all indexes")
     print(f"memory    {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:10,.0f} MB at most")
-
-
-@contextlib.contextmanager
-def _url(folder: Path, postgres: bool) -> Iterator[str]:
-    if not postgres:
-        yield f"sqlite:///{folder / 'dermq.db'}"
-        return
-    sys.path.insert(0, str(ROOT))
-    from tests.integration.databases import PostgresServer, find_postgres_binaries
-
-    binaries = find_postgres_binaries()
-    if binaries is None:
-        raise SystemExit("There is no PostgreSQL server on this machine. Install Debian's postgresql.")
-    server = PostgresServer(binaries)
-    try:
-        yield server.new_database()
-    finally:
-        server.stop()
 
 
 def _prepare(url: str, images: int, folder: Path) -> _Subject:

@@ -45,6 +45,8 @@ def bench(folder: Path | None) -> None:
         refused = f", {stages.refused} of them not scored" if stages.refused else ""
         console.print(f"{stages.images} images one after another on one processor{refused}:")
         console.print(table)
+        if 2 * stages.refused > stages.images:
+            click.echo("WARNING: most of these images are not scored, so the figures below are too high.", err=True)
         processors = available_cpus()
         # Half of them, too: two hardware threads of one core share its arithmetic units.
         tried = [

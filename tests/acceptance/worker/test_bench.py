@@ -13,7 +13,8 @@ def test_bench_times_every_stage_and_writes_nothing_into_dermqs_database(tmp_pat
     archive = tmp_path / "archive"
     archive.mkdir()
     for seed in range(6):
-        cv2.imwrite(str(archive / f"{seed}.jpg"), draw_lesion(seed, width=320, height=240))
+        picture = cv2.cvtColor(draw_lesion(seed, width=320, height=240), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(archive / f"{seed}.jpg"), picture)
     (archive / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     environment = environment_for(tmp_path / "home")
     done = run_dermq(environment, "bench", str(archive))
