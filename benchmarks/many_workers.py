@@ -3,8 +3,8 @@
     python benchmarks/many_workers.py [--most 32] [--seconds-an-image 0.004]
 
 The workers read no image and infer nothing. With ``--seconds-an-image`` each sleeps instead, as if a processor of its
-own did the work, so that this machine can stand for many. Prints images per second for 1, 2, 4 … processes, and the ratio
-to that many times the first.
+own did the work, so that this machine can stand for many. Prints images per second for 1, 2, 4 … processes, and the
+ratio to that many times the first.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from db.outcomes import Outcome, Scored
 from db.status import TriageFlag
 from worker.cli import main
 from worker.scoring import chunk
+from worker.scoring.batch import PreparedBatch
 from worker.scoring.loaded_model import LoadedModel, ModelCache
 
 #: Seconds to sleep for each image.
@@ -19,10 +20,10 @@ class _Engine:
     label = "no-op"
 
 
-def score_nothing(images: Sequence[WaitingImage], *_: object) -> list[Outcome]:
+def prepare_nothing(images: Sequence[WaitingImage], *_: object) -> PreparedBatch:
     """One outcome for each image, without reading it."""
     time.sleep(_SECONDS * len(images))
-    return [
+    outcomes: list[Outcome] = [
         Scored(
             image_id=image.id,
             image_sha256=f"{image.id:064d}",
@@ -32,6 +33,7 @@ def score_nothing(images: Sequence[WaitingImage], *_: object) -> list[Outcome]:
         )
         for image in images
     ]
+    return PreparedBatch(outcomes=outcomes, ready=[], copies={})
 
 
 def load_nothing(_cache: ModelCache, _sha256: str) -> LoadedModel:
@@ -40,6 +42,6 @@ def load_nothing(_cache: ModelCache, _sha256: str) -> LoadedModel:
 
 
 if __name__ == "__main__":
-    setattr(chunk, "score_images", score_nothing)  # noqa: B010 - a stub
+    setattr(chunk, "prepare_images", prepare_nothing)  # noqa: B010 - a stub
     setattr(ModelCache, "model_for", load_nothing)  # noqa: B010
     main()

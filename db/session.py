@@ -19,8 +19,8 @@ ATTEMPTS = 5
 #: Seconds before the second attempt; doubled for each further one.
 BACKOFF_SECONDS = 0.2
 
-#: Connections to PostgreSQL that a scoring process holds: one for its outcomes, one for its lease.
-CONNECTIONS = 2
+#: Connections to PostgreSQL that a scoring process holds: for its outcomes, for its lease, for the next batch.
+CONNECTIONS = 3
 #: Limits for a PostgreSQL server that does not answer: seconds to connect, seconds of silence before the first
 #: keepalive, seconds between keepalives, their number, and milliseconds that sent data may go unacknowledged. Without
 #: them the kernel waits two hours for a server that has lost its power.

@@ -27,18 +27,45 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ready:
-    """An image that passed the gates."""
+class ReadyImage:
+    """An image that passed the gates, with its model input, (size, size, 3), uint8, RGB."""
 
     image_id: int
     sha256: str
     model_input: RGBImage
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedBatch:
+    """A batch before inference: outcomes of images that need none, model inputs of the others.
+
+    Args:
+        outcomes: of images that failed, are ungradable, or were scored before.
+        ready: images to infer.
+        copies: further images with the bytes of a ready one, by SHA-256.
+    """
+
+    outcomes: list[Outcome]
+    ready: list[ReadyImage]
+    copies: dict[str, list[int]]
+
+
 def score_images(
     images: Sequence[WaitingImage], job: ChunkJob, model: LoadedModel, database: Engine, max_file_bytes: int
 ) -> list[Outcome]:
-    """Read, check and score images. One bad image does not stop the others.
+    """Read, check and score images: `prepare_images`, then `infer_batch`."""
+    return infer_batch(prepare_images(images, job, model, database, max_file_bytes), job, model)
+
+
+def prepare_images(
+    images: Sequence[WaitingImage],
+    job: ChunkJob,
+    model: LoadedModel,
+    database: Engine,
+    max_file_bytes: int,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> PreparedBatch:
+    """Read, check and preprocess images. One bad image does not stop the others.
 
     Bytes that were scored before with the job's bundle, by any job or earlier in this batch, are not inferred again,
     unless the job forces it.
@@ -49,24 +76,28 @@ def score_images(
         model: the loaded model.
         database: searched for earlier inferences of the same bytes.
         max_file_bytes: size of the largest file that is read.
-
-    Returns:
-        One outcome per image.
+        cancelled: asked before each image. When true, the result is incomplete, because nobody needs it any more.
     """
     outcomes: list[Outcome] = []
     contents: dict[int, FileContent] = {}
     # Anew for each batch: a share may be mounted meanwhile.
     real_root = os.path.realpath(text_to_path(job.root))
     for image in images:
+        if cancelled():
+            break
         content = _or_failed(image.id, lambda image=image: _read(image, real_root, max_file_bytes))  # type: ignore[misc]
         if isinstance(content, Failed):
             outcomes.append(content)
         else:
             contents[image.id] = content
     stored = _find_stored(contents, job, database)
-    ready: list[_Ready] = []
+    ready: list[ReadyImage] = []
     copies: dict[str, list[int]] = {}
-    for image_id, content in contents.items():
+    for image_id in list(contents):
+        if cancelled():
+            break
+        # Out of memory with the last use.
+        content = contents.pop(image_id)
         if (found := stored.get(content.sha256)) is not None:
             # An earlier version of dermq may have scored a file that is refused today.
             refused = _or_failed(image_id, lambda c=content: refuse_half_read(c.data))  # type: ignore[misc]
@@ -75,19 +106,30 @@ def score_images(
             copies[content.sha256].append(image_id)
         else:
             prepared = _or_failed(image_id, lambda i=image_id, c=content: _prepare(i, c, model))  # type: ignore[misc]
-            if isinstance(prepared, _Ready):
+            if isinstance(prepared, ReadyImage):
                 ready.append(prepared)
                 copies[content.sha256] = []
             else:
                 outcomes.append(prepared)
-    for outcome in _infer(ready, job, model):
+    return PreparedBatch(outcomes=outcomes, ready=ready, copies=copies)
+
+
+def infer_batch(prepared: PreparedBatch, job: ChunkJob, model: LoadedModel) -> list[Outcome]:
+    """Infer the prepared images of a batch and flag them.
+
+    Returns:
+        One outcome for each image of the batch.
+    """
+    outcomes = list(prepared.outcomes)
+    for outcome in _infer(prepared.ready, job, model):
         outcomes.append(outcome)
         if isinstance(outcome, Scored):
-            label = model.engine.label
-            outcomes += [replace(outcome, image_id=copy, reused_from=label) for copy in copies[outcome.image_sha256]]
+            label, copies = model.engine.label, prepared.copies[outcome.image_sha256]
+            outcomes += [replace(outcome, image_id=copy, reused_from=label) for copy in copies]
         elif isinstance(outcome, Failed):
-            sha256 = next(image.sha256 for image in ready if image.image_id == outcome.image_id)
-            outcomes += [Failed(image_id=copy, code=outcome.code, sentence=outcome.sentence) for copy in copies[sha256]]
+            sha256 = next(image.sha256 for image in prepared.ready if image.image_id == outcome.image_id)
+            copies = prepared.copies[sha256]
+            outcomes += [Failed(image_id=copy, code=outcome.code, sentence=outcome.sentence) for copy in copies]
     return outcomes
 
 
@@ -130,7 +172,7 @@ def _find_stored(contents: dict[int, FileContent], job: ChunkJob, database: Engi
     return read(database, lambda connection: stored_inferences(connection, job.bundle_id, digests))
 
 
-def _prepare(image_id: int, content: FileContent, model: LoadedModel) -> _Ready | Ungradable:
+def _prepare(image_id: int, content: FileContent, model: LoadedModel) -> ReadyImage | Ungradable:
     decoded = decode(content.data)
     refusal = model.gate.check_size(decoded)
     if refusal is None:
@@ -139,10 +181,10 @@ def _prepare(image_id: int, content: FileContent, model: LoadedModel) -> _Ready 
     if refusal is not None:
         reason, sentence = refusal
         return Ungradable(image_id=image_id, reason=reason, sentence=sentence)
-    return _Ready(image_id=image_id, sha256=content.sha256, model_input=model_input)
+    return ReadyImage(image_id=image_id, sha256=content.sha256, model_input=model_input)
 
 
-def _infer(ready: Sequence[_Ready], job: ChunkJob, model: LoadedModel) -> list[Outcome]:
+def _infer(ready: Sequence[ReadyImage], job: ChunkJob, model: LoadedModel) -> list[Outcome]:
     if not ready:
         return []
     try:

@@ -34,7 +34,8 @@ from db.totals import settle_if_done
 from worker.database_wait import DATABASE_UNAVAILABLE, retry_until_available
 from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
-from worker.scoring.batch import score_images
+from worker.scoring.ahead import one_ahead
+from worker.scoring.batch import PreparedBatch, infer_batch, prepare_images, score_images
 from worker.scoring.lease_renewal import renewed
 from worker.scoring.loaded_model import LoadedModel
 from worker.settings import hard_time_limit
@@ -158,14 +159,17 @@ class _Attempt:
         """Score the waiting images of the chunk and close it. Returns their number."""
         completed, chunk_id = 0, self.claim.chunk_id
         images = read(self.database, lambda connection: waiting_images(connection, chunk_id))
-        for batch in _batches(images, 1 if self.claim.isolated else self.limits.batch_size):
-            if self.stopping():
-                raise _StoppingError("this worker was asked to stop")
-            if self.claim.isolated:
-                self._score_isolated(batch[0])
-            else:
-                self._write(self._outcomes(batch))
-            completed += len(batch)
+        if self.claim.isolated:
+            for image in images:
+                self._stop_if_asked()
+                self._score_isolated(image)
+                completed += 1
+        else:
+            batches = list(_batches(images, self.limits.batch_size))
+            for batch, prepared in one_ahead(batches, self._prepare):
+                self._stop_if_asked()
+                self._write(infer_batch(prepared, self.job, self.model))
+                completed += len(batch)
         if not transact(self.database, lambda connection: close_chunk(connection, self.claim)):
             raise LeaseLostError(f"chunk {chunk_id} could not be closed by attempt {self.claim.attempt}")
         log.info("chunk closed", chunk=chunk_id, job=self.job.job_id, attempt=self.claim.attempt, images=completed)
@@ -218,6 +222,14 @@ class _Attempt:
             # This worker is alive, so the start must not count as a crash.
             retry_until_available(lambda: transact(self.database, withdraw), self.throttle, self.stopping)
             raise
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping():
+            raise _StoppingError("this worker was asked to stop")
+
+    def _prepare(self, images: Sequence[WaitingImage], cancelled: Callable[[], bool]) -> PreparedBatch:
+        limit = self.limits.max_file_bytes
+        return prepare_images(images, self.job, self.model, self.database, limit, cancelled)
 
     def _outcomes(self, images: Sequence[WaitingImage]) -> list[Outcome]:
         return score_images(images, self.job, self.model, self.database, self.limits.max_file_bytes)
