@@ -387,7 +387,7 @@ NOTES = {
     "export": "1,000 images as CSV",
     "ranked": "1,000 images as a ranked worklist",
     "cancel": "the job",
-    "delete": "4,096 images, one transaction of a deletion",
+    "delete": "1,024 images, one transaction of a deletion",
 }
 
 

@@ -51,22 +51,32 @@ class Totals:
         """Images with an outcome."""
         return self.scored + self.ungradable + self.failed
 
-    def add(self, other: "Totals | Row[Any]") -> None:
-        """Add the totals of other images, or a row with such columns; absent columns count nothing."""
-        for name in _NUMBERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        if other.last_completed_at is not None:
-            self.last_completed_at = max(self.last_completed_at or other.last_completed_at, other.last_completed_at)
-        if histogram := getattr(other, "histogram", None):
-            self.histogram = [a + b for a, b in zip(self.histogram, histogram, strict=True)]
+    def add(self, other: Any) -> None:
+        """Add the totals of other images, or a row with all these columns."""
+        self.add_numbers(other)
         self.add_codes(other)
+        if other.histogram is not None:
+            self.histogram = [a + b for a, b in zip(self.histogram, other.histogram, strict=True)]
 
-    def add_codes(self, other: Any) -> None:
-        """Add the failure codes and ungradable reasons alone, of totals or of a row with these columns."""
-        for name, number in (getattr(other, "failure_codes", None) or {}).items():
+    def add_numbers(self, row: Any) -> None:
+        """Add the numbers alone, and keep the newest time."""
+        self.scored += row.scored
+        self.ungradable += row.ungradable
+        self.failed += row.failed
+        self.high_risk += row.high_risk
+        self.borderline += row.borderline
+        self.lower_priority += row.lower_priority
+        self.reused += row.reused
+        newest = row.last_completed_at
+        if newest is not None and (self.last_completed_at is None or newest > self.last_completed_at):
+            self.last_completed_at = newest
+
+    def add_codes(self, row: Any) -> None:
+        """Add the failure codes and the ungradable reasons alone."""
+        for name, number in (row.failure_codes or {}).items():
             code = FailureCode(name)
             self.failure_codes[code] = self.failure_codes.get(code, 0) + number
-        for name, number in (getattr(other, "ungradable_reasons", None) or {}).items():
+        for name, number in (row.ungradable_reasons or {}).items():
             reason = UngradableReason(name)
             self.ungradable_reasons[reason] = self.ungradable_reasons.get(reason, 0) + number
 
@@ -238,7 +248,7 @@ def totals_of_jobs(connection: Connection, job_ids: Collection[int], *, details:
         sums = (func.sum(getattr(table, name)).label(name) for name in _NUMBERS)
         newest = func.max(table.last_completed_at).label("last_completed_at")
         for row in connection.execute(select(table.job_id, *sums, newest).where(*conditions).group_by(table.job_id)):
-            found[row.job_id].add(row)
+            found[row.job_id].add_numbers(row)
         if details:
             codes = (table.failure_codes, table.ungradable_reasons)
             some = or_(*(column.is_not(None) for column in codes))
