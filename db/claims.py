@@ -103,11 +103,12 @@ def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds
     ).one_or_none()
     if row is None:
         return None
-    unsettle(connection, row.group_id)
     connection.execute(
         update(Job).where(Job.id == row.job_id, Job.status == JobStatus.QUEUED).values(status=JobStatus.RUNNING)
     )
     connection.execute(update(Job).where(Job.id == row.job_id, Job.started_at.is_(None)).values(started_at=db_now()))
+    # After the job, as its submitter locks them: the other way round, the first claim and the submitter could deadlock.
+    unsettle(connection, row.group_id)
     return Claim(chunk_id=chunk_id, job_id=row.job_id, group_id=row.group_id, owner=owner, attempt=row.attempt)
 
 

@@ -6,7 +6,7 @@ A job that is being deleted has the status ``deleting``. When the process dies h
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, or_, select, update
 
 from db.audit import append_entry, find_entry
 from db.models import Chunk, ChunkGroup, Image, Job, Prediction
@@ -21,14 +21,18 @@ _CHUNKS_PER_TRANSACTION = 8
 DELETABLE = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.DELETING)
 
 
-def begin_deletion(connection: Connection, job_id: int, *, actor: str, request: str, why: str | None = None) -> bool:
+def begin_deletion(
+    connection: Connection, job_id: int, *, actor: str, request: str, older_than_days: int | None = None
+) -> bool:
     """Mark a finished or cancelled job as being deleted, and log it. `delete_rows` does the rest.
+
+    A deletion that was interrupted was logged when it began. It is finished without a second entry.
 
     Args:
         job_id: the job.
         actor: who asks.
         request: unique to this command, so that a transaction that runs again logs once.
-        why: for the audit log; None when a person named the job.
+        older_than_days: only if the job ended longer ago: it may have been retried since it was chosen.
 
     Returns:
         Whether there was such a job.
@@ -36,11 +40,13 @@ def begin_deletion(connection: Connection, job_id: int, *, actor: str, request: 
     if find_entry(connection, job_id, AuditAction.DELETED, request) is not None:
         return True
     # Lock against a retry at this moment, which would reopen chunks of a job that is being deleted.
-    job = select(Job.id).where(Job.id == job_id, Job.status.in_(DELETABLE)).with_for_update()
-    if connection.execute(job).one_or_none() is None:
-        return False
-    mark_deleting(connection, job_id, actor=actor, request=request, why=why)
-    return True
+    allowed = Job.status.in_(DELETABLE) if older_than_days is None else _prunable(older_than_days)
+    job = select(Job.status).where(Job.id == job_id, allowed).with_for_update()
+    status = connection.execute(job).scalar_one_or_none()
+    if status is not None and status != JobStatus.DELETING:
+        why = None if older_than_days is None else f"it was older than {older_than_days} days"
+        mark_deleting(connection, job_id, actor=actor, request=request, why=why)
+    return status is not None
 
 
 def mark_deleting(connection: Connection, job_id: int, *, actor: str, request: str, why: str | None) -> None:
@@ -73,7 +79,8 @@ def delete_rows(database: Engine, job_id: int, on_progress: Callable[[int], None
 def _delete_part(connection: Connection, job_id: int) -> int | None:
     """Delete some chunks; without any left, the job. Returns the number of images, or None when the job is gone."""
     deleting = select(Job.id).where(Job.id == job_id, Job.status == JobStatus.DELETING)
-    chosen = select(Chunk.id).where(Chunk.job_id.in_(deleting)).order_by(Chunk.id).limit(_CHUNKS_PER_TRANSACTION)
+    # In no order: sorting would read all that are left, each time.
+    chosen = select(Chunk.id).where(Chunk.job_id.in_(deleting)).limit(_CHUNKS_PER_TRANSACTION)
     chunks = list(connection.scalars(chosen))
     if not chunks:
         connection.execute(delete(ChunkGroup).where(ChunkGroup.job_id.in_(deleting)))
@@ -93,9 +100,11 @@ def jobs_to_prune(connection: Connection, older_than_days: int) -> list[tuple[in
     Returns:
         Each job with the time when it ended.
     """
-    old = (
-        Job.status.in_((JobStatus.FINISHED, JobStatus.CANCELLED))
-        & (Job.finished_at < db_now(-86_400.0 * older_than_days))
-    ) | (Job.status == JobStatus.DELETING)
-    query = select(Job.id, Job.finished_at).where(old).order_by(Job.id)
+    query = select(Job.id, Job.finished_at).where(_prunable(older_than_days)).order_by(Job.id)
     return [(job_id, ended_at) for job_id, ended_at in connection.execute(query)]
+
+
+def _prunable(older_than_days: int) -> ColumnElement[bool]:
+    ended = Job.status.in_((JobStatus.FINISHED, JobStatus.CANCELLED))
+    old = Job.finished_at < db_now(-86_400.0 * older_than_days)
+    return or_(and_(ended, old), Job.status == JobStatus.DELETING)

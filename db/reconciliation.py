@@ -246,15 +246,24 @@ def _wrong_groups(connection: Connection, job_id: int, by_group: dict[int, tuple
     """Groups of chunks whose numbers or, once settled, totals differ from those of their chunks."""
     columns = (ChunkGroup.id, ChunkGroup.chunks, ChunkGroup.images, ChunkGroup.settled)
     query = select(*columns, *(getattr(ChunkGroup, name) for name in _COMPARED)).where(ChunkGroup.job_id == job_id)
-    wrong = []
+    leased = select(Chunk.group_id).where(Chunk.job_id == job_id, Chunk.status == ChunkStatus.LEASED)
+    with_worker = set(connection.scalars(leased))
+    found: dict[str, list[int | None]] = defaultdict(list)
+    seen = set()
     for group in connection.execute(query):
+        seen.add(group.id)
         (chunks, images), totals = by_group[group.id]
         if (group.chunks, group.images) != (chunks, images) or (group.settled and _differs(group, totals)):
-            wrong.append(group.id)
-    if not wrong:
-        return []
-    named = ", ".join(map(str, wrong[:_NAMED]))
-    return [f"{len(wrong)} groups of chunks have totals that differ from their chunks: {named}{_rest(len(wrong))}"]
+            found["groups of chunks have totals that differ from their chunks"].append(group.id)
+        if group.settled and group.id in with_worker:
+            found["groups of chunks count images of a chunk that a worker has"].append(group.id)
+    # Their images would be in no count.
+    found["groups of chunks belong to no job or to another one"] = [number for number in by_group if number not in seen]
+    return [
+        f"{len(wrong)} {what}: {', '.join(map(str, wrong[:_NAMED]))}{_rest(len(wrong))}"
+        for what, wrong in found.items()
+        if wrong
+    ]
 
 
 def _strays(connection: Connection, job_id: int) -> int:

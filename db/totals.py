@@ -185,12 +185,13 @@ def settle_if_done(connection: Connection, group_id: int) -> None:
     Two workers that close the last two chunks at once do not see each other's uncommitted rows. Each asks again after
     its own commit, so at least one of them sees both.
     """
-    open_chunk = exists().where(Chunk.group_id == group_id, Chunk.status.in_(OPEN))
-    if connection.execute(select(open_chunk)).scalar_one():
+    open_chunk = select(exists().where(Chunk.group_id == group_id, Chunk.status.in_(OPEN)))
+    if connection.execute(open_chunk).scalar_one():
         return
-    # Lock against a retry that reopens chunks and writes the same row, and look again.
-    locked = select(ChunkGroup.id).where(ChunkGroup.id == group_id, ChunkGroup.settled.is_(False), ~open_chunk)
-    if connection.execute(locked.with_for_update()).scalar_one_or_none() is not None:
+    # A retry that reopens chunks takes the same lock. So look again, in a statement that begins when it is held.
+    locked = select(ChunkGroup.settled).where(ChunkGroup.id == group_id).with_for_update()
+    settled = connection.execute(locked).scalar_one_or_none()
+    if settled is False and not connection.execute(open_chunk).scalar_one():
         _settle(connection, group_id)
 
 
@@ -205,14 +206,16 @@ def refresh_groups(connection: Connection, chunk_ids: Sequence[int]) -> None:
     """Write the totals of the settled groups of these chunks anew, after the totals of the chunks have changed."""
     for start in range(0, len(chunk_ids), _IDS_PER_QUERY):
         part = select(Chunk.group_id).where(Chunk.id.in_(chunk_ids[start : start + _IDS_PER_QUERY]))
-        settled = (
-            select(ChunkGroup.id)
-            .where(ChunkGroup.id.in_(part), ChunkGroup.settled.is_(True))
+        # The others, too: a worker that settles one at this moment must see the chunks that are reopened here.
+        locked = (
+            select(ChunkGroup.id, ChunkGroup.settled)
+            .where(ChunkGroup.id.in_(part))
             .order_by(ChunkGroup.id)
             .with_for_update()
         )
-        for group_id in list(connection.scalars(settled)):
-            _settle(connection, group_id)
+        for group_id, settled in connection.execute(locked).all():
+            if settled:
+                _settle(connection, group_id)
 
 
 def _settle(connection: Connection, group_id: int) -> None:

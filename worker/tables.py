@@ -69,6 +69,8 @@ class TableRows:
     def __init__(self, file: TextIO, delimiter: str) -> None:
         self._file = file
         self._characters = 0
+        #: Number of the line in which the row begins that is being read. The header is line 1.
+        self.begins = 2
         self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
 
     @property
@@ -78,7 +80,7 @@ class TableRows:
 
     def __iter__(self) -> Iterator[list[str]]:
         for cells in self._reader:
-            self._characters = 0
+            self._characters, self.begins = 0, self.line + 1
             # An empty line is no row.
             if cells:
                 yield cells
@@ -88,5 +90,5 @@ class TableRows:
             # Lines of one row, too: a quoted cell may hold newlines.
             self._characters += len(line)
             if self._characters > MAX_ROW:
-                raise RowTooLongError(f"line {self.line + 1} belongs to a row of more than {MAX_ROW:,} characters")
+                raise RowTooLongError(f"the row that begins in line {self.begins} has more than {MAX_ROW:,} characters")
             yield line

@@ -1,6 +1,5 @@
 """``dermq bench``: the speed of this machine."""
 
-import tempfile
 from pathlib import Path
 
 import click
@@ -22,16 +21,13 @@ def bench(folder: Path | None) -> None:
     from rich.table import Table
 
     from worker.cpus import available_cpus
-    from worker.local.bench import STAGES, find_images, measure_stages, measure_throughput
+    from worker.local.bench import STAGES, find_images, measure_stages, measure_throughput, scratch_folder
     from worker.terminal import make_console
 
     settings, console = load_settings(), make_console()
     if settings.is_up():
         click.echo("WARNING: `dermq up` is running, so the figures are too low.", err=True)
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    # In dermq's folder, so that rows are written to the same disk.
-    with tempfile.TemporaryDirectory(dir=settings.home, prefix="bench-") as name:
-        scratch = Path(name)
+    with scratch_folder(settings.home) as scratch:
         place, images = find_images(folder, scratch)
         stages = measure_stages(place, images, settings, scratch)
         total = sum(stages.milliseconds.values())

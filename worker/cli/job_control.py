@@ -184,23 +184,27 @@ def prune(days: int, yes: bool) -> None:
     if not jobs:
         click.echo(f"No job is older than {days} days.")
         return
-    named = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''} ({_listed(jobs)})"
-    if not (yes or _confirms(f"Delete {named} with all outcomes and patient references?")):
+    if not (yes or _confirms(f"Delete {_counted(jobs)} with all outcomes and patient references?")):
         raise DermqError("Nothing was deleted.")
     request = _Request()
+    deleted = []
     for job in jobs:
-        why = f"it was older than {days} days"
         begun = transact(
             database,
-            lambda connection, job=job, why=why: begin_deletion(  # type: ignore[misc]
-                connection, job, actor=request.actor, request=request.id, why=why
+            lambda connection, job=job: begin_deletion(  # type: ignore[misc]
+                connection, job, actor=request.actor, request=request.id, older_than_days=days
             ),
         )
         if begun:
-            # Else its failed images are retried since, or somebody else has deleted it.
+            # Else it was retried or deleted since the question.
             _delete_rows(database, job, again=f"dermq prune --older-than {days}")
-    click.echo(f"Deleted {named}.")
+            deleted.append(job)
+    click.echo(f"Deleted {_counted(deleted)}.")
     _empty_log(database)
+
+
+def _counted(jobs: list[int]) -> str:
+    return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}" + (f" ({_listed(jobs)})" if jobs else "")
 
 
 def _listed(jobs: list[int]) -> str:

@@ -13,7 +13,7 @@ import simplejpeg
 
 _START = b"\xff\xd8"
 _SCAN = 0xDA
-_SCAN_MARKER, _EXIF = b"\xff\xda", b"Exif\0"
+_EXIF = b"Exif\0"
 #: Frames whose scans hold all coefficients. The last three parameters of such a scan must be these; they mean nothing.
 _SEQUENTIAL_FRAMES = (0xC0, 0xC1)
 _SEQUENTIAL_PARAMETERS = b"\x00\x3f\x00"
@@ -36,8 +36,8 @@ def decode_plain_jpeg(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | N
         (height, width, 3), uint8, RGB, the same pixels as OpenCV's. None for any other file, which OpenCV decodes and
         `jpeg_damage` checks.
     """
-    # A turned picture says so in its EXIF segment, which stands before the first scan.
-    if _EXIF in data[: data.find(_SCAN_MARKER)]:
+    # A turned picture says so in its EXIF segment. Anywhere: a thumbnail in an earlier segment may look like a scan.
+    if _EXIF in data:
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)

@@ -4,13 +4,19 @@ import itertools
 import logging
 import multiprocessing
 import os
+import shutil
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 from uuid import uuid4
 
 import numpy as np
@@ -41,6 +47,8 @@ IMAGES = 384
 _STAGE_IMAGES = 96
 #: Images that are drawn where no folder is given, and their width and height: those of HAM10000.
 _DRAWN, _WIDTH, _HEIGHT = 48, 600, 450
+#: Begin of the names of scratch folders.
+_SCRATCH = "bench-"
 #: Names of the stages in their order.
 STAGES = ("read", "hash", "decode", "damage check", "resize", "gates", "infer", "write")
 #: Seconds that the processes have to load their models, and to score.
@@ -68,6 +76,25 @@ class Throughput:
     processes: int
     end_to_end: float
     inference: float
+
+
+@contextmanager
+def scratch_folder(home: Path) -> Iterator[Path]:
+    """An empty folder in dermq's home, so that rows are written to the same disk. It is removed afterwards.
+
+    Raises:
+        DermqError: the home cannot be written.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in home.glob(f"{_SCRATCH}*"):
+            # Of a measurement that was killed. It holds paths of an archive.
+            shutil.rmtree(left, ignore_errors=True)
+        folder = tempfile.TemporaryDirectory(dir=home, prefix=_SCRATCH)
+    except OSError as error:
+        raise DermqError(f"The folder {home} cannot be written: {error.strerror}. Set DERMQ_HOME.") from None
+    with folder as name:
+        yield Path(name)
 
 
 def find_images(folder: Path | None, scratch: Path) -> tuple[Path, list[NewImage]]:
@@ -161,12 +188,18 @@ def measure_throughput(
     ]
     for child in children:
         child.start()
+    watcher = threading.Thread(target=_abort_when_one_fails, args=(children, barrier), daemon=True)
+    watcher.start()
     try:
-        barrier.wait(_START_TIMEOUT)
-        barrier.wait(_SCORE_TIMEOUT)
+        # To begin together, to infer alone together, and when all have answered.
+        for timeout in (_START_TIMEOUT, _SCORE_TIMEOUT, _SCORE_TIMEOUT):
+            barrier.wait(timeout)
         found = [answers.get() for _ in children]
-    except Exception:
-        raise DermqError("A process of the measurement ended early. Run `dermq check` for the cause.") from None
+    except threading.BrokenBarrierError:
+        raise DermqError(
+            f"A process of the measurement with {processes} processes ended early, or took too long. Is there memory "
+            "for so many? `dermq check` shows other causes."
+        ) from None
     finally:
         for child in children:
             child.join(10)
@@ -178,6 +211,18 @@ def measure_throughput(
         end_to_end=scored / max(seconds for _, seconds, _ in found),
         inference=sum(rate for _, _, rate in found),
     )
+
+
+def _abort_when_one_fails(children: "Sequence[SpawnProcess]", barrier: Barrier) -> None:
+    """Wake everybody who waits when a process ended that should have gone on."""
+    running = {child.sentinel: child for child in children}
+    while running:
+        for sentinel in wait(list(running)):
+            child = running.pop(cast("int", sentinel))
+            child.join()
+            if child.exitcode:
+                barrier.abort()
+                return
 
 
 def _read(real_root: str, image: NewImage, settings: Settings) -> FileContent:
@@ -299,3 +344,4 @@ def _score_share(
     for _ in range(_INFERENCES):
         model.engine.infer(blank)
     answers.put((count, seconds, _INFERENCES / (time.perf_counter() - started)))
+    barrier.wait(_SCORE_TIMEOUT)

@@ -149,7 +149,7 @@ def find_job(database: Engine, job_id: int | None) -> JobView:
 def _gone(database: Engine, job_id: int) -> str:
     """Why there is no such job, from the audit log, which outlives it."""
     entries = read(database, lambda connection: entries_of(connection, job_id))
-    deleted = next((entry for entry in reversed(entries) if entry.action == AuditAction.DELETED), None)
+    deleted = next((entry for entry in entries if entry.action == AuditAction.DELETED), None)
     if deleted is None:
         return f"There is no job {job_id}."
     return f"Job {job_id} was deleted on {deleted.at:%Y-%m-%d} by {printable(deleted.actor)}."

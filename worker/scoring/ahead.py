@@ -1,9 +1,13 @@
 """Preparing the next batch while the current one is inferred and written."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Generic, TypeVar
+
+#: Name of the threads.
+_THREAD = "dermq-ahead"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,7 +22,7 @@ class _Task(Generic[Result]):
         self._result: Result | None = None
         self._error: BaseException | None = None
         # A daemon: a read that hangs on a dead share must not keep the process from ending.
-        threading.Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True, name=_THREAD).start()
 
     def _run(self) -> None:
         try:
@@ -69,3 +73,18 @@ def one_ahead(
     finally:
         # The caller may have stopped half way. The thread ends after its current image; nobody waits for it.
         ended.set()
+
+
+def still_hanging(patience: float) -> bool:
+    """Whether a thread still works for a caller that has stopped half way. It keeps memory, and nothing can end it.
+
+    Args:
+        patience: seconds to wait for it.
+    """
+    end = time.monotonic() + patience
+    for thread in threading.enumerate():
+        if thread.name == _THREAD:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                return True
+    return False

@@ -54,7 +54,7 @@ def score_images(
     images: Sequence[WaitingImage], job: ChunkJob, model: LoadedModel, database: Engine, max_file_bytes: int
 ) -> list[Outcome]:
     """Read, check and score images: `prepare_images`, then `infer_batch`."""
-    return infer_batch(prepare_images(images, job, model, database, max_file_bytes), job, model)
+    return infer_batch(prepare_images(images, job, model, database, max_file_bytes), job, model, {})
 
 
 def prepare_images(
@@ -114,21 +114,39 @@ def prepare_images(
     return PreparedBatch(outcomes=outcomes, ready=ready, copies=copies)
 
 
-def infer_batch(prepared: PreparedBatch, job: ChunkJob, model: LoadedModel) -> list[Outcome]:
+def infer_batch(
+    prepared: PreparedBatch, job: ChunkJob, model: LoadedModel, inferred: dict[str, StoredInference]
+) -> list[Outcome]:
     """Infer the prepared images of a batch and flag them.
+
+    Args:
+        prepared: from `prepare_images`.
+        job: their job.
+        model: the loaded model.
+        inferred: inferences of this chunk by SHA-256, to which those of this batch are added. A batch is prepared
+            before the one before it is written, so the database does not tell of its copies.
 
     Returns:
         One outcome for each image of the batch.
     """
     outcomes = list(prepared.outcomes)
-    for outcome in _infer(prepared.ready, job, model):
-        outcomes.append(outcome)
+    known = {} if job.force else inferred
+    outcomes += [
+        _scored(image.image_id, image.sha256, known[image.sha256], job, model, reused=True)
+        for image in prepared.ready
+        if image.sha256 in known
+    ]
+    outcomes += _infer([image for image in prepared.ready if image.sha256 not in known], job, model)
+    digests = {image.image_id: image.sha256 for image in prepared.ready}
+    for outcome in outcomes[len(prepared.outcomes) :]:
+        copies = prepared.copies[digests[outcome.image_id]]
         if isinstance(outcome, Scored):
-            label, copies = model.engine.label, prepared.copies[outcome.image_sha256]
+            label = outcome.reused_from or model.engine.label
             outcomes += [replace(outcome, image_id=copy, reused_from=label) for copy in copies]
+            inferred[outcome.image_sha256] = StoredInference(
+                raw_probability=outcome.raw_probability, engine=label, class_probabilities=outcome.class_probabilities
+            )
         elif isinstance(outcome, Failed):
-            sha256 = next(image.sha256 for image in prepared.ready if image.image_id == outcome.image_id)
-            copies = prepared.copies[sha256]
             outcomes += [Failed(image_id=copy, code=outcome.code, sentence=outcome.sentence) for copy in copies]
     return outcomes
 

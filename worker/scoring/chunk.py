@@ -27,7 +27,7 @@ from db.claims import (
     withdraw_uncertain_start,
 )
 from db.jobs import finish_job_if_done
-from db.outcomes import Failed, Outcome, write_outcomes
+from db.outcomes import Failed, Outcome, StoredInference, write_outcomes
 from db.session import read, transact
 from db.status import FailureCode
 from db.totals import settle_if_done
@@ -165,10 +165,11 @@ class _Attempt:
                 self._score_isolated(image)
                 completed += 1
         else:
+            inferred: dict[str, StoredInference] = {}
             batches = list(_batches(images, self.limits.batch_size))
             for batch, prepared in one_ahead(batches, self._prepare):
                 self._stop_if_asked()
-                self._write(infer_batch(prepared, self.job, self.model))
+                self._write(infer_batch(prepared, self.job, self.model, inferred))
                 completed += len(batch)
         if not transact(self.database, lambda connection: close_chunk(connection, self.claim)):
             raise LeaseLostError(f"chunk {chunk_id} could not be closed by attempt {self.claim.attempt}")

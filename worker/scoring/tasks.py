@@ -1,5 +1,6 @@
 """Thin Celery tasks: load by id, call one function, return."""
 
+import os
 from dataclasses import asdict
 from functools import cache
 
@@ -10,11 +11,18 @@ from celery.worker.control import inspect_command
 from db.session import open_database
 from worker.inference.bundle_reference import configured_bundle
 from worker.log_throttle import LogThrottle
+from worker.logging import get_logger
 from worker.queue.app import SCORE_CHUNK, TELL_BUNDLE, make_app
+from worker.scoring.ahead import still_hanging
 from worker.scoring.chunk import ChunkLimits, score_chunk
 from worker.scoring.loaded_model import ModelCache
 from worker.scoring.shutdown import StopFlag, leave_in_time
 from worker.settings import Settings
+
+log = get_logger(__name__)
+
+#: Seconds that a read of an abandoned batch has to end.
+_PATIENCE = 5.0
 
 
 def make_worker_app(settings: Settings) -> Celery:
@@ -43,14 +51,20 @@ def make_worker_app(settings: Settings) -> Celery:
     @app.task(name=SCORE_CHUNK)  # type: ignore[untyped-decorator] # Celery has no types
     def score_chunk_task(chunk_id: int) -> int | None:
         """Score the chunk with this id; see `worker.scoring.chunk.score_chunk`."""
-        return score_chunk(
-            chunk_id,
-            database=database(),
-            model_for=models.model_for,
-            limits=limits,
-            stopping=stopping,
-            throttle=throttle,
-        )
+        try:
+            return score_chunk(
+                chunk_id,
+                database=database(),
+                model_for=models.model_for,
+                limits=limits,
+                stopping=stopping,
+                throttle=throttle,
+            )
+        finally:
+            if still_hanging(_PATIENCE):
+                # Its chunk is released. Celery starts another process in place of this one.
+                log.error("a read hangs, so this process ends", chunk=chunk_id)
+                os._exit(1)
 
     @inspect_command(name=TELL_BUNDLE)  # type: ignore[untyped-decorator]
     def tell_bundle(_worker: object) -> dict[str, str]:

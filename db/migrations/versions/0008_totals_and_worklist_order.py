@@ -113,9 +113,10 @@ def _fill_group(connection: sa.Connection, group_id: int, chunk_ids: list[int]) 
             counts.add(row)
             whole.add(row)
         _write(connection, "chunk", chunk_id, {"group_id": group_id, **counts.values()})
-    query = sa.text("SELECT count(*) FROM chunk WHERE group_id = :group AND status <> 'done'")
-    undone = connection.execute(query, {"group": group_id}).scalar_one()
-    if not undone:
+    query = sa.text("SELECT count(*) FROM chunk WHERE group_id = :group AND status = 'leased'")
+    leased = connection.execute(query, {"group": group_id}).scalar_one()
+    if not leased:
+        # The totals of waiting chunks hold, too.
         _write(connection, "chunk_group", group_id, {"settled": True, **whole.values()})
 
 

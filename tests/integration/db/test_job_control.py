@@ -310,6 +310,7 @@ class TestInconsistencies:
     def made(self, database: Engine) -> MadeJob:
         made = add_job(database, 5)
         score_all(database, made, {4: FailureCode.MISSING})
+        add_job(database, 1)
         return made
 
     def test_consistent_rows(self, database: Engine, made: MadeJob) -> None:
@@ -346,6 +347,18 @@ class TestInconsistencies:
             (
                 lambda m: update(Prediction).where(Prediction.image_id == m.image_ids[0]).values(job_id=None),
                 "1 images have a prediction that belongs to another job: 1",
+            ),
+            (
+                lambda m: update(ChunkGroup).values(job_id=m.job_id + 1),
+                "1 groups of chunks belong to no job or to another one: 1",
+            ),
+            (
+                lambda m: update(Chunk).values(group_id=None),
+                "1 groups of chunks belong to no job or to another one: None",
+            ),
+            (
+                lambda m: update(Chunk).values(status=ChunkStatus.LEASED),
+                "1 groups of chunks count images of a chunk that a worker has: 1",
             ),
             # With its images: every sum over what is there still adds up.
             (

@@ -261,7 +261,7 @@ def test_check_says_that_a_server_has_no_connection_left(
     try:
         with first.connect(), pytest.raises(DermqError) as caught:
             check_database(settings)
-        assert "has no free connection. Each worker process uses 2. Raise the server's max_connections" in str(
+        assert "has no free connection. Each worker process uses 3. Raise the server's max_connections" in str(
             caught.value
         )
         assert "Check DERMQ_DATABASE_URL" not in str(caught.value)

@@ -85,7 +85,15 @@ def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
     if wrong.count:
         rest = f" … and {wrong.count - _NAMED_LINES} more" if wrong.count > _NAMED_LINES else ""
         raise ManifestError(f"{manifest} has wrong lines: {'; '.join(wrong.named)}{rest}.")
-    return _rows(manifest, root, _WrongLines(), look=True)
+    return _unchanged_rows(manifest, root)
+
+
+def _unchanged_rows(manifest: Path, root: Path) -> Iterator[NewImage]:
+    """The rows of a manifest that was checked, with the size and time of each file."""
+    wrong = _WrongLines()
+    yield from _rows(manifest, root, wrong, look=True)
+    if wrong.count:
+        raise ManifestError(f"{manifest} was changed while it was submitted: {wrong.named[0]}. Submit it again.")
 
 
 def _unreadable(manifest: Path, error: OSError) -> ManifestError:
@@ -101,6 +109,7 @@ def _rows(manifest: Path, root: Path, wrong: _WrongLines, *, look: bool) -> Iter
         wrong: filled.
         look: whether to find size and modification time of each file.
     """
+    rows: TableRows | None = None
     try:
         with open_regular(manifest) as data, TextIOWrapper(data, encoding="utf-8-sig", newline="") as file:
             header = file.readline(MAX_ROW + 1)
@@ -125,7 +134,10 @@ def _rows(manifest: Path, root: Path, wrong: _WrongLines, *, look: bool) -> Iter
     except RowTooLongError as error:
         raise ManifestError(f"In {manifest}, {error}. Is a quotation mark missing, or is it another file?") from None
     except csv.Error as error:
-        raise ManifestError(f"{manifest} is not a valid CSV file: {error}. Save it again as CSV UTF-8.") from None
+        raise ManifestError(
+            f"{manifest} is not a valid CSV file: {error}, in the row that begins in line "
+            f"{rows.begins if rows else 1}. Save it again as CSV UTF-8."
+        ) from None
 
 
 def _header(manifest: Path, line: str) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,19 @@ class TestReuse:
         assert len({(row.probability, row.flag, row.image_sha256) for row in same}) == 1
         assert sorted(row.reused for row in same) == [False, True, True]
         assert read(sqlite_database, lambda c: find_inconsistencies(c, made.job_id)) == []
+
+    def test_copies_in_the_batch_that_is_prepared_meanwhile_are_inferred_once(
+        self, sqlite_database: Engine, bundle: Bundle, archive: Path
+    ) -> None:
+        """It is prepared before the batch before it is written."""
+        first = (archive / "0.jpg").read_bytes()
+        for name in ("0-a.jpg", "0-b.jpg", "0-c.jpg", "0-d.jpg"):
+            (archive / name).write_bytes(first)
+        # The next batch has been looked up when this one is inferred.
+        made, engine = job_of(sqlite_database, archive), FakeEngine(lambda images: time.sleep(0.3))
+        assert score(sqlite_database, made, bundle, engine) == 9
+        assert sum(engine.batches) == 5
+        assert sum(bool(row.reused) for row in self.rows(sqlite_database, made).values()) == 4
 
     def test_a_damaged_image_that_an_earlier_version_scored_is_not_reused(
         self, sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch

@@ -166,6 +166,10 @@ def test_what_is_not_plain_is_left_to_opencv() -> None:
     grey = cv2.imencode(".jpg", PICTURE[..., 0])[1].tobytes()
     turned = with_segment(jpeg(), 0xE1, b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0")
     assert decode(turned).shape == (320, 240, 3), "turned upright"
+    # Two bytes that look like the beginning of a scan, in a segment before that with the orientation.
+    for marker in (0xED, 0xE2, 0xFE):
+        hidden = with_segment(turned, marker, b"a thumbnail \xff\xda and more")
+        assert decode(hidden).shape == (320, 240, 3), "turned upright"
     for data in (grey, turned, b"", b"\xff\xd8\xff", jpeg()[:-200], *(damage(jpeg()) for damage in DAMAGES.values())):
         assert decode_plain_jpeg(data, 10**6) is None
     assert decode_plain_jpeg(jpeg(), 320 * 240 - 1) is None, "too large"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worker.scoring.ahead import one_ahead
+from worker.scoring.ahead import one_ahead, still_hanging
 
 Cancelled = Callable[[], bool]
 
@@ -55,5 +55,7 @@ def test_a_caller_that_stops_does_not_wait_for_a_hanging_read() -> None:
     started = time.monotonic()
     pairs.close()  # type: ignore[attr-defined] # a generator
     assert time.monotonic() - started < 5
+    assert still_hanging(0.1)
     hangs.set()
+    assert not still_hanging(5)
     assert cancelled.wait(5), "the work is told that nobody needs it"

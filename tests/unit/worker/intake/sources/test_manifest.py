@@ -102,9 +102,15 @@ class TestReadManifest:
         ("content", "said"),
         [
             ("x," * 200_000 + "\n", "The first line of"),
-            ("path\na.jpg\n" + "x," * 200_000 + "\nb.jpg\n", "line 3 belongs to a row of more than 65,536 characters"),
-            ('path,site\na.jpg,"' + "x\n" * 200_000, "belongs to a row of more than 65,536 characters. Is a quotation"),
-            ('path,site\na.jpg,"' + '","x\n' * 200_000, "belongs to a row of more than 65,536 characters"),
+            (
+                "path\na.jpg\n" + "x," * 200_000 + "\nb.jpg\n",
+                "the row that begins in line 3 has more than 65,536 characters",
+            ),
+            (
+                'path,site\na.jpg,"' + "x\n" * 200_000,
+                "begins in line 2 has more than 65,536 characters. Is a quotation",
+            ),
+            ('path,site\na.jpg,"' + '","x\n' * 200_000, "begins in line 2 has more than 65,536 characters"),
         ],
         ids=["header", "line", "cell", "row of many lines"],
     )
@@ -120,6 +126,18 @@ class TestReadManifest:
         assert len(message) < 500
         # Of which the content itself takes most.
         assert peak < 3 * len(content) + 4_000_000
+
+    def test_a_missing_quotation_mark_is_found_where_it_is_missing(self, tmp_path: Path) -> None:
+        rows = [f'{number}.jpg,"{"x" * 20}"\n' for number in range(20)]
+        rows[8] = '8.jpg,"open\n'
+        message = self.refusal(tmp_path, "path,site\n" + "".join(rows))
+        assert "in the row that begins in line 10" in message
+
+    def test_a_manifest_that_changes_while_it_is_submitted_is_refused(self, tmp_path: Path) -> None:
+        images = self.rows(tmp_path, "path,age\na.jpg,4\nb.jpg,5\n")
+        (tmp_path / "manifest.csv").write_text("path,age\na.jpg,4\nb.jpg,old\n")
+        with pytest.raises(ManifestError, match="was changed while it was submitted: line 3: age"):
+            list(images)
 
     def test_many_columns_are_refused_at_once(self, tmp_path: Path) -> None:
         message = self.refusal(tmp_path, ",".join(f"c{number % 9_000}" for number in range(10_000)) + "\n")
