@@ -30,7 +30,7 @@ from pathlib import Path
 
 from running import running
 
-from worker.cpus import available_cpus
+from worker.limits import available_cpus
 from worker.settings import shipped_bundle
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -45,7 +45,7 @@ from worker.monitor.job_status import describe_jobs
 from worker.output.csv import write_csv
 
 #: Images in a chunk and in a batch: the defaults of the settings.
-CHUNK, BATCH = 128, 16
+CHUNK, BATCH = 128, 64
 #: Chunks that are left waiting, for the steps that score.
 OPEN_CHUNKS = 40
 #: Images whose bytes are all the same, for the search for earlier inferences.

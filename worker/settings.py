@@ -12,8 +12,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
-from worker.cpus import available_cpus
 from worker.errors import SettingsError
+from worker.limits import default_concurrency
 from worker.regular_files import read_regular
 from worker.url_redaction import broken_broker_password, broken_database_password
 
@@ -65,8 +65,10 @@ class Settings(BaseSettings):
     engine: Literal["openvino", "tensorflow"] = "openvino"
     """Inference engine. ``tensorflow`` is the reference and needs the extra of that name."""
 
-    concurrency: int = Field(default_factory=available_cpus, ge=1, le=256)
-    """Processes of a worker, with one engine thread each. Default: the processors that this process may use."""
+    concurrency: int = Field(default_factory=default_concurrency, ge=1, le=256)
+    """Processes of a worker, with one engine thread each. Default: as many as the processors
+    and the memory that this process may use allow.
+    """
 
     chunk_size: int = Field(default=128, ge=1, le=10_000)
     """Images in a chunk, the unit that a worker claims and Flower shows."""

@@ -27,7 +27,6 @@ from trainer.networks.predict import predict, predict_by, traced
 from trainer.report.schema import read_report
 from trainer.run_folder import RunFolder
 from trainer.thresholds.policies import Policies, fit_policies_on_validation
-from worker.cpus import available_cpus
 from worker.images.decode import decode
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing
@@ -48,6 +47,7 @@ from worker.inference.bundle import (
 )
 from worker.inference.engines import load_engine
 from worker.inference.reference import EXPECTED_NAME, write_expected
+from worker.limits import available_cpus
 from worker.synthetic.lesion import draw_lesion
 
 #: Greatest difference of a probability between the exported and the Keras model on real images.

@@ -20,7 +20,7 @@ def bench(folder: Path | None) -> None:
     """
     from rich.table import Table
 
-    from worker.cpus import available_cpus
+    from worker.limits import available_cpus
     from worker.local.bench import STAGES, find_images, measure_stages, measure_throughput, scratch_folder
     from worker.terminal import make_console
 

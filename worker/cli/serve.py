@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from worker.limits import check_memory
 from worker.logging import configure_logging
 from worker.settings import Settings, load_settings, shipped_bundle
 from worker.terminal import printable
@@ -30,6 +31,7 @@ def up() -> None:
 
     settings = load_settings()
     configure_logging(settings)
+    _check_memory(settings)
     # Here: a worker without a bundle would only report it in its log.
     load_bundle(settings.bundle or shipped_bundle())
     stop = _event_set_by_signals()
@@ -43,6 +45,11 @@ def up() -> None:
         click.echo(str(stopped))
         return
     click.echo("dermq has stopped. Nothing is lost: `dermq up` continues the open jobs.")
+
+
+def _check_memory(settings: Settings) -> None:
+    if warning := check_memory(settings.concurrency):
+        click.echo(f"WARNING: {warning}", err=True)
 
 
 def _print_running(settings: Settings, flower_url: str, logs: Path) -> None:
@@ -73,6 +80,7 @@ def worker(name: str) -> None:
 
     settings = load_settings()
     configure_logging(settings)
+    _check_memory(settings)
     # Here, not in a child at the first hint, where nobody would see what is missing.
     wait_for_database(settings)
     arguments = ["worker", "--pool=prefork", f"--concurrency={settings.concurrency}", f"--queues={URGENT},{BULK}"]
