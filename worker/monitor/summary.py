@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Engine
 
 from db.jobs import JobView
@@ -15,9 +17,9 @@ from worker.monitor.job_status import STOPPED, JobReport, clock, job_rate, stall
 from worker.terminal import printable, shown_probability
 
 _MEANING = {
-    TriageFlag.HIGH_RISK: "at or above the threshold: look at these first",
+    TriageFlag.HIGH_RISK: "at or above the threshold: look first",
     TriageFlag.BORDERLINE: "just below the threshold",
-    TriageFlag.LOWER_PRIORITY: "look at these later; it does not mean benign",
+    TriageFlag.LOWER_PRIORITY: "look later; it does not mean benign",
 }
 #: Columns of the job list that hold numbers.
 _NUMBERS = ("id", "done", "rate", "left")
@@ -91,7 +93,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     for flag, meaning in _MEANING.items():
         table.add_row(flag, f"{counts.by_flag.get(flag, 0):,}", meaning)
     ungradable = counts.by_status.get(ImageStatus.UNGRADABLE, 0)
-    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "too poor to score, or not dermoscopy: a human must look")
+    table.add_row(ImageStatus.UNGRADABLE, f"{ungradable:,}", "poor or no dermoscopy: a human must look")
     for code in FailureCode:
         if number := counts.by_failure.get(code):
             table.add_row(f"failed: {code}", f"{number:,}", "not scored: a human must look")
@@ -113,11 +115,11 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     if rows := read(database, lambda connection: worklist_page(connection, job.id, cases)):
         so_far = "" if job.status in STOPPED else " so far"
         console.print(f"\n[bold]Highest probability{so_far}[/bold]")
-        console.print(_scored_table(rows))
+        console.print(_scored_table(rows, console.width))
         _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(rows), command)
     if rows := read(database, lambda connection: not_scored(connection, job.id, cases)):
         console.print("\n[bold]Not scored: a human must look[/bold]")
-        console.print(_reason_table(rows))
+        _print_reasons(rows, console)
         _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(rows), command)
 
 
@@ -127,19 +129,24 @@ def _print_rest(console: Console, job: JobView, rest: int, command: str) -> None
         console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
-def _scored_table(rows: list[OutcomeRow]) -> Table:
+def _scored_table(rows: list[OutcomeRow], width: int) -> Table:
     table = Table("probability", "flag", "image", box=None, pad_edge=False, header_style="dim")
+    # One line each: of a long path, the end tells images apart.
+    room = max(20, width - len("probability") - len(TriageFlag.LOWER_PRIORITY) - 4)
     for row in rows:
         probability = "" if row.probability is None else f"{row.probability:.3f}"
-        table.add_row(probability, row.flag, _escaped(row.path))
+        table.add_row(probability, row.flag, _escaped(_end_of(printable(row.path), room)))
     return table
 
 
-def _reason_table(rows: list[OutcomeRow]) -> Table:
-    table = Table("reason", "image", "why", box=None, pad_edge=False, header_style="dim")
-    for row in rows:
-        table.add_row(row.failure_code or row.ungradable_reason, _escaped(row.path), _escaped(row.reason or ""))
-    return table
+def _print_reasons(rows: list[OutcomeRow], console: Console) -> None:
+    """A line with the reason and the image, and below it why."""
+    codes = [str(row.failure_code or row.ungradable_reason) for row in rows]
+    longest = max(map(len, codes))
+    for row, code in zip(rows, codes, strict=True):
+        image = _end_of(printable(row.path), max(20, console.width - longest - 2))
+        console.print(f"{code:<{longest}}  {image}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Padding(Text(printable(row.reason or ""), style="dim"), (0, 0, 0, 2)))
 
 
 def _escaped(text: str) -> str:
