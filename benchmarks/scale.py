@@ -140,7 +140,7 @@ def _fill(database: Engine, images: int) -> int:
     chunks = -(-images // CHUNK)
     done = chunks - OPEN_CHUNKS
     first = transact(database, lambda c: _fill_chunks(c, job, chunks, images))
-    numbers = "WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last) "
+    numbers = _numbers(":first")
     for start in range(0, images, _ROWS):
         bounds = {
             "first": start,
@@ -163,6 +163,11 @@ def _fill(database: Engine, images: int) -> int:
         with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM ANALYZE")
     return job
+
+
+def _numbers(first: str) -> str:
+    """Begin of a statement that reads the numbers up to ``:last`` from ``n``."""
+    return f"WITH RECURSIVE n(i) AS (SELECT CAST({first} AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last) "
 
 
 def _fill_chunks(connection: Connection, job: int, chunks: int, images: int) -> int:
@@ -194,7 +199,8 @@ _DONE = "(i < :done)"
 _IMAGES = f"""
 INSERT INTO image (job_id, chunk_id, path, size_bytes, mtime_ns, status, failure_code, reason, isolation_starts,
   completed_at)
-SELECT :job, :chunk + i / {CHUNK}, 'ward/2019/ISIC_' || CAST(i AS VARCHAR(20)) || '.jpg', 250000, 1700000000000000000,
+SELECT CAST(:job AS BIGINT), CAST(:chunk AS BIGINT) + i / {CHUNK},
+  'ward/2019/ISIC_' || CAST(i AS VARCHAR(20)) || '.jpg', 250000, 1700000000000000000,
   CASE WHEN NOT {_DONE} THEN 'waiting' WHEN {_FAILS} THEN 'failed' ELSE 'scored' END,
   CASE WHEN {_DONE} AND {_FAILS} THEN 'truncated' END, CASE WHEN {_DONE} AND {_FAILS} THEN 'it ends too early' END, 0,
   CASE WHEN {_DONE} THEN CURRENT_TIMESTAMP END
@@ -203,7 +209,7 @@ FROM n
 _PREDICTIONS = f"""
 INSERT INTO prediction (image_id, job_id, image_sha256, bundle_id, engine, raw_probability, probability, flag, reused,
   scored_at)
-SELECT image.id, :job,
+SELECT image.id, CAST(:job AS BIGINT),
   CASE WHEN i < :copies THEN '{"a" * 64}' ELSE '{"0" * 52}' || CAST(100000000000 + i AS VARCHAR(12)) END, 1,
   'benchmark', {_CHANCE}, {_CHANCE},
   CASE WHEN {_CHANCE} >= {THRESHOLD} THEN 'high_risk' WHEN {_CHANCE} >= {BORDERLINE} THEN 'borderline'
@@ -215,7 +221,7 @@ WHERE {_DONE} AND NOT {_FAILS}
 
 def _small_jobs(database: Engine) -> None:
     """Finished jobs beside the large one."""
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last) "
+    numbers = _numbers("0")
     chunks = -(-SMALL // CHUNK)
 
     def make(connection: Connection) -> None:

@@ -19,7 +19,7 @@ from db.totals import HISTOGRAM_BINS, OPEN, Totals
 #: Ids named in a message. The others are counted.
 _NAMED = 10
 #: Chunks that are read at a time.
-_CHUNKS_PER_QUERY = 64
+_CHUNKS_PER_QUERY = 512
 #: Columns of totals that are compared with the rows. Not the time: a retry leaves that of an image it reopened.
 _COMPARED = (
     *("scored", "ungradable", "failed", "high_risk", "borderline", "lower_priority", "reused"),
