@@ -26,7 +26,7 @@ COMMANDS = (
     "overhead.py --postgres",
     "many_workers.py --most 8 --seconds-an-image 0.004",
     "scale.py 10000 1000000 10000000",
-    "scale.py 10000 1000000 --postgres",
+    "scale.py 10000 300000 --postgres",
     "engines.py",
 )
 
