@@ -192,6 +192,11 @@ def renew_submission(connection: Connection, job_id: int, submitter: str, lease_
         raise SubmissionLostError(f"{submitter} has lost the submission of job {job_id}")
 
 
+def release_submission(connection: Connection, job_id: int, submitter: str) -> None:
+    """Let the submitter's lease expire now. Does nothing when another submitter has the job."""
+    connection.execute(update(Job).where(*_held(job_id, submitter)).values(submitter_expires_at=db_now(-1.0)))
+
+
 def jobs_of_same_source(connection: Connection, job_id: int) -> list[int]:
     """Other jobs with the same root and manifest that were not cancelled, oldest first."""
     this = select(Job.root, Job.manifest).where(Job.id == job_id).subquery()

@@ -47,8 +47,8 @@ def check_database(settings: Settings) -> str:
     shown = shown_database(url)
     if engine.dialect.name == "sqlite" and not Path(str(engine.url.database)).exists():
         raise DatabaseError(
-            f"{shown} does not exist yet. Start the system with `dermq up`, or run `dermq migrate`. If the system runs "
-            "with another DERMQ_HOME, set the same one here."
+            f"{shown} does not exist yet. If the system runs already, set its DERMQ_HOME or DERMQ_DATABASE_URL here, "
+            "too. If not, start it with `dermq up`, or run `dermq migrate`."
         )
     try:
         found = read(engine, current_revision)

@@ -57,7 +57,10 @@ def audit_list(job: int | None) -> None:
     click.echo(f"{'number':>6}  {'time (UTC)':<19}  {'job':>6}  what was done, by whom")
     for entry in entries:
         about = str(entry.job_id) if entry.job_id is not None else ""
-        done = ", ".join([entry.action.value, *_in_words(json.loads(entry.detail))])
+        detail = json.loads(entry.detail)
+        # An export is logged when it begins, and once more when it fails.
+        failed = f"the export failed: {detail['failed']}" if "failed" in detail else None
+        done = failed or ", ".join([entry.action.value, *_in_words(detail)])
         line = f"{entry.number:>6}  {entry.at:%Y-%m-%d %H:%M:%S}  {about:>6}  {done}, by {entry.actor}"
         click.echo(printable(line))
 
@@ -74,8 +77,6 @@ def _in_words(detail: Mapping[str, object]) -> list[str]:
             words.append(f"threshold {shown_probability(float(str(value)))}")
         elif key == "codes":
             words.append("all failures" if value == "all" else " and ".join(map(str, value)))  # type: ignore[call-overload]
-        elif key == "failed":
-            words.append(f"stopped before its end: {value}")
         elif key == "why":
             words.append(f"because {value}")
         elif key != "request":

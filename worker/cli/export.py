@@ -63,6 +63,8 @@ def export(job: int, output: Path | None, ranked: bool) -> None:
             ),
         )
 
+    if output is not None and not output.resolve().parent.is_dir():
+        raise OutputError(f"There is no folder {output.resolve().parent} to write into. Make it, or name another file.")
     # Before the first row leaves: a reader that stops half way has read half of it all the same.
     images = read(database, lambda connection: count_jobs(connection, [job]))[job].submitted
     record(images=images)

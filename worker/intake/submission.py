@@ -30,6 +30,7 @@ from db.submission import (
     known_paths,
     open_submissions,
     record_bundle,
+    release_submission,
     renew_submission,
     take_submission,
     withdraw_job,
@@ -295,6 +296,8 @@ def _withdraw(
         # If another connection reads at this moment, the next `delete` or `migrate` empties it.
         empty_write_ahead_log(database)
         return interruption
+    # At once, so that `dermq status` says that it was interrupted, and another machine can resume it.
+    transact(database, lambda c: release_submission(c, result.job_id, result.submitter))
     if isinstance(interruption, KeyboardInterrupt):
         return SubmissionInterruptedError(f"Interrupted. {_how_to_resume(result)}")
     return SubmissionError(f"{interruption} {_how_to_resume(result)}")

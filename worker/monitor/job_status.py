@@ -45,7 +45,7 @@ class JobReport(BaseModel):
         ungradable_reasons: number of ungradable images by reason. Empty in a list of jobs.
         reused: scored images whose output was reused from earlier images with the same bytes.
         images_per_second: mean since the first claim, without pauses. None for less than a second.
-        seconds_left: estimate for a running job.
+        seconds_left: estimate for a running job that is not stalled.
         stalled: why nothing happens and what to do. None when the job runs or has stopped.
     """
 
@@ -126,7 +126,7 @@ def _report(job: JobView, counts: JobCounts, stalled: str | None) -> JobReport:
         ungradable_reasons=counts.by_ungradable_reason,
         reused=counts.reused,
         images_per_second=rate,
-        seconds_left=(counts.submitted - counts.completed) / rate if running and rate else None,
+        seconds_left=(counts.submitted - counts.completed) / rate if running and rate and stalled is None else None,
         stalled=stalled,
     )
 

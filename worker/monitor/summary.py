@@ -1,11 +1,10 @@
 """Jobs on a terminal: the list of jobs, and the summary of one job with its most suspicious images."""
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 from sqlalchemy import Engine
 
 from db.jobs import JobView
@@ -34,9 +33,11 @@ def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
     """
     columns = {
         "id": [str(job.id) for job in jobs],
-        "state": ["interrupted" if job.interrupted else str(job.status) for job in jobs],
+        "state": [_state(job) for job in jobs],
         "done": [f"{_percent_done(job)}%" for job in jobs],
-        "rate": ["" if job.images_per_second is None else f"{job.images_per_second:,.0f}/s" for job in jobs],
+        "rate": [
+            "" if job.images_per_second is None or job.stalled else f"{job.images_per_second:,.0f}/s" for job in jobs
+        ],
         "left": ["" if job.seconds_left is None else clock(job.seconds_left) for job in jobs],
         "submitted (UTC)": [f"{job.submitted_at:%Y-%m-%d %H:%M}" for job in jobs],
     }
@@ -52,6 +53,14 @@ def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
 def _aligned(title: str, cells: Sequence[str]) -> list[str]:
     width = max(map(len, (title, *cells)))
     return [text.rjust(width) if title in _NUMBERS else text.ljust(width) for text in (title, *cells)]
+
+
+def _state(job: JobReport) -> str:
+    if job.interrupted:
+        return "interrupted"
+    # `dermq status JOB` says why.
+    active = job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
+    return "stalled" if active and job.stalled else str(job.status)
 
 
 def _percent_done(job: JobReport) -> int:
@@ -81,8 +90,9 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         highlight=False,
     )
     bundle = _escaped(f"{job.bundle_name} {job.bundle_version}")
+    console.print(f"Bundle {bundle}, policy {job.policy}", highlight=False)
     console.print(
-        f"Bundle {bundle}, policy {job.policy}: high risk from {shown_probability(job.threshold)}, borderline from "
+        f"High risk from {shown_probability(job.threshold)}, borderline from "
         f"{shown_probability(job.borderline_threshold)}",
         highlight=False,
     )
@@ -146,7 +156,8 @@ def _print_reasons(rows: list[OutcomeRow], console: Console) -> None:
     for row, code in zip(rows, codes, strict=True):
         image = _end_of(printable(row.path), max(20, console.width - longest - 2))
         console.print(f"{code:<{longest}}  {image}", markup=False, highlight=False, soft_wrap=True)
-        console.print(Padding(Text(printable(row.reason or ""), style="dim"), (0, 0, 0, 2)))
+        for line in textwrap.wrap(printable(row.reason or ""), console.width - 2):
+            console.print(f"  {line}", markup=False, highlight=False, style="dim")
 
 
 def _escaped(text: str) -> str:

@@ -38,7 +38,7 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
     Returns:
         The job when it has stopped.
     """
-    text_columns = [TextColumn("job {task.fields[job]}"), TextColumn("{task.fields[text]}", markup=False)]
+    text_columns = [TextColumn("{task.fields[text]}", markup=False)]
     # The text matters more: on a narrow terminal there is no bar.
     bar_columns = [BarColumn(bar_width=min(40, console.width - _TEXT_WIDTH))]
     bar = Progress(
@@ -49,13 +49,13 @@ def watch(database: Engine, job_id: int, console: Console) -> JobView:
     )
     rate = _RecentRate()
     with bar:
-        task = bar.add_task("images", total=None, job=job_id, text="")
+        task = bar.add_task("images", total=None, text=f"job {job_id}")
         last_line, throttle, told = -_LINE_INTERVAL, LogThrottle(), None
         for job, counts in _observe(database, job_id):
             rate.add(counts.completed)
             text = _progress_text(job, counts, rate)
             total = counts.submitted if job.status is not JobStatus.SUBMITTING else None
-            bar.update(task, total=total, completed=counts.completed, text=text)
+            bar.update(task, total=total, completed=counts.completed, text=f"job {job_id} {job.status}: {text}")
             reason = stall_reason(database, job) if rate.seconds_without_progress() > _STALL_AFTER else None
             if console.is_terminal:
                 if reason and reason != told:

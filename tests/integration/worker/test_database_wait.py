@@ -72,7 +72,8 @@ def test_a_sweeper_without_a_database_says_how_to_get_one(tmp_path: Path) -> Non
         stop.set()
         sweeper.join()
     (line,) = told
-    assert "dermq.db does not exist yet. Start the system with `dermq up`, or run `dermq migrate`" in line["reason"]
+    assert "dermq.db does not exist yet. If the system runs already, set its DERMQ_HOME" in line["reason"]
+    assert "start it with `dermq up`, or run `dermq migrate`" in line["reason"]
 
 
 def test_a_lease_is_renewed_no_longer_than_allowed() -> None:

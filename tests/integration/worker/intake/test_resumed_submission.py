@@ -256,6 +256,8 @@ def test_a_submission_interrupted_after_work_began_can_be_resumed(
     if expected is SubmissionError:
         assert "keeps the images recorded so far" in str(caught.value)
     (job,) = read(database, lambda c: view_jobs(c))
+    # At once after Ctrl-C: for a minute, status said that the images are still being submitted.
+    assert job.interrupted == (error is KeyboardInterrupt)
     as_if_dead(database)
     # All that was taken in has ended, and more will not come by itself: who watches is told, and the books say so.
     said = io.StringIO()

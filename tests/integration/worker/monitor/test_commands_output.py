@@ -66,7 +66,7 @@ def test_the_audit_log_is_printed_in_words(sqlite_database: Engine, run: Run) ->
     assert "time (UTC)" in header
     assert submitted.endswith("  submitted, 1,234 images, by test")
     assert "retried, missing and unreadable, 3 images, 1 images left alone, by ana@ward" in retried
-    assert exported.endswith("exported, stopped before its end: No space left on device, 1,234 images, by ana@ward")
+    assert exported.endswith("  the export failed: No space left on device, by ana@ward")
 
 
 def test_the_list_of_jobs_fits_80_columns_and_leaves_the_source_room(sqlite_database: Engine) -> None:
@@ -77,6 +77,7 @@ def test_the_list_of_jobs_fits_80_columns_and_leaves_the_source_room(sqlite_data
     print_job_list(jobs, Console(file=text, width=80))
     header, line = text.getvalue().splitlines()
     assert header.split() == ["id", "state", "done", "submitted", "(UTC)", "source"]
+    assert line.split()[1] == "stalled", "no worker has it"
     assert max(len(header), len(line)) <= 80
     # Nothing has a rate yet, so no column for it takes the source's room.
     assert line.endswith("export of the ward")

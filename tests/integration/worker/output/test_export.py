@@ -204,8 +204,9 @@ def test_a_folder_that_is_not_there_is_an_error_in_words(
 ) -> None:
     made = add_job(sqlite_database, 1)
     result = export(made.job_id, "-o", tmp_path / "nowhere" / "outcomes.csv")
-    assert (result.exit_code, "No such file or directory. Make the folder" in result.stderr) == (2, True)
-    assert entries(sqlite_database, made) == [{"images": 1}, {"images": 1, "failed": "No such file or directory"}]
+    assert result.exit_code == 2
+    assert f"There is no folder {tmp_path / 'nowhere'} to write into. Make it, or name another file." in result.stderr
+    assert entries(sqlite_database, made) == [], "nothing was exported"
 
 
 def test_a_reader_that_has_had_enough_is_no_error(sqlite_database: Engine) -> None:
