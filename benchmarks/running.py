@@ -68,7 +68,7 @@ class Running:
 
     def cpu_seconds(self) -> float:
         """Processor time of all worker processes so far."""
-        return sum(_cpu_seconds(pid) for worker in self.workers for pid in (worker.pid, *_children(worker.pid)))
+        return sum(_cpu_seconds(pid) for worker in self.workers for pid in with_children(worker.pid))
 
 
 @contextlib.contextmanager
@@ -157,8 +157,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _children(pid: int) -> list[int]:
-    found = []
+def with_children(pid: int) -> list[int]:
+    """A process and its children."""
+    found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found += [int(child) for child in task.read_text().split()]

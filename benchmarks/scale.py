@@ -373,7 +373,7 @@ _STEPS: tuple[tuple[Callable[[_Subject], dict[str, float]], int], ...] = (
     (_export, 1),
     (_delete, 1),
 )
-#: What each line is about.
+#: A description for each line.
 NOTES = {
     "claim": "a chunk",
     "write": f"{BATCH} images in one transaction",

@@ -4,7 +4,6 @@ A job that is being deleted has the status ``deleting``. When the process dies h
 """
 
 from collections.abc import Callable
-from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, or_, select, update
 
@@ -94,14 +93,9 @@ def _delete_part(connection: Connection, job_id: int) -> int | None:
     return deleted
 
 
-def jobs_to_prune(connection: Connection, older_than_days: int) -> list[tuple[int, datetime | None]]:
-    """Finished and cancelled jobs that ended longer ago than that, and interrupted deletions; oldest first.
-
-    Returns:
-        Each job with the time when it ended.
-    """
-    query = select(Job.id, Job.finished_at).where(_prunable(older_than_days)).order_by(Job.id)
-    return [(job_id, ended_at) for job_id, ended_at in connection.execute(query)]
+def jobs_to_prune(connection: Connection, older_than_days: int) -> list[int]:
+    """Finished and cancelled jobs that ended longer ago than that, and interrupted deletions; oldest first."""
+    return list(connection.scalars(select(Job.id).where(_prunable(older_than_days)).order_by(Job.id)))
 
 
 def _prunable(older_than_days: int) -> ColumnElement[bool]:

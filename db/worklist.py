@@ -93,7 +93,7 @@ def not_scored(connection: Connection, job_id: int, limit: int) -> list[OutcomeR
 
 
 def _scored(job_id: int) -> Select[*tuple[Any, ...]]:
-    """The scored images of a job, highest probability first. Of equal ones the one that was submitted last."""
+    """The scored images of a job, highest probability first. Equal ones: the last submitted first."""
     order = (Prediction.probability.desc(), Prediction.image_id.desc())
     # Not an outer join, so that the planner may begin with the predictions.
     return (

@@ -46,7 +46,7 @@ class CommandGroup(click.Group):
             if error.filename is not None or error.errno not in _WRITING_FAILED:
                 raise
             # Otherwise Python flushes once more at its end, and prints the same error in its own words.
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):
                 sys.stdout.close()
             click.echo(f"dermq: the output cannot be written: {error.strerror}.", err=True)
             raise SystemExit(2) from None

@@ -180,7 +180,7 @@ def prune(days: int, yes: bool) -> None:
     from db.session import read, transact
 
     database = open_checked_database()
-    jobs = [job for job, _ in read(database, lambda connection: jobs_to_prune(connection, days))]
+    jobs = read(database, lambda connection: jobs_to_prune(connection, days))
     if not jobs:
         click.echo(f"No job is older than {days} days.")
         return

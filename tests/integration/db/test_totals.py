@@ -340,7 +340,7 @@ def test_a_deletion_that_was_killed_half_way_is_finished_by_the_same_command(
     assert view.status is JobStatus.DELETING
     left = read(database, lambda c: c.scalar(select(func.count()).where(Image.job_id == made.job_id)))
     assert left == 6
-    assert made.job_id in [job for job, _ in read(database, lambda c: jobs_to_prune(c, 365))]
+    assert made.job_id in read(database, lambda c: jobs_to_prune(c, 365))
     assert transact(database, lambda c: begin_deletion(c, made.job_id, actor="me", request="two"))
     delete_rows(database, made.job_id)
     for table in (Job, Chunk, ChunkGroup, Image, Prediction):
@@ -355,7 +355,7 @@ def test_prune_finds_what_ended_long_ago_and_nothing_that_runs(database: Engine)
         _Life(database, made, seed=made.job_id).end()
     for made in (old, running):
         change(database, Job, made.job_id, finished_at=db_now(-40 * 86_400))
-    assert [job for job, _ in read(database, lambda c: jobs_to_prune(c, 30))] == [old.job_id]
+    assert read(database, lambda c: jobs_to_prune(c, 30)) == [old.job_id]
     assert read(database, lambda c: jobs_to_prune(c, 60)) == []
 
 

@@ -61,7 +61,7 @@ class TestWalkFolder:
         put(tmp_path, "a.jpg", "2019/b.jpg")
         monkeypatch.setattr("worker.intake.sources.folder._is_folder", lambda entry: None)
         paths, report = walked(tmp_path)
-        # What is called an image is for a worker to read.
+        # A worker reads whatever has the name of an image.
         assert paths == ["a.jpg"]
         assert report.unreadable == ["2019"]
 
