@@ -28,7 +28,7 @@ def main() -> None:
             image = decode(path.read_bytes())
         except (ImageFaultError, OSError):
             return "not decoded"
-        refusal = gate.check_size(image) or gate.check(image, bundle.preprocessing(image))
+        refusal = gate.check_size(min(image.shape[:2])) or gate.check(min(image.shape[:2]), bundle.preprocessing(image))
         return refusal[0] if refusal else "passed"
 
     for folder in sys.argv[1:]:

@@ -33,7 +33,7 @@ for line in sys.stdin:
         print(json.dumps([type(error).__name__, None]))
         continue
     ready = model.bundle.preprocessing(image)
-    refused = model.gate.check(image, ready)
+    refused = model.gate.check(min(image.shape[:2]), ready)
     probability = float(manifest.calibration.apply(model.engine.infer(ready[None]).probability)[0])
     flags = [int(probability >= each.threshold) + int(probability >= each.borderline_threshold)
              for _, each in sorted(manifest.thresholds.items())]

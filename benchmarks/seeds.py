@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.resized_cache import load_inputs
 from trainer.data.run_images import read_images_of
 from trainer.data.splits import TEST, manifest_sha256, read_manifest
@@ -70,7 +70,7 @@ def main() -> None:
             sys.exit(f"Received: run {run}. Expected: a finished run of the bundle's split, --fold all.")
     for number, run in enumerate(runs):
         require_other_seeds(run, runs[:number])
-    everything = read_images_of(runs[0], Path(os.environ["DERMQ_HAM10000"]))
+    everything = read_images_of(runs[0], [Path(os.environ["DERMQ_HAM10000"])])
     test = melanoma_or_nevus(everything[everything["split"] == TEST])
     inputs = load_inputs([Path(path) for path in test["path"]], bundle.preprocessing)
     shipped = keras.models.load_model(bundle.folder / "model.keras")

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from trainer.config import RunConfig
-from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.near_duplicates import linked_groups
 from trainer.data.resized_cache import load_inputs
 from trainer.data.splits import TEST, TRAIN, VALIDATION, draw_split
@@ -60,7 +60,7 @@ def main() -> None:
     """Print the areas of the split of the defaults, and where they lie among those of the others."""
     splits = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     config = RunConfig()
-    everything, seen = read_scanned(Path(os.environ["DERMQ_HAM10000"]), Path(".cache/dermq"), config)
+    everything, seen = read_scanned([Path(os.environ["DERMQ_HAM10000"])], Path(".cache/dermq"), config)
     everything["group"] = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
     found = features(melanoma_or_nevus(everything), config)
     rows = []

@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from trainer.config import RunConfig
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.networks.heads import build_seven_class_classifier
 from trainer.training.fused_batch_normalisation import fused_batch_normalisation
 from trainer.training.stages import prepare, stages_of

@@ -9,9 +9,12 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from trainer.errors import InputError
 from worker.atomic_files import write_text
+from worker.images.fit import Fit
 
 #: Fold of a run that is trained on all images outside test.
 ALL_FOLDS = "all"
+#: Beginning of a fold that holds whole sources out.
+SOURCE_FOLD = "source:"
 #: Settings that were renamed, with their present names.
 RENAMED_SETTINGS = {
     "gamma": "focal_gamma",
@@ -35,6 +38,11 @@ def fold_and_folds(fold: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def fold_sources(fold: str) -> tuple[str, ...]:
+    """Sources of ``source:a+b``, (a, b). Empty for another form."""
+    return tuple(fold.removeprefix(SOURCE_FOLD).split("+")) if fold.startswith(SOURCE_FOLD) else ()
+
+
 class RunConfig(BaseModel):
     """Everything that decides the result of a run, apart from the data and the machine."""
 
@@ -50,8 +58,8 @@ class RunConfig(BaseModel):
     backbone: str = Field("efficientnet-lite0", description="Network to start from. An unknown name lists all names.")
     weights: str = Field(
         "imagenet",
-        description="Initial weights: imagenet, none for random numbers, a weights file, or the folder of another run "
-        "of the same split, whose best epoch is taken with its head.",
+        description="Initial weights: imagenet, none for random numbers, a weights file, the folder of another run of "
+        "the same split, whose best epoch is taken with its head, or the folder of a bundle.",
     )
     weights_sha256: str = Field(
         "",
@@ -64,6 +72,16 @@ class RunConfig(BaseModel):
         "run learns the mean of its teachers' outputs instead of the diagnoses. May be repeated.",
     )
     size: int = Field(224, ge=32, description="Side of the model's square input in pixels.")
+    fit: Fit = Field(
+        "cover",
+        description="cover takes the middle square of an image; contain the whole frame, with mirrored borders; "
+        "stretch the frame as a square.",
+    )
+    reduced_decoding: bool = Field(
+        False,
+        description="Decode a JPEG at a half, a quarter or an eighth of its size where that is enough. Workers do the "
+        "same, in half of the time.",
+    )
     head_epochs: int = Field(0, ge=0, description="Epochs in which only the head is trained, before the fine-tuning.")
     head_learning_rate: _LearningRate = Field(1e-3, description="Constant learning rate of these epochs.")
     epochs: int = Field(
@@ -83,11 +101,20 @@ class RunConfig(BaseModel):
     unfreeze_last: int = Field(
         -1, ge=-1, description="Layers at the end of the backbone to fine-tune. -1: all; 0: none."
     )
-    samples_per_epoch: int = Field(3500, ge=7, description="Images in an epoch, with seven classes.")
+    draw: Literal["melanomas", "sources"] = Field(
+        "melanomas",
+        description="With two classes: melanomas takes each training melanoma once in an epoch, and as many nevi. "
+        "sources takes samples_per_epoch images, half of them melanomas, balanced by source.",
+    )
+    ham10000_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Share of HAM10000 in each class, with --draw sources and other data sets."
+    )
+    samples_per_epoch: int = Field(3500, ge=7, description="Images in an epoch, with seven classes or --draw sources.")
     sampling_power: _Probability = Field(
         0.5,
-        description="With seven classes, a diagnosis is drawn in proportion to its number of images to this power. 1: "
-        "as they occur; 0: all equally; 0.5: square-root sampling (Mahajan et al., 2018).",
+        description="With seven classes, a diagnosis is drawn in proportion to its number of images to this power, and "
+        "a source with --draw sources. 1: as they occur; 0: all equally; 0.5: square-root sampling (Mahajan et al., "
+        "2018).",
     )
     histology_nevi_share: _BelowOne = Field(
         0.0,
@@ -125,6 +152,11 @@ class RunConfig(BaseModel):
         description="Probability that hair, a ruler, ink, a dark rim, blur or JPEG is drawn on a training image. "
         "Without, the model misses melanomas under hair.",
     )
+    augmentation: Literal["standard", "cameras"] = Field(
+        "standard",
+        description="cameras changes training images more: aspect, resolution, JPEG, colour, so that they tell less of "
+        "where an image came from.",
+    )
     label_smoothing: _BelowOne = Field(
         0.05,
         description="Share of the label that is spread over all classes (Szegedy et "
@@ -137,7 +169,8 @@ class RunConfig(BaseModel):
     fold: str = Field(
         "",
         description="Divide the images outside test into folds by lesion: 2/5 holds out the second of five as "
-        "validation; all trains on all of them, for `dermq-train crossfit`. Needs --checkpoint last.",
+        "validation; source:NAME or source:NAME+NAME holds out these sources; all trains on all images outside test, "
+        "for `dermq-train crossfit`. Needs --checkpoint last.",
     )
     near_duplicates: int = Field(
         10,
@@ -196,6 +229,8 @@ class RunConfig(BaseModel):
             raise _combination(
                 f"--batch-size {self.batch_size} is odd. With two classes it must be even, half for each class."
             )
+        if self.draw == "sources" and self.classes == "seven":
+            raise _combination("--draw sources needs --classes two: only HAM10000 has all seven diagnoses.")
         if self.mixup and self.classes == "two" and not self.teachers:
             raise _combination(
                 f"--mixup {self.mixup} needs --classes seven or --teachers: the focal loss "
@@ -207,8 +242,9 @@ class RunConfig(BaseModel):
         if not self.fold:
             return
         place = fold_and_folds(self.fold)
-        if self.fold != ALL_FOLDS and not (place and 1 <= place[0] <= place[1] and place[1] >= 2):
-            raise _combination(f"--fold {self.fold!r} is no fold. Write K/N, such as 2/5, or all.")
+        is_part = place and 1 <= place[0] <= place[1] and place[1] >= 2
+        if self.fold != ALL_FOLDS and not is_part and not all(fold_sources(self.fold) or ("",)):
+            raise _combination(f"--fold {self.fold!r} is no fold. Write K/N, such as 2/5, source:NAME, or all.")
         if self.split == "random-images":
             raise _combination(f"--fold {self.fold} needs --split lesion-disjoint: a fold holds whole lesions.")
         if self.checkpoint != "last":

@@ -35,8 +35,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: Settings that have an effect only with so many classes.
 _ONLY_WITH = {
-    "two": ("focal_gamma", "focal_alpha", "source_balanced"),
-    "seven": ("samples_per_epoch", "sampling_power", "histology_nevi_share", "label_smoothing"),
+    "two": ("focal_gamma", "focal_alpha", "source_balanced", "draw", "ham10000_share"),
+    "seven": ("histology_nevi_share", "label_smoothing"),
 }
 
 #: Settings that another one leaves without effect: name, condition, and the other setting.
@@ -47,6 +47,11 @@ _WITHOUT_EFFECT: tuple[tuple[str, Callable[[RunConfig], bool], str], ...] = (
         for name in ("learning_rate", "unfreeze_last", "warmup_epochs")
     ),
     ("near_duplicates", lambda config: config.split == "random-images", "--split random-images"),
+    *(
+        (name, lambda config: config.classes == "two" and config.draw == "melanomas", "--draw melanomas")
+        for name in ("samples_per_epoch", "sampling_power", "ham10000_share")
+    ),
+    ("source_balanced", lambda config: config.draw == "sources", "--draw sources"),
 )
 
 #: Settings of the losses that learn the diagnoses.

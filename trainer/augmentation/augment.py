@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.augmentation.artefacts import draw_artefacts
+from trainer.augmentation.camera import change_camera
 from worker.images.decode import RGBImage
 from worker.images.opencv import cv2
 
@@ -29,6 +30,7 @@ class Augmentation:
         cutout: probability that a rectangle is blanked.
         cutout_side: greatest side of that rectangle, as a share of the image's.
         artefacts: probability that hair, a ruler, ink, a dark vignette, blur or JPEG is drawn on it.
+        cameras: whether resolution, compression, sharpness and colour are changed, see `trainer.augmentation.camera`.
     """
 
     scale: tuple[float, float] = (0.8, 1.3)
@@ -41,6 +43,7 @@ class Augmentation:
     cutout: float = 0.5
     cutout_side: float = 0.35
     artefacts: float = 0.0
+    cameras: bool = False
 
     def __call__(self, source: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
         """Draw one training input.
@@ -57,7 +60,22 @@ class Augmentation:
         # Drawn only when needed, so that without artefacts an image gets the same random numbers as in earlier runs.
         if self.artefacts and rng.random() < self.artefacts:
             image = draw_artefacts(image, rng)
+        if self.cameras:
+            image = change_camera(image, rng)
         return self._cut_out(self._recolour(image, rng), rng)
+
+    @classmethod
+    def of(cls, kind: str, artefacts: float) -> "Augmentation":
+        """The changes of a run.
+
+        Args:
+            kind: ``standard``, or ``cameras`` for stronger changes that hide where an image came from. Some archives
+                squash their frames of 4:3 into a square, and the greatest stretch undoes that.
+            artefacts: see `Augmentation`.
+        """
+        if kind == "standard":
+            return cls(artefacts=artefacts)
+        return cls(artefacts=artefacts, cameras=True, stretch=1.2, saturation=0.35, white_balance=0.12)
 
     def _warp(self, source: RGBImage, size: int, rng: np.random.Generator) -> RGBImage:
         height, width = source.shape[:2]

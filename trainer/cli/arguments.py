@@ -19,8 +19,10 @@ def dataset_option(*, required: bool = True) -> Callable[[Command], Command]:
         envvar="DERMQ_HAM10000",
         show_envvar=True,
         required=required,
+        multiple=True,
         type=PATH,
-        help="Folder of HAM10000 in its published layout." + ("" if required else " Not needed with --external."),
+        help="Folder of HAM10000 in its published layout, or of another data set (docs/data-sets.md). May be repeated."
+        + ("" if required else " Not needed with --external."),
     )
 
 

@@ -49,7 +49,12 @@ if TYPE_CHECKING:
     "bkl ...); optional lesion_id, age, sex, site.",
 )
 def evaluate(
-    run: Path, dataset: Path | None, external: Path | None, labels: Path | None, without_pictures: bool, **options: Any
+    run: Path,
+    dataset: tuple[Path, ...],
+    external: Path | None,
+    labels: Path | None,
+    without_pictures: bool,
+    **options: Any,
 ) -> None:
     """Score the test split with RUN, and write metrics.json, report.json and report.html.
 
@@ -82,7 +87,7 @@ def evaluate(
             f"{given} compares a run with others, and {run} is a bundle. Leave it out, or name a run."
         )
     require_run_or_bundle(run)
-    if dataset is None:
+    if not dataset:
         raise click.UsageError(
             "Missing option '--dataset' (or the variable DERMQ_HAM10000): the folder of HAM10000. For other images "
             "name --external FOLDER and --labels CSV."
@@ -116,10 +121,10 @@ def _evaluate_external(run: Path, images: Path, labels: Path, options: "Evaluati
     click.echo(f"All figures: {target / 'report.html'}. The folder holds {holds}: keep it on this machine")
 
 
-def _evaluate_bundle(dataset: Path, folder: Path, options: "EvaluationOptions") -> None:
+def _evaluate_bundle(datasets: tuple[Path, ...], folder: Path, options: "EvaluationOptions") -> None:
     from trainer.evaluation.of_bundle import evaluate_bundle
 
-    metrics, bundle, target = evaluate_bundle(dataset, folder, options)
+    metrics, bundle, target = evaluate_bundle(datasets, folder, options)
     print_figures(metrics.auroc, metrics.policies, "Test AUROC")
     if bundle.manifest.recalibration is None:
         print_beside_card(metrics, bundle.manifest.metrics)
@@ -129,7 +134,7 @@ def _evaluate_bundle(dataset: Path, folder: Path, options: "EvaluationOptions") 
 @click.command(short_help="Measure RUN on changed validation images.")
 @click.argument("run", type=PATH)
 @dataset_option()
-def robustness(run: Path, dataset: Path) -> None:
+def robustness(run: Path, dataset: tuple[Path, ...]) -> None:
     """Measure RUN on validation images with synthetic hair, rulers, ink, dark rims, blur and compression.
 
     Also measures how RUN separates melanomas from nevi of the same source. Nothing accesses the test split, so runs

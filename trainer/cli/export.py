@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 )
 @click.option("--replace", is_flag=True, help="Replace the bundle that BUNDLE holds.")
 def export(
-    run: Path, bundle: Path, dataset: Path, name: str | None, version: str, precision: "Precision", replace: bool
+    run: Path,
+    bundle: Path,
+    dataset: tuple[Path, ...],
+    name: str | None,
+    version: str,
+    precision: "Precision",
+    replace: bool,
 ) -> None:
     """Write the bundle of RUN into the folder BUNDLE, if it gives the same as the Keras model on real images.
 

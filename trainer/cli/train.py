@@ -16,7 +16,9 @@ from trainer.cli.printing import print_crossfitted, print_trained
 @cache_option("Folder of the decoded images: 2 GB at 224 pixels with seven classes. May be removed afterwards.")
 @config_options
 @click.pass_context
-def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset: str, **settings: Any) -> None:
+def fit(
+    context: click.Context, /, run: Path, dataset: tuple[Path, ...], cache: Path, preset: str, **settings: Any
+) -> None:
     """Train a model into the folder RUN.
 
     The epoch with the best validation AUC is kept, or the last one with --checkpoint last. Run the same command again
@@ -27,14 +29,15 @@ def fit(context: click.Context, /, run: Path, dataset: Path, cache: Path, preset
     dermq-train fit runs/brief --preset reference --weights resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5
     dermq-train fit runs/leak --preset reference --backbone efficientnet-lite0
     """
-    from trainer.data.ham10000 import metadata_file
+    from trainer.data.readers import require_dataset
     from trainer.presets import configure
     from trainer.run_folder import RunFolder
 
     default = click.core.ParameterSource.DEFAULT
     given = {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}
     RunFolder(run).refuse_taken()
-    metadata_file(dataset)
+    for folder in dataset:
+        require_dataset(folder)
     config = configure(preset, given)
     # Loads TensorFlow, which takes seconds: after folders and settings are checked.
     from trainer.training.fit import fit

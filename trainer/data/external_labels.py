@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from trainer.data.counts import count_classes
-from trainer.data.ham10000 import DIAGNOSES, MAX_AGE, melanoma_or_nevus
+from trainer.data.diagnoses import DIAGNOSES, MAX_AGE, melanoma_or_nevus
 from trainer.data.splits import UNUSED, never_seen, read_manifest
 from trainer.errors import InputError, MissingError
 from trainer.run_folder import RunFolder
@@ -16,7 +16,15 @@ from worker.tables import MAX_ROW, describe_other_file, read_header, repeated_na
 
 #: Columns of the labels file: required and optional ones.
 REQUIRED = ("image", "label")
-OPTIONAL = ("lesion_id", "age", "sex", "site")
+OPTIONAL = ("lesion_id", "patient_id", "age", "sex", "site", "source", "licence")
+#: Optional columns that are taken as they are, with HAM10000's names.
+_OURS = {
+    "patient_id": "patient_id",
+    "sex": "sex",
+    "site": "localization",
+    "source": "dataset",
+    "licence": "licence",
+}
 #: Numbers of HAM10000's images in their names, ISIC_0024306 to ISIC_0034320: 10,015, none missing.
 HAM10000_NUMBERS = range(24_306, 34_321)
 #: Entries for an unknown lesion. As a lesion id, they would make one lesion of all these images.
@@ -43,8 +51,9 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
     Args:
         folder: holds the images.
         labels: CSV with ``image`` or ``path`` (file name, relative to the folder), ``label`` (melanoma or nevus or
-            naevus, mel or nv, 1 or 0; or HAM10000's name of another diagnosis), and perhaps ``lesion_id``, ``age``
-            (years), ``sex`` and ``site``. An image without ``lesion_id`` is a lesion.
+            naevus, mel or nv, 1 or 0; or HAM10000's name of another diagnosis), and perhaps ``lesion_id``,
+            ``patient_id``, ``age`` (years), ``sex``, ``site``, ``source`` and ``licence``. An image without
+            ``lesion_id`` is a lesion.
 
     Returns:
         Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``dx`` (HAM10000's name
@@ -93,7 +102,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
         ages = pd.to_numeric(rows["age"], errors="coerce")
         images["age"] = ages.where(ages.between(0, MAX_AGE))
         images["age_set_aside"] = rows["age"].fillna("").str.strip().where(images["age"].isna(), "")
-    for theirs, ours in (("sex", "sex"), ("site", "localization")):
+    for theirs, ours in _OURS.items():
         if theirs in rows:
             images[ours] = rows[theirs]
     found = count_classes(melanoma_or_nevus(images)).images

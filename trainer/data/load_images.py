@@ -48,7 +48,7 @@ def load_images(paths: Sequence[Path], preprocessing: Preprocessing) -> LoadedIm
 
     def load(path: Path) -> tuple[RGBImage, float] | DatasetError:
         try:
-            image = decode_file(path)
+            image = decode_file(path, preprocessing)
         except DatasetError as error:
             return error
         return preprocessing(image), border_angle(image)

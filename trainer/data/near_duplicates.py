@@ -1,4 +1,4 @@
-"""Find images of different lesions that are one photograph, so that a split can keep them on one side.
+"""Find images of different lesions that are one photograph or of one patient, so that a split keeps them together.
 
 Two steps, because in dermoscopy one is not enough (docs/decisions/0007-near-duplicates.md). The 64-bit perceptual hash
 (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010) proposes pairs; it sees a dark
@@ -67,20 +67,21 @@ def near_duplicate_pairs(thumbnails: Thumbnails, distance: int = DISTANCE) -> np
     return np.concatenate(found)
 
 
-def linked_groups(lesions: "pd.Series[str]", thumbnails: Thumbnails, distance: int) -> "pd.Series[str]":
-    """Join lesions that share a near-duplicate image, over as many steps as it takes.
+def linked_groups(
+    lesions: "pd.Series[str]", thumbnails: Thumbnails, distance: int, patients: "pd.Series[str] | None" = None
+) -> "pd.Series[str]":
+    """Join lesions of one patient and lesions that share a near-duplicate image, over as many steps as it takes.
 
     Args:
         lesions: lesion of each image.
         thumbnails: (n, 32, 32), uint8, grey, in the same order.
-        distance: bits of the hash that may differ; -1 joins nothing.
+        distance: bits of the hash that may differ; -1 finds no near-duplicates.
+        patients: patient of each image, on the same index; empty where unknown. None: no patient is known.
 
     Returns:
         Name of the group of each image, on the index of `lesions`: the first lesion in it by name. A lesion without
         near-duplicates is a group of its own.
     """
-    if distance < 0:
-        return lesions.rename("group")
     group = {lesion: lesion for lesion in lesions}
 
     def first(lesion: str) -> str:
@@ -88,11 +89,19 @@ def linked_groups(lesions: "pd.Series[str]", thumbnails: Thumbnails, distance: i
             lesion = group[lesion]
         return lesion
 
-    names = lesions.to_numpy(object)
-    for one, other in near_duplicate_pairs(thumbnails, distance):
+    def join(one: str, other: str) -> None:
         # The first by name stands for both, so the result does not depend on the order of the pairs.
-        low, high = sorted((first(names[one]), first(names[other])))
+        low, high = sorted((first(one), first(other)))
         group[high] = low
+
+    if patients is not None:
+        for _, of_patient in lesions[patients != ""].groupby(patients):
+            for lesion in of_patient.iloc[1:]:
+                join(of_patient.iloc[0], lesion)
+    if distance >= 0:
+        names = lesions.to_numpy(object)
+        for one, other in near_duplicate_pairs(thumbnails, distance):
+            join(names[one], names[other])
     return lesions.map(first).rename("group")
 
 

@@ -1,5 +1,6 @@
 """The data set's images of a run, preprocessed as a worker does, each decoded once."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from trainer.config import RunConfig
-from trainer.data.ham10000 import LABELS, melanoma_or_nevus, read_ham10000
+from trainer.data.diagnoses import LABELS, melanoma_or_nevus
+from trainer.data.preprocessing import preprocessing_of
+from trainer.data.readers import read_datasets
 from trainer.data.resized_cache import load_inputs
 from trainer.data.scan import digests
 from trainer.data.splits import TRAIN, VALIDATION, images_with_split
 from trainer.run_folder import RunFolder, data_sha256
-from worker.images.preprocess import Preprocessing
 
 Inputs = npt.NDArray[np.uint8]
 
@@ -27,19 +29,19 @@ def _paths(images: pd.DataFrame, limit: int) -> list[Path]:
     return [Path(path) for path in images["path"].iloc[_spread(len(images), limit)]]
 
 
-def read_images_of(run: Path, dataset: Path) -> pd.DataFrame:
+def read_images_of(run: Path, datasets: Sequence[Path]) -> pd.DataFrame:
     """The data set with each image's SHA-256 and its side of a run's split.
 
     Args:
         run: the run folder.
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
 
     Raises:
         DatasetError: the data set is not as published.
         RunError: it is not the run's.
         SplitError: the run's manifest was changed.
     """
-    everything = read_ham10000(dataset)
+    everything = read_datasets(datasets).images
     everything = everything.assign(sha256=digests([Path(path) for path in everything["path"]]))
     RunFolder(run).check_data(data_sha256(everything))
     return images_with_split(everything, run)
@@ -49,13 +51,13 @@ class RunImages:
     """Model inputs of a run's sides: of all diagnoses that the run was trained on.
 
     Args:
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
         run: the run folder.
         config: of the run.
     """
 
-    def __init__(self, dataset: Path, run: Path, config: RunConfig) -> None:
-        self._dataset, self._run, self._config = dataset, run, config
+    def __init__(self, datasets: Sequence[Path], run: Path, config: RunConfig) -> None:
+        self._datasets, self._run, self._config = datasets, run, config
         self._loaded: dict[str, Inputs] = {}
 
     def of(self, side: str) -> Inputs:
@@ -113,7 +115,7 @@ class RunImages:
         return self._load(_paths(training, limit)), self._load(_paths(others, limit))
 
     def _load(self, paths: list[Path]) -> Inputs:
-        return load_inputs(paths, Preprocessing(size=self._config.size))
+        return load_inputs(paths, preprocessing_of(self._config))
 
     def _rows(self, side: str) -> pd.DataFrame:
         return self._known[self._known["split"] == side]
@@ -124,4 +126,4 @@ class RunImages:
 
     @cached_property
     def _everything(self) -> pd.DataFrame:
-        return read_images_of(self._run, self._dataset)
+        return read_images_of(self._run, self._datasets)

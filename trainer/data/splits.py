@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from trainer.config import fold_and_folds
+from trainer.config import fold_and_folds, fold_sources
 from trainer.errors import InputError, SplitError
 from worker.atomic_files import write_text
 
@@ -23,6 +23,11 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 UNUSED = "unused"
 #: Shares of the lesions of each diagnosis.
 FRACTIONS = {TRAIN: 0.70, VALIDATION: 0.15, TEST: 0.15}
+
+#: Shares of the images of each class of a source without a published split.
+SOURCE_FRACTIONS = {TRAIN: 0.65, VALIDATION: 0.15, TEST: 0.20}
+#: Data set whose split was published with the first bundles. Its test images stay the same beside other data sets.
+_FIRST = "HAM10000"
 
 #: Kinds of split: whole lesions, or single images as in the reference.
 LESION_DISJOINT, RANDOM_IMAGES = "lesion-disjoint", "random-images"
@@ -62,6 +67,34 @@ def split_by_lesion(frame: pd.DataFrame, seed: int) -> pd.Series:
     return frame["lesion_id"].map(side).rename("split")
 
 
+def split_by_source(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
+    """Draw the split of sources that have no published one: of each source a fifth of the images for test.
+
+    Whole groups are drawn, by class: one with a melanoma counts as melanoma.
+
+    Args:
+        frame: rows with ``dataset`` (the source), ``group`` (lesions of one patient, and near-duplicates) and ``dx``.
+            A group in two sources is drawn with the first one by name.
+        seed: of the draw. The same seed and rows give the same split, whatever the order of the rows.
+
+    Returns:
+        ``train``, ``validation`` or ``test`` for each row, on the frame's index.
+    """
+    groups = frame.groupby("group", sort=True).agg(
+        source=("dataset", "min"), melanoma=("dx", lambda dx: "mel" in set(dx)), images=("dx", "size")
+    )
+    rng = np.random.default_rng(seed)
+    side: dict[str, str] = {}
+    for _, part in groups.groupby(["source", "melanoma"]):
+        drawn = part.iloc[rng.permutation(len(part))]
+        # By the middle of a group, so that large groups move a share as little as possible.
+        place = (drawn["images"].cumsum() - drawn["images"] / 2) / drawn["images"].sum()
+        test, validation = SOURCE_FRACTIONS[TEST], SOURCE_FRACTIONS[VALIDATION]
+        for name, share in place.items():
+            side[str(name)] = TEST if share < test else VALIDATION if share < test + validation else TRAIN
+    return frame["group"].map(side).rename("split")
+
+
 def join_groups(split: "pd.Series[str]", groups: "pd.Series[str]") -> "pd.Series[str]":
     """Move each group of near-duplicates to one side, and leave everything else.
 
@@ -93,7 +126,7 @@ def leave_out_source(split: "pd.Series[str]", sources: "pd.Series[str]", name: s
     """
     known = sorted(set(sources.dropna().astype(str)))
     if name not in known:
-        raise InputError(f"--without-source {name!r} is no source of this data set. It has {', '.join(known)}.")
+        raise InputError(f"--without-source {name!r} is no source of these data. They have {', '.join(known)}.")
     return split.mask((sources == name) & (split != TEST), UNUSED)
 
 
@@ -103,14 +136,18 @@ def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed:
     Args:
         split: side of each image.
         frame: rows with ``image_id``, ``dx`` and ``group``, on the same index.
-        fold: ``2/5`` makes the second of five folds validation and the rest training; ``all`` makes all training.
+        fold: ``2/5`` makes the second of five folds validation and the rest training; ``all`` makes all training;
+            ``source:a+b`` makes the sources a and b validation, and leaves out what else is of their groups.
         seed: of the division. The same seed and images give the same folds, whatever the order of the rows.
 
     Raises:
         SplitError: a diagnosis has fewer groups than there are folds.
+        InputError: no image is of that source.
     """
     outside = frame[split.isin((TRAIN, VALIDATION))].sort_values("image_id")
     divided = split.mask(split == VALIDATION, TRAIN)
+    if sources := fold_sources(fold):
+        return _hold_out_sources(divided, frame, sources)
     if (place := fold_and_folds(fold)) is None:
         return divided
     number, folds = place
@@ -124,6 +161,16 @@ def hold_out_fold(split: "pd.Series[str]", frame: pd.DataFrame, fold: str, seed:
     held_out = [places for _, places in divider.split(outside, outside["dx"], outside["group"])][number - 1]
     divided.loc[outside.index[held_out]] = VALIDATION
     return divided
+
+
+def _hold_out_sources(divided: "pd.Series[str]", frame: pd.DataFrame, sources: Sequence[str]) -> "pd.Series[str]":
+    known = sorted(set(frame["dataset"].dropna().astype(str)))
+    if unknown := [name for name in sources if name not in known]:
+        raise InputError(f"--fold names the sources {', '.join(unknown)}. These data have {', '.join(known)}.")
+    outside = divided == TRAIN
+    held_out = outside & frame["dataset"].isin(sources)
+    related = outside & ~held_out & frame["group"].isin(set(frame.loc[held_out, "group"]))
+    return divided.mask(held_out, VALIDATION).mask(related, UNUSED)
 
 
 def split_by_image(frame: pd.DataFrame, seed: int) -> "pd.Series[str]":
@@ -171,7 +218,11 @@ def draw_split(
     if kind == RANDOM_IMAGES:
         split = split_by_image(frame, seed)
     else:
-        split = join_groups(split_by_lesion(frame, seed), frame["group"])
+        # Data sets of one folder, as in older tests, have no other collection.
+        first = frame["collection"] == _FIRST if "collection" in frame else pd.Series(True, index=frame.index)
+        parts = [split_by_lesion(frame[first], seed)] if first.any() else []
+        parts += [split_by_source(frame[~first], seed)] if not first.all() else []
+        split = join_groups(pd.concat(parts).reindex(frame.index), frame["group"])
     if fold:
         split = hold_out_fold(split, frame, fold, seed)
     return leave_out_source(split, frame["dataset"], without_source) if without_source else split
@@ -269,7 +320,7 @@ def images_with_split(everything: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The data set's rows with the side that a run's manifest gave each.
 
     Args:
-        everything: from `trainer.data.ham10000.read_ham10000`.
+        everything: from `trainer.data.readers.ham10000.read_ham10000`.
         folder: the run folder.
 
     Raises:

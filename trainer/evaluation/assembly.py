@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from trainer.data.counts import count_classes
-from trainer.data.ham10000 import DIAGNOSES, LABELS, melanoma_or_nevus
+from trainer.data.diagnoses import DIAGNOSES, LABELS, melanoma_or_nevus
 from trainer.data.splits import TRAIN
 from trainer.evaluation.engines import Engines
 from trainer.evaluation.options import EvaluationOptions

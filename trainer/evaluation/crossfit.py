@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from trainer.config import ALL_FOLDS, RunConfig, fold_and_folds
-from trainer.data.ham10000 import LABELS
+from trainer.data.diagnoses import LABELS
 from trainer.data.splits import TRAIN, VALIDATION, read_manifest
 from trainer.data.test_access_log import read_test_accesses
 from trainer.errors import OccupiedError, RunError

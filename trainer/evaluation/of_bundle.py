@@ -2,13 +2,14 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from trainer.config import ALL_FOLDS, RunConfig
 from trainer.data.counts import count_classes
-from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.near_duplicates import linked_groups
 from trainer.data.splits import LESION_DISJOINT, TEST, draw_split, manifest_sha256
 from trainer.data.test_access_log import log_test_access, read_test_accesses
@@ -26,14 +27,16 @@ from worker.inference.bundle import Bundle, load_bundle
 from worker.inference.metrics import BundleMetrics, ClassCounts
 
 
-def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> tuple[BundleMetrics, Bundle, Path]:
+def evaluate_bundle(
+    datasets: Sequence[Path], folder: Path, options: EvaluationOptions
+) -> tuple[BundleMetrics, Bundle, Path]:
     """Evaluate a bundle as a worker runs it, with its own calibration and thresholds, and write the report.
 
     A bundle names its split by a SHA-256 and holds no list of images, so the split is drawn again from the data set.
     The report goes to ``test-<name>-<version>`` in the current folder, where the access to the test split is logged.
 
     Args:
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
         folder: of the bundle.
         options: of which the runs and the bundle to compare with are ignored.
 
@@ -50,7 +53,7 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
     require_tensorflow()
     started = time.monotonic()
     bundle = load_bundle(folder)
-    with_split = _as_split(dataset, bundle, options.cache)
+    with_split = _as_split(datasets, bundle, options.cache)
     _refuse_other_images(with_split, bundle)
     manifest, engine = bundle.manifest, load_worker_engine(bundle)
     engines = bundle_engines(bundle, engine)
@@ -79,11 +82,13 @@ def evaluate_bundle(dataset: Path, folder: Path, options: EvaluationOptions) -> 
     return metrics, bundle, target
 
 
-def _as_split(dataset: Path, bundle: Bundle, cache: Path) -> pd.DataFrame:
+def _as_split(datasets: Sequence[Path], bundle: Bundle, cache: Path) -> pd.DataFrame:
     """The data set under the bundle's split: that of the defaults, or that with everything but test in training."""
     config = RunConfig()
-    everything, scan = read_scanned(dataset, cache, config)
-    everything["group"] = linked_groups(everything["lesion_id"], scan.thumbnails, config.near_duplicates)
+    everything, scan = read_scanned(datasets, cache, config)
+    everything["group"] = linked_groups(
+        everything["lesion_id"], scan.thumbnails, config.near_duplicates, everything["patient_id"]
+    )
     named, found = bundle.manifest.split_manifest_sha256, []
     for fold in ("", ALL_FOLDS):
         everything["split"] = draw_split(everything, kind=config.split, seed=config.split_seed, fold=fold)

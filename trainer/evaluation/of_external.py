@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from trainer.data.counts import count_classes
+from trainer.data.diagnoses import LABELS, melanoma_or_nevus
 from trainer.data.external_labels import (
     read_external,
     refuse_own,
@@ -15,7 +16,6 @@ from trainer.data.external_labels import (
     refuse_training_images,
     without_label,
 )
-from trainer.data.ham10000 import LABELS, melanoma_or_nevus
 from trainer.evaluation.options import EvaluationOptions
 from trainer.evaluation.subject import (
     EvaluationSubject,

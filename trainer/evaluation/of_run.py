@@ -5,11 +5,12 @@ that is consulted while choosing is no test any more.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from trainer.data.ham10000 import LABELS, melanoma_or_nevus
+from trainer.data.diagnoses import LABELS, melanoma_or_nevus
 from trainer.data.run_images import read_images_of
 from trainer.data.splits import TEST, TRAIN, VALIDATION, first_lesions, read_manifest
 from trainer.data.test_access_log import log_test_access
@@ -30,11 +31,11 @@ from trainer.thresholds.policies import BOOTSTRAP_SEED
 from worker.inference.metrics import BundleMetrics
 
 
-def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None) -> BundleMetrics:
+def evaluate(datasets: Sequence[Path], run: Path, options: EvaluationOptions | None = None) -> BundleMetrics:
     """Access the test split once, and write ``test.csv``, ``metrics.json``, ``report.json`` and ``report.html``.
 
     Args:
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
         run: the run folder.
         options: what to do beside the figures.
 
@@ -56,7 +57,7 @@ def evaluate(dataset: Path, run: Path, options: EvaluationOptions | None = None)
             f"The run {run} holds out fold {config.fold}. Evaluate the run with --fold all, after `dermq-train "
             "crossfit`: both have the same test split, which nothing may access before."
         )
-    with_split = read_images_of(run, dataset)
+    with_split = read_images_of(run, datasets)
     # Whatever does not fit is refused before the test split is accessed.
     for folder in options.left_out_runs:
         require_same_recipe(run, folder)

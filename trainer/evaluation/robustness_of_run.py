@@ -1,11 +1,12 @@
 """Robustness of a run on its validation images, by source too. Nothing accesses the test split."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from trainer.config import RunConfig
-from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.run_images import read_images_of
 from trainer.data.splits import VALIDATION, first_lesions
 from trainer.errors import RunError
@@ -21,11 +22,11 @@ from worker.atomic_files import write_text
 _GROUPED_BY = ("dataset", "dx_type")
 
 
-def robustness_on_validation(dataset: Path, run: Path) -> Robustness:
+def robustness_on_validation(datasets: Sequence[Path], run: Path) -> Robustness:
     """Change validation images, score them again, and write ``robustness.json``: for choosing between recipes.
 
     Args:
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
         run: a run folder after `trainer.training.fit.fit`.
 
     Returns:
@@ -42,7 +43,7 @@ def robustness_on_validation(dataset: Path, run: Path) -> Robustness:
             f"The run {run} has no validation images (--fold all). Name a run that has some, such as one of its folds."
         )
     trained_run = load_trained_run(run)
-    images = read_images_of(run, dataset)
+    images = read_images_of(run, datasets)
     images = first_lesions(images, trained_run.config.limit)
     score = converted_model(trained_run.model, trained_run.config.size)
     found = measure_robustness(

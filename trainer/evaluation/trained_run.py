@@ -13,6 +13,7 @@ import pandas as pd
 
 from trainer.config import RunConfig
 from trainer.data.load_images import load_images
+from trainer.data.preprocessing import preprocessing_of
 from trainer.errors import MissingError
 from trainer.metrics.seven_classes import probability_columns
 from trainer.networks.heads import with_all_outputs
@@ -36,7 +37,7 @@ class TrainedRun:
     @property
     def preprocessing(self) -> Preprocessing:
         """How an image becomes the model's input."""
-        return Preprocessing(size=self.config.size)
+        return preprocessing_of(self.config)
 
     @property
     def thresholds(self) -> dict[str, PolicyThreshold]:

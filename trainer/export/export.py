@@ -1,6 +1,6 @@
 """From an evaluated run to a bundle: convert the network, compare it with the run, and write it with its hashes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from trainer.card.model_card import model_card
 from trainer.card.training import first_weights
 from trainer.config import RunConfig
-from trainer.data.ham10000 import DIAGNOSES, MALIGNANT
+from trainer.data.diagnoses import DIAGNOSES, MALIGNANT
 from trainer.data.run_images import RunImages
 from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
 from trainer.data.test_access_log import log_test_access
@@ -27,9 +27,7 @@ from trainer.networks.predict import predict, predict_by, traced
 from trainer.report.schema import read_report
 from trainer.run_folder import RunFolder
 from trainer.thresholds.policies import Policies, fit_policies_on_validation
-from worker.images.decode import decode
 from worker.images.opencv import cv2
-from worker.images.preprocess import Preprocessing
 from worker.images.quality import measure_quality
 from worker.inference.bundle import (
     FORMAT,
@@ -72,7 +70,7 @@ _LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
 
 
 def export(
-    dataset: Path,
+    datasets: Sequence[Path],
     run: Path,
     target: Path,
     *,
@@ -85,7 +83,7 @@ def export(
     """Write the bundle of a run. The target is replaced only after every check.
 
     Args:
-        dataset: the HAM10000 folder, whose images are needed for parity and the limits of the quality gate.
+        datasets: folders of the data sets, whose images are needed for parity and the limits of the quality gate.
         run: a run folder after `fit` and `evaluate`.
         target: folder of the bundle.
         name: of the bundle.
@@ -126,7 +124,7 @@ def export(
     say("Converting the network")
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
-    images = RunImages(dataset, run, config)
+    images = RunImages(datasets, run, config)
     with new_bundle(target) as folder:
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
@@ -160,12 +158,12 @@ def _write_references(model: keras.Model, folder: Path, manifest: BundleManifest
     """A few synthetic images with the results of the Keras model, for `dermq check` to replay."""
     (folder / "reference").mkdir()
     expected = {}
-    preprocessing, step = Preprocessing(size=manifest.input.size), traced(_to_probability(model))
+    preprocessing, step = _unsealed(folder, manifest).preprocessing, traced(_to_probability(model))
     for seed in _REFERENCE_SEEDS:
         path = folder / "reference" / f"synthetic-{seed}.png"
         encoded = cv2.imencode(".png", cv2.cvtColor(draw_lesion(seed, width=360, height=270), cv2.COLOR_RGB2BGR))[1]
         path.write_bytes(encoded.tobytes())
-        expected[path.name] = float(predict_by(step, preprocessing(decode(path.read_bytes()))[None])[0])
+        expected[path.name] = float(predict_by(step, preprocessing.load(path.read_bytes())[None])[0])
     write_expected(folder / EXPECTED_NAME, _unsealed(folder, manifest), expected)
 
 
@@ -200,7 +198,13 @@ def _manifest(
         backbone=config.backbone,
         classes=DIAGNOSES if seven else ("nevus", "melanoma"),
         malignant=MALIGNANT if seven else (),
-        input=InputSpec(size=config.size, fit="cover", colour_order="RGB", scale="in the graph, from 0 to 255"),
+        input=InputSpec(
+            size=config.size,
+            fit=config.fit,
+            reduced_decoding=config.reduced_decoding,
+            colour_order="RGB",
+            scale="in the graph, from 0 to 255",
+        ),
         outputs=(*OUTPUTS, "class_probabilities") if seven else OUTPUTS,
         thresholds=policies.thresholds,
         calibration=calibration,
@@ -216,7 +220,7 @@ def _manifest(
 
 def _quality(inputs: npt.NDArray[np.uint8], size: int) -> tuple[QualityLimits, ImageQuality]:
     """Limits of the quality gate, and the quantiles that they come from."""
-    measures = [measure_quality(image, image) for image in inputs]
+    measures = [measure_quality(len(image), image) for image in inputs]
     contrast = np.array([measure.contrast for measure in measures])
     sharpness = np.array([measure.sharpness for measure in measures])
 
@@ -274,8 +278,8 @@ def _quantise(images: RunImages, run: Path, folder: Path, manifest: BundleManife
             "Export with --precision float32."
         )
     names = sorted(path.name for path in (folder / "reference").glob("*.png"))
-    preprocessing = Preprocessing(size=manifest.input.size)
-    pictures = np.stack([preprocessing(decode((folder / "reference" / name).read_bytes())) for name in names])
+    preprocessing = _unsealed(folder, manifest).preprocessing
+    pictures = np.stack([preprocessing.load((folder / "reference" / name).read_bytes()) for name in names])
     found = dict(zip(names, _inferred(folder, manifest, pictures).tolist(), strict=True))
     write_expected(folder / "reference" / "expected-openvino.json", _unsealed(folder, manifest), found)
     return Quantisation(layers=layers, images=len(labels), auroc_difference=-cost.auroc_loss, agreement=cost.agreement)

@@ -8,8 +8,8 @@ import pandas as pd
 
 from trainer.card.recalibrated import recalibrated_card
 from trainer.data.counts import count_classes
+from trainer.data.diagnoses import LABELS, melanoma_or_nevus
 from trainer.data.external_labels import read_external, refuse_training_images
-from trainer.data.ham10000 import LABELS, melanoma_or_nevus
 from trainer.errors import ExportError
 from trainer.evaluation.subject import bundle_subject, load_worker_engine, score_in_batches
 from trainer.export.folder import new_bundle, refuse_occupied, seal

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.metrics.discrimination import auroc, share
 from trainer.metrics.figures import DiagnosisFigures, SevenClasses
 from trainer.metrics.subgroups import estimate, share_of
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def probability_columns() -> list[str]:
-    """Columns of the probability of each diagnosis, in the order of `trainer.data.ham10000.DIAGNOSES`."""
+    """Columns of the probability of each diagnosis, in the order of `trainer.data.readers.ham10000.DIAGNOSES`."""
     return [f"p_{dx}" for dx in DIAGNOSES]
 
 

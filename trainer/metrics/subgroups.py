@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from trainer.data.counts import count_classes
-from trainer.data.ham10000 import MAX_AGE
+from trainer.data.diagnoses import MAX_AGE
 from trainer.data.skin_tone import SKIN_TONES, skin_tone
 from trainer.metrics.discrimination import auroc, share
 from trainer.metrics.figures import GroupFigures, Subgroup, Subgroups

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.networks.backbones import build_backbone
 from trainer.networks.backbones.weights import IMAGENET
 
@@ -74,7 +74,7 @@ def build_seven_class_classifier(
         weights_sha256: of that file, hexadecimal; may be empty for the official one.
 
     Returns:
-        A classifier trained on (n, 7), in the order of `trainer.data.ham10000.DIAGNOSES`.
+        A classifier trained on (n, 7), in the order of `trainer.data.readers.ham10000.DIAGNOSES`.
 
     Raises:
         WeightsError: the first weights are not to be had, or are not what they should be.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.metrics.figures import Assessment, Subgroup
 from trainer.report import plots
 from trainer.report.document import (

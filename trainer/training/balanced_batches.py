@@ -82,6 +82,44 @@ def class_shares(images: npt.NDArray[np.integer], power: float) -> list[float]:
     return shares
 
 
+def source_shares(
+    labels: npt.NDArray[np.integer],
+    images: npt.NDArray[np.integer],
+    first: npt.NDArray[np.bool_],
+    *,
+    first_share: float,
+    power: float,
+) -> list[float]:
+    """Share in an epoch of each class of each source, so that both classes are drawn equally often.
+
+    Args:
+        labels: 1 for melanoma and 0 for nevus, of each cell: a class of a source. (cells,)
+        images: of each cell, at least one.
+        first: whether a cell is of the first data set.
+        first_share: its share of a class, where another data set has images of that class too.
+        power: within the first data set, and within the others, a source is drawn in proportion to its number of images
+            to this power.
+
+    Returns:
+        (cells,), with sum 1.
+
+    Raises:
+        InputError: a class is missing.
+    """
+    shares = np.zeros(len(labels))
+    for label in (0, 1):
+        of_class = labels == label
+        if not of_class.any():
+            raise InputError(f"There are no {'melanomas' if label else 'nevi'} to train on. Both are needed.")
+        for part, share in ((of_class & first, first_share), (of_class & ~first, 1 - first_share)):
+            if part.any():
+                weights = images[part].astype(np.float64) ** power
+                alone = not (of_class & ~part).any()
+                shares[part] = weights / weights.sum() * (1.0 if alone else share) / 2
+    found: list[float] = shares.tolist()
+    return found
+
+
 def split_nevi_by_histology(
     shares: Sequence[float], nevus: int, histology_share: float
 ) -> tuple[list[float], list[int]]:
@@ -189,6 +227,7 @@ class ClassBalancedBatches(AugmentedBatches):
         seed: of the random numbers.
         augmentation: the random changes.
         mixup_alpha: see `trainer.augmentation.mixup`. 0 blends no images.
+        one_output: whether labels are those of the two-class task, (n, 1), instead of one column a class.
 
     Raises:
         InputError: a stratum is missing, the shares are wrong, or an epoch is too short for a rare stratum.
@@ -207,6 +246,7 @@ class ClassBalancedBatches(AugmentedBatches):
         seed: int,
         augmentation: Augmentation,
         mixup_alpha: float = 0.0,
+        one_output: bool = False,
     ) -> None:
         super().__init__(cached_images, size=size, seed=seed, augmentation=augmentation, mixup_alpha=mixup_alpha)
         self._members = [np.flatnonzero(strata == number) for number in range(len(shares))]
@@ -219,7 +259,7 @@ class ClassBalancedBatches(AugmentedBatches):
         # Rounding the cumulative sums keeps the total exact.
         ends = np.rint(np.cumsum(shares) * samples_per_epoch).astype(int)
         self._counts = np.diff(ends, prepend=0)
-        self._one_hot = np.eye(classes.max() + 1, dtype=np.float32)
+        self._one_hot = np.eye(classes.max() + 1, dtype=np.float32)[:, 1 if one_output else 0 :]
         if self._counts.min() < 1 or batch_size < 1:
             raise InputError(
                 f"--samples-per-epoch {samples_per_epoch} with --batch-size {batch_size} is too small: an epoch needs "

@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from trainer.augmentation.augment import Augmentation
 from trainer.config import RunConfig
-from trainer.data.ham10000 import DIAGNOSES, melanoma_or_nevus
+from trainer.data.diagnoses import DIAGNOSES, melanoma_or_nevus
+from trainer.data.preprocessing import preprocessing_of
+from trainer.data.readers.ham10000 import NAME as HAM10000
 from trainer.data.resized_cache import load_resized_cache
 from trainer.data.splits import TRAIN
 from trainer.training.balanced_batches import (
     BalancedBatches,
     ClassBalancedBatches,
     class_shares,
+    source_shares,
     split_nevi_by_histology,
 )
 
@@ -32,7 +36,10 @@ def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> Bal
         cache: folder of the decoded images.
         config: the settings.
     """
-    cached_images = load_resized_cache([Path(path) for path in train["path"]], cache, config.size)
+    cached_images = load_resized_cache([Path(path) for path in train["path"]], cache, preprocessing_of(config))
+    augmentation = Augmentation.of(config.augmentation, config.artefacts)
+    if config.draw == "sources":
+        return _batches_by_source(train, cached_images, augmentation, config)
     if config.classes == "two":
         return BalancedBatches(
             cached_images,
@@ -40,7 +47,7 @@ def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> Bal
             size=config.size,
             batch_size=config.batch_size,
             seed=config.seed,
-            augmentation=Augmentation(artefacts=config.artefacts),
+            augmentation=augmentation,
             mixup_alpha=config.mixup,
             sources=train["dataset"].astype(str).to_numpy(object) if config.source_balanced else None,
         )
@@ -58,6 +65,35 @@ def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> Bal
         size=config.size,
         batch_size=config.batch_size,
         seed=config.seed,
-        augmentation=Augmentation(artefacts=config.artefacts),
+        augmentation=augmentation,
         mixup_alpha=config.mixup,
+    )
+
+
+def _batches_by_source(
+    train: pd.DataFrame, cached_images: npt.NDArray[np.uint8], augmentation: Augmentation, config: RunConfig
+) -> ClassBalancedBatches:
+    """Half melanomas and half nevi, each class from the sources as `source_shares` says."""
+    strata, cells = pd.factorize(pd.MultiIndex.from_frame(train[["label", "dataset"]]), sort=True)
+    labels = np.array([label for label, _ in cells])
+    first = set(train.loc[train["collection"] == HAM10000, "dataset"])
+    shares = source_shares(
+        labels,
+        np.bincount(strata),
+        np.array([source in first for _, source in cells]),
+        first_share=config.ham10000_share,
+        power=config.sampling_power,
+    )
+    return ClassBalancedBatches(
+        cached_images,
+        strata.astype(np.int64),
+        shares=shares,
+        class_of=labels.tolist(),
+        samples_per_epoch=config.samples_per_epoch,
+        size=config.size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augmentation=augmentation,
+        mixup_alpha=config.mixup,
+        one_output=True,
     )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trainer.augmentation.mixup import Floats
 from trainer.config import RunConfig
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.errors import RunError
 from trainer.networks.heads import with_all_outputs
 from trainer.run_folder import RunFolder, Teacher
@@ -107,7 +107,7 @@ def seven_classes(outputs: Sequence[dict[str, npt.NDArray[np.float32]]]) -> Floa
             ``class_probabilities`` (n, 7).
 
     Returns:
-        (n, 7), rows with sum 1, in the order of `trainer.data.ham10000.DIAGNOSES`.
+        (n, 7), rows with sum 1, in the order of `trainer.data.readers.ham10000.DIAGNOSES`.
     """
     classes = np.mean([each["class_probabilities"] for each in outputs if "class_probabilities" in each], axis=0)
     melanoma, nevus = DIAGNOSES.index("mel"), DIAGNOSES.index("nv")

@@ -15,8 +15,10 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from trainer.config import RunConfig
-from trainer.data.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.near_duplicates import linked_groups
+from trainer.data.preprocessing import preprocessing_of
+from trainer.data.readers import read_datasets
 from trainer.data.resized_cache import load_inputs
 from trainer.data.scan import DatasetScan, refuse_faults, scan_images
 from trainer.data.splits import (
@@ -38,6 +40,7 @@ from trainer.networks.predict import predict, predict_by, traced
 from trainer.run_folder import RunFolder, RunOrigin, TrainingData, data_sha256
 from trainer.training.balanced_batches import AugmentedBatches
 from trainer.training.batches import training_batches, training_images
+from trainer.training.bundle_start import MODEL_NAME, copy_bundle_weights, keep_unseen_apart, starts_from_bundle
 from trainer.training.checkpoint import Progress, read_progress, restore_checkpoint
 from trainer.training.curves import draw_curves
 from trainer.training.distillation import LoadedTeacher, TaughtBatches, describe_teacher, load_teachers, teacher_name
@@ -47,17 +50,17 @@ from trainer.training.reference_preset import measure_reference
 from trainer.training.stages import make_loss, prepare, stages_of, unfreeze
 from trainer.training.validation_callback import EvaluateValidation, ValidationCallback
 from worker.atomic_files import replace_file, write_text
-from worker.images.preprocess import Preprocessing
+from worker.inference.bundle import load_bundle
 from worker.terminal import make_console
 
 
-def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Console | None = None) -> float:
+def fit(datasets: Sequence[Path], run: Path, cache: Path, config: RunConfig, console: Console | None = None) -> float:
     """Train, keep the epoch with the best validation AUC or the last one, and predict the validation images with it.
 
     An interrupted run continues after its last complete epoch, and ends with the same weights as an undisturbed one.
 
     Args:
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
         run: folder of the run: a new one, or that of an interrupted run with the same settings.
         cache: folder for the decoded training images and the thumbnails.
         config: the settings.
@@ -87,7 +90,7 @@ def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Conso
     classifier = _build(config, first_weights=progress.epoch == 0)
     teachers = load_teachers([Path(run) for run in config.teachers], seven=config.classes == "seven")
     origin = None if folder.begun else _origin(config)
-    everything, seen = read_scanned(dataset, cache, config, console)
+    everything, seen = read_scanned(datasets, cache, config, console)
     with folder.lock():
         if folder.begun:
             folder.check_resumable(recorded)
@@ -95,7 +98,9 @@ def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Conso
             progress = read_progress(folder.checkpoint)
             everything = _continue(folder, everything, progress.epoch, console)
         else:
-            groups = linked_groups(everything["lesion_id"], seen.thumbnails, config.near_duplicates)
+            groups = linked_groups(
+                everything["lesion_id"], seen.thumbnails, config.near_duplicates, everything["patient_id"]
+            )
             everything = _begin(folder, everything.assign(group=groups), recorded, config, origin, console)
         folder.tidy(progress.best_epoch)
         images = first_lesions(everything, config.limit)
@@ -114,12 +119,12 @@ def fit(dataset: Path, run: Path, cache: Path, config: RunConfig, console: Conso
 
 
 def read_scanned(
-    dataset: Path, cache: Path, config: RunConfig, console: Console | None = None
+    datasets: Sequence[Path], cache: Path, config: RunConfig, console: Console | None = None
 ) -> tuple[pd.DataFrame, DatasetScan]:
     """The data set with the hash and the fault of each image, and the scan.
 
     Args:
-        dataset: the HAM10000 folder.
+        datasets: folders of the data sets.
         cache: folder that keeps the thumbnails.
         config: whether images that do not decode are skipped.
         console: prints that the first scan takes minutes.
@@ -127,8 +132,11 @@ def read_scanned(
     Raises:
         DatasetError: the data set is not as published, or images do not decode and are not skipped.
     """
-    everything = read_ham10000(dataset)
+    found = read_datasets(datasets)
+    everything = found.images
     if console is not None:
+        for reason, count in found.left_out.items():
+            console.print(f"Left out of {reason}: {count:,} images")
         console.print(f"Scanning {len(everything):,} images ...")
     seen = scan_images([Path(path) for path in everything["path"]], cache)
     everything = everything.assign(sha256=seen.sha256, fault=seen.faults)
@@ -148,7 +156,8 @@ def as_recorded(config: RunConfig) -> RunConfig:
     if config.weights in (IMAGENET, NONE):
         return config
     path = Path(config.weights)
-    file = RunFolder(path).best if path.is_dir() else path
+    folder = path / MODEL_NAME if starts_from_bundle(config.weights) else RunFolder(path).best
+    file = folder if path.is_dir() else path
     return config.model_copy(update={"weights": path.name, "weights_sha256": file_digest(file)})
 
 
@@ -159,10 +168,13 @@ def build_network(config: RunConfig, weights: str = NONE) -> Classifier:
 
 
 def _build(config: RunConfig, *, first_weights: bool) -> Classifier:
-    earlier = _earlier_run(config)
-    classifier = build_network(config, config.weights if first_weights and earlier is None else NONE)
+    earlier, from_bundle = _earlier_run(config), starts_from_bundle(config.weights)
+    in_a_file = earlier is None and not from_bundle
+    classifier = build_network(config, config.weights if first_weights and in_a_file else NONE)
     # So that a number of layers above the backbone's is refused before anything is written.
     unfreeze(classifier.backbone, config.unfreeze_last)
+    if first_weights and from_bundle:
+        copy_bundle_weights(load_bundle(Path(config.weights)), classifier.scoring, config)
     if first_weights and earlier is not None:
         best = RunFolder(earlier).best
         check_file(best, config.backbone, None, config.weights_sha256 or file_digest(best))
@@ -178,7 +190,7 @@ def _build(config: RunConfig, *, first_weights: bool) -> Classifier:
 
 def _earlier_run(config: RunConfig) -> Path | None:
     """The run that this one continues from, if any."""
-    if config.weights in (IMAGENET, NONE) or not Path(config.weights).is_dir():
+    if config.weights in (IMAGENET, NONE) or not Path(config.weights).is_dir() or starts_from_bundle(config.weights):
         return None
     return Path(config.weights)
 
@@ -218,6 +230,8 @@ def _begin(
         without_source=recorded.without_source,
         fold=recorded.fold,
     )
+    if starts_from_bundle(config.weights):
+        split = keep_unseen_apart(split, everything, config)
     broken = everything[everything["fault"] != ""]
     everything = everything.assign(split=split.mask(everything["fault"] != "", UNUSED))
     for row in broken.itertuples():
@@ -248,13 +262,19 @@ def _begin(
         skipped={str(row.image_id): str(row.fault) for row in broken.itertuples()},
         weights_from=source.get(
             recorded.weights,
-            f"{'run' if earlier else 'file'} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
+            f"{_kind_of_weights(config)} {recorded.weights}, SHA-256 {recorded.weights_sha256}",
         ),
         continues_from=origin,
         teachers=tuple(describe_teacher(Path(run)) for run in config.teachers),
     )
     folder.log("begun")
     return everything
+
+
+def _kind_of_weights(config: RunConfig) -> str:
+    if starts_from_bundle(config.weights):
+        return "bundle"
+    return "file" if _earlier_run(config) is None else "run"
 
 
 def _refuse_one_class(everything: pd.DataFrame, limit: int) -> None:
@@ -337,7 +357,7 @@ def _train(
 
 def _evaluate_validation(classifier: Classifier, validation: pd.DataFrame, config: RunConfig) -> EvaluateValidation:
     """Computes loss and AUC of the validation images after an epoch."""
-    inputs = load_inputs([Path(path) for path in validation["path"]], Preprocessing(size=config.size))
+    inputs = load_inputs([Path(path) for path in validation["path"]], preprocessing_of(config))
     labels = validation["label"].to_numpy()
     loss, step = make_loss(config), traced(classifier.scoring)
 
@@ -369,5 +389,5 @@ def finish(folder: RunFolder, classifier: Classifier, images: pd.DataFrame, conf
 
 
 def _probabilities(classifier: Classifier, images: pd.DataFrame, config: RunConfig) -> npt.NDArray[np.float64]:
-    inputs = load_inputs([Path(path) for path in images["path"]], Preprocessing(size=config.size))
+    inputs = load_inputs([Path(path) for path in images["path"]], preprocessing_of(config))
     return predict(classifier.scoring, inputs)

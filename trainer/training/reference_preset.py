@@ -17,7 +17,7 @@ import pandas as pd
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from trainer.data.ham10000 import melanoma_or_nevus
+from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.splits import TEST, TRAIN, VALIDATION
 from trainer.data.test_access_log import log_test_access
 from trainer.run_folder import RunFolder

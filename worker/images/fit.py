@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-Fit = Literal["cover", "stretch"]
+Fit = Literal["cover", "contain", "stretch"]

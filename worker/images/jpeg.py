@@ -25,12 +25,22 @@ _NOT_CHECKED = "Could not determine subsampling"
 _NO_MEMORY = "Insufficient memory"
 
 
-def decode_plain_jpeg(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | None:
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width that a JPEG declares, in pixels. None where its header cannot be read."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except ValueError:
+        return None
+    return height, width
+
+
+def decode_plain_jpeg(data: bytes, max_pixels: int, divisor: int = 1) -> npt.NDArray[np.uint8] | None:
     """Decode an undamaged colour JPEG that is stored upright; nearly all are such.
 
     Args:
         data: the whole file.
         max_pixels: of the largest picture that is decoded.
+        divisor: of its sides: 1, 2, 4 or 8. The quotients are rounded up.
 
     Returns:
         (height, width, 3), uint8, RGB, the same pixels as OpenCV's. None for any other file, which OpenCV decodes and
@@ -43,7 +53,9 @@ def decode_plain_jpeg(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8] | N
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         if colours != "YCbCr" or height * width > max_pixels:
             return None
-        return cast("npt.NDArray[np.uint8]", simplejpeg.decode_jpeg(data, "RGB", strict=True))
+        # The least size that is asked for decides the scale. Without one it is the full size.
+        least = {"min_height": -(-height // divisor), "min_width": -(-width // divisor)} if divisor > 1 else {}
+        return cast("npt.NDArray[np.uint8]", simplejpeg.decode_jpeg(data, "RGB", strict=True, **least))
     except ValueError:
         return None
 

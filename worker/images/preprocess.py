@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from worker.images.decode import RGBImage
+from worker.images.decode import DecodedImage, RGBImage, decode_image
 from worker.images.fit import Fit
 from worker.images.opencv import cv2
 
@@ -31,25 +31,59 @@ def _resize(image: RGBImage, size: tuple[int, int]) -> RGBImage:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
+def _contain(image: RGBImage, side: int) -> RGBImage:
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    resized = _resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    # Mirrored, and not black: a dark border is something that dermatoscopes draw.
+    top, left = (side - resized.shape[0]) // 2, (side - resized.shape[1]) // 2
+    bottom, right = side - resized.shape[0] - top, side - resized.shape[1] - left
+    return cv2.copyMakeBorder(  # type: ignore[return-value]
+        resized, top, bottom, left, right, cv2.BORDER_REFLECT_101
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Turns a decoded image into one input of the model.
+    """Turns an image file, or a decoded image, into one input of the model.
 
     Args:
         size: side of the model's square input, in pixels.
-        fit: ``cover`` resizes the shorter side to ``size`` and crops the middle; ``stretch`` resizes the whole frame
-            into the square.
+        fit: ``cover`` resizes the shorter side to ``size`` and crops the middle; ``contain`` resizes the longer side to
+            ``size`` and fills the rest with the mirrored image; ``stretch`` resizes the whole frame into the square.
+        reduced_decoding: decode a JPEG at a half, a quarter or an eighth of its size, where that is still enough for
+            ``size``. It saves most of the decoding, and gives slightly other pixels.
 
     The model's input is 8-bit RGB. Its graph scales the pixel values.
     """
 
     size: int
     fit: Fit = "cover"
+    reduced_decoding: bool = False
+
+    def decode(self, data: bytes) -> DecodedImage:
+        """Decode a file as far as the model needs it.
+
+        Raises:
+            ImageFaultError, MemoryError: as `worker.images.decode.decode`.
+        """
+        return decode_image(data, self._divisor if self.reduced_decoding else None)
+
+    def load(self, data: bytes) -> RGBImage:
+        """Decode a file and turn it into the model's input, (size, size, 3), uint8, RGB; see `decode`."""
+        return self(self.decode(data).pixels)
+
+    def _divisor(self, height: int, width: int) -> int:
+        """The greatest divisor that leaves the side that decides the scale at least as long as the model's input."""
+        side = max(height, width) if self.fit == "contain" else min(height, width)
+        return next((divisor for divisor in (8, 4, 2) if side // divisor >= self.size), 1)
 
     def __call__(self, image: RGBImage) -> RGBImage:
         """Turn an image of any size into an array of shape (size, size, 3), uint8, RGB."""
         if self.fit == "stretch":
             return _resize(image, (self.size, self.size))
+        if self.fit == "contain":
+            return _contain(image, self.size)
         resized = resize_shorter_side(image, self.size)
         top = (resized.shape[0] - self.size) // 2
         left = (resized.shape[1] - self.size) // 2

@@ -25,16 +25,16 @@ class Quality:
     sharpness: float
 
 
-def measure_quality(image: RGBImage, model_input: RGBImage) -> Quality:
+def measure_quality(short_side: int, model_input: RGBImage) -> Quality:
     """Measure the quality of an image.
 
     Args:
-        image: as decoded, (height, width, 3).
+        short_side: of the picture in its file, in pixels.
         model_input: as preprocessed, (size, size, 3).
     """
     grey = cv2.cvtColor(model_input, cv2.COLOR_RGB2GRAY)
     return Quality(
-        short_side=min(image.shape[:2]),
+        short_side=short_side,
         contrast=_deviation(grey),
         sharpness=_deviation(cv2.Laplacian(grey, cv2.CV_32F)) ** 2,
     )

@@ -56,6 +56,8 @@ class InputSpec(_Part):
 
     size: int = Field(gt=0)
     fit: Fit
+    #: Whether a JPEG is decoded at a part of its size where that is enough. Bundles from before decode at full size.
+    reduced_decoding: bool = False
     colour_order: Literal["RGB"]
     scale: Literal["in the graph, from 0 to 255"]
 
@@ -266,7 +268,8 @@ class Bundle:
         # Here: it loads OpenCV.
         from worker.images.preprocess import Preprocessing
 
-        return Preprocessing(size=self.manifest.input.size, fit=self.manifest.input.fit)
+        spec = self.manifest.input
+        return Preprocessing(size=spec.size, fit=spec.fit, reduced_decoding=spec.reduced_decoding)
 
     def read(self, name: str) -> bytes:
         """A file's bytes, checked against its hash again: it may have changed since the bundle was loaded.

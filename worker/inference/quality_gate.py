@@ -39,16 +39,15 @@ class QualityGate:
         statistics = ImageStatistics.from_bytes(bundle.read(described.file))
         return cls(limits=bundle.manifest.quality, statistics=statistics, max_distance=described.limit)
 
-    def check_size(self, image: RGBImage) -> Refusal | None:
+    def check_size(self, short_side: int) -> Refusal | None:
         """Check an image before it is resized: a strip one pixel high would become gigabytes at the model's height.
 
         Args:
-            image: as decoded, (height, width, 3), uint8, RGB.
+            short_side: of the picture in its file, in pixels.
 
         Returns:
             Why the image is ungradable, or None.
         """
-        short_side = min(image.shape[:2])
         if short_side >= self.limits.short_side:
             return None
         return (
@@ -56,19 +55,19 @@ class QualityGate:
             f"the short side has {short_side} pixels; at least {self.limits.short_side} are needed",
         )
 
-    def check(self, image: RGBImage, model_input: RGBImage) -> Refusal | None:
+    def check(self, short_side: int, model_input: RGBImage) -> Refusal | None:
         """Check the size, contrast, sharpness and appearance of an image.
 
         Args:
-            image: as decoded, (height, width, 3), uint8, RGB.
+            short_side: of the picture in its file, in pixels.
             model_input: the same image, preprocessed, (size, size, 3), uint8, RGB.
 
         Returns:
             Why the image is ungradable, or None.
         """
-        if (too_small := self.check_size(image)) is not None:
+        if (too_small := self.check_size(short_side)) is not None:
             return too_small
-        quality = measure_quality(image, model_input)
+        quality = measure_quality(short_side, model_input)
         if quality.contrast < self.limits.contrast:
             return (
                 UngradableReason.NO_CONTRAST,

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from db.status import TriageFlag
 from worker.errors import BundleError, EngineError, ImageFaultError
-from worker.images.decode import decode
 from worker.inference.bundle import Bundle
 from worker.inference.engines import InferenceEngine
 from worker.inference.metrics import Number, Share
@@ -112,7 +111,7 @@ def replay_reference(bundle: Bundle, engine: InferenceEngine) -> Replay:
     expected = _read_expected(bundle, engine)
     names = list(expected)
     try:
-        inputs = [bundle.preprocessing(decode(bundle.read(f"reference/{name}"))) for name in names]
+        inputs = [bundle.preprocessing.load(bundle.read(f"reference/{name}")) for name in names]
     except ImageFaultError as fault:
         raise BundleError(f"A reference image of the bundle cannot be read: {fault.sentence}.") from None
     raw = engine.infer(np.stack(inputs)).probability

@@ -29,7 +29,7 @@ from db.session import open_database, transact
 from db.status import TriageFlag
 from db.submission import NewImage, NewJob, add_chunk, begin_submission, end_submission, record_bundle
 from worker.errors import DermqError, ImageFaultError
-from worker.images.decode import decode, refuse_half_read
+from worker.images.decode import refuse_half_read
 from worker.images.jpeg import decode_plain_jpeg
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 from worker.images.read import FileContent, path_to_text, read_file, sha256_of
@@ -141,18 +141,18 @@ def measure_stages(folder: Path, images: Sequence[NewImage], settings: Settings,
         try:
             content = timed("read", lambda image=image: _read(real_root, image, settings))  # type: ignore[misc]
             timed("hash", lambda data=content.data: sha256_of(data))  # type: ignore[misc]
-            picture = timed("decode", lambda data=content.data: decode(data))  # type: ignore[misc]
+            picture = timed("decode", lambda data=content.data: bundle.preprocessing.decode(data))  # type: ignore[misc]
             if decode_plain_jpeg(content.data, MAX_IMAGE_PIXELS) is None:
                 # Otherwise decoding finds damage by itself.
                 timed("damage check", lambda data=content.data: refuse_half_read(data))  # type: ignore[misc]
         except ImageFaultError:
             refused += 1
             continue
-        if timed("gates", lambda picture=picture: model.gate.check_size(picture)) is not None:  # type: ignore[misc]
+        if timed("gates", lambda picture=picture: model.gate.check_size(picture.short_side)) is not None:  # type: ignore[misc]
             refused += 1
             continue
-        model_input = timed("resize", lambda picture=picture: bundle.preprocessing(picture))  # type: ignore[misc]
-        if timed("gates", lambda a=picture, b=model_input: model.gate.check(a, b)) is not None:  # type: ignore[misc]
+        model_input = timed("resize", lambda picture=picture: bundle.preprocessing(picture.pixels))  # type: ignore[misc]
+        if timed("gates", lambda a=picture, b=model_input: model.gate.check(a.short_side, b)) is not None:  # type: ignore[misc]
             refused += 1
             continue
         timed("infer", lambda ready=model_input: model.engine.infer(ready[None]))  # type: ignore[misc]

@@ -14,7 +14,7 @@ from db.outcomes import Failed, Outcome, Scored, StoredInference, Ungradable, st
 from db.session import read
 from db.status import FailureCode
 from worker.errors import EngineError, ImageFaultError
-from worker.images.decode import RGBImage, decode, refuse_half_read
+from worker.images.decode import RGBImage, refuse_half_read
 from worker.images.read import FileContent, read_file, text_to_path
 from worker.inference.engines import Inference
 from worker.inference.triage import triage_flag
@@ -191,11 +191,12 @@ def _find_stored(contents: dict[int, FileContent], job: ChunkJob, database: Engi
 
 
 def _prepare(image_id: int, content: FileContent, model: LoadedModel) -> ReadyImage | Ungradable:
-    decoded = decode(content.data)
-    refusal = model.gate.check_size(decoded)
+    preprocessing = model.bundle.preprocessing
+    decoded = preprocessing.decode(content.data)
+    refusal = model.gate.check_size(decoded.short_side)
     if refusal is None:
-        model_input = model.bundle.preprocessing(decoded)
-        refusal = model.gate.check(decoded, model_input)
+        model_input = preprocessing(decoded.pixels)
+        refusal = model.gate.check(decoded.short_side, model_input)
     if refusal is not None:
         reason, sentence = refusal
         return Ungradable(image_id=image_id, reason=reason, sentence=sentence)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sklearn.metrics import roc_auc_score
 
-from trainer.data.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
+from trainer.data.readers.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
 from worker.images.decode import decode
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, load_bundle

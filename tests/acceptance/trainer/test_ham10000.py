@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from tests.acceptance.conftest import running_system
 from trainer.config import ALL_FOLDS, RunConfig
-from trainer.data.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.data.diagnoses import melanoma_or_nevus
+from trainer.data.readers.ham10000 import read_ham10000
 from trainer.data.splits import TEST, hold_out_fold, manifest_sha256, split_by_lesion
 from worker.inference.bundle import load_bundle
 from worker.settings import Settings

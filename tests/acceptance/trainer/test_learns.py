@@ -13,7 +13,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
-from trainer.data.ham10000 import melanoma_or_nevus, read_ham10000
+from trainer.data.diagnoses import melanoma_or_nevus
+from trainer.data.readers.ham10000 import read_ham10000
 from trainer.data.splits import TEST, images_with_split
 from worker.images.preprocess import Preprocessing
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
-from trainer.data.ham10000 import DIAGNOSES, MALIGNANT
+from trainer.data.diagnoses import DIAGNOSES, MALIGNANT
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import load_bundle
 from worker.inference.engines import load_engine

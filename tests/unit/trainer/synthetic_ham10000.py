@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.data.ham10000 import COLUMNS, DIAGNOSES, IMAGE_FOLDERS, METADATA_NAME
+from trainer.data.diagnoses import DIAGNOSES
+from trainer.data.readers.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 

@@ -10,7 +10,7 @@ import pandas as pd
 from trainer.augmentation.perturbations import PERTURBATIONS
 from trainer.card.model_card import card_of_run
 from trainer.config import RunConfig
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.evaluation.robustness import measure_robustness, other_diagnoses
 from trainer.metrics.assess import assess
 from trainer.metrics.missed import missed_melanomas

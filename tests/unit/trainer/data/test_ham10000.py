@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trainer.data.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME, melanoma_or_nevus, read_ham10000
+from trainer.data.diagnoses import melanoma_or_nevus
+from trainer.data.readers.ham10000 import COLUMNS, IMAGE_FOLDERS, METADATA_NAME, read_ham10000
 from trainer.errors import DatasetError
 from worker.images.decode import decode
 from worker.images.opencv import cv2

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.ham10000 import read_ham10000
 from trainer.data.near_duplicates import DISTANCE, linked_groups, near_duplicate_pairs, perceptual_hashes
+from trainer.data.readers.ham10000 import read_ham10000
 from trainer.data.scan import THUMBNAIL_SIDE, scan_images
 from trainer.data.splits import (
     TEST,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.ham10000 import read_ham10000
+from trainer.data.readers.ham10000 import read_ham10000
 from trainer.data.splits import (
     FRACTIONS,
     RANDOM_IMAGES,

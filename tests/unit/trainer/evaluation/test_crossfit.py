@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
 from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
-from trainer.data.ham10000 import METADATA_NAME
+from trainer.data.readers.ham10000 import METADATA_NAME
 from trainer.data.splits import TEST, TRAIN, VALIDATION, read_manifest
 from trainer.errors import RunError
 from trainer.thresholds.calibration import fit_platt

@@ -77,7 +77,7 @@ def test_without_freezing_the_statistics_would_move(classifier: Any, images: np.
 
 
 def test_seven_classes_are_read_as_melanoma_against_nevus(images: np.ndarray) -> None:
-    from trainer.data.ham10000 import DIAGNOSES
+    from trainer.data.diagnoses import DIAGNOSES
     from trainer.networks.heads import build_seven_class_classifier, with_all_outputs
 
     classifier = build_seven_class_classifier("efficientnet-lite0", SIZE)

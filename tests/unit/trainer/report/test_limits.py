@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.trainer.synthetic_report import write_card, write_page
 from trainer.card.model_card import card_of_run
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.errors import InputError
 from trainer.metrics.seven_classes import describe_classes, probability_columns
 from trainer.report.document import percent, percent_at_least

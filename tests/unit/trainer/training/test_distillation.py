@@ -12,7 +12,7 @@ import pytest
 from tests.unit.trainer.synthetic_ham10000 import write_dataset
 from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
-from trainer.data.ham10000 import DIAGNOSES
+from trainer.data.diagnoses import DIAGNOSES
 
 pytestmark = [
     # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 passes.

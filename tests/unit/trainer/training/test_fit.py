@@ -126,7 +126,8 @@ def test_a_run_continues_from_another_of_the_same_split(dataset: Path, tmp_path:
 
 
 def test_histology_nevi_are_drawn_as_often_as_set(dataset: Path, tmp_path: Path) -> None:
-    from trainer.data.ham10000 import DIAGNOSES, read_ham10000
+    from trainer.data.diagnoses import DIAGNOSES
+    from trainer.data.readers.ham10000 import read_ham10000
     from trainer.training.batches import training_batches
 
     two = read_ham10000(dataset)

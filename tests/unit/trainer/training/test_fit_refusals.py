@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
-from trainer.data.ham10000 import METADATA_NAME
+from trainer.data.readers.ham10000 import METADATA_NAME
 from trainer.data.splits import TRAIN, UNUSED, VALIDATION, read_manifest
 from trainer.errors import DatasetError
 

@@ -10,18 +10,12 @@ import pandas as pd
 
 from trainer.errors import DatasetError
 
+#: Name of the data set, as its ``collection``.
+NAME = "HAM10000"
+LICENCE = "CC BY-NC 4.0"
 METADATA_NAME = "HAM10000_metadata.csv"
 IMAGE_FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
-#: All diagnoses, in the order of the model's outputs.
-DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-#: Those that are malignant: actinic keratoses and intraepithelial carcinoma, basal cell carcinoma, melanoma.
-MALIGNANT = ("akiec", "bcc", "mel")
-#: The diagnoses of the two-class task: 1 is melanoma, 0 is nevus.
-LABELS = {"mel": 1, "nv": 0}
-
-#: Ages above are taken for a mistake and count as unknown. In years.
-MAX_AGE = 130
 #: Missing images that an error names. The others are counted.
 _NAMED_IN_ERROR = 20
 
@@ -77,12 +71,6 @@ def metadata_file(root: Path) -> Path:
             f"{' and '.join(IMAGE_FOLDERS)}, as published on Harvard Dataverse."
         )
     return metadata
-
-
-def melanoma_or_nevus(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the images of the two-class task and label them: ``label`` is 1 for ``mel`` and 0 for ``nv``."""
-    kept = frame[frame["dx"].isin(LABELS)].reset_index(drop=True)
-    return kept.assign(label=kept["dx"].map(LABELS).astype(int))
 
 
 def _shortened(names: list[str]) -> str:

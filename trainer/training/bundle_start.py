@@ -1,0 +1,87 @@
+"""Start a training from the network of a bundle, without letting its training images into validation or test."""
+
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+from trainer.config import ALL_FOLDS, RunConfig, fold_sources
+from trainer.data.readers.ham10000 import NAME as HAM10000
+from trainer.data.splits import TEST, TRAIN, VALIDATION, draw_split, manifest_sha256
+from trainer.errors import WeightsError
+from worker.inference.bundle import Bundle, load_bundle
+from worker.inference.bundle_reference import MANIFEST_NAME
+
+#: File of a bundle with the network's weights.
+MODEL_NAME = "model.keras"
+
+
+def starts_from_bundle(weights: str) -> bool:
+    """Whether ``--weights`` names the folder of a bundle."""
+    return (Path(weights) / MANIFEST_NAME).is_file()
+
+
+def copy_bundle_weights(bundle: Bundle, network: keras.Model, config: RunConfig) -> None:
+    """Give a new network the weights of a bundle's.
+
+    Raises:
+        WeightsError: the bundle's network is another one.
+    """
+    trained = keras.saving.load_model(bundle.folder / MODEL_NAME, compile=False)
+    theirs = {layer.name: layer for layer in trained.layers}
+    try:
+        for layer in network.layers:
+            if layer.weights:
+                layer.set_weights(theirs[layer.name].get_weights())
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            f"The network of --weights {config.weights} does not fit {config.backbone} for {config.classes} classes "
+            f"({error}). Name a bundle of the same backbone and classes."
+        ) from None
+
+
+def keep_unseen_apart(split: "pd.Series[str]", everything: pd.DataFrame, config: RunConfig) -> "pd.Series[str]":
+    """Move what the bundle was trained on from validation to training: it says nothing about new images.
+
+    Args:
+        split: side of each image.
+        everything: rows with ``image_id``, ``lesion_id``, ``dx``, ``dataset``, ``collection`` and ``group``.
+        config: whose ``weights`` name a bundle.
+
+    Raises:
+        WeightsError: it is unknown which of these images the bundle was trained on; or the run would hold out nothing
+            else, or has them in test.
+    """
+    seen = _images_of_bundle(load_bundle(Path(config.weights)), everything, config)
+    if (seen & (split == TEST)).any():
+        raise WeightsError(
+            f"--weights {config.weights} was trained on {int((seen & (split == TEST)).sum())} images of this test "
+            "split. Take its split seed and near-duplicates, or start from imagenet."
+        )
+    sources = fold_sources(config.fold)
+    if config.fold not in ("", ALL_FOLDS) and (seen & (split == VALIDATION)).any():
+        which = f"the sources {', '.join(sources)}" if sources else f"fold {config.fold}"
+        raise WeightsError(
+            f"--weights {config.weights} was trained on images of {which}, which --fold would hold out. Hold out other "
+            "sources, or start from imagenet."
+        )
+    return split.mask(seen & (split == VALIDATION), TRAIN)
+
+
+def _images_of_bundle(bundle: Bundle, everything: pd.DataFrame, config: RunConfig) -> "pd.Series[bool]":
+    """Which images the bundle was trained on, or chosen by.
+
+    A bundle names its split by a SHA-256 and holds no list of images, so the split is drawn again.
+    """
+    own = everything[everything["collection"] == HAM10000]
+    for fold in ("", ALL_FOLDS):
+        if not len(own):
+            break
+        split = draw_split(own, kind=config.split, seed=config.split_seed, fold=fold)
+        if manifest_sha256(own.assign(split=split)) == bundle.manifest.split_manifest_sha256:
+            return everything["image_id"].isin(set(own.loc[split.isin((TRAIN, VALIDATION)), "image_id"]))
+    raise WeightsError(
+        f"--weights {bundle.folder} was made under the split {bundle.manifest.split_manifest_sha256[:12]}, which these "
+        "data do not give, so its training images may be in this run's test split. Add the data set that it was made "
+        "from, with the same --split-seed and --near-duplicates, or start from imagenet."
+    )
