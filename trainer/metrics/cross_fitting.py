@@ -20,7 +20,8 @@ from trainer.metrics.figures import Recalibrated, Refusal
 from trainer.metrics.subgroups import estimate, share_of
 from trainer.thresholds.bootstrap import Floats, LesionBootstrap
 from trainer.thresholds.calibration import fit_platt
-from trainer.thresholds.policies import BOOTSTRAP_SEED, choose_thresholds
+from trainer.thresholds.clinic_weights import PREVALENCE, at_prevalence, clinic_weights
+from trainer.thresholds.policies import BOOTSTRAP_SEED, calibrate, choose_thresholds, clinics_of
 from trainer.thresholds.threshold import Labels, Lesions
 from worker.inference.metrics import (
     CalibrationLine,
@@ -30,6 +31,7 @@ from worker.inference.metrics import (
     FoldRun,
     FoldsCrossFit,
     LesionsCaught,
+    SensitivitySpecificity,
 )
 
 #: Limitation of cross-fitted figures, for report and card.
@@ -63,7 +65,7 @@ def predict_by_folds(images: pd.DataFrame, fold: npt.NDArray[np.int64]) -> Cross
     """For each fold, fit calibration and thresholds on the other folds, and apply them to it.
 
     Args:
-        images: rows with ``label``, ``lesion_id`` and ``raw_probability``.
+        images: rows with ``label``, ``lesion_id``, ``raw_probability`` and, where they are clinics, ``fold``.
         fold: (n,), number of each image's fold. Each fold holds whole lesions and both classes.
 
     Raises:
@@ -71,16 +73,17 @@ def predict_by_folds(images: pd.DataFrame, fold: npt.NDArray[np.int64]) -> Cross
     """
     labels = images["label"].to_numpy()
     lesions = images["lesion_id"].to_numpy(object)
-    raw = images["raw_probability"].to_numpy()
+    raw, clinics = images["raw_probability"].to_numpy(), clinics_of(images)
     calibrated = np.empty(len(images))
     flagged: dict[str, npt.NDArray[np.bool_]] = {}
     thresholds: dict[str, list[float]] = {}
     refused: dict[str, str] = {}
     for number in np.unique(fold):
         held_out, rest = fold == number, fold != number
-        calibration = fit_platt(labels[rest], raw[rest])
+        others = None if clinics is None else clinics[rest]
+        calibration = calibrate(labels[rest], raw[rest], others)
         calibrated[held_out] = calibration.apply(raw[held_out])
-        chosen, not_supported = choose_thresholds(labels[rest], calibration.apply(raw[rest]), lesions[rest])
+        chosen, not_supported = choose_thresholds(labels[rest], calibration.apply(raw[rest]), lesions[rest], others)
         refused |= not_supported
         for name, threshold in chosen.items():
             flags = flagged.setdefault(name, np.zeros(len(images), bool))
@@ -131,8 +134,10 @@ def cross_fit_folds(predictions: pd.DataFrame, folds: Sequence[FoldRun]) -> Fold
         InputError: as `predict_by_folds`.
     """
     images = predictions.rename(columns={"probability": "raw_probability"})
+    numbers = images["fold"].map({fold.fold: number for number, fold in enumerate(folds)}).to_numpy().astype(np.int64)
+    predicted = predict_by_folds(images, numbers)
     each = []
-    for fold in folds:
+    for number, fold in enumerate(folds):
         part = images[images["fold"] == fold.fold]
         labels, raw = part["label"].to_numpy(), part["raw_probability"].to_numpy()
         line = fit_platt(labels, raw)
@@ -142,12 +147,11 @@ def cross_fit_folds(predictions: pd.DataFrame, folds: Sequence[FoldRun]) -> Fold
                 counts=count_classes(part),
                 auroc=float(roc_auc_score(labels, raw)),
                 calibration=CalibrationLine(slope=line.slope, intercept=line.intercept),
+                policies=_at_frozen_thresholds(part, predicted, numbers == number),
             )
         )
-    numbers = images["fold"].map({fold.fold: number for number, fold in enumerate(folds)}).to_numpy().astype(np.int64)
-    predicted = predict_by_folds(images, numbers)
     labels, lesions = images["label"].to_numpy(), images["lesion_id"].to_numpy(object)
-    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
+    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED, weights=_weights(images, labels))
     return FoldsCrossFit(
         folds=tuple(each),
         mean_auroc=float(np.mean([fold.auroc for fold in each])),
@@ -157,6 +161,28 @@ def cross_fit_folds(predictions: pd.DataFrame, folds: Sequence[FoldRun]) -> Fold
         policies=_policies(images, predicted, bootstrap),
         refused=predicted.refused,
     )
+
+
+def _weights(images: pd.DataFrame, labels: Labels) -> Floats | None:
+    """Weights of the images in figures over all clinics, as in the choice of thresholds."""
+    clinics = clinics_of(images)
+    return None if clinics is None else at_prevalence(labels, clinic_weights(labels, clinics), PREVALENCE)
+
+
+def _at_frozen_thresholds(
+    part: pd.DataFrame, predicted: CrossFitPredictions, of_fold: npt.NDArray[np.bool_]
+) -> dict[str, SensitivitySpecificity]:
+    """What each policy gives on a fold, at thresholds that were chosen on the other folds."""
+    labels, lesions = part["label"].to_numpy(), part["lesion_id"].to_numpy(object)
+    bootstrap = LesionBootstrap(lesions, labels, seed=BOOTSTRAP_SEED)
+    return {
+        name: SensitivitySpecificity(
+            sensitivity=share_of(bootstrap, flags[of_fold], labels == 1, lesions),
+            specificity=share_of(bootstrap, ~flags[of_fold], labels == 0, lesions),
+        )
+        for name, flags in predicted.flagged.items()
+        if name not in predicted.refused
+    }
 
 
 def _policies(

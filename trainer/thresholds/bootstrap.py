@@ -80,6 +80,7 @@ class LesionBootstrap:
         labels: (n,), class of each image.
         seed: of the draws.
         resamples: how many.
+        weights: (n,), how much each image counts. None: all the same.
     """
 
     def __init__(
@@ -89,15 +90,16 @@ class LesionBootstrap:
         *,
         seed: int,
         resamples: int = RESAMPLES,
+        weights: Floats | None = None,
     ) -> None:
         count, group = len(labels), _group(lesions)
         #: How often each image was drawn, (resamples, n); no resample draws a lesion as often as this type counts.
         self._weights = np.empty((resamples, count), np.uint16)
-        for weights, drawn in zip(
+        for times, drawn in zip(
             self._weights, _drawn_lesions(group, labels, seed=seed, resamples=resamples), strict=True
         ):
-            weights[:] = np.bincount(drawn, minlength=group.max() + 1)[group]
-        self._all = np.ones((1, count))
+            times[:] = np.bincount(drawn, minlength=group.max() + 1)[group]
+        self._all = np.ones((1, count)) if weights is None else weights[None].astype(np.float64)
         #: Resamples at a time, for a statistic works on floats and copies them: of an archive all would take gigabytes.
         self._part = max(1, _WEIGHTS_AT_ONCE // max(1, count))
 
@@ -109,7 +111,7 @@ class LesionBootstrap:
         """
         value = float(statistic(self._all)[0])
         parts = range(0, len(self._weights), self._part)
-        drawn = np.concatenate([statistic(self._weights[start : start + self._part].astype(float)) for start in parts])
+        drawn = np.concatenate([statistic(self._weights[start : start + self._part] * self._all) for start in parts])
         drawn = drawn[np.isfinite(drawn)]
         if not (np.isfinite(value) and drawn.size):
             return Interval(value=value, low=float("nan"), high=float("nan"))

@@ -25,7 +25,9 @@ _SETTLED = 1e-6
 _WEAK_PENALTY = 1e6
 
 
-def fit_platt(labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64]) -> Calibration:
+def fit_platt(
+    labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64], weights: npt.NDArray[np.float64] | None = None
+) -> Calibration:
     """Fit Platt scaling on validation images.
 
     Balanced batches and the focal loss's alpha shift the network's output away from the share of melanomas. A slope and
@@ -37,6 +39,7 @@ def fit_platt(labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64]) -> Ca
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         raw: (n,), the network's outputs.
+        weights: (n,), how much each image counts. None: all the same.
 
     Returns:
         The calibration.
@@ -46,6 +49,7 @@ def fit_platt(labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64]) -> Ca
             not positive).
     """
     odds = np.array([[logit(value)] for value in raw])
+    weights = np.ones(len(raw)) if weights is None else weights
     if np.ptp(raw) == 0:
         raise InputError("The model gives the same output for every image: it learned nothing. Train again.")
     melanomas = int((labels == 1).sum())
@@ -57,7 +61,7 @@ def fit_platt(labels: npt.NDArray[np.int64], raw: npt.NDArray[np.float64]) -> Ca
     model = LogisticRegression(C=_WEAK_PENALTY).fit(
         np.concatenate((odds, odds)),
         np.repeat([1, 0], len(labels)),
-        sample_weight=np.concatenate((target, 1 - target)),
+        sample_weight=np.concatenate((target, 1 - target)) * np.tile(weights, 2),
     )
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope <= 0:

@@ -3,10 +3,13 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from trainer.config import SOURCE_FOLD
 from trainer.errors import TooFewLesionsError
 from trainer.thresholds.calibration import fit_platt
+from trainer.thresholds.clinic_weights import PREVALENCE, Clinics, at_prevalence, clinic_weights
 from trainer.thresholds.threshold import (
     Floats,
     Labels,
@@ -53,7 +56,7 @@ class Policies:
 
 
 def choose_thresholds(
-    labels: Labels, probabilities: Floats, lesions: Lesions
+    labels: Labels, probabilities: Floats, lesions: Lesions, clinics: Clinics = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """The threshold of every policy that the data support.
 
@@ -61,6 +64,7 @@ def choose_thresholds(
         labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,), calibrated.
         lesions: (n,), lesion of each image.
+        clinics: (n,), clinic of each image, which then weigh the same.
 
     Returns:
         Thresholds by policy, ``youden`` first, then the sensitivities from high to low; and why each other policy is
@@ -69,28 +73,32 @@ def choose_thresholds(
     Raises:
         InputError: a class is missing.
     """
-    thresholds, refused = {YOUDEN: youden_threshold(labels, probabilities)}, {}
+    thresholds, refused = {YOUDEN: youden_threshold(labels, probabilities, clinics)}, {}
     for target in SENSITIVITIES:
         try:
-            thresholds[_name(target)] = sensitivity_threshold(labels, probabilities, lesions, target=target)
+            thresholds[_name(target)] = sensitivity_threshold(
+                labels, probabilities, lesions, target=target, clinics=clinics
+            )
         except TooFewLesionsError as error:
             refused[_name(target)] = str(error)
     return thresholds, refused
 
 
-def choose_policies(labels: Labels, probabilities: Floats, lesions: Lesions) -> Policies:
+def choose_policies(labels: Labels, probabilities: Floats, lesions: Lesions, clinics: Clinics = None) -> Policies:
     """The threshold and the borderline band of every policy that the data support, see `choose_thresholds`."""
-    thresholds, refused = choose_thresholds(labels, probabilities, lesions)
-    bands = {YOUDEN: youden_band(labels, probabilities, lesions, seed=BOOTSTRAP_SEED)}
+    thresholds, refused = choose_thresholds(labels, probabilities, lesions, clinics)
+    bands = {YOUDEN: youden_band(labels, probabilities, lesions, seed=BOOTSTRAP_SEED, clinics=clinics)}
     for target in SENSITIVITIES:
         if _name(target) in thresholds:
-            bands[_name(target)] = sensitivity_band(labels, probabilities, lesions, target=target, seed=BOOTSTRAP_SEED)
+            bands[_name(target)] = sensitivity_band(
+                labels, probabilities, lesions, target=target, seed=BOOTSTRAP_SEED, clinics=clinics
+            )
     return Policies(
         thresholds={
             name: PolicyThreshold(
                 borderline_threshold=bands[name],
-                by_lesion=lesion_sensitivity(labels, probabilities, lesions, threshold),
-                **asdict(operating_point(labels, probabilities, threshold)),
+                by_lesion=lesion_sensitivity(labels, probabilities, lesions, threshold, clinics),
+                **asdict(operating_point(labels, probabilities, threshold, clinics)),
             )
             for name, threshold in thresholds.items()
         },
@@ -110,20 +118,48 @@ def fit_policies_on_validation(run: Path) -> tuple[Calibration, Policies]:
     """
     validation = pd.read_csv(run / "validation.csv")
     return fit_policies(
-        validation["label"].to_numpy(), validation["probability"].to_numpy(), validation["lesion_id"].to_numpy(object)
+        validation["label"].to_numpy(),
+        validation["probability"].to_numpy(),
+        validation["lesion_id"].to_numpy(object),
+        clinics_of(validation),
     )
 
 
-def fit_policies(labels: Labels, raw: Floats, lesions: Lesions) -> tuple[Calibration, Policies]:
+def clinics_of(predictions: pd.DataFrame) -> Clinics:
+    """The clinics that weigh the same, where the folds are clinics. None for other predictions.
+
+    Args:
+        predictions: rows of a ``validation.csv``, with ``fold`` where runs of folds made them.
+    """
+    if "fold" not in predictions or not predictions["fold"].astype(str).str.startswith(SOURCE_FOLD).all():
+        return None
+    return predictions["fold"].to_numpy(object)
+
+
+def calibrate(labels: Labels, raw: Floats, clinics: Clinics = None) -> Calibration:
+    """Fit a calibration; with clinics on their mixture, at the share of melanomas of `PREVALENCE`.
+
+    Raises:
+        InputError: as `fit_platt`.
+    """
+    if clinics is None or len(np.unique(labels)) < 2:
+        return fit_platt(labels, raw)
+    return fit_platt(labels, raw, at_prevalence(labels, clinic_weights(labels, clinics), PREVALENCE))
+
+
+def fit_policies(
+    labels: Labels, raw: Floats, lesions: Lesions, clinics: Clinics = None
+) -> tuple[Calibration, Policies]:
     """Fit a calibration, and choose policies on the probabilities that it gives.
 
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         raw: (n,), the network's outputs.
         lesions: (n,), lesion of each image.
+        clinics: (n,), clinic of each image, which then weigh the same.
 
     Raises:
         InputError: a class is missing, or melanomas are ranked below nevi.
     """
-    calibration = fit_platt(labels, raw)
-    return calibration, choose_policies(labels, calibration.apply(raw), lesions)
+    calibration = calibrate(labels, raw, clinics)
+    return calibration, choose_policies(labels, calibration.apply(raw), lesions, clinics)

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_curve
 
 from trainer.errors import InputError, TooFewLesionsError
 from trainer.thresholds.bootstrap import lesion_resamples
+from trainer.thresholds.clinic_weights import Clinics, clinic_weights, effective_count
 from worker.inference.bundle import LesionSensitivity
 
 Floats = npt.NDArray[np.float64]
@@ -25,6 +26,8 @@ Lesions = npt.NDArray[np.object_]
 CONFIDENCE = 0.95
 #: The borderline band begins at this percentile of the threshold over resampled lesions.
 _BAND_PERCENTILE = 5
+#: Of a sum of weights.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +39,29 @@ class OperatingPoint:
     specificity: float
 
 
-def operating_point(labels: Labels, probabilities: Floats, threshold: float) -> OperatingPoint:
+def operating_point(labels: Labels, probabilities: Floats, threshold: float, clinics: Clinics = None) -> OperatingPoint:
     """Sensitivity and specificity at a given threshold.
 
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,).
         threshold: an image at or above it is flagged.
+        clinics: (n,), clinic of each image, which then weigh the same; see `trainer.thresholds.clinic_weights`.
 
     Raises:
         InputError: a class is missing.
     """
     _require_both_classes(labels)
-    flagged = probabilities >= threshold
+    flagged, weights = probabilities >= threshold, clinic_weights(labels, clinics)
+    melanoma, nevus = labels == 1, labels == 0
     return OperatingPoint(
         threshold=float(threshold),
-        sensitivity=float(flagged[labels == 1].mean()),
-        specificity=float((~flagged[labels == 0]).mean()),
+        sensitivity=float(np.average(flagged[melanoma], weights=weights[melanoma])),
+        specificity=float(np.average(~flagged[nevus], weights=weights[nevus])),
     )
 
 
-def youden_threshold(labels: Labels, probabilities: Floats) -> float:
+def youden_threshold(labels: Labels, probabilities: Floats, clinics: Clinics = None) -> float:
     """The threshold with the greatest Youden's J = sensitivity + specificity - 1.
 
     Youden, "Index for rating diagnostic tests", Cancer 3:32 (1950). If several thresholds have the greatest J, the
@@ -66,6 +71,7 @@ def youden_threshold(labels: Labels, probabilities: Floats) -> float:
     Args:
         labels: (n,), 1 for melanoma and 0 for nevus. Both must occur.
         probabilities: (n,).
+        clinics: (n,), clinic of each image, which then weigh the same; see `trainer.thresholds.clinic_weights`.
 
     Returns:
         The threshold.
@@ -78,14 +84,18 @@ def youden_threshold(labels: Labels, probabilities: Floats) -> float:
         0.2
     """
     _require_both_classes(labels)
-    false_positive_rate, true_positive_rate, thresholds = roc_curve(labels, probabilities, drop_intermediate=False)
+    false_positive_rate, true_positive_rate, thresholds = roc_curve(
+        labels, probabilities, sample_weight=clinic_weights(labels, clinics), drop_intermediate=False
+    )
     j = true_positive_rate - false_positive_rate
     # Equal values of J may differ in the last bit, because they are quotients.
     best = np.flatnonzero(j >= j.max() - 1e-12)[-1]
     return _halfway_down(float(thresholds[best]), probabilities)
 
 
-def youden_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, seed: int) -> float:
+def youden_band(
+    labels: Labels, probabilities: Floats, lesions: Lesions, *, seed: int, clinics: Clinics = None
+) -> float:
     """Lower end of the threshold's uncertainty: the 5th percentile of Youden's threshold over resampled lesions.
 
     An image between it and the threshold is borderline: with another validation set of the same size, the threshold
@@ -96,15 +106,20 @@ def youden_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, seed
         probabilities: (n,).
         lesions: (n,), lesion of each image.
         seed: of the resampling.
+        clinics: (n,), clinic of each image, which then weigh the same; see `trainer.thresholds.clinic_weights`.
 
     Returns:
         A probability, at most the threshold on all data.
     """
-    band = _band(lambda rows: youden_threshold(labels[rows], probabilities[rows]), labels, lesions, seed=seed)
-    return min(band, youden_threshold(labels, probabilities))
+
+    def threshold(rows: npt.NDArray[np.intp]) -> float:
+        return youden_threshold(labels[rows], probabilities[rows], None if clinics is None else clinics[rows])
+
+    band = _band(threshold, labels, lesions, seed=seed)
+    return min(band, youden_threshold(labels, probabilities, clinics))
 
 
-def lower_bound(caught: int, lesions: int, confidence: float = CONFIDENCE) -> float:
+def lower_bound(caught: float, lesions: float, confidence: float = CONFIDENCE) -> float:
     """One-sided lower bound of a share.
 
     Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika
@@ -112,7 +127,8 @@ def lower_bound(caught: int, lesions: int, confidence: float = CONFIDENCE) -> fl
 
     Args:
         caught: number of caught lesions.
-        lesions: number of lesions, at least 1.
+        lesions: number of lesions, at least 1; or the effective number of weighted ones (Korn & Graubard, "Confidence
+            intervals for proportions with small expected number of positive counts", Survey Methodology 24:193, 1998).
         confidence: of the bound.
 
     Example:
@@ -148,7 +164,9 @@ def allowed_misses(lesions: int, target: float) -> int:
     return misses
 
 
-def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float) -> float:
+def sensitivity_threshold(
+    labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float, clinics: Clinics = None
+) -> float:
     """The highest threshold whose sensitivity on melanoma lesions is proven to be at least a target.
 
     It is proven if its one-sided 95% lower Clopper-Pearson bound is at least the target. A lesion is caught if all of
@@ -160,6 +178,7 @@ def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesion
         probabilities: (n,).
         lesions: (n,), lesion of each image.
         target: sensitivity to prove, above 0 and below 1.
+        clinics: (n,), clinic of each image, which then weigh the same; see `trainer.thresholds.clinic_weights`.
 
     Returns:
         The threshold.
@@ -174,15 +193,42 @@ def sensitivity_threshold(labels: Labels, probabilities: Floats, lesions: Lesion
     _require_both_classes(labels)
     if not 0 < target < 1:
         raise InputError(f"A sensitivity of {target:g} cannot be proven: it must be above 0 and below 1.")
-    lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
-    misses = allowed_misses(len(lowest), target)
+    lowest, weights = _melanoma_lesions(labels, probabilities, lesions, clinics)
+    order = np.argsort(lowest, kind="stable")
+    misses = _missed_lesions(weights[order], target)
     if misses < 0:
         raise TooFewLesionsError(
             f"{len(lowest)} melanoma lesions are too few to prove a sensitivity of {target:g}: at 95% confidence at "
             f"least {lesions_needed(target)} are needed, of which none is missed. Choose a lower sensitivity or "
             "youden, or validate on more lesions."
         )
-    return _halfway_down(float(np.sort(lowest)[misses]), probabilities)
+    return _halfway_down(float(lowest[order][misses]), probabilities)
+
+
+def _missed_lesions(weights: Floats, target: float) -> int:
+    """How many of the first lesions a threshold may miss if it is to prove a sensitivity. -1: not even none.
+
+    Args:
+        weights: of the lesions, from the lowest to the highest.
+        target: sensitivity to prove.
+    """
+    if np.ptp(weights) == 0:
+        return allowed_misses(len(weights), target)
+    count, missed = effective_count(weights), np.cumsum(weights) / weights.sum()
+    shares = np.concatenate(([0.0], missed[:-1]))
+    bounds = np.array([lower_bound(count * (1 - share), count) for share in shares])
+    return int((bounds >= target).sum()) - 1
+
+
+def _melanoma_lesions(
+    labels: Labels, probabilities: Floats, lesions: Lesions, clinics: Clinics
+) -> tuple[Floats, Floats]:
+    """The least probability of each melanoma lesion, and its weight, (lesions,), in the order of their sorted names."""
+    melanoma = np.flatnonzero(labels == 1)
+    _, first = np.unique(lesions[melanoma], return_index=True)
+    of_lesions = None if clinics is None else clinics[melanoma[first]]
+    weights = clinic_weights(np.ones(len(first), np.int64), of_lesions)
+    return lowest_of_each_lesion(probabilities[melanoma], lesions[melanoma]), weights
 
 
 def lesions_needed(target: float) -> int:
@@ -190,7 +236,9 @@ def lesions_needed(target: float) -> int:
     return next(count for count in range(1, 10_000_000) if lower_bound(count, count) >= target)
 
 
-def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float, seed: int) -> float:
+def sensitivity_band(
+    labels: Labels, probabilities: Floats, lesions: Lesions, *, target: float, seed: int, clinics: Clinics = None
+) -> float:
     """Lower end of that threshold's uncertainty, as for `youden_band`.
 
     If no miss is allowed, the threshold lies below every validation melanoma, and no resample gives a much lower one.
@@ -202,6 +250,7 @@ def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *,
         lesions: (n,), lesion of each image.
         target: sensitivity to prove.
         seed: of the resampling.
+        clinics: (n,), clinic of each image, which then weigh the same; see `trainer.thresholds.clinic_weights`.
 
     Returns:
         A probability, at most the threshold on all data.
@@ -209,23 +258,26 @@ def sensitivity_band(labels: Labels, probabilities: Floats, lesions: Lesions, *,
     Raises:
         TooFewLesionsError: as `sensitivity_threshold`.
     """
-    chosen = sensitivity_threshold(labels, probabilities, lesions, target=target)
+    chosen = sensitivity_threshold(labels, probabilities, lesions, target=target, clinics=clinics)
     melanoma = np.flatnonzero(labels == 1)
     _, first = np.unique(lesions[melanoma], return_index=True)
-    lowest = lowest_of_each_lesion(probabilities[melanoma], lesions[melanoma])
-    order = np.argsort(lowest)
-    misses = allowed_misses(len(lowest), target)
+    lowest, weights = _melanoma_lesions(labels, probabilities, lesions, clinics)
+    order = np.argsort(lowest, kind="stable")
+    misses = weights[order][: _missed_lesions(weights[order], target)].sum()
 
     def threshold(rows: npt.NDArray[np.intp]) -> float:
         # Count the draws: a lesion that is drawn twice counts twice.
         drawn = np.bincount(rows, minlength=len(labels))
-        place = np.searchsorted(np.cumsum(drawn[melanoma[first]][order]), misses, side="right")
+        missed = np.cumsum(drawn[melanoma[first]][order] * weights[order])
+        place = np.searchsorted(missed, misses + _ROUNDING, side="right")
         return _halfway_down(float(lowest[order][place]), probabilities[drawn > 0])
 
     return min(_band(threshold, labels, lesions, seed=seed), chosen)
 
 
-def lesion_sensitivity(labels: Labels, probabilities: Floats, lesions: Lesions, threshold: float) -> LesionSensitivity:
+def lesion_sensitivity(
+    labels: Labels, probabilities: Floats, lesions: Lesions, threshold: float, clinics: Clinics = None
+) -> LesionSensitivity:
     """How many melanoma lesions a threshold catches with every image, and the lower bound of that share.
 
     Args:
@@ -233,10 +285,14 @@ def lesion_sensitivity(labels: Labels, probabilities: Floats, lesions: Lesions, 
         probabilities: (n,).
         lesions: (n,), lesion of each image.
         threshold: an image at or above it is flagged.
+        clinics: (n,), clinic of each image, which then weigh the same; see `trainer.thresholds.clinic_weights`.
     """
-    lowest = lowest_of_each_lesion(probabilities[labels == 1], lesions[labels == 1])
-    caught = int((lowest >= threshold).sum())
-    return LesionSensitivity(lesions=len(lowest), caught=caught, lower_bound=lower_bound(caught, len(lowest)))
+    lowest, weights = _melanoma_lesions(labels, probabilities, lesions, clinics)
+    caught, count = lowest >= threshold, effective_count(weights)
+    share = float(np.average(caught, weights=weights))
+    # Exact for equal weights.
+    bound = lower_bound(int(caught.sum()) if np.ptp(weights) == 0 else count * share, count)
+    return LesionSensitivity(lesions=len(lowest), caught=int(caught.sum()), lower_bound=bound)
 
 
 def lowest_of_each_lesion(probabilities: Floats, lesions: Lesions) -> Floats:

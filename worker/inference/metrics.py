@@ -133,11 +133,16 @@ class FoldRun(Figures):
 
 
 class FoldMetrics(FoldRun):
-    """What such a run gives on its fold. The calibration is fitted on the fold alone."""
+    """What such a run gives on its fold.
+
+    The calibration is fitted on the fold alone. Policies are at thresholds that were chosen on the other folds; none in
+    bundles from before they were recorded.
+    """
 
     counts: Counts
     auroc: Number
     calibration: CalibrationLine
+    policies: dict[str, SensitivitySpecificity] = Field(default_factory=dict)
 
 
 class FoldsCrossFit(Figures):

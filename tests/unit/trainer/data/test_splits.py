@@ -204,7 +204,7 @@ def test_a_source_that_is_left_out_stays_in_test_alone() -> None:
     split = pd.Series([TRAIN, VALIDATION, TEST, TRAIN])
     sources = pd.Series(["clinic", "clinic", "clinic", "practice"])
     assert list(leave_out_source(split, sources, "clinic")) == [UNUSED, UNUSED, TEST, TRAIN]
-    with pytest.raises(ValueError, match=r"'ward' is no source of this data set\. It has clinic, practice"):
+    with pytest.raises(ValueError, match=r"'ward' is no source of these data\. They have clinic, practice"):
         leave_out_source(split, sources, "ward")
 
 

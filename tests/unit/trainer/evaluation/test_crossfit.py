@@ -73,7 +73,7 @@ def small_networks() -> Iterator[None]:
 def train(dataset: Path, run: Path, **settings: Any) -> float:
     from trainer.training.fit import fit
 
-    return fit(dataset, run, run.parent / "cache", changed(CONFIG, **settings))
+    return fit([dataset], run, run.parent / "cache", changed(CONFIG, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_ood_statistics_and_their_limit_are_of_different_lesions(
     from trainer.data.run_images import RunImages
 
     monkeypatch.setattr(RunImages, "_load", lambda self, paths: paths)
-    halves = RunImages(dataset, runs["all"], RunConfig.read(runs["all"])).of_every_diagnosis(1000)
+    halves = RunImages([dataset], runs["all"], RunConfig.read(runs["all"])).of_every_diagnosis(1000)
     # The last digit of a name here is the number of the image of its lesion.
     first, second = ({Path(path).stem[:-1] for path in half} for half in halves)
     assert not first & second
@@ -138,7 +138,7 @@ def test_it_is_not_evaluated_before_it_is_cross_fitted(dataset: Path, runs: dict
     ):
         load_trained_run(runs["all"])
     with pytest.raises(RunError, match="no validation images"):
-        robustness_on_validation(dataset, runs["all"])
+        robustness_on_validation([dataset], runs["all"])
 
 
 def test_every_image_outside_test_is_predicted_by_the_run_that_left_it_out(runs: dict[str, Path], whole: Path) -> None:
@@ -280,7 +280,7 @@ def test_a_fold_does_not_access_the_test_split(dataset: Path, runs: dict[str, Pa
     from trainer.evaluation.of_run import evaluate
 
     with pytest.raises(RunError, match=r"holds out fold 1/2\. Evaluate the run with --fold all"):
-        evaluate(dataset, runs["1/2"])
+        evaluate([dataset], runs["1/2"])
     assert not read_test_accesses(runs["1/2"])
 
 

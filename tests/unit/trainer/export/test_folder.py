@@ -82,5 +82,5 @@ def test_a_run_that_is_not_finished_and_evaluated_is_not_exported(tmp_path: Path
     for name in needed[:left]:
         (tmp_path / name).write_text("")
     with pytest.raises(ExportError, match=f"has no {re.escape(needed[left])}"):
-        export(tmp_path, tmp_path, tmp_path / "bundle", name="synthetic", version="1")
+        export([tmp_path], tmp_path, tmp_path / "bundle", name="synthetic", version="1")
     assert not (tmp_path / "bundle").exists()

@@ -160,7 +160,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     from worker.images.preprocess import Preprocessing
 
     teacher, cache = tmp_path / "teacher", tmp_path / "cache"
-    fit(dataset, teacher, cache, CONFIG)
+    fit([dataset], teacher, cache, CONFIG)
     # From here on it takes nearly everything for a melanoma, which nobody learns from the diagnoses.
     model = keras.saving.load_model(teacher / "model.keras", compile=False)
     kernel, bias = model.get_layer("logits").get_weights()
@@ -177,7 +177,7 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
         CONFIG, teachers=(str(teacher),), samples_per_epoch=400, ema_momentum=0, learning_rate=3e-2, mixup=1.0, seed=2
     )
     student = tmp_path / "student"
-    fit(dataset, student, cache, taught)
+    fit([dataset], student, cache, taught)
     predicted = pd.read_csv(student / "validation.csv")
     paths = [next(dataset.rglob(f"{name}.jpg")) for name in predicted["image_id"]]
     of_teacher = predict(model, load_inputs(paths, Preprocessing(size=SIZE)))
@@ -196,22 +196,22 @@ def test_a_student_learns_what_its_teacher_says_and_not_the_diagnoses(dataset: P
     assert "smoothing" not in told
 
     with pytest.raises(RunError, match="is a run of another split"):
-        fit(dataset, tmp_path / "other", cache, changed(taught, split_seed=7))
+        fit([dataset], tmp_path / "other", cache, changed(taught, split_seed=7))
     # What is refused leaves the folder free for the command that is right.
     assert not (tmp_path / "other" / "config.json").exists()
     shutil.copytree(teacher, tmp_path / "copy")
     with pytest.raises(RunError, match="have the same model"):
-        fit(dataset, tmp_path / "other", cache, changed(taught, teachers=(str(teacher), str(tmp_path / "copy"))))
+        fit([dataset], tmp_path / "other", cache, changed(taught, teachers=(str(teacher), str(tmp_path / "copy"))))
     whole = (teacher / "model.keras").read_bytes()
     (teacher / "model.keras").write_bytes(whole[:1000])
     with pytest.raises(RunError, match=r"The model\.keras of --teachers .* is damaged"):
-        fit(dataset, tmp_path / "other", cache, taught)
+        fit([dataset], tmp_path / "other", cache, taught)
     (teacher / "model.keras").unlink()
     with pytest.raises(RunError, match=r"has no model\.keras"):
-        fit(dataset, tmp_path / "other", cache, taught)
+        fit([dataset], tmp_path / "other", cache, taught)
     (tmp_path / "copy" / "split.csv").unlink()
     with pytest.raises(RunError, match=r"has no split\.csv"):
-        fit(dataset, tmp_path / "other", cache, changed(taught, teachers=(str(tmp_path / "copy"),)))
+        fit([dataset], tmp_path / "other", cache, changed(taught, teachers=(str(tmp_path / "copy"),)))
     assert not (tmp_path / "other" / "config.json").exists()
 
 

@@ -32,7 +32,7 @@ def test_a_run_leaves_everything_that_the_next_steps_need(dataset: Path, tmp_pat
     from worker.images.preprocess import Preprocessing
 
     run = tmp_path / "run"
-    best = fit(dataset, run, tmp_path / "cache", CONFIG)
+    best = fit([dataset], run, tmp_path / "cache", CONFIG)
 
     assert RunConfig.read(run) == CONFIG
     manifest = read_manifest(run)
@@ -108,21 +108,21 @@ def test_a_run_continues_from_another_of_the_same_split(dataset: Path, tmp_path:
     from trainer.training.fit import fit
 
     first = tmp_path / "first"
-    fit(dataset, first, tmp_path / "cache", CONFIG)
+    fit([dataset], first, tmp_path / "cache", CONFIG)
     still = changed(CONFIG, weights=str(first), seed=2, epochs=1, learning_rate=1e-12, warmup_epochs=0)
     with pytest.raises(WeightsError, match="another seed"):
-        fit(dataset, tmp_path / "second", tmp_path / "cache", changed(still, seed=CONFIG.seed))
+        fit([dataset], tmp_path / "second", tmp_path / "cache", changed(still, seed=CONFIG.seed))
     assert not (tmp_path / "second").exists()
-    fit(dataset, tmp_path / "second", tmp_path / "cache", still)
+    fit([dataset], tmp_path / "second", tmp_path / "cache", still)
     # Nothing was learned in between, so it says what the first one's best epoch said.
     found = [pd.read_csv(run / "validation.csv")["probability"] for run in (first, tmp_path / "second")]
     assert np.allclose(*found, atol=1e-6)
     described = json.loads((tmp_path / "second" / "run.json").read_text())
     assert re.fullmatch(r"run first, SHA-256 [0-9a-f]{64}", described["weights_from"])
     with pytest.raises(WeightsError, match="another split"):
-        fit(dataset, tmp_path / "third", tmp_path / "cache", changed(still, split_seed=7))
+        fit([dataset], tmp_path / "third", tmp_path / "cache", changed(still, split_seed=7))
     with pytest.raises(WeightsError, match="does not exist"):
-        fit(dataset, tmp_path / "fourth", tmp_path / "cache", changed(still, weights=str(tmp_path)))
+        fit([dataset], tmp_path / "fourth", tmp_path / "cache", changed(still, weights=str(tmp_path)))
 
 
 def test_histology_nevi_are_drawn_as_often_as_set(dataset: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_test_split_is_not_accessed(
         return decode(data)
 
     monkeypatch.setattr(trainer.data.resized_cache, "decode", watched)
-    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
+    fit([dataset], tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     manifest = read_manifest(tmp_path / "run")
     content = {path.stem: path.read_bytes() for path in dataset.rglob("*.jpg")}
     held_back = {content[name] for name in manifest.loc[manifest["split"] == TEST, "image_id"]}
@@ -172,7 +172,7 @@ def test_the_same_settings_give_the_same_run(dataset: Path, tmp_path: Path, netw
     from trainer.training.fit import fit
 
     for name in ("one", "two"):
-        fit(dataset, tmp_path / name, tmp_path / "cache", CONFIG)
+        fit([dataset], tmp_path / name, tmp_path / "cache", CONFIG)
     assert (tmp_path / "one" / "split.csv").read_bytes() == (tmp_path / "two" / "split.csv").read_bytes()
     for file in ("history.csv", "validation.csv"):
         # The last digits are left out: TensorFlow's threads add in whatever order they finish.
@@ -184,7 +184,7 @@ def test_the_loss_is_the_class_balanced_focal_loss(dataset: Path, tmp_path: Path
     """Lin et al., 2017: -alpha_t (1 - p_t)^gamma ln p_t, worked by hand for alpha 0.25 and gamma 2."""
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
+    fit([dataset], tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     (network,) = networks
 
     def loss(label: float, probability: float) -> float:
@@ -199,7 +199,7 @@ def test_the_loss_is_the_class_balanced_focal_loss(dataset: Path, tmp_path: Path
 def test_batch_normalisation_is_frozen_in_a_run(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
+    fit([dataset], tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     scale, shift, mean, variance = networks[0].layers[2].get_weights()
     for values, untouched in ((scale, 1), (shift, 0), (mean, 0), (variance, 1)):
         assert (values == untouched).all()
@@ -210,7 +210,7 @@ def test_a_limit_keeps_the_first_lesions_of_each_class_and_split(
 ) -> None:
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=2, limit=1))
+    fit([dataset], tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=2, limit=1))
     validation = pd.read_csv(tmp_path / "run" / "validation.csv")
     # One melanoma of one image, one nevus with both of its images.
     assert validation.groupby("label")["lesion_id"].nunique().to_dict() == {0: 1, 1: 1}
@@ -224,7 +224,7 @@ def test_a_run_says_what_it_was_made_from(dataset: Path, tmp_path: Path, network
     from trainer.training.fit import fit
 
     run = tmp_path / "run"
-    fit(dataset, run, tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
+    fit([dataset], run, tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     described = json.loads((run / "run.json").read_text())
     assert described["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
     assert described["data"]["images"] == 30
@@ -258,7 +258,7 @@ def test_the_reference_preset_follows_the_brief_and_says_what_it_inflates(
     given["unfreeze_last"] = 2
     config = configure("reference", given)
     run = tmp_path / "run"
-    fit(dataset, run, tmp_path / "cache", config, console)
+    fit([dataset], run, tmp_path / "cache", config, console)
     result = json.loads((run / "reference.json").read_text())
     assert result["images"] == {"melanoma": 2, "nevus": 2}
     assert RunConfig.read(run).preset == "reference"
@@ -279,7 +279,7 @@ def test_a_weights_file_is_recorded_by_name_and_hash(dataset: Path, tmp_path: Pa
     file = tmp_path / "mine.weights.h5"
     file.write_bytes(b"the network of this test reads no file")
     config = RunConfig(size=32, epochs=1, batch_size=8, weights=str(file))
-    fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+    fit([dataset], tmp_path / "run", tmp_path / "cache", config)
     recorded = RunConfig.read(tmp_path / "run")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (recorded.weights, recorded.weights_sha256) == ("mine.weights.h5", digest)

@@ -26,7 +26,7 @@ def with_sources(dataset: Path, tmp_path: Path, networks: list[Any]) -> tuple[Pa
     """The data set, all from vienna, and its split."""
     from trainer.training.fit import fit
 
-    fit(dataset, tmp_path / "same-split", tmp_path / "cache", CONFIG)
+    fit([dataset], tmp_path / "same-split", tmp_path / "cache", CONFIG)
     shutil.copytree(dataset, tmp_path / "HAM10000")
     return tmp_path / "HAM10000", read_manifest(tmp_path / "same-split")
 
@@ -46,7 +46,7 @@ def test_a_validation_side_of_one_class_is_refused_before_the_run_begins(
     root, split = with_sources
     comes_from_elsewhere(root, split.loc[(split["split"] == VALIDATION) & (split["dx"] == "nv"), "lesion_id"])
     with pytest.raises(RunError, match=r"Validation has [1-9] melanoma and 0 nevus images"):
-        fit(root, tmp_path / "run", tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
+        fit([root], tmp_path / "run", tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -61,11 +61,11 @@ def test_an_unfinished_run_to_compare_with_is_refused_before_the_test_split_is_a
     # One of each class on the side of training, so that each class stays on each side.
     comes_from_elsewhere(root, split[split["split"] == TRAIN].groupby("dx")["lesion_id"].first())
     run, without = tmp_path / "run", tmp_path / "without"
-    fit(root, run, tmp_path / "cache", CONFIG)
-    fit(root, without, tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
+    fit([root], run, tmp_path / "cache", CONFIG)
+    fit([root], without, tmp_path / "cache", changed(CONFIG, without_source="elsewhere"))
     (without / "validation.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no validation\.csv"):
-        evaluate(root, run, EvaluationOptions(cache=tmp_path / "cache", left_out_runs=[without]))
+        evaluate([root], run, EvaluationOptions(cache=tmp_path / "cache", left_out_runs=[without]))
     assert not list(run.glob("*test-access*"))
     assert not (run / "test.csv").exists()
 
@@ -85,7 +85,7 @@ class TestBrokenImages:
         from trainer.training.fit import fit
 
         with pytest.raises(DatasetError, match=r"^2 of 30 images cannot be used:") as caught:
-            fit(broken, tmp_path / "run", tmp_path / "cache", CONFIG)
+            fit([broken], tmp_path / "run", tmp_path / "cache", CONFIG)
         assert "ISIC_00150: the file is empty" in str(caught.value)
         assert "ISIC_00020: " in str(caught.value)
         assert not (tmp_path / "run").exists()
@@ -94,7 +94,7 @@ class TestBrokenImages:
         from trainer.training.fit import fit
 
         run = tmp_path / "run"
-        fit(broken, run, tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8, skip_corrupt=True))
+        fit([broken], run, tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8, skip_corrupt=True))
         manifest = read_manifest(run).set_index("image_id")["split"]
         assert set(manifest.index[manifest == UNUSED]) == {"ISIC_00150", "ISIC_00020"}
         assert set(json.loads((run / "run.json").read_text())["skipped"]) == {"ISIC_00150", "ISIC_00020"}

@@ -55,7 +55,7 @@ def undisturbed(dataset: Path, small_network: None, tmp_path_factory: pytest.Tem
     from trainer.training.fit import fit
 
     folder = tmp_path_factory.mktemp("runs")
-    fit(dataset, folder / "run", folder / "cache", CONFIG)
+    fit([dataset], folder / "run", folder / "cache", CONFIG)
     return folder / "run"
 
 
@@ -110,8 +110,8 @@ def test_a_run_killed_while_it_writes_a_file_ends_as_if_undisturbed(
     with pytest.MonkeyPatch.context() as patch:
         kill_when_replacing(patch, name, before=before)
         with pytest.raises(Killed):
-            fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
-    fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
+            fit([dataset], tmp_path / "run", tmp_path / "cache", CONFIG)
+    fit([dataset], tmp_path / "run", tmp_path / "cache", CONFIG)
     assert_same_run(tmp_path / "run", undisturbed)
 
 
@@ -127,16 +127,16 @@ def test_a_run_without_validation_that_is_killed_ends_as_if_undisturbed(
     from trainer.training.fit import fit
 
     config = changed(CONFIG, fold="all", checkpoint="last")
-    fit(dataset, tmp_path / "undisturbed", tmp_path / "cache", config)
+    fit([dataset], tmp_path / "undisturbed", tmp_path / "cache", config)
     with pytest.MonkeyPatch.context() as patch:
         kill_when_replacing(patch, name, before=before)
         with pytest.raises(Killed):
-            fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+            fit([dataset], tmp_path / "run", tmp_path / "cache", config)
     if (name, before) == ("model.keras", False):
         with pytest.raises(FileExistsError, match="holds a finished run"):
-            fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+            fit([dataset], tmp_path / "run", tmp_path / "cache", config)
     else:
-        fit(dataset, tmp_path / "run", tmp_path / "cache", config)
+        fit([dataset], tmp_path / "run", tmp_path / "cache", config)
     assert_same_run(tmp_path / "run", tmp_path / "undisturbed", files=["history.csv"])
     assert (tmp_path / "run" / "train.log").read_text().splitlines()[-1].endswith(" finished")
 
@@ -160,9 +160,9 @@ def test_a_run_killed_in_an_epoch_ends_as_if_undisturbed(
         patch.setattr(BalancedBatches, "_batch", killed)
         # TensorFlow turns what its data threads raise into an error of its own.
         with pytest.raises(BaseException, check=lambda error: "Killed" in f"{error} {error!r}"):  # noqa: B017
-            fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
+            fit([dataset], tmp_path / "run", tmp_path / "cache", CONFIG)
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == epoch
-    fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
+    fit([dataset], tmp_path / "run", tmp_path / "cache", CONFIG)
     assert_same_run(tmp_path / "run", undisturbed)
     log = (tmp_path / "run" / "train.log").read_text()
     assert f"continued after epoch {epoch}" in log
@@ -223,7 +223,7 @@ def test_a_finished_run_is_refused(dataset: Path, tmp_path: Path, undisturbed: P
 
     before = (undisturbed / "model.keras").read_bytes()
     with pytest.raises(FileExistsError, match="holds a finished run"):
-        fit(dataset, undisturbed, tmp_path / "cache", CONFIG)
+        fit([dataset], undisturbed, tmp_path / "cache", CONFIG)
     assert (undisturbed / "model.keras").read_bytes() == before
 
 
@@ -241,7 +241,7 @@ def test_other_settings_are_refused_and_named(dataset: Path, tmp_path: Path, int
     from trainer.training.fit import fit
 
     with pytest.raises(RunError) as caught:
-        fit(dataset, interrupted, tmp_path / "cache", changed(CONFIG, epochs=9, learning_rate=0.5))
+        fit([dataset], interrupted, tmp_path / "cache", changed(CONFIG, epochs=9, learning_rate=0.5))
     text = str(caught.value)
     assert "--epochs: the run has 2, asked for is 9" in text
     assert "--learning-rate: the run has 0.01, asked for is 0.5" in text
@@ -257,7 +257,7 @@ def test_other_data_are_refused(dataset: Path, tmp_path: Path, interrupted: Path
     one, other = sorted(changed.rglob("*.jpg"))[:2]
     one.write_bytes(other.read_bytes())
     with pytest.raises(RunError, match="begun with other data"):
-        fit(changed, interrupted, tmp_path / "cache", CONFIG)
+        fit([changed], interrupted, tmp_path / "cache", CONFIG)
 
 
 def test_another_backend_of_keras_is_refused(
@@ -273,7 +273,7 @@ def test_another_backend_of_keras_is_refused(
     with pytest.raises(
         RunError, match=r"begun with the Keras backend tensorflow, and this is jax.*KERAS_BACKEND=tensorflow"
     ):
-        fit(dataset, interrupted, tmp_path / "cache", CONFIG)
+        fit([dataset], interrupted, tmp_path / "cache", CONFIG)
 
 
 def test_a_folder_in_use_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_folder_in_use_is_refused(dataset: Path, tmp_path: Path, interrupted: 
     from trainer.training.fit import fit
 
     with RunFolder(interrupted).lock(), pytest.raises(RunError, match="Another process trains"):
-        fit(dataset, interrupted, tmp_path / "cache", CONFIG)
+        fit([dataset], interrupted, tmp_path / "cache", CONFIG)
 
 
 def test_a_run_without_its_description_is_refused(dataset: Path, tmp_path: Path, interrupted: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_run_without_its_description_is_refused(dataset: Path, tmp_path: Path,
 
     (interrupted / "run.json").unlink()
     with pytest.raises(MissingError, match=r"has no run\.json"):
-        fit(dataset, interrupted, tmp_path / "cache", CONFIG)
+        fit([dataset], interrupted, tmp_path / "cache", CONFIG)
 
 
 def test_a_checkpoint_without_settings_is_not_resumed(
@@ -300,7 +300,7 @@ def test_a_checkpoint_without_settings_is_not_resumed(
     from trainer.training.fit import fit
 
     (interrupted / "config.json").unlink()
-    fit(dataset, interrupted, tmp_path / "cache", CONFIG)
+    fit([dataset], interrupted, tmp_path / "cache", CONFIG)
     assert "epoch 1 (head)" in (interrupted / "train.log").read_text().split("begun")[-1]
     assert_same_run(interrupted, undisturbed)
 
@@ -311,4 +311,4 @@ def test_a_damaged_checkpoint_is_named(dataset: Path, tmp_path: Path, interrupte
 
     (interrupted / "checkpoints" / "last.npz").write_bytes(b"PK\x03\x04 and then nothing")
     with pytest.raises(CheckpointError, match=r"last\.npz is damaged"):
-        fit(dataset, interrupted, tmp_path / "cache", CONFIG)
+        fit([dataset], interrupted, tmp_path / "cache", CONFIG)

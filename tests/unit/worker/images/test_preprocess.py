@@ -6,8 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.worker.images.test_decode import with_orientation
+from worker.errors import ImageFaultError
 from worker.images.decode import RGBImage
 from worker.images.preprocess import Fit, Preprocessing, resize_shorter_side
+from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
 
 RED, GREEN, BLUE = (200, 10, 10), (10, 200, 10), (10, 10, 200)
@@ -46,7 +49,7 @@ def test_stretch_keeps_the_whole_frame(portrait: bool, size: int) -> None:
 
 @settings(deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 64))
-@pytest.mark.parametrize("fit", ["cover", "stretch"])
+@pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
 @example(height=449, width=600, size=57)
 @example(height=1, width=300, size=64)
 def test_every_shape_gives_exactly_the_size(fit: Fit, height: int, width: int, size: int) -> None:
@@ -67,7 +70,7 @@ def test_the_shorter_side_is_exact_and_the_proportions_stay(height: int, width: 
         assert abs(found - original * side / min(height, width)) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("fit", ["cover", "stretch"])
+@pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
 def test_an_input_of_the_right_size_is_left_as_it_is(fit: Fit) -> None:
     image = draw_lesion(3, width=96, height=96)
     assert np.array_equal(Preprocessing(size=96, fit=fit)(image), image)
@@ -76,7 +79,7 @@ def test_an_input_of_the_right_size_is_left_as_it_is(fit: Fit) -> None:
 def test_a_frame_turned_on_its_side_gives_the_input_turned_on_its_side() -> None:
     landscape = draw_lesion(4, width=300, height=240)
     turned = np.ascontiguousarray(np.rot90(landscape))
-    for fit in ("cover", "stretch"):
+    for fit in ("cover", "contain", "stretch"):
         difference = np.rot90(Preprocessing(size=64, fit=fit)(landscape)).astype(int) - Preprocessing(size=64, fit=fit)(
             turned
         )
@@ -88,3 +91,52 @@ def test_shrinking_does_not_alias() -> None:
     lines = np.zeros((448, 448, 3), np.uint8)
     lines[:, ::2] = 255
     assert Preprocessing(size=56)(lines).std() < 2
+
+
+@pytest.mark.parametrize("portrait", [False, True])
+@pytest.mark.parametrize("size", [24, 100, 160])
+def test_contain_keeps_the_whole_frame_and_mirrors_it_into_the_rest(portrait: bool, size: int) -> None:
+    image = Preprocessing(size=size, fit="contain")(bands(portrait=portrait))
+    middle = image[:, size // 2] if portrait else image[size // 2]
+    assert close_to(middle[0], RED)
+    assert close_to(middle[size // 2], GREEN)
+    assert close_to(middle[-1], BLUE)
+    # The frame is half as high as it is wide: a quarter on each side is its mirror image.
+    edge = image[:, 0] if portrait else image[0]
+    assert np.abs(edge.astype(int) - middle).max() <= 3
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000), size=st.integers(1, 512))
+@pytest.mark.parametrize("fit", ["cover", "contain", "stretch"])
+def test_a_jpeg_is_decoded_small_only_where_that_is_enough(fit: Fit, height: int, width: int, size: int) -> None:
+    divisor = Preprocessing(size=size, fit=fit, reduced_decoding=True)._divisor(height, width)
+    assert divisor in (1, 2, 4, 8)
+    decisive = max if fit == "contain" else min
+    assert divisor == 1 or decisive(height, width) // divisor >= size
+    assert divisor == 8 or decisive(height, width) // (2 * divisor) < size
+
+
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_upright(orientation: int | None) -> None:
+    """A turned one goes another way, through OpenCV, which turns it."""
+    picture = draw_lesion(5, width=640, height=480)
+    data = encode(picture, ".jpg")
+    if orientation:
+        data = with_orientation(data, orientation)
+    upright = np.rot90(picture, -1) if orientation else picture
+    reduced = Preprocessing(size=64, fit="contain", reduced_decoding=True)
+    found = reduced.decode(data)
+    assert found.pixels.shape == ((80, 60, 3) if orientation else (60, 80, 3))
+    assert found.short_side == 480
+    whole = Preprocessing(size=64, fit="contain")
+    assert np.abs(reduced.load(data).astype(int) - whole(np.ascontiguousarray(upright))).mean() < 4
+    with pytest.raises(ImageFaultError, match="cut short"):
+        reduced.decode(data[: len(data) // 2])
+
+
+def test_other_formats_are_decoded_whole() -> None:
+    picture = draw_lesion(5, width=320, height=240)
+    found = Preprocessing(size=64, reduced_decoding=True).decode(encode(picture, ".png"))
+    assert np.array_equal(found.pixels, picture)
+    assert found.short_side == 240

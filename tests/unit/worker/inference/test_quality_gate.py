@@ -20,8 +20,8 @@ REASSURING = ("benign", "normal", "healthy", "harmless", "safe", "negative", "no
 def check(monkeypatch: pytest.MonkeyPatch, **measured: Any) -> tuple[UngradableReason, str] | None:
     """What the gate says of an image with these measures."""
     quality = Quality(**{**GOOD, **measured})
-    monkeypatch.setattr("worker.inference.quality_gate.measure_quality", lambda image, model_input: quality)
-    return QualityGate(limits=LIMITS).check(np.zeros((quality.short_side, 600, 3), np.uint8), IMAGE)
+    monkeypatch.setattr("worker.inference.quality_gate.measure_quality", lambda short_side, model_input: quality)
+    return QualityGate(limits=LIMITS).check(quality.short_side, IMAGE)
 
 
 def test_a_good_image_passes_and_so_does_one_at_every_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,12 +50,14 @@ def test_below_a_limit_the_sentence_gives_the_measure_and_the_limit(
 def test_an_image_beyond_the_distance_is_out_of_distribution_and_one_at_it_passes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("worker.inference.quality_gate.measure_quality", lambda image, model_input: Quality(**GOOD))
+    monkeypatch.setattr(
+        "worker.inference.quality_gate.measure_quality", lambda short_side, model_input: Quality(**GOOD)
+    )
     monkeypatch.setattr(ImageStatistics, "distance", lambda self, model_input: 9.5)
     statistics = ImageStatistics(mean=np.zeros((1, MEASURES)), precision=np.eye(MEASURES)[None])
     at, below = (QualityGate(limits=LIMITS, statistics=statistics, max_distance=limit) for limit in (9.5, 9.4))
-    assert at.check(IMAGE, IMAGE) is None
-    refusal = below.check(IMAGE, IMAGE)
+    assert at.check(450, IMAGE) is None
+    refusal = below.check(450, IMAGE)
     assert refusal is not None
     assert refusal[0] is UngradableReason.OUT_OF_DISTRIBUTION
     assert "distance 9.50 from the training images, at most 9.40 is accepted" in refusal[1]
