@@ -29,8 +29,9 @@ from pydantic import Field, ValidationError
 from trainer.config import RunConfig
 from trainer.errors import InputError, MissingError, OccupiedError, RunError, SplitError
 from worker.atomic_files import sweep_unfinished, write_text
-from worker.inference.bundle import sha256_of
+from worker.inference.bundle import PrecisionCost, sha256_of
 from worker.inference.metrics import BundleMetrics, Figures
+from worker.inference.precision import Precision
 
 #: Packages whose version decides the last digits of a run.
 _PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
@@ -112,6 +113,13 @@ class RunDescription(Figures):
     versions: dict[str, str]
 
 
+class Served(Figures):
+    """``served.json``: the precision that a run is served in, and what it costs. No cost for 32-bit floats."""
+
+    precision: Precision
+    cost: PrecisionCost | None = None
+
+
 class RunFolder:
     """Paths of a run, its log, and the conditions under which it may continue.
 
@@ -126,6 +134,10 @@ class RunFolder:
         self.best = path / "best.weights.h5"
         self.model = path / "model.keras"
         self.predictions = path / "validation.csv"
+        #: Of `trainer.evaluation.served`: the converted network, its predictions, and a description, written last.
+        self.served = path / "served"
+        self.served_predictions = path / "validation-served.csv"
+        self.served_description = path / "served.json"
         self.checkpoint = path / "checkpoints" / "last.npz"
 
     @property
@@ -341,6 +353,25 @@ class RunFolder:
                 f"{file} cannot be used ({_first_fault(error)}): another version of dermq wrote it, or it was changed. "
                 f"`dermq-train evaluate {self.path}` writes it again, which accesses the test split once more."
             ) from None
+
+    def in_precision(self) -> Served | None:
+        """``served.json``. None for a run that is served in 32-bit floats, converted when it is exported.
+
+        Raises:
+            InputError: another version of dermq wrote it, or it was changed.
+        """
+        if not self.served_description.is_file():
+            return None
+        try:
+            return Served.model_validate_json(self.served_description.read_bytes())
+        except ValidationError as error:
+            raise InputError(
+                f"{self.served_description} cannot be used ({_first_fault(error)}). Run `dermq-train serve` again."
+            ) from None
+
+    def chosen_predictions(self) -> Path:
+        """The predictions that calibration and thresholds are chosen on."""
+        return self.predictions if self.in_precision() is None else self.served_predictions
 
     def split_sha256(self) -> str:
         """SHA-256 of the split manifest, as ``split.json`` has it."""

@@ -11,11 +11,11 @@ from trainer.card.reporting_items import Item, clear_derm, tripod_ai
 from trainer.card.results import (
     calibration,
     classes,
-    eight_bits,
     groups,
     others,
     parity,
     policies,
+    precision,
     robustness,
     table,
     test_results,
@@ -27,7 +27,7 @@ from trainer.report.groups import unseen_sources, weakest_groups, within_sources
 from trainer.report.robustness import greatest_fall
 from trainer.report.schema import Report, read_report
 from trainer.run_folder import RunFolder
-from worker.inference.bundle import BundleManifest, Quantisation
+from worker.inference.bundle import BundleManifest
 from worker.inference.metrics import BundleMetrics
 
 _LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
@@ -66,7 +66,8 @@ def model_card(manifest: BundleManifest, weights_from: str, report: Report | Non
         split_sha256=manifest.split_manifest_sha256,
         licence=manifest.licence,
     )
-    return _card(facts, manifest.metrics, report, manifest.quantisation)
+    cost = manifest.precision_cost
+    return _card(facts, manifest.metrics, report, precision(manifest.precision, cost) if cost else "")
 
 
 def card_of_run(run: Path) -> str:
@@ -97,9 +98,7 @@ def card_of_run(run: Path) -> str:
     return _card(facts, metrics, report)
 
 
-def _card(
-    facts: _Facts, metrics: BundleMetrics, report: Report | None, quantisation: Quantisation | None = None
-) -> str:
+def _card(facts: _Facts, metrics: BundleMetrics, report: Report | None, in_precision: str = "") -> str:
     parts = [
         f"# {facts.title}\n\nCalibrated probability of melanoma against nevus for one dermoscopic image. "
         f"Made {facts.made}.",
@@ -111,7 +110,7 @@ def _card(
     ]
     if report is not None:
         parts += [policies(report), calibration(report), groups(report), others(report), classes(report)]
-        parts += [robustness(report), parity(report) if quantisation is None else eight_bits(quantisation)]
+        parts += [robustness(report), parity(report), in_precision]
     parts += [
         _model(facts, report),
         _TERMS,

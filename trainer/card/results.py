@@ -9,8 +9,8 @@ from trainer.report.document import NONE, interval, number, percent, percent_at_
 from trainer.report.robustness import name_of
 from trainer.report.schema import Report
 from trainer.thresholds.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
-from worker.inference.bundle import LesionSensitivity, Quantisation
-from worker.inference.metrics import BundleMetrics, FoldsCrossFit
+from worker.inference.bundle import LesionSensitivity, PrecisionCost
+from worker.inference.metrics import BundleMetrics, Estimate, FoldsCrossFit
 from worker.terminal import shown_probability
 
 
@@ -182,14 +182,26 @@ def classes(report: Report) -> str:
     )
 
 
-def eight_bits(cost: Quantisation) -> str:
-    """What computing in 8 bits changes."""
-    agree = min(cost.agreement.values())
+def precision(name: str, cost: PrecisionCost) -> str:
+    """What computing in fewer bits changes."""
+    layers = f" {cost.layers} of its layers compute with 8-bit integers." if cost.layers else ""
+    rows = [
+        ("Area under the ROC curve", _difference(cost.auroc_difference)),
+        *(
+            (f"Sensitivity at the specificity of `{policy}`", _difference(difference))
+            for policy, difference in cost.sensitivity_difference.items()
+        ),
+    ]
     return (
-        f"## 8 bits\n\nThe OpenVINO model computes {cost.layers} layers with 8-bit integers. All figures above are of "
-        f"the model in floats. On the {cost.images:,} test images, 8 bits change the AUROC by "
-        f"{cost.auroc_difference:+.4f} and leave at least {percent(agree, 2)} of the flags of each policy unchanged."
+        f"## Precision\n\nThe OpenVINO model computes in {name}.{layers} Calibration, thresholds and figures are of "
+        f"its outputs. The difference from 32-bit floats, on the {cost.images:,} images that the thresholds were "
+        f"chosen on:\n\n{table(('Figure', 'Difference'), rows)}"
     )
+
+
+def _difference(found: Estimate) -> str:
+    ends = "" if found.low is None or found.high is None else f" ({found.low:+.4f} to {found.high:+.4f})"
+    return f"{found.or_nan:+.4f}{ends}"
 
 
 def robustness(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""``dermq-train``: from HAM10000 to a bundle. Each module holds the commands of one subject."""
+"""``dermq-train``: from data sets to a bundle. Each module holds the commands of one subject."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from trainer.cli.error_handling import CommandGroup
 from trainer.cli.evaluate import card, evaluate, robustness
-from trainer.cli.export import export, recalibrate
+from trainer.cli.export import export, recalibrate, serve
 from trainer.cli.train import crossfit, fit
 from trainer.training.malloc import keep_freed_memory
 from worker import __version__
@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if Path("/dev/nvidiactl").exis
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dermq-train")
 def main() -> None:
-    """Train a melanoma classifier on HAM10000 and export it for dermq's workers.
+    """Train a melanoma classifier on dermoscopic images and export it for dermq's workers.
 
     \b
     export DERMQ_HAM10000=/data/HAM10000
@@ -30,5 +30,5 @@ def main() -> None:
     keep_freed_memory()
 
 
-for _command in (fit, crossfit, evaluate, robustness, card, export, recalibrate):
+for _command in (fit, crossfit, serve, evaluate, robustness, card, export, recalibrate):
     main.add_command(_command)

@@ -6,10 +6,32 @@ from typing import TYPE_CHECKING
 import click
 
 from trainer.cli.arguments import PATH, dataset_option, say
-from trainer.cli.printing import print_recalibrated
+from trainer.cli.printing import print_precision_cost, print_recalibrated
 
 if TYPE_CHECKING:
-    from worker.inference.bundle import Precision
+    from worker.inference.precision import Precision
+
+
+@click.command(short_help="Convert RUN to a precision, with thresholds of its own.")
+@click.argument("run", type=PATH)
+@click.argument("precision", type=click.Choice(["float32", "bfloat16", "int8"]))
+@dataset_option()
+def serve(run: Path, precision: "Precision", dataset: tuple[Path, ...]) -> None:
+    """Convert RUN's network to a PRECISION, and choose calibration and thresholds on its outputs there.
+
+    The folds of a cross-fitted run must lie beside it: each is converted, and predicts what it held out. A precision is
+    refused if it loses more than 0.003 of the area under the ROC curve, or more than 0.01 of the sensitivity at equal
+    specificity. Nothing accesses the test split. Evaluate and export RUN after it.
+
+    \b
+    dermq-train serve runs/first bfloat16
+    """
+    from trainer.evaluation.served import serve
+
+    served = serve(dataset, run, precision, say)
+    if served.cost is not None:
+        print_precision_cost(served.cost)
+    click.echo(f"Next: dermq-train evaluate {run}")
 
 
 @click.command(short_help="Write the bundle of RUN into the folder BUNDLE.")
@@ -18,13 +40,6 @@ if TYPE_CHECKING:
 @dataset_option()
 @click.option("--name", help="Name of the bundle, for predictions and exports.  [default: name of the folder]")
 @click.option("--version", required=True, help="Version of the bundle, such as 1.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "int8"]),
-    default="float32",
-    show_default=True,
-    help="int8 is faster. It is refused if it changes too much on the test images.",
-)
 @click.option("--replace", is_flag=True, help="Replace the bundle that BUNDLE holds.")
 def export(
     run: Path,
@@ -32,7 +47,6 @@ def export(
     dataset: tuple[Path, ...],
     name: str | None,
     version: str,
-    precision: "Precision",
     replace: bool,
 ) -> None:
     """Write the bundle of RUN into the folder BUNDLE, if it gives the same as the Keras model on real images.
@@ -44,7 +58,7 @@ def export(
     from trainer.export.export import export
 
     name = name or bundle.resolve().name
-    exported = export(dataset, run, bundle, name=name, version=version, precision=precision, replace=replace, say=say)
+    exported = export(dataset, run, bundle, name=name, version=version, replace=replace, say=say)
     click.echo(f"{bundle}: {exported.manifest.name} {exported.manifest.version}, SHA-256 {exported.sha256}")
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainer.config import RunConfig
     from trainer.metrics.figures import OperatingFigures, Robustness, UnchangedFlags
     from trainer.report.schema import Report
-    from worker.inference.bundle import BundleManifest
+    from worker.inference.bundle import BundleManifest, PrecisionCost
     from worker.inference.metrics import BundleMetrics, Estimate, FoldsCrossFit, PolicyMetrics
 
 _AFTER_FOLDS = "When every fold and a run with --fold all are trained: dermq-train crossfit RUN FOLD..."
@@ -202,3 +202,14 @@ def _with_interval(share: "Estimate") -> str:
     if share.low is None or share.high is None:
         return f"{share.or_nan:.4f}"
     return f"{share.or_nan:.4f} ({share.low:.4f} to {share.high:.4f})"
+
+
+def print_precision_cost(cost: "PrecisionCost") -> None:
+    """Print what a precision changes against 32-bit floats."""
+    shown = {"area under the ROC curve": cost.auroc_difference} | {
+        f"sensitivity at the specificity of {policy}": found for policy, found in cost.sensitivity_difference.items()
+    }
+    click.echo(f"Against 32-bit floats, on {cost.images:,} images:")
+    for name, found in shown.items():
+        ends = "" if found.low is None or found.high is None else f" ({found.low:+.4f} to {found.high:+.4f})"
+        click.echo(f"  {name}: {found.or_nan:+.4f}{ends}")

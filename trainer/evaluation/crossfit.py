@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.config import ALL_FOLDS, RunConfig, fold_and_folds
+from trainer.config import ALL_FOLDS, SOURCE_FOLD, RunConfig, fold_and_folds, fold_sources
 from trainer.data.diagnoses import LABELS
 from trainer.data.splits import TRAIN, VALIDATION, read_manifest
 from trainer.data.test_access_log import read_test_accesses
@@ -89,11 +89,13 @@ def folds_of(run: Path) -> tuple[FoldRun, ...]:
 
 def describe_crossfit(run: Path) -> FoldsCrossFit:
     """The cross-fitted figures of a cross-fitted run, see `trainer.metrics.cross_fitting.cross_fit_folds`."""
-    return cross_fit_folds(pd.read_csv(RunFolder(run).predictions), folds_of(run))
+    return cross_fit_folds(pd.read_csv(RunFolder(run).chosen_predictions()), folds_of(run))
 
 
 def _in_order(folds: Sequence[Path]) -> list[Path]:
-    """The runs by the number of their fold, when each fold is there once."""
+    """The runs by their fold, when each fold is there once."""
+    if any(RunFolder(fold).finished and fold_sources(RunConfig.read(fold).fold) for fold in folds):
+        return _in_order_of_sources(folds)
     places: dict[tuple[int, int], Path] = {}
     for fold in folds:
         if not RunFolder(fold).finished:
@@ -113,6 +115,28 @@ def _in_order(folds: Sequence[Path]) -> list[Path]:
         missing = f"; {_named(wanted - set(places))} is missing" if wanted - set(places) else ""
         raise RunError(f"The runs held out the folds {_named(places)}{missing}. Name one run of each fold.")
     return [places[place] for place in sorted(places)]
+
+
+def _in_order_of_sources(folds: Sequence[Path]) -> list[Path]:
+    """The runs by the sources that they held out, when no source is held out twice."""
+    named: dict[str, Path] = {}
+    order: dict[str, Path] = {}
+    for fold in folds:
+        if not RunFolder(fold).finished:
+            raise RunError(f"{fold} cannot be used as a fold: it {_what_it_is(fold)}. Name a finished run.")
+        held_out = RunConfig.read(fold).fold
+        if not (sources := fold_sources(held_out)):
+            raise RunError(
+                f"The run {fold} has --fold {held_out!r}, and others held out whole sources. Name runs of one kind."
+            )
+        for source in sources:
+            if source in named:
+                raise RunError(f"{named[source]} and {fold} both held out the source {source}. Name one of them.")
+            named[source] = fold
+        order[held_out] = fold
+    if len(order) < 2:
+        raise RunError("There is only one fold. Calibration and thresholds for a clinic come from the others: add one.")
+    return [order[name] for name in sorted(order)]
 
 
 def _named(places: Iterable[tuple[int, int]]) -> str:
@@ -159,9 +183,13 @@ def _predictions(fold: Path) -> pd.DataFrame:
 
 
 def _check_whole(predictions: pd.DataFrame, run: Path) -> None:
-    """Refuse folds that are together not what the run was trained on."""
+    """Refuse folds that are together not what the run was trained on.
+
+    Folds of sources may leave out what cannot be held out, as the images that the first weights were trained on.
+    """
     wanted, found = _melanomas_and_nevi(read_manifest(run), TRAIN), set(predictions["image_id"])
-    whole = found <= wanted if RunConfig.read(run).limit else found == wanted
+    by_source = predictions["fold"].astype(str).str.startswith(SOURCE_FOLD).all()
+    whole = found <= wanted if RunConfig.read(run).limit or by_source else found == wanted
     if not whole or predictions["image_id"].duplicated().any():
         raise RunError(
             f"The folds have {len(predictions)} predictions of {len(found)} images. There must be one for each of the "

@@ -7,12 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from trainer.config import RunConfig
 from trainer.errors import InputError
 from trainer.metrics.discrimination import auroc
 from trainer.metrics.figures import EngineParity, FlagAgreement
+from trainer.networks.converted import load_converted
 from trainer.networks.heads import with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import convert
@@ -34,13 +34,8 @@ def converted_model(model: keras.Model, size: int) -> PredictInputs:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.xml"
         convert(with_all_outputs(model), path, size)
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    request = compiled.create_infer_request()
-
-    def infer(one: npt.NDArray[np.uint8]) -> Floats:
-        return np.asarray(request.infer({0: one})["probability"], np.float64).reshape(-1)
-
-    return lambda inputs: predict_in_batches(infer, inputs, 1)
+        predict = load_converted(path, "float32")
+    return lambda inputs: predict(inputs)[:, 0]
 
 
 def bundle_model(

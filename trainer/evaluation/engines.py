@@ -12,6 +12,7 @@ from trainer.evaluation.trained_run import TrainedRun
 from trainer.metrics.figures import EngineParity, Robustness
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import require_tensorflow
+from trainer.networks.predict import PREDICT_BATCH
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, Calibration, PolicyThreshold
 from worker.inference.engines import InferenceEngine, load_engine
@@ -66,13 +67,23 @@ class Engines:
 
 
 def run_engines(trained_run: TrainedRun, worker: PredictInputs | None = None, label: str = "") -> Engines:
-    """The engines of a run. Its figures are made with Keras.
+    """The engines of a run. Its figures are made with Keras, or in the precision that the run is served in.
 
     Args:
         trained_run: the run.
         worker: the engine of its bundle. Without one, the model is converted.
         label: of that engine.
     """
+    if worker is None and (served := trained_run.served) is not None:
+        return Engines(
+            label="OpenVINO, in the precision that the run is served in",
+            worker=lambda inputs: served(inputs)[:, 0],
+            other=lambda inputs: predict_in_batches(trained_run.infer_with_keras, inputs, PREDICT_BATCH)[:, 0],
+            figures_by_worker=True,
+            calibration=trained_run.calibration,
+            thresholds=trained_run.thresholds,
+            preprocessing=trained_run.preprocessing,
+        )
     if worker is None:
         worker = converted_model(trained_run.model, trained_run.config.size)
         label = "OpenVINO, converted for this report"

@@ -20,6 +20,7 @@ from trainer.evaluation.of_run import ScoredTest
 from trainer.evaluation.options import EvaluationOptions
 from trainer.evaluation.subject import bundle_subject, load_worker_engine
 from trainer.metrics.leakage import check_leakage
+from trainer.metrics.sources import first_data_set, source_metrics
 from trainer.networks.openvino_conversion import require_tensorflow
 from trainer.report.report_file import own_folder
 from trainer.training.fit import read_scanned
@@ -64,7 +65,8 @@ def evaluate_bundle(
         bundle, engine, split_kind=LESION_DISJOINT, test_accesses=tuple(read_test_accesses(target))
     )
     scored = ScoredTest(subject, with_split, target, options)
-    metrics = bundle_metrics(scored.test, manifest.thresholds, kind=LESION_DISJOINT)
+    sources = scored.describe_sources(with_split)
+    metrics = bundle_metrics(scored.test, manifest.thresholds, kind=LESION_DISJOINT, sources=source_metrics(sources))
     report = make_report(
         subject,
         engines,
@@ -77,6 +79,7 @@ def evaluate_bundle(
         flow=count_participants(with_split, with_split),
         leakage=check_leakage(with_split, options.cache),
         crossfit=manifest.metrics.crossfit,
+        sources=sources,
     )
     write_evaluation(report, scored.test, target, pictures=options.pictures, metrics=metrics)
     return metrics, bundle, target
@@ -110,7 +113,7 @@ def _refuse_other_images(with_split: pd.DataFrame, bundle: Bundle) -> None:
     if manifest.recalibration is not None:
         return
     stated = manifest.metrics.images
-    found = count_classes(melanoma_or_nevus(with_split[with_split["split"] == TEST])).images
+    found = count_classes(first_data_set(melanoma_or_nevus(with_split[with_split["split"] == TEST]))).images
     if stated != found:
         raise InputError(
             f"The figures of the bundle {manifest.name} {manifest.version} are of {_counted(stated)} images, and its "

@@ -22,9 +22,10 @@ from trainer.evaluation.engines import Engines, run_engines
 from trainer.evaluation.options import EvaluationOptions
 from trainer.evaluation.subject import EvaluationSubject, run_subject
 from trainer.evaluation.trained_run import TrainedRun, load_trained_run
-from trainer.metrics.figures import LeftOutSource
+from trainer.metrics.figures import LeftOutSource, SourceFigures
 from trainer.metrics.leakage import check_leakage
 from trainer.metrics.seeds import check_seeds, compare_seeds, require_same_recipe, sources_left_out
+from trainer.metrics.sources import describe_sources, first_data_set, source_metrics
 from trainer.metrics.subgroups import describe
 from trainer.run_folder import RunFolder
 from trainer.thresholds.policies import BOOTSTRAP_SEED
@@ -70,8 +71,13 @@ def evaluate(datasets: Sequence[Path], run: Path, options: EvaluationOptions | N
     subject = run_subject(run, trained_run)
     scored = ScoredTest(subject, used, run, options)
     crossfit = describe_crossfit(run) if folds_of(run) else None
+    sources = scored.describe_sources(used)
     metrics = bundle_metrics(
-        scored.test, subject.policies.thresholds, kind=subject.described.split_kind, crossfit=crossfit
+        scored.test,
+        subject.policies.thresholds,
+        kind=subject.described.split_kind,
+        crossfit=crossfit,
+        sources=source_metrics(sources),
     )
     report = make_report(
         subject,
@@ -85,6 +91,7 @@ def evaluate(datasets: Sequence[Path], run: Path, options: EvaluationOptions | N
         flow=count_participants(with_split, used),
         leakage=check_leakage(with_split, options.cache),
         crossfit=crossfit,
+        sources=sources,
         seeds=compare_seeds(run, metrics, options.seed_runs),
         sources_left_out=[entry for other in left_out for entry in _left_out(*other, scored.test)],
     )
@@ -109,9 +116,13 @@ class ScoredTest:
         for earlier in ("metrics.json", "report.json", "report.html", "test.csv"):
             (folder / earlier).unlink(missing_ok=True)
         options.say("Scoring the test images")
-        #: Melanomas and nevi, and their model inputs, (n, size, size, 3), uint8, RGB.
-        self.test, self.inputs = subject.score(melanoma_or_nevus(used[used["split"] == TEST]))
-        self.test.drop(columns=["path", "sha256"]).to_csv(folder / "test.csv", index=False)
+        #: Melanomas and nevi of the first data set, and their model inputs, (n, size, size, 3), uint8, RGB.
+        self._subject = subject
+        everything, inputs = subject.score(melanoma_or_nevus(used[used["split"] == TEST]))
+        everything.drop(columns=["path", "sha256"]).to_csv(folder / "test.csv", index=False)
+        self._of_all_sources = everything
+        own = everything["image_id"].isin(set(first_data_set(everything)["image_id"])).to_numpy()
+        self.test, self.inputs = everything[own].reset_index(drop=True), inputs[own]
         #: The other diagnoses; empty without robustness.
         self.others = used[(used["split"] == TEST) & ~used["dx"].isin(LABELS)]
         if options.skip_robustness:
@@ -120,6 +131,12 @@ class ScoredTest:
             options.say("Scoring the other diagnoses")
             self.others, _ = subject.score(self.others)
         options.say("Looking for near-duplicates; comparing engines")
+
+    def describe_sources(self, used: pd.DataFrame) -> tuple[SourceFigures, ...]:
+        """Figures by source, see `trainer.metrics.sources.describe_sources`."""
+        thresholds = {name: policy.threshold for name, policy in self._subject.policies.thresholds.items()}
+        folds = [fold.fold for fold in self._subject.described.folds]
+        return describe_sources(used, self._of_all_sources, thresholds, folds)
 
 
 def _engines(run: Path, trained_run: TrainedRun, options: EvaluationOptions) -> Engines:

@@ -16,6 +16,7 @@ from trainer.data.load_images import load_images
 from trainer.data.preprocessing import preprocessing_of
 from trainer.errors import MissingError
 from trainer.metrics.seven_classes import probability_columns
+from trainer.networks.converted import PredictOutputs, load_converted
 from trainer.networks.heads import with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.predict import PREDICT_BATCH, traced
@@ -33,6 +34,8 @@ class TrainedRun:
     model: keras.Model
     calibration: Calibration
     policies: Policies
+    #: The converted network in the precision that the run is served in. None: Keras predicts.
+    served: PredictOutputs | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -45,7 +48,7 @@ class TrainedRun:
         return self.policies.thresholds
 
     def score(self, images: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray[np.uint8]]:
-        """Score images with the Keras model.
+        """Score images in the precision that the run is served in, or with the Keras model.
 
         Args:
             images: rows with ``path``.
@@ -61,6 +64,12 @@ class TrainedRun:
 
     def _infer(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Probability of melanoma against nevus, and with seven classes that of each diagnosis, (n, 1) or (n, 8)."""
+        if self.served is not None:
+            return self.served(inputs)
+        return self.infer_with_keras(inputs)
+
+    def infer_with_keras(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """The same by the Keras model."""
         outputs = self._step(inputs)
         parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
         return np.concatenate(parts, axis=1).astype(np.float64)
@@ -86,4 +95,9 @@ def load_trained_run(run: Path) -> TrainedRun:
             raise MissingError(f"The run {run} has no {needed}: it is not finished. Run its `dermq-train fit` again.")
     calibration, policies = fit_policies_on_validation(run)
     model = keras.saving.load_model(run / "model.keras", compile=False)
-    return TrainedRun(config=RunConfig.read(run), model=model, calibration=calibration, policies=policies)
+    folder = RunFolder(run)
+    in_precision = folder.in_precision()
+    served = load_converted(folder.served / "model.xml", in_precision.precision) if in_precision else None
+    return TrainedRun(
+        config=RunConfig.read(run), model=model, calibration=calibration, policies=policies, served=served
+    )

@@ -13,12 +13,11 @@ from trainer.card.training import first_weights
 from trainer.config import RunConfig
 from trainer.data.diagnoses import DIAGNOSES, MALIGNANT
 from trainer.data.run_images import RunImages
-from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, manifest_sha256, read_manifest, split_kind
-from trainer.data.test_access_log import log_test_access
+from trainer.data.splits import LESION_DISJOINT, TRAIN, manifest_sha256, read_manifest, split_kind
 from trainer.errors import ExportError
+from trainer.evaluation.served import PARITY_TOLERANCE
 from trainer.export.folder import new_bundle, refuse_occupied, seal
 from trainer.export.ood_statistics import LIMIT_QUANTILE, distances, fit_image_statistics
-from trainer.export.quantisation import CALIBRATION_IMAGES, agreements, cost_of, quantise
 from trainer.export.reference_model import round_kernels, write_compressed
 from trainer.networks.heads import OUTPUTS, with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
@@ -38,9 +37,7 @@ from worker.inference.bundle import (
     ImageQuality,
     InputSpec,
     OutOfDistribution,
-    Precision,
     QualityLimits,
-    Quantisation,
     load_bundle,
 )
 from worker.inference.engines import load_engine
@@ -48,8 +45,6 @@ from worker.inference.reference import EXPECTED_NAME, write_expected
 from worker.limits import available_cpus
 from worker.synthetic.lesion import draw_lesion
 
-#: Greatest difference of a probability between the exported and the Keras model on real images.
-PARITY_TOLERANCE = 0.005
 #: Quantiles of a measure that the bundle states, for choosing other limits.
 _QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
 #: File of the OOD statistics.
@@ -60,8 +55,6 @@ _TRAINING_IMAGES_FILE = "training-images.txt"
 _OOD_IMAGES, _OOD_SEED = 2000, 1
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
-#: At most so many images outside test decide by their flags which layers stay in floats.
-_FLAGGED_IMAGES = 1500
 #: Seeds of the synthetic reference images.
 _REFERENCE_SEEDS = (11, 23, 42, 57)
 #: The quality gate refuses images below this share of a low quantile of the training images.
@@ -76,7 +69,6 @@ def export(
     *,
     name: str,
     version: str,
-    precision: Precision = "float32",
     replace: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
@@ -88,7 +80,6 @@ def export(
         target: folder of the bundle.
         name: of the bundle.
         version: of the bundle.
-        precision: ``float32``, or ``int8``, which accesses the test split to measure what it changes.
         replace: whether a bundle in the target is replaced.
         say: called with a line about each step, for the person who waits.
 
@@ -97,8 +88,7 @@ def export(
 
     Raises:
         ExportError: the target holds something else or a bundle that is not to be replaced, the run is not finished,
-            its report is of other thresholds or its split leaks, the converted model differs from the Keras model, or
-            8 bits change too much.
+            its report is of other thresholds or its split leaks, or the converted model differs from the Keras model.
         InputError: another version evaluated the run.
     """
     for needed in ("model.keras", "validation.csv", "metrics.json", "report.json"):
@@ -120,7 +110,7 @@ def export(
             f"The report.json of the run {run} has another calibration or other thresholds than its validation.csv "
             f"gives. Run `dermq-train evaluate {run}` again."
         )
-    config = RunConfig.read(run)
+    config, served = RunConfig.read(run), RunFolder(run).in_precision()
     say("Converting the network")
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
@@ -135,15 +125,18 @@ def export(
         inputs = images.some_of(images.side_outside_test, _PARITY_IMAGES)
         # Once each: before a network predicts, it is traced, which takes seconds.
         expected, rounded = (predict(_to_probability(network), inputs) for network in (model, reference))
-        if parity(_inferred(folder, manifest, inputs), expected) > PARITY_TOLERANCE:
-            # Weights of 16 bits are too coarse for this network.
-            convert(reference, folder / "model.xml", config.size, half=False)
-        _check_parity(expected, "converted model's", _inferred(folder, manifest, inputs))
+        if served is None:
+            if parity(_inferred(folder, manifest, inputs), expected) > PARITY_TOLERANCE:
+                # Weights of 16 bits are too coarse for this network.
+                convert(reference, folder / "model.xml", config.size, half=False)
+            _check_parity(expected, "converted model's", _inferred(folder, manifest, inputs))
+        else:
+            # Compared with Keras when it was converted; thresholds and figures are of this very file.
+            for file in ("model.xml", "model.bin"):
+                (folder / file).write_bytes((RunFolder(run).served / file).read_bytes())
+            manifest = manifest.model_copy(update={"precision": served.precision, "precision_cost": served.cost})
+            _expect_of_engine(folder, manifest)
         _check_parity(expected, "rounded reference's", rounded)
-        if precision == "int8":
-            say("Quantising it to 8-bit integers, and measuring what changes")
-            cost = _quantise(images, run, folder, manifest)
-            manifest = manifest.model_copy(update={"precision": precision, "quantisation": cost})
         say("Fitting the OOD statistics")
         manifest = manifest.model_copy(update={"out_of_distribution": _fit_ood(images, folder)})
         # Sorted, so that the order tells nothing.
@@ -255,34 +248,13 @@ def parity(found: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) ->
     return float(np.abs(found - expected).max())
 
 
-def _quantise(images: RunImages, run: Path, folder: Path, manifest: BundleManifest) -> Quantisation:
-    """Quantise the converted model, and record its own results for the reference images."""
-    log_test_access(run, "export --precision int8")
-    inputs, labels = images.melanomas_and_nevi(TEST)
-    before = _inferred(folder, manifest, inputs)
-    others, _ = images.melanomas_and_nevi(images.side_outside_test, _FLAGGED_IMAGES)
-
-    def agreement(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
-        return min(agreements(then, now, manifest.calibration, manifest.thresholds).values())
-
-    layers = quantise(folder / "model.xml", images.some_of(TRAIN, CALIBRATION_IMAGES), others, agreement)
-    if not layers:
-        raise ExportError(
-            "8 bits change too many flags of images outside test in whichever layer. Nothing was written. Export with "
-            "--precision float32."
-        )
-    cost = cost_of(labels, before, _inferred(folder, manifest, inputs), manifest.calibration, manifest.thresholds)
-    if cost.faults:
-        raise ExportError(
-            f"8 bits change too much on the {len(labels)} test images: {'; '.join(cost.faults)}. Nothing was written. "
-            "Export with --precision float32."
-        )
+def _expect_of_engine(folder: Path, manifest: BundleManifest) -> None:
+    """Record the engine's own results for the reference images: in fewer bits they differ from those of Keras."""
     names = sorted(path.name for path in (folder / "reference").glob("*.png"))
     preprocessing = _unsealed(folder, manifest).preprocessing
     pictures = np.stack([preprocessing.load((folder / "reference" / name).read_bytes()) for name in names])
     found = dict(zip(names, _inferred(folder, manifest, pictures).tolist(), strict=True))
     write_expected(folder / "reference" / "expected-openvino.json", _unsealed(folder, manifest), found)
-    return Quantisation(layers=layers, images=len(labels), auroc_difference=-cost.auroc_loss, agreement=cost.agreement)
 
 
 def _inferred(folder: Path, manifest: BundleManifest, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

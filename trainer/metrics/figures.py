@@ -292,6 +292,24 @@ class LeftOutSource(Figures):
     figures: GroupFigures | None
 
 
+class SourceFigures(GroupFigures):
+    """Figures on the test images of one source, and what of it the run was trained on.
+
+    Args:
+        source: the clinics, as the data set names them.
+        collection: the data set.
+        licence: of the images.
+        geometry: what was done to their frames; empty for nothing known.
+        trained: images in training.
+    """
+
+    source: str
+    collection: str
+    licence: str
+    geometry: str
+    trained: ClassCounts
+
+
 class Size(Figures):
     """Numbers of lesions and images."""
 

@@ -1,6 +1,8 @@
 """The cross-fitted figures of a recipe: every lesion outside test, each scored by a network that has not seen it."""
 
+from trainer.config import SOURCE_FOLD
 from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
+from trainer.report.clinics import fold_rows
 from trainer.report.document import Block, Paragraph, Section, Table, counted, interval, number, percent_interval
 from trainer.report.schema import Report
 from worker.inference.metrics import FoldsCrossFit
@@ -83,5 +85,22 @@ def crossfit(report: Report) -> Section | None:
             ],
         ),
     ]
+    if all(fold.fold.startswith(SOURCE_FOLD) for fold in found.folds):
+        policy = report.first_policy
+        blocks.append(
+            Table(
+                caption="Clinics that the network and the thresholds had not seen",
+                head=(
+                    "Left out",
+                    "Melanoma / nevus images",
+                    "AUROC",
+                    f"Sensitivity at {policy}",
+                    f"Specificity at {policy}",
+                ),
+                note="Each clinic was predicted by a network that was trained without it, and flagged by thresholds "
+                "that were chosen on the other clinics. The shares above weigh the clinics equally.",
+                rows=fold_rows(found, policy),
+            )
+        )
     blocks += [Paragraph(text=line) for line in without_figures(found)]
     return Section(name="cross-fitted", title="On the lesions outside test, cross-fitted", blocks=blocks)

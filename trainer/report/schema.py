@@ -19,6 +19,7 @@ from trainer.metrics.figures import (
     Robustness,
     Seeds,
     SevenClasses,
+    SourceFigures,
 )
 from trainer.run_folder import RunOrigin
 from worker.inference.bundle import Calibration, PolicyThreshold
@@ -66,7 +67,7 @@ class Report(Figures):
     """``report.json``. Fields that only one kind of report has are None in the other kind."""
 
     #: Version of the layout. Raise it when a figure is added, renamed or removed.
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     kind: Literal["test", "external"]
     created: str
     seconds: int
@@ -86,6 +87,8 @@ class Report(Figures):
     crossfit: FoldsCrossFit | None = None
     seeds: Seeds = Seeds()
     sources_left_out: tuple[LeftOutSource, ...] = ()
+    #: Of a run that was trained on several data sets; the other figures are of the first one's test split.
+    sources: tuple[SourceFigures, ...] = ()
     #: Of a report on images of another clinic.
     external: ExternalImages | None = None
     recalibrated: Recalibrated | None = None

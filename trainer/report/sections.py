@@ -1,5 +1,6 @@
 """The report's sections in their order, and the figures at its top."""
 
+from trainer.report.clinics import clinics
 from trainer.report.crossfit import crossfit
 from trainer.report.document import Document, Key, Section, counted, interval, number, percent
 from trainer.report.groups import other_diagnoses, seven_classes, sources, subgroups
@@ -37,6 +38,7 @@ def document(report: Report, pictures: dict[str, str]) -> Document:
         leakage(report.leakage) if report.leakage else None,
         policies(report),
         discrimination(report),
+        clinics(report),
         calibration(report, "raw output", "after calibration"),
         crossfit(report),
         recalibrated(report, report.recalibrated) if report.recalibrated else None,

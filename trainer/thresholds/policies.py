@@ -8,6 +8,7 @@ import pandas as pd
 
 from trainer.config import SOURCE_FOLD
 from trainer.errors import TooFewLesionsError
+from trainer.run_folder import RunFolder
 from trainer.thresholds.calibration import fit_platt
 from trainer.thresholds.clinic_weights import PREVALENCE, Clinics, at_prevalence, clinic_weights
 from trainer.thresholds.threshold import (
@@ -111,12 +112,12 @@ def _name(target: float) -> str:
 
 
 def fit_policies_on_validation(run: Path) -> tuple[Calibration, Policies]:
-    """As `fit_policies`, on a run's ``validation.csv``: its own predictions, or those of its folds.
+    """As `fit_policies`, on a run's predictions: its own or those of its folds, in the precision that it is served in.
 
     Args:
         run: the run folder.
     """
-    validation = pd.read_csv(run / "validation.csv")
+    validation = pd.read_csv(RunFolder(run).chosen_predictions())
     return fit_policies(
         validation["label"].to_numpy(),
         validation["probability"].to_numpy(),

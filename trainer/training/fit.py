@@ -158,7 +158,13 @@ def as_recorded(config: RunConfig) -> RunConfig:
     path = Path(config.weights)
     folder = path / MODEL_NAME if starts_from_bundle(config.weights) else RunFolder(path).best
     file = folder if path.is_dir() else path
-    return config.model_copy(update={"weights": path.name, "weights_sha256": file_digest(file)})
+    digest = file_digest(file)
+    if starts_from_bundle(config.weights) and config.weights_sha256 not in ("", digest):
+        raise WeightsError(
+            f"The {MODEL_NAME} of --weights {path} has SHA-256 {digest}, not {config.weights_sha256}. Name another "
+            "bundle, or correct --weights-sha256."
+        )
+    return config.model_copy(update={"weights": path.name, "weights_sha256": digest})
 
 
 def build_network(config: RunConfig, weights: str = NONE) -> Classifier:

@@ -20,7 +20,8 @@ from pydantic_core import from_json
 from worker.errors import BundleError
 from worker.images.fit import Fit
 from worker.inference.bundle_reference import MANIFEST_NAME
-from worker.inference.metrics import BundleMetrics, ClassCounts, Number, Share
+from worker.inference.metrics import BundleMetrics, ClassCounts, Estimate, Number, Share
+from worker.inference.precision import Precision
 from worker.regular_files import open_regular, read_regular
 from worker.terminal import printable
 
@@ -36,8 +37,6 @@ _OUTPUTS = ("probability", "features", "feature_map")
 _SHA256 = re.compile("[0-9a-f]{64}")
 #: Hexadecimal digits of a SHA-256 that identify a training image: enough that no two images share them.
 TRAINING_IMAGE_DIGITS = 16
-#: Number formats that an exported model may compute with.
-Precision = Literal["float32", "int8"]
 #: Probabilities are kept this far from 0 and 1 before the logarithm of their odds is taken.
 _ODDS_MARGIN = 1e-7
 #: Keys of format 1, and their names since format 2.
@@ -153,20 +152,20 @@ class OutOfDistribution(_Part):
     distances: dict[str, Number]
 
 
-class Quantisation(_Part):
-    """What quantisation to 8-bit integers changed on the test images. The metrics are of the model in floats.
+class PrecisionCost(_Part):
+    """What a precision changes against 32-bit floats, on the images that calibration and thresholds were chosen on.
 
     Args:
-        layers: convolutions that compute with 8 bits.
-        images: test images of the two classes.
-        auroc_difference: area under the ROC curve, after minus before.
-        agreement: by policy, share of images with the same triage flag.
+        images: of the two classes.
+        layers: convolutions that compute with 8 bits. None for another precision.
+        auroc_difference: area under the ROC curve, minus that of 32-bit floats.
+        sensitivity_difference: by policy, sensitivity at the specificity that 32-bit floats have there, minus theirs.
     """
 
-    layers: int = Field(ge=1)
-    images: int
-    auroc_difference: Number
-    agreement: dict[str, Share]
+    images: int = Field(ge=1)
+    layers: int | None = None
+    auroc_difference: Estimate
+    sensitivity_difference: dict[str, Estimate]
 
 
 class Recalibration(_Part):
@@ -205,7 +204,8 @@ class BundleManifest(_Part):
     outputs: tuple[str, ...]
     #: Number format that ``model.xml`` computes with.
     precision: Precision = "float32"
-    quantisation: Quantisation | None = None
+    #: None for 32-bit floats.
+    precision_cost: PrecisionCost | None = None
     thresholds: dict[str, PolicyThreshold] = Field(min_length=1)
     calibration: Calibration
     recalibration: Recalibration | None = None
@@ -224,8 +224,8 @@ class BundleManifest(_Part):
     def _classes_known(self) -> "BundleManifest":
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant: {', '.join(unknown)} is not among the classes {', '.join(self.classes)}")
-        if (self.precision == "int8") != (self.quantisation is not None):
-            raise ValueError("quantisation: a bundle has it exactly when its precision is int8")
+        if (self.precision == "float32") != (self.precision_cost is None):
+            raise ValueError("precision_cost: a bundle has it exactly when its precision is not float32")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each must be named once")
         needed = {*_OUTPUTS, *(["class_probabilities"] if len(self.classes) > 2 else [])}
@@ -343,6 +343,9 @@ def _parse(text: bytes, path: Path) -> tuple[BundleManifest, int]:
         old = isinstance(content, dict) and content.get("format") == 1 and content["format"] is not True
         if old:
             content = {**_with_new_names(content), "format": FORMAT}
+        if isinstance(content, dict) and content.get("quantisation", "") is None:
+            # Bundles before version 10 have the key, and no quantisation.
+            del content["quantisation"]
         return BundleManifest.model_validate_json(json.dumps(content)), 1 if old else FORMAT
     except ValidationError as error:
         problems = "; ".join(

@@ -157,14 +157,25 @@ class FoldsCrossFit(Figures):
     refused: dict[str, str]
 
 
+class SourceMetrics(Counts):
+    """What a model gives on the test images of one source, at the policies' thresholds.
+
+    ``auroc`` and the shares are None where a class is missing.
+    """
+
+    auroc: Estimate | None
+    policies: dict[str, SensitivitySpecificity]
+
+
 class BundleMetrics(Counts):
-    """The figures of ``metrics.json`` and of a bundle.
+    """The figures of ``metrics.json`` and of a bundle: those of the first data set's test split, and by source.
 
     Args:
         split: which images they were measured on.
         intervals: how the intervals were made.
         crossfit: of a run that was trained on everything outside test.
         lesion_ids_missing: images without a lesion id; of a recalibrated bundle only.
+        sources: of a model that was trained on several data sets, by source.
     """
 
     split: str
@@ -176,3 +187,4 @@ class BundleMetrics(Counts):
     mean_probability: Number | None = None
     crossfit: FoldsCrossFit | None = None
     lesion_ids_missing: int | None = None
+    sources: dict[str, SourceMetrics] = Field(default_factory=dict)

@@ -17,6 +17,7 @@ from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, load_bundle
 from worker.inference.engines import load_engine
 from worker.inference.metrics import BundleMetrics, ClassCounts
+from worker.inference.precision import Precision, supports
 from worker.inference.reference import TOLERANCE, replay_reference
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion
@@ -403,7 +404,7 @@ def test_a_conversion_that_changes_the_model_is_refused(
     monkeypatch.setattr(trainer.export.export, "parity", lambda *_: next(measured))
     target = tmp_path / "bundle"
     with pytest.raises(trainer.export.export.ExportError, match=rf"{what} probability differs .* up to 0\.2000"):
-        trainer.export.export.export(dataset, run, target, name="synthetic", version="1")
+        trainer.export.export.export([dataset], run, target, name="synthetic", version="1")
     assert not target.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -415,38 +416,74 @@ def test_weights_are_stored_whole_where_half_of_their_bits_are_too_few(
 
     measured, differences = trainer.export.export.parity, iter((0.2,))
     monkeypatch.setattr(trainer.export.export, "parity", lambda *given: next(differences, None) or measured(*given))
-    whole = trainer.export.export.export(dataset, run, tmp_path / "bundle", name="synthetic", version="1")
+    whole = trainer.export.export.export([dataset], run, tmp_path / "bundle", name="synthetic", version="1")
     sizes = [(each.folder / "model.bin").stat().st_size for each in (whole, bundle)]
     assert sizes[0] == pytest.approx(2 * sizes[1], rel=0.02)
 
 
-def test_eight_bits_are_written_or_refused_by_what_they_cost(
-    dataset: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def unevaluated(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run from before its evaluation."""
+    copy = Path(shutil.copytree(run, tmp_path / "unevaluated"))
+    for name in ("test-access.log", "metrics.json", "report.json", "report.html", "test.csv"):
+        (copy / name).unlink()
+    return copy
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_run_is_served_in_a_precision_with_thresholds_of_its_own(
+    dataset: Path, unevaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    if not supports(precision):
+        pytest.skip(f"this processor does not compute in {precision}")
+    monkeypatch.setattr("trainer.metrics.precision_cost.MAX_AUROC_LOSS", 1.0)
+    monkeypatch.setattr("trainer.metrics.precision_cost.MAX_SENSITIVITY_LOSS", 1.0)
+    done = _train(dataset, "serve", str(unevaluated), precision)
+    assert ("Against 32-bit floats" in done.output) == (precision != "float32")
+    assert not (unevaluated / "test-access.log").exists()
+    before, after = (pd.read_csv(unevaluated / name) for name in ("validation.csv", "validation-served.csv"))
+    assert before["image_id"].equals(after["image_id"])
+    assert not (before["probability"] == after["probability"]).all()
+    _train(dataset, "evaluate", str(unevaluated), "--skip-robustness")
+    target = tmp_path / "bundle"
+    _train(dataset, "export", str(unevaluated), str(target), "--name", "synthetic", "--version", "8")
+    bundle = load_bundle(target)
+    manifest, engine = bundle.manifest, load_engine("openvino", bundle)
+    assert manifest.precision == precision
+    assert (manifest.precision_cost is None) == (precision == "float32")
+    # The engine gives what the thresholds were chosen on, to the last bit, and so do its figures.
+    validation = [path for name in after["image_id"][:8] for path in dataset.rglob(f"{name}.jpg")]
+    inputs = np.stack([bundle.preprocessing.load(path.read_bytes()) for path in validation])
+    assert engine.infer(inputs).probability.tolist() == after["probability"][:8].tolist()
+    test = pd.read_csv(unevaluated / "test.csv")
+    tested = [next(dataset.rglob(f"{name}.jpg")) for name in test["image_id"][:8]]
+    inputs = np.stack([bundle.preprocessing.load(path.read_bytes()) for path in tested])
+    assert engine.infer(inputs).probability.tolist() == test["raw_probability"][:8].tolist()
+    assert replay_reference(bundle, engine).largest_difference == 0
+    assert replay_reference(bundle, load_engine("tensorflow", bundle)).largest_difference <= TOLERANCE
+    assert ("## Precision" in (target / "MODEL_CARD.md").read_text()) == (precision != "float32")
+    assert ("FakeQuantize" in (target / "model.xml").read_text()) == (precision == "int8")
+
+
+def test_a_precision_that_costs_too_much_is_refused(
+    dataset: Path, unevaluated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from trainer.cli import main
 
-    arguments = ["export", str(run), str(tmp_path / "int8"), "--version", "8", "--precision", "int8"]
-    # Whatever it costs: else every layer of this small model would go back to floats.
-    monkeypatch.setattr("trainer.export.quantisation._TARGET_AGREEMENT", 0.0)
-    monkeypatch.setattr("trainer.export.quantisation.MIN_AGREEMENT", 1.01)
-    refused = CliRunner().invoke(main, [*arguments, "--dataset", str(dataset)])
-    assert refused.exit_code == 2
-    assert re.search(r"under youden \d+\.\d\d% of the flags agree", refused.output)
-    assert not (tmp_path / "int8").exists()
+    monkeypatch.setattr("trainer.metrics.precision_cost.MAX_AUROC_LOSS", -1.0)
+    done = CliRunner().invoke(main, ["serve", str(unevaluated), "int8", "--dataset", str(dataset)])
+    assert done.exit_code == 2
+    assert "int8 costs too much: the area under the ROC curve falls by" in done.stderr
+    assert not (unevaluated / "served").exists()
+    assert not (unevaluated / "served.json").exists()
 
-    monkeypatch.setattr("trainer.export.quantisation.MIN_AGREEMENT", 0.0)
-    monkeypatch.setattr("trainer.export.quantisation.MAX_AUROC_LOSS", 1.0)
-    _train(dataset, *arguments)
-    quantised = load_bundle(tmp_path / "int8")
-    assert quantised.manifest.precision == "int8"
-    replay = replay_reference(quantised, load_engine("openvino", quantised))
-    worst, count = replay.largest_difference, replay.images
-    assert worst <= TOLERANCE
-    assert count > 0
-    # The reference engine still answers for the model in floats.
-    assert replay_reference(quantised, load_engine("tensorflow", quantised)).largest_difference <= TOLERANCE
-    assert "FakeQuantize" in (tmp_path / "int8" / "model.xml").read_text()
-    assert (run / "test-access.log").read_text().count("export --precision int8") == 2
+
+def test_a_precision_is_not_chosen_after_the_test_split_was_accessed(dataset: Path, run: Path) -> None:
+    from trainer.cli import main
+
+    done = CliRunner().invoke(main, ["serve", str(run), "float32", "--dataset", str(dataset)])
+    assert done.exit_code == 2
+    assert "its test split was accessed" in done.stderr
 
 
 def test_a_bundle_is_replaced_only_when_that_is_asked_for(dataset: Path, run: Path, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_renamed_setting_is_refused_with_its_new_name(old: str) -> None:
         ({"classes": "seven", "focal_gamma": 1.0}, "--focal-gamma has no effect with --classes seven"),
         (
             {"samples_per_epoch": 100, "label_smoothing": 0.1},
-            "--samples-per-epoch, --label-smoothing has no effect with --classes two",
+            "--samples-per-epoch has no effect with --draw melanomas",
         ),
         (
             {"classes": "seven", "teachers": ("run",), "label_smoothing": 0.1},

@@ -61,7 +61,8 @@ def make_table(rows: pd.DataFrame, name: str, left_out: dict[str, int] | None = 
         if column not in rows:
             rows[column] = float("nan") if column == "age" else ""
         elif column != "age":
-            rows[column] = rows[column].fillna("").astype(str).str.strip()
+            # By way of objects: a column without any entry is one of floats.
+            rows[column] = rows[column].astype(object).where(rows[column].notna(), "").astype(str).str.strip()
     rows["age"] = pd.to_numeric(rows["age"], errors="coerce")
     rows["collection"] = name
     rows["lesion_id"] = rows["lesion_id"].where(rows["lesion_id"] != "", rows["image_id"])

@@ -9,6 +9,7 @@ import openvino
 from worker.errors import EngineError
 from worker.inference.bundle import Bundle
 from worker.inference.engines import Inference, checked_distributions, checked_probabilities
+from worker.inference.precision import HINTS, require_precision
 
 _FEATURES = ("features", "feature_map")
 
@@ -25,7 +26,8 @@ class OpenVinoEngine:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        size = bundle.manifest.input.size
+        size, precision = bundle.manifest.input.size, bundle.manifest.precision
+        require_precision(precision, f"{bundle.manifest.name} {bundle.manifest.version}")
         try:
             core = openvino.Core()
             # From memory: OpenVINO would map the files, which could change while the model is in use.
@@ -39,7 +41,7 @@ class OpenVinoEngine:
                     # With pinning, two processes with one thread each share one core, at half the speed.
                     "ENABLE_CPU_PINNING": False,
                     # Not the processor's preference: an image must have the same probability on every machine.
-                    "INFERENCE_PRECISION_HINT": "f32",
+                    "INFERENCE_PRECISION_HINT": HINTS[precision],
                     "PERFORMANCE_HINT": "LATENCY",
                 },
             )
@@ -48,6 +50,8 @@ class OpenVinoEngine:
         self._request = compiled.create_infer_request()
         self._outputs, self._classes = bundle.manifest.outputs, len(bundle.manifest.classes)
         self.label = f"openvino {openvino.__version__.split('-')[0]}"
+        if precision != "float32":
+            self.label += f" {precision}"
 
     def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
         """Score preprocessed images; see `worker.inference.engines.InferenceEngine.infer`."""

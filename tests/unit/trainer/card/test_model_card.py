@@ -12,7 +12,8 @@ from trainer.card.model_card import card_of_run, model_card
 from trainer.card.reporting_items import clear_derm, tripod_ai
 from trainer.errors import InputError, MissingError
 from trainer.report.schema import Report
-from worker.inference.bundle import Quantisation, load_bundle
+from worker.inference.bundle import PrecisionCost, load_bundle
+from worker.inference.metrics import Estimate
 
 
 def test_the_card_says_what_the_report_found_and_names_no_image(report: dict[str, Any], tmp_path: Path) -> None:
@@ -61,14 +62,19 @@ def test_the_checklists_are_whole(report: dict[str, Any]) -> None:
     assert "Not done" in str(clear_derm(found.model_copy(update={"robustness": None})))
 
 
-def test_the_card_of_a_bundle_in_8_bits_says_what_they_cost(report: dict[str, Any]) -> None:
+def test_the_card_of_a_bundle_in_fewer_bits_says_what_they_cost(report: dict[str, Any]) -> None:
     shipped = load_bundle(Path("models/ham10000-mel-nv")).manifest
-    cost = Quantisation(layers=31, images=1180, auroc_difference=-0.0012, agreement={"youden": 0.993, "other": 0.991})
+    cost = PrecisionCost(
+        images=1180,
+        layers=31,
+        auroc_difference=Estimate(value=-0.0012, low=-0.003, high=0.0005),
+        sensitivity_difference={"youden": Estimate(value=0.004)},
+    )
     text = model_card(
-        shipped.model_copy(update={"precision": "int8", "quantisation": cost}),
+        shipped.model_copy(update={"precision": "int8", "precision_cost": cost}),
         "a package",
         Report.model_validate(report),
     )
-    assert "computes 31 layers with 8-bit integers. All figures above are of the model in floats" in text
-    assert "change the AUROC by -0.0012 and leave at least 99.10% of the flags of each policy unchanged" in text
-    assert "## Engine parity" not in text
+    assert "computes in int8. 31 of its layers compute with 8-bit integers" in text
+    assert "| Area under the ROC curve | -0.0012 (-0.0030 to +0.0005) |" in text
+    assert "| Sensitivity at the specificity of `youden` | +0.0040 |" in text

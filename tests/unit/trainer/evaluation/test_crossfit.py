@@ -61,7 +61,7 @@ def small_networks() -> Iterator[None]:
     def build(backbone: str, size: int, weights: str, weights_sha256: str) -> Any:
         inputs = keras.Input((size, size, 3))
         base = keras.Model(inputs, keras.layers.Rescaling(1 / 255)(inputs))
-        x = keras.layers.GlobalAveragePooling2D()(base.output)
+        x = keras.layers.GlobalAveragePooling2D(name="features")(base.output)
         model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name=backbone)
         return Classifier(trained=model, scoring=keras.Model(inputs, model.output), backbone=base)
 

@@ -92,7 +92,7 @@ def test_format_1_is_read_with_the_names_of_format_2(tmp_path: Path) -> None:
         ({"outputs": ["probability", "features", "feature_map", "more"]}, "outputs"),
         ({"outputs": ["probability", "probability", "features", "feature_map"]}, "outputs"),
         ({"classes": ["nevus", "nevus"], "malignant": []}, "each must be named once"),
-        ({"precision": "int8"}, "exactly when its precision is int8"),
+        ({"precision": "int8"}, "exactly when its precision is not float32"),
         ({"format": True}, "format"),
     ],
 )
