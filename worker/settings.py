@@ -14,13 +14,14 @@ from sqlalchemy import URL
 
 from worker.errors import SettingsError
 from worker.limits import default_concurrency
+from worker.processor import has_bfloat16
 from worker.regular_files import read_regular
 from worker.url_redaction import broken_broker_password, broken_database_password
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-#: Name of the shipped bundle's folder.
+#: Name of the shipped bundle's folder. Its twin in 32-bit floats, for older processors, has the ending ``-float32``.
 SHIPPED_BUNDLE = "ham10000-mel-nv"
 #: File in the home folder by which other commands find a running `dermq up`.
 RUN_FILE = "run.json"
@@ -33,12 +34,12 @@ _GRACE_SECONDS = 30.0
 
 
 def shipped_bundle() -> Path:
-    """The bundle of a checkout, or of the installed package."""
+    """The bundle of a checkout, or of the installed package: the fastest that this processor can compute."""
     package = Path(__file__).parent
-    for models in (package.parent / "models", package / "models"):
-        if (models / SHIPPED_BUNDLE).is_dir():
-            return models / SHIPPED_BUNDLE
-    return package.parent / "models" / SHIPPED_BUNDLE
+    models = (package.parent / "models", package / "models")
+    folder = next((each for each in models if (each / SHIPPED_BUNDLE).is_dir()), models[0])
+    plain = folder / f"{SHIPPED_BUNDLE}-float32"
+    return plain if plain.is_dir() and not has_bfloat16() else folder / SHIPPED_BUNDLE
 
 
 def _default_home() -> Path:

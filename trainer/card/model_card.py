@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.card.clinics import by_clinic, data_sets
 from trainer.card.reporting_items import Item, clear_derm, tripod_ai
 from trainer.card.results import (
     calibration,
@@ -21,16 +22,19 @@ from trainer.card.results import (
     test_results,
 )
 from trainer.card.training import first_weights, how_trained
+from trainer.config import SOURCE_FOLD
 from trainer.data.splits import LESION_DISJOINT, TEST, TRAIN, VALIDATION
 from trainer.report.document import counted, interval
 from trainer.report.groups import unseen_sources, weakest_groups, within_sources
 from trainer.report.robustness import greatest_fall
 from trainer.report.schema import Report, read_report
 from trainer.run_folder import RunFolder
+from trainer.thresholds.clinic_weights import PREVALENCE
+from worker.images.fit import Fit
 from worker.inference.bundle import BundleManifest
 from worker.inference.metrics import BundleMetrics
 
-_LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
+_LICENCE = "CC BY-NC 4.0 (weights, because of the training images); code Apache-2.0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class _Facts:
     made: str
     backbone: str
     size: int
+    fit: Fit
+    reduced_decoding: bool
     weights_from: str
     split_sha256: str
     licence: str
@@ -62,6 +68,8 @@ def model_card(manifest: BundleManifest, weights_from: str, report: Report | Non
         made=f"{manifest.created:%Y-%m-%d}",
         backbone=manifest.backbone,
         size=manifest.input.size,
+        fit=manifest.input.fit,
+        reduced_decoding=manifest.input.reduced_decoding,
         weights_from=weights_from,
         split_sha256=manifest.split_manifest_sha256,
         licence=manifest.licence,
@@ -85,12 +93,14 @@ def card_of_run(run: Path) -> str:
     """
     metrics = RunFolder(run).metrics()
     report = read_report(run)
-    subject = report.subject
+    subject, config = report.subject, RunFolder(run).origin().config
     facts = _Facts(
         title=f"Run {subject.name}",
         made=report.created[:10],
         backbone=subject.backbone,
         size=subject.size,
+        fit=config.fit,
+        reduced_decoding=config.reduced_decoding,
         weights_from=first_weights(RunFolder(run).origin()),
         split_sha256=subject.split_sha256,
         licence=_LICENCE,
@@ -104,12 +114,19 @@ def _card(facts: _Facts, metrics: BundleMetrics, report: Report | None, in_preci
         f"Made {facts.made}.",
         _INTENDED_USE,
         # Before the figures, so that a reader of one number has read its limits.
-        _limits(report),
+        _limits(facts, report),
         _data(facts, metrics, report),
         test_results(metrics, report),
     ]
     if report is not None:
-        parts += [policies(report), calibration(report), groups(report), others(report), classes(report)]
+        parts += [
+            by_clinic(report),
+            policies(report),
+            calibration(report),
+            groups(report),
+            others(report),
+            classes(report),
+        ]
         parts += [robustness(report), parity(report), in_precision]
     parts += [
         _model(facts, report),
@@ -153,7 +170,6 @@ _LIMITS = """## Limits
 - The test images come from the same clinics as the training images. Expect lower figures at other clinics. Measure
   there with `dermq-train evaluate BUNDLE --external FOLDER --labels CSV`, which gives a report with intervals, and
   choose thresholds for that clinic with `dermq-train recalibrate`.
-- Only the middle square of an image is used: a lesion at the edge of a wide picture is cut.
 - The calibrated probability holds at the share of melanomas in HAM10000, not in a screening population. Below about
   0.01 only the order is informative, because validation had hardly any melanomas there.
 - Nearly all patients are light-skinned Europeans and Australians. Performance on dark skin is unknown.
@@ -162,8 +178,10 @@ _LIMITS = """## Limits
   score. A portrait or a close photograph of skin may pass and get a score."""
 
 
-def _limits(report: Report | None) -> str:
+def _limits(facts: _Facts, report: Report | None) -> str:
     limits = [_LIMITS]
+    if facts.fit == "cover":
+        limits.append("- Only the middle square of an image is used: a lesion at the edge of a wide picture is cut.")
     limits += [f"- {remark}" for remark in report.remarks] if report else []
     proven = report.assessment.histology_only if report else None
     if proven and proven.auroc is not None:
@@ -182,6 +200,14 @@ def _limits(report: Report | None) -> str:
     return "\n".join(limits)
 
 
+_FITS = {
+    "cover": "The shorter side is resized and the middle cut out.",
+    "contain": "The longer side is resized, and the rest of the square filled with the mirrored image.",
+    "stretch": "The frame is resized to a square.",
+}
+_REDUCED = " A large JPEG is decoded at a half, a quarter or an eighth of its size."
+
+
 def _model(facts: _Facts, report: Report | None) -> str:
     seven = report is not None and report.subject.classes == "seven"
     head = (
@@ -192,9 +218,9 @@ def _model(facts: _Facts, report: Report | None) -> str:
     training = f" {how_trained(report.subject.origin)}" if report and report.subject.origin else ""
     return (
         f"## Model\n\n{facts.backbone}, {facts.size} x {facts.size} pixels, global average pooling, Dense 128 ReLU, "
-        f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} The shorter side is resized and the "
-        "middle cut out, by the same code in training and in workers. Platt scaling and thresholds are fitted on "
-        f"{_fitted_on(report)}."
+        f"Dropout 0.5, {head}. First weights: {facts.weights_from}.{training} {_FITS[facts.fit]}"
+        f"{_REDUCED if facts.reduced_decoding else ''} Training and workers share this code. Platt scaling and "
+        f"thresholds are fitted on {_fitted_on(report)}."
     )
 
 
@@ -203,6 +229,10 @@ def _fitted_on(report: Report | None) -> str:
         return (
             f"predictions for the melanomas and nevi outside test, each by that one of {len(folds)} other runs of this "
             "recipe that was not trained on it"
+        ) + (
+            f". Each clinic left out weighs the same, at {PREVALENCE:.1%} melanomas"
+            if all(fold.fold.startswith(SOURCE_FOLD) for fold in folds)
+            else ""
         )
     return "validation images only"
 
@@ -217,6 +247,8 @@ def _data(facts: _Facts, metrics: BundleMetrics, report: Report | None) -> str:
         f"{_split(metrics, report)}, SHA-256 of its manifest `{facts.split_sha256}`. Test: {images.melanoma} melanoma "
         f"images of {lesions.melanoma} lesions, {images.nevus} nevus images of {lesions.nevus} lesions.",
     ]
+    if report is not None and (several := data_sets(report)):
+        lines += ["", several]
     if report is not None and report.flow is not None and report.leakage is not None:
         sides = {side: report.flow.splits.get(side) for side in (TRAIN, VALIDATION, TEST)}
         rows = [

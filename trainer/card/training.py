@@ -35,6 +35,12 @@ def _step(run: RunOrigin, begin: str) -> str:
     else:
         loss = f"binary focal loss (gamma {config.focal_gamma:g}, alpha {config.focal_alpha:g})"
         samples = f"{config.epochs} epochs over the melanomas with as many nevi"
+        if config.draw == "sources":
+            samples = (
+                f"{config.epochs} epochs of {config.samples_per_epoch:,} images, half of them melanomas, "
+                f"{config.ham10000_share:.0%} of each class from HAM10000, sources drawn in proportion to their number "
+                f"of images to the power {config.sampling_power:g}"
+            )
         if config.source_balanced:
             samples += ", as many from each source as it has melanomas"
     if config.patience:
@@ -48,6 +54,8 @@ def _step(run: RunOrigin, begin: str) -> str:
         loss += f", images blended in pairs (mixup, alpha {config.mixup:g})"
     if config.artefacts:
         loss += f"; hair, ruler, ink, dark rim, blur or JPEG drawn on {config.artefacts:.0%} of the training images"
+    if config.augmentation == "cameras":
+        loss += "; aspect, resolution, sharpness, compression and colour of the training images changed at random"
     if config.without_source:
         loss += f"; without the images of the source `{config.without_source}`, in validation too"
     head = f"{config.head_epochs} epochs of the head only, then " if config.head_epochs else ""

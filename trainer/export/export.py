@@ -59,7 +59,7 @@ _PARITY_IMAGES = 256
 _REFERENCE_SEEDS = (11, 23, 42, 57)
 #: The quality gate refuses images below this share of a low quantile of the training images.
 _QUALITY_SHARE, _QUALITY_QUANTILE = 0.5, 0.001
-_LICENCE = "CC BY-NC 4.0 (weights, because of HAM10000); code Apache-2.0"
+_LICENCE = "CC BY-NC 4.0 (weights, because of the training images); code Apache-2.0"
 
 
 def export(

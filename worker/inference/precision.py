@@ -1,26 +1,14 @@
 """The number formats that a bundle may compute with, and the processors that have them."""
 
-from pathlib import Path
 from typing import Literal
 
 from worker.errors import EngineError
+from worker.processor import has_bfloat16, has_integer_dot_product
 
 #: A bundle's calibration and thresholds are chosen on the outputs of one of them.
 Precision = Literal["float32", "bfloat16", "int8"]
 #: OpenVINO's hint for each. Layers of a quantised model that are not quantised compute in 32 bits.
 HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
-#: Names, in /proc/cpuinfo, of the instructions that multiply 8-bit integers without an intermediate overflow.
-_INTEGER_DOT_PRODUCT = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
-_CPUINFO = Path("/proc/cpuinfo")
-#: What OpenVINO says of a processor that multiplies in bfloat16.
-_BFLOAT16 = "BF16"
-
-
-def processor_capabilities() -> list[str]:
-    """What OpenVINO says that this processor can do."""
-    import openvino
-
-    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def supports(precision: Precision) -> bool:
@@ -29,17 +17,8 @@ def supports(precision: Precision) -> bool:
     Without the instructions OpenVINO would silently compute in other formats, and an image could get another flag.
     """
     if precision == "bfloat16":
-        return _BFLOAT16 in processor_capabilities()
-    return precision == "float32" or _has_integer_dot_product()
-
-
-def _has_integer_dot_product() -> bool:
-    try:
-        lines = _CPUINFO.read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return bool(_INTEGER_DOT_PRODUCT & set(flags.split()))
+        return has_bfloat16()
+    return precision == "float32" or has_integer_dot_product()
 
 
 def require_precision(precision: Precision, bundle: str) -> None:

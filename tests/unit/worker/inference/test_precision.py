@@ -4,16 +4,42 @@ from pathlib import Path
 
 import pytest
 
+from worker import processor
 from worker.errors import EngineError
-from worker.inference import precision
 from worker.inference.precision import require_precision, supports
+from worker.settings import SHIPPED_BUNDLE, shipped_bundle
 
 
-@pytest.mark.parametrize(("capabilities", "has"), [(["FP32", "BF16", "INT8"], True), (["FP32", "INT8"], False)])
-def test_bfloat16_is_what_openvino_says(monkeypatch: pytest.MonkeyPatch, capabilities: list[str], has: bool) -> None:
-    monkeypatch.setattr(precision, "processor_capabilities", lambda: capabilities)
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("flags : fpu avx512f avx512_bf16", True),
+        ("flags : fpu amx_bf16 amx_tile", True),
+        ("Features : fp asimd bf16", True),
+        ("flags : fpu avx2 avx512f avx512_vnni", False),
+    ],
+)
+def test_bfloat16_needs_its_instructions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, has: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     assert supports("bfloat16") == has
     assert supports("float32")
+
+
+def test_a_processor_without_bfloat16_gets_the_float32_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "nowhere")
+    package = tmp_path / "worker"
+    for name in (SHIPPED_BUNDLE, f"{SHIPPED_BUNDLE}-float32"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    monkeypatch.setattr("worker.settings.__file__", str(package / "settings.py"))
+    assert shipped_bundle() == tmp_path / "models" / f"{SHIPPED_BUNDLE}-float32"
+    monkeypatch.setattr("worker.settings.has_bfloat16", lambda: True)
+    assert shipped_bundle() == tmp_path / "models" / SHIPPED_BUNDLE
+    (tmp_path / "models" / f"{SHIPPED_BUNDLE}-float32").rmdir()
+    monkeypatch.setattr("worker.settings.has_bfloat16", lambda: False)
+    assert shipped_bundle() == tmp_path / "models" / SHIPPED_BUNDLE
 
 
 @pytest.mark.parametrize(
@@ -29,11 +55,11 @@ def test_bfloat16_is_what_openvino_says(monkeypatch: pytest.MonkeyPatch, capabil
 def test_eight_bits_need_dot_products(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, has: bool) -> None:
     """Without them 8-bit products are added in 16 bits, which may overflow: an image could get another flag."""
     (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n\nprocessor : 1\n")
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
     assert supports("int8") == has
 
 
 def test_without_a_list_of_instructions_eight_bits_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "nowhere")
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "nowhere")
     with pytest.raises(EngineError, match=r"mine 3 computes in int8 .*VNNI.*DERMQ_BUNDLE to the float32 bundle"):
         require_precision("int8", "mine 3")
