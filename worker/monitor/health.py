@@ -12,7 +12,7 @@ from worker.database_check import check_writes
 from worker.errors import BrokerError, DermqError
 from worker.inference.bundle_reference import configured_bundle
 from worker.queue.app import make_app
-from worker.queue.hints import last_sweeper, queue_length
+from worker.queue.hints import dropped_messages, last_sweeper, queue_length
 from worker.queue.inspect import bundles_of_workers
 from worker.settings import Settings
 from worker.terminal import printable
@@ -103,7 +103,10 @@ def _check_broker(app: Celery, settings: Settings) -> str:
     except BrokerError as error:
         raise _ProblemError(f"{error} Start the system with `dermq up`, or set DERMQ_BROKER_URL.") from None
     waiting = ", ".join(f"{name} {length}" for name, length in lengths.items())
-    return f"{shown_broker(settings.resolved_broker_url())}, waiting messages: {waiting}"
+    text = f"{shown_broker(settings.resolved_broker_url())}, waiting messages: {waiting}"
+    if dropped := dropped_messages(app):
+        text += f"; workers dropped {dropped:,} that were no hints: does something else write to this Redis?"
+    return text
 
 
 def _check_workers(app: Celery, settings: Settings, *, ask_database: bool) -> str:

@@ -53,6 +53,8 @@ def make_app(settings: Settings) -> Celery:
         # One message at a time: a hint that waits in a busy worker is a chunk that an idle one could claim.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
+        # Named, and not imported: only workers load it.
+        worker_consumer="worker.queue.consumer:HintConsumer",
         # Redis may be away for hours: never give up.
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

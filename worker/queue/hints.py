@@ -15,6 +15,8 @@ from worker.url_redaction import without_password
 
 #: Key that a sweeper sets at each sweep and that expires without one. A sign of life, not a record.
 _LAST_SWEEP = "sweeper"
+#: Key of the number of messages that workers dropped because they were no hints. A sign too.
+DROPPED = "dropped-messages"
 #: What an unreachable broker raises. `worker.settings` checks its URL before, so a KeyError or ValueError is a bug.
 BROKER_FAULTS = (KombuError, RedisError, OSError)
 #: Give up an unreachable broker at once: callers have other work to do and ask again later.
@@ -82,6 +84,16 @@ def last_sweeper(app: Celery) -> str | None:
     """
     host: bytes | None = _ask(app, lambda client: client.hget(_LAST_SWEEP, "host"))
     return host.decode(errors="replace") if host is not None else None
+
+
+def dropped_messages(app: Celery) -> int:
+    """How many messages workers dropped because they were no hints; see `worker.queue.consumer`.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+    """
+    count: bytes | None = _ask(app, lambda client: client.hget(DROPPED, "count"))
+    return int(count) if count is not None and count.isdigit() else 0
 
 
 def _ask(app: Celery, question: Callable[[Any], Any]) -> Any:
