@@ -98,6 +98,7 @@ def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds
             attempt=Chunk.attempt + 1,
             owner=owner,
             lease_expires_at=db_now(lease_seconds),
+            claimed_at=db_now(),
         )
         .returning(Chunk.job_id, Chunk.group_id, Chunk.attempt)
     ).one_or_none()

@@ -96,8 +96,10 @@ def open_work(connection: Connection) -> list[BundleWork]:
     return list(found.values())
 
 
-def view_jobs(connection: Connection, *, job_id: int | None = None, limit: int = 20) -> list[JobView]:
-    """The newest jobs, newest first; or only the given job."""
+def view_jobs(
+    connection: Connection, *, job_id: int | None = None, limit: int | None = 20, active: bool = False
+) -> list[JobView]:
+    """The newest jobs, newest first; or only the given job, or only those that are neither stopped nor paused."""
     query = (
         select(
             Job.id,
@@ -123,5 +125,7 @@ def view_jobs(connection: Connection, *, job_id: int | None = None, limit: int =
     )
     if job_id is not None:
         query = query.where(Job.id == job_id)
+    if active:
+        query = query.where(Job.status.in_((JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING)))
     # SQLite has no booleans, only 0 and 1.
     return [JobView(**{**row, "interrupted": bool(row["interrupted"])}) for row in connection.execute(query).mappings()]

@@ -153,6 +153,8 @@ class Chunk(OutcomeTotals, Base):
     #: The worker that holds the lease: host, process and a random number of this claim.
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    #: When it was last claimed. None for claims from before schema 0009.
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
     #: When a message about it was last put into the queue.
     hinted_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
 

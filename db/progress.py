@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, func, select
 
-from db.models import AuditEntry, Chunk, Job
+from db.jobs import CLAIMABLE
+from db.models import AuditEntry, Chunk, Image, Job
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, TriageFlag, UngradableReason
 from db.totals import JobTotals, totals_of_jobs
 from db.types import db_now
@@ -111,9 +112,54 @@ def _seconds_between(entries: Iterable[Any]) -> float:
     return seconds
 
 
-def jobs_with_live_lease(connection: Connection, job_ids: Collection[int]) -> set[int]:
-    """Those of the jobs of which a worker holds a lease on a chunk."""
-    lease = exists().where(
-        Chunk.job_id == Job.id, Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now()
+@dataclass(frozen=True, kw_only=True)
+class HeldChunk:
+    """A chunk that a worker has claimed and not given back.
+
+    Args:
+        job_id: its job.
+        bundle_id: of its job.
+        chunk_id: its id.
+        owner: the worker: host, process and a random number.
+        lease_seconds_left: of its lease, by the database's clock. Negative when it has ended.
+        silent_seconds: since the claim or the last image that has an outcome, whichever is later. 0 when unknown.
+    """
+
+    job_id: int
+    bundle_id: int
+    chunk_id: int
+    owner: str
+    lease_seconds_left: float
+    silent_seconds: float
+
+
+def held_chunks(connection: Connection) -> list[HeldChunk]:
+    """The chunks that workers have: one for each process, however many jobs there are."""
+    last = select(func.max(Image.completed_at)).where(Image.chunk_id == Chunk.id).scalar_subquery()
+    rows = connection.execute(
+        select(
+            Chunk.job_id,
+            Job.bundle_id,
+            Chunk.id,
+            Chunk.owner,
+            Chunk.lease_expires_at,
+            Chunk.claimed_at,
+            last.label("last"),
+            db_now().label("now"),
+        )
+        .join(Job, Job.id == Chunk.job_id)
+        .where(Chunk.status == ChunkStatus.LEASED, Job.status.in_(CLAIMABLE))
     )
-    return set(connection.scalars(select(Job.id).where(Job.id.in_(job_ids), lease)))
+    return [
+        HeldChunk(
+            job_id=row.job_id,
+            bundle_id=row.bundle_id,
+            chunk_id=row.id,
+            owner=row.owner or "",
+            lease_seconds_left=(row.lease_expires_at - row.now).total_seconds(),
+            silent_seconds=0.0
+            if row.claimed_at is None
+            else (row.now - max(row.claimed_at, row.last or row.claimed_at)).total_seconds(),
+        )
+        for row in rows
+    ]

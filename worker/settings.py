@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     later.
     """
 
+    stall_seconds: float = Field(default=120.0, ge=1, le=86_400)
+    """Seconds without a finished image after which a running job counts as stalled."""
+
     max_file_bytes: int = Field(default=100 * 1024 * 1024, ge=1024, le=2**31 - 1)
     """Largest image file that is read, in bytes."""
 

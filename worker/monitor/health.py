@@ -1,16 +1,19 @@
 """The checks of `dermq check`: bundle, database, broker, workers and sweeper, each with a sentence that helps."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from celery import Celery
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.jobs import BundleWork, open_work
+from db.jobs import BundleWork, JobView, open_work, view_jobs
 from db.session import DatabaseUrlError, open_database, read
 from worker.database_check import check_writes
 from worker.errors import BrokerError, DermqError
 from worker.inference.bundle_reference import configured_bundle
+from worker.monitor.stalls import EXPECTED, Stall, diagnose
 from worker.queue.app import make_app
 from worker.queue.hints import dropped_messages, last_sweeper, queue_length
 from worker.queue.inspect import bundles_of_workers
@@ -23,7 +26,7 @@ class CheckResult(BaseModel):
     """The result for one component.
 
     Args:
-        component: ``bundle``, ``database``, ``broker``, ``workers`` or ``sweeper``.
+        component: ``bundle``, ``database``, ``broker``, ``workers``, ``sweeper`` or ``jobs``.
         ok: whether it works.
         checked: false when another failure prevented the check. Then ``ok`` is false, too.
         text: what was found, and what to do when it does not work.
@@ -44,6 +47,14 @@ class CheckReport(BaseModel):
     checks: list[CheckResult]
 
 
+#: What a check cannot do without.
+_NEEDS = {"workers": ("broker",), "sweeper": ("broker",), "jobs": ("database",)}
+#: Seconds after which a job that seems stalled is looked at again: its hint may be under way.
+_SECOND_LOOK = 3.0
+#: Stalled jobs that are described; the others are counted.
+_DESCRIBED = 5
+
+
 class _ProblemError(DermqError):
     """A component does not work. The text says why and what to do."""
 
@@ -61,10 +72,12 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         ("broker", lambda: _check_broker(app, settings)),
         ("workers", lambda: _check_workers(app, settings, ask_database="database" not in failed)),
         ("sweeper", lambda: _check_sweeper(app)),
+        ("jobs", lambda: _check_jobs(settings)),
     )
     for component, check in checks:
-        if "broker" in failed:
-            text = "Not checked, because the broker does not answer."
+        cause = next((each for each in _NEEDS.get(component, ()) if each in failed), None)
+        if cause is not None:
+            text = f"Not checked, because the {cause} does not answer."
             yield CheckResult(component=component, ok=False, checked=False, text=text)
             continue
         try:
@@ -130,6 +143,41 @@ def _check_workers(app: Celery, settings: Settings, *, ask_database: bool) -> st
             "that bundle, or set DERMQ_BUNDLE here to the workers' bundle."
         )
     return answering
+
+
+def _check_jobs(settings: Settings) -> str:
+    """Whether every open job progresses."""
+    engine = open_database(settings.resolved_database_url())
+    try:
+        jobs = read(engine, _active)
+        stalls = _stalled(engine, jobs)
+        if stalls:
+            time.sleep(_SECOND_LOOK)
+            stalls = {job_id: stall for job_id, stall in _stalled(engine, jobs).items() if job_id in stalls}
+    except SQLAlchemyError as error:
+        raise _ProblemError(f"The jobs cannot be read ({type(error).__name__}).") from None
+    finally:
+        engine.dispose()
+    if not stalls:
+        return f"{len(jobs)} under way" if jobs else "none under way"
+    described = [f"Job {job_id}: {stall.text}" for job_id, stall in sorted(stalls.items())[:_DESCRIBED]]
+    rest = len(stalls) - len(described)
+    raise _ProblemError(" ".join(described) + (f" {rest} more jobs are stalled." if rest else ""))
+
+
+def _active(connection: Connection) -> list[JobView]:
+    return view_jobs(connection, limit=None, active=True)
+
+
+def _stalled(engine: Engine, jobs: Sequence[JobView]) -> dict[int, Stall]:
+    """Jobs that are stalled now, without those that somebody waits for on purpose."""
+    ids = {job.id for job in jobs}
+
+    def look(connection: Connection) -> dict[int, Stall]:
+        return diagnose(connection, [job for job in _active(connection) if job.id in ids])
+
+    found = read(engine, look)
+    return {job_id: stall for job_id, stall in found.items() if stall.kind not in EXPECTED}
 
 
 def _open_work(settings: Settings) -> list[BundleWork]:

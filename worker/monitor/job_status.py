@@ -7,17 +7,12 @@ from sqlalchemy import Connection, Engine
 
 from db.audit import entries_of
 from db.jobs import JobView, view_jobs
-from db.progress import JobCounts, count_images, count_jobs, jobs_with_live_lease
+from db.progress import JobCounts, count_images, count_jobs
 from db.session import read
 from db.status import AuditAction, FailureCode, ImageStatus, JobStatus, TriageFlag, UngradableReason
 from worker.errors import DermqError
-from worker.inference.bundle_reference import configured_bundle, running_bundle
-from worker.settings import load_settings
+from worker.monitor.stalls import Stall, diagnose
 from worker.terminal import printable
-
-#: States that a job does not leave by itself.
-STOPPED = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED, JobStatus.DELETING)
-_NO_WORKER = "No worker is scoring it. Is `dermq up` running? Run `dermq check` for the cause."
 
 
 class JobReport(BaseModel):
@@ -85,14 +80,14 @@ class JobList(BaseModel):
 def describe_jobs(database: Engine, limit: int = 20) -> JobList:
     """The newest jobs with their counts, in a few queries for all of them."""
 
-    def look(connection: Connection) -> tuple[list[JobView], dict[int, JobCounts], set[int]]:
+    def look(connection: Connection) -> tuple[list[JobView], dict[int, JobCounts], dict[int, Stall]]:
         jobs = view_jobs(connection, limit=limit)
-        ids = [job.id for job in jobs]
-        active = [job.id for job in jobs if job.status not in STOPPED]
-        return jobs, count_jobs(connection, ids), jobs_with_live_lease(connection, active)
+        return jobs, count_jobs(connection, [job.id for job in jobs]), diagnose(connection, jobs)
 
-    jobs, counts, working = read(database, look)
-    return JobList(jobs=[_report(job, counts[job.id], _stall_reason(job, working=job.id in working)) for job in jobs])
+    jobs, counts, stalls = read(database, look)
+    return JobList(
+        jobs=[_report(job, counts[job.id], stalls[job.id].text if job.id in stalls else None) for job in jobs]
+    )
 
 
 def describe_job(database: Engine, job: JobView) -> JobReport:
@@ -156,37 +151,9 @@ def _gone(database: Engine, job_id: int) -> str:
 
 
 def stall_reason(database: Engine, job: JobView) -> str | None:
-    """Why a job does not progress, as far as its rows tell, and what to do.
-
-    Returns:
-        None when the job has stopped or a worker has a chunk of it.
-    """
-    working = read(database, lambda connection: jobs_with_live_lease(connection, [job.id]))
-    return _stall_reason(job, working=bool(working))
-
-
-def _stall_reason(job: JobView, *, working: bool) -> str | None:
-    if job.interrupted:
-        source = printable(job.manifest or job.root)
-        return (
-            f"Its submission was interrupted. To resume, run `dermq submit {source}` with the same options; to give it "
-            f"up, `dermq cancel {job.id}`."
-        )
-    if job.status is JobStatus.SUBMITTING:
-        return "Its images are still being submitted."
-    if job.status is JobStatus.DELETING:
-        return f"It is being deleted. If no `dermq delete` runs any more, run `dermq delete {job.id}` to finish it."
-    if job.status in STOPPED or working:
-        return None
-    settings = load_settings()
-    here = running_bundle(settings) or configured_bundle(settings)
-    if here is not None and here.sha256 != job.bundle_sha256:
-        needed = printable(f"{job.bundle_name} {job.bundle_version} ({job.bundle_sha256[:12]})")
-        return (
-            f"No worker is scoring it. It needs the bundle {needed}, but the one here is {here}. Start a worker with "
-            f"the job's bundle (DERMQ_BUNDLE), or run `dermq cancel {job.id}` and submit again."
-        )
-    return _NO_WORKER
+    """Why a job does not progress and what to do, see `worker.monitor.stalls`. None when it does, or has stopped."""
+    stall = read(database, lambda connection: diagnose(connection, [job])).get(job.id)
+    return stall.text if stall is not None else None
 
 
 def outcome_counts(counts: JobCounts) -> str:

@@ -12,7 +12,8 @@ from db.progress import count_images
 from db.session import read
 from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
 from db.worklist import OutcomeRow, not_scored, worklist_page
-from worker.monitor.job_status import STOPPED, JobReport, clock, job_rate, stall_reason
+from worker.monitor.job_status import JobReport, clock, job_rate, stall_reason
+from worker.monitor.stalls import STOPPED
 from worker.terminal import printable, shown_probability
 
 _MEANING = {

@@ -13,7 +13,8 @@ from db.progress import JobCounts, count_jobs
 from db.session import read
 from db.status import JobStatus
 from worker.log_throttle import LogThrottle
-from worker.monitor.job_status import STOPPED, clock, find_job, outcome_counts, overall_rate, stall_reason
+from worker.monitor.job_status import clock, find_job, outcome_counts, overall_rate, stall_reason
+from worker.monitor.stalls import STOPPED
 
 #: Seconds between two queries.
 _POLL_INTERVAL = 1.0

@@ -1,8 +1,11 @@
 """Workers that are killed, stopped and frozen in the middle of a chunk."""
 
+import json
 import os
+import re
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +125,44 @@ def test_a_lease_is_stolen_from_a_stopped_worker_that_then_wakes_up(
     # What was written stays as it was, to the time of writing.
     assert predictions(system, job) == before
     assert chunk_of(early).attempt == chunk_of(late).attempt == 2
+
+
+@pytest.mark.fault(24)
+def test_every_process_of_a_worker_is_frozen(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Guards the diagnosis: the main process of a worker answers, and nothing is scored. It said ok for ever."""
+    system.environment["DERMQ_LEASE_SECONDS"] = "2"
+    worker = system.worker("worker", FAULT_SECONDS_PER_IMAGE="0.5")
+    system.sweeper()
+    folder = undisturbed.copy(tmp_path / "archive", images=64)
+    job = system.submit(folder)
+    until(lambda: any(chunk.owner for chunk in chunks(system, job)), "a chunk is claimed")
+    healthy = json.loads(system.dermq("check", "--json").stdout)
+    assert {each["component"]: each["text"] for each in healthy["checks"]}["jobs"] == "1 under way"
+    children = worker.children()
+    for child in children:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        until(lambda: not any(_live(chunk) for chunk in chunks(system, job)), "every lease has ended")
+        failed = system.dermq("check", "--json", check=False)
+        assert failed.returncode == 1
+        found = {each["component"]: each for each in json.loads(failed.stdout)["checks"]}
+        assert found["workers"]["ok"], "its main process answers"
+        assert not found["jobs"]["ok"]
+        text = found["jobs"]["text"]
+        assert re.search(r"Job 1: No worker is scoring it\. The worker on \S+, process \d+, has chunk \d+", text)
+        assert "lease ended" in text
+        assert "frozen or dead" in text
+        assert "Restart that worker" in text
+        assert any(f"process {child}," in text for child in children)
+        stalled = json.loads(system.dermq("status", str(job), "--json").stdout)["stalled"]
+        assert stalled is not None
+        assert "frozen or dead" in stalled
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGCONT)
+    check_counts(system, job, undisturbed.expected, archive=folder)
+    assert system.dermq("check").returncode == 0
+
+
+def _live(chunk: Any) -> bool:
+    return chunk.lease_expires_at is not None and chunk.lease_expires_at > datetime.now(UTC)

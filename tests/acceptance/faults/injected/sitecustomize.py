@@ -40,11 +40,11 @@ def _slow_and_poisoned(decode):
     seconds = float(os.environ.get("FAULT_SECONDS_PER_IMAGE", "0"))
 
     @functools.wraps(decode)
-    def wrapped(data):
+    def wrapped(data, *arguments):
         # Not `time.sleep`, which fails under the program faketime.
         select.select((), (), (), seconds)
         _poison(data)
-        return decode(data)
+        return decode(data, *arguments)
 
     return wrapped
 
@@ -107,7 +107,7 @@ def _all_at_once(migrate):
 
 
 _WRAPPERS = {
-    "worker.images.decode": ("decode", _slow_and_poisoned),
+    "worker.images.decode": ("decode_image", _slow_and_poisoned),
     "worker.inference.engines": ("load_engine", _slow_and_crashing),
     "worker.queue.hints": ("send_hints", _repeated_and_slow),
     "worker.queue.app": ("make_app", _impatient_broker),

@@ -147,18 +147,18 @@ def test_histology_nevi_are_drawn_as_often_as_set(dataset: Path, tmp_path: Path)
 def test_the_test_split_is_not_accessed(
     dataset: Path, tmp_path: Path, networks: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No input of the network is made from it. The survey, which learns nothing, sees all: `trainer.data.scan`."""
-    import trainer.data.resized_cache
+    """No input of the network is made from it. The scan, which learns nothing, sees all: `trainer.data.scan`."""
     from trainer.training.fit import fit
+    from worker.images.preprocess import Preprocessing
 
     opened: set[bytes] = set()
-    decode = trainer.data.resized_cache.decode
+    decode = Preprocessing.decode
 
-    def watched(data: bytes) -> Any:
+    def watched(preprocessing: Preprocessing, data: bytes) -> Any:
         opened.add(data)
-        return decode(data)
+        return decode(preprocessing, data)
 
-    monkeypatch.setattr(trainer.data.resized_cache, "decode", watched)
+    monkeypatch.setattr(Preprocessing, "decode", watched)
     fit([dataset], tmp_path / "run", tmp_path / "cache", RunConfig(size=32, epochs=1, batch_size=8))
     manifest = read_manifest(tmp_path / "run")
     content = {path.stem: path.read_bytes() for path in dataset.rglob("*.jpg")}

@@ -1,0 +1,132 @@
+"""Why a job does not progress, and what to do: one diagnosis for every command and page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection
+
+from db.jobs import JobView
+from db.progress import HeldChunk, held_chunks
+from db.status import JobStatus
+from worker.inference.bundle_reference import configured_bundle, running_bundle
+from worker.settings import Settings, load_settings
+from worker.terminal import printable
+
+#: States that a job does not leave by itself.
+STOPPED = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED, JobStatus.DELETING)
+
+
+class StallKind(StrEnum):
+    """What holds a job up."""
+
+    SUBMITTING = "submitting"
+    WAITS_ITS_TURN = "waits_its_turn"
+    INTERRUPTED = "interrupted"
+    DELETING = "deleting"
+    NO_WORKER = "no_worker"
+    WRONG_BUNDLE = "wrong_bundle"
+    SILENT = "silent"
+    LEASE_EXPIRED = "lease_expired"
+
+
+#: Kinds that somebody waits for on purpose.
+EXPECTED = (StallKind.SUBMITTING, StallKind.WAITS_ITS_TURN, StallKind.DELETING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stall:
+    """Why a job does not progress, with the next step as a sentence."""
+
+    kind: StallKind
+    text: str
+
+
+def diagnose(connection: Connection, jobs: Sequence[JobView]) -> dict[int, Stall]:
+    """The stalled jobs among these, in one query for all of them.
+
+    Args:
+        connection: to the database.
+        jobs: any jobs.
+
+    Returns:
+        By job id. A job that progresses, or has stopped, is not in it.
+    """
+    settings = load_settings()
+    held = [] if all(job.status in STOPPED for job in jobs) else held_chunks(connection)
+    found = ((job.id, _diagnose(job, held, settings)) for job in jobs)
+    return {job_id: stall for job_id, stall in found if stall is not None}
+
+
+def _diagnose(job: JobView, held_by_all: Sequence[HeldChunk], settings: Settings) -> Stall | None:
+    if job.interrupted:
+        source = printable(job.manifest or job.root)
+        return Stall(
+            kind=StallKind.INTERRUPTED,
+            text=f"Its submission was interrupted. To resume, run `dermq submit {source}` with the same options; to "
+            f"give it up, `dermq cancel {job.id}`.",
+        )
+    if job.status is JobStatus.SUBMITTING:
+        return Stall(kind=StallKind.SUBMITTING, text="Its images are still being submitted.")
+    if job.status is JobStatus.DELETING:
+        return Stall(
+            kind=StallKind.DELETING,
+            text=f"It is being deleted. If no `dermq delete` runs any more, run `dermq delete {job.id}` to finish it.",
+        )
+    if job.status in STOPPED:
+        return None
+    held = [chunk for chunk in held_by_all if chunk.job_id == job.id]
+    if live := [chunk for chunk in held if chunk.lease_seconds_left >= 0]:
+        # One that progresses is enough: the others may be at a large image.
+        if any(_progresses(chunk, settings) for chunk in live):
+            return None
+        return Stall(kind=StallKind.SILENT, text=_silent(max(live, key=lambda chunk: chunk.silent_seconds)))
+    if others := {
+        chunk.job_id for chunk in held_by_all if chunk.bundle_id == job.bundle_id and _progresses(chunk, settings)
+    }:
+        named = ", ".join(map(str, sorted(others)))
+        return Stall(kind=StallKind.WAITS_ITS_TURN, text=f"It waits for its turn: workers are at job {named}.")
+    here = running_bundle(settings) or configured_bundle(settings)
+    if here is not None and here.sha256 != job.bundle_sha256:
+        needed = printable(f"{job.bundle_name} {job.bundle_version} ({job.bundle_sha256[:12]})")
+        return Stall(
+            kind=StallKind.WRONG_BUNDLE,
+            text=f"No worker is scoring it. It needs the bundle {needed}, but the one here is {here}. Start a worker "
+            f"with the job's bundle (DERMQ_BUNDLE), or run `dermq cancel {job.id}` and submit again.",
+        )
+    if held:
+        return Stall(kind=StallKind.LEASE_EXPIRED, text=_expired(min(held, key=lambda each: each.lease_seconds_left)))
+    return Stall(
+        kind=StallKind.NO_WORKER,
+        text="No worker is scoring it. Is `dermq up` running? Run `dermq check` for the cause.",
+    )
+
+
+def _progresses(chunk: HeldChunk, settings: Settings) -> bool:
+    return chunk.lease_seconds_left >= 0 and chunk.silent_seconds < settings.stall_seconds
+
+
+def _silent(chunk: HeldChunk) -> str:
+    return (
+        f"No image was finished for {_seconds(chunk.silent_seconds)}. The worker {_who(chunk)} has chunk "
+        f"{chunk.chunk_id} and renews its lease, but finishes nothing: it may read from a share that hangs. Check the "
+        "share and the files; the worker gives a chunk up by itself at DERMQ_CHUNK_TIME_LIMIT."
+    )
+
+
+def _expired(chunk: HeldChunk) -> str:
+    return (
+        f"No worker is scoring it. The worker {_who(chunk)} has chunk {chunk.chunk_id}, and its lease ended "
+        f"{_seconds(-chunk.lease_seconds_left)} ago: the process is frozen or dead, and no other took over. Restart "
+        "that worker, or start another one; nothing is lost."
+    )
+
+
+def _who(chunk: HeldChunk) -> str:
+    """Host and process of a worker."""
+    host, _, rest = printable(chunk.owner).partition(":")
+    return f"on {host}, process {rest.partition(':')[0]}," if rest else host
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} seconds" if value < 120 else f"{value / 60:.0f} minutes"
