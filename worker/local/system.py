@@ -5,7 +5,6 @@ import ctypes
 import fcntl
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from db.schema import migrate
 from db.session import open_database
 from worker.errors import BrokerError, DermqError, SettingsError
 from worker.local.broker import LocalBroker, free_port, is_taken, new_local_broker
+from worker.local.password import kept_password
 from worker.logging import get_logger
 from worker.monitor.flower import USER
 from worker.queue.app import make_app
@@ -216,7 +216,7 @@ class LocalSystem:
 
     def _completed(self, broker: LocalBroker | None) -> Settings:
         """The settings with a password for Flower and the URL of the broker."""
-        password = self.settings.flower_password or SecretStr(secrets.token_urlsafe(12))
+        password = self.settings.flower_password or SecretStr(kept_password(self.settings.home))
         changes: dict[str, object] = {"flower_password": password}
         if broker is not None:
             changes["broker_url"] = SecretStr(broker.url)
