@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     flower_password: SecretStr | None = None
     """Password of Flower's user ``dermq``. Default: `dermq up` makes one and prints it; `dermq flower` refuses."""
 
+    actor: str | None = Field(default=None, max_length=100)
+    """Name for the audit log of who runs a command, beside the account. For containers, where all are one account."""
+
     log_format: Literal["auto", "console", "json"] = "auto"
     """Form of the log lines. ``auto`` writes for people on a terminal, JSON otherwise."""
 
@@ -116,6 +119,13 @@ class Settings(BaseSettings):
             # It would be the current folder, whatever that is.
             raise ValueError("the path is empty")
         return folder
+
+    @field_validator("actor")
+    @classmethod
+    def _is_one_line(cls, name: str | None) -> str | None:
+        if name is not None and not (name.strip() and name.isprintable()):
+            raise ValueError("the name is empty, or holds characters that cannot be printed on one line")
+        return name.strip() if name is not None else None
 
     @field_validator("flower_password")
     @classmethod

@@ -1,5 +1,7 @@
 """``dermq``: the operator's commands. Each module holds the commands of one subject."""
 
+import os
+
 import click
 
 from worker import __version__
@@ -19,7 +21,8 @@ from worker.cli.submit import submit
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dermq")
-def main() -> None:
+@click.option("--as", "actor", metavar="NAME", help="Your name for the audit log, where all use one account.")
+def main(actor: str | None) -> None:
     """Score archives of dermoscopic images for melanoma risk.
 
     \b
@@ -29,6 +32,9 @@ def main() -> None:
 
     Settings are environment variables DERMQ_…, listed in docs/settings.md. For research only, not a medical device.
     """
+    if actor is not None:
+        # As a setting, so that it is checked where the others are.
+        os.environ["DERMQ_ACTOR"] = actor
 
 
 for _command in (

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
+#: Characters of a name that the audit log holds.
+_LONGEST = 200
+
+
 class _JobNumber(click.IntRange):
     name = "job number"
 
@@ -22,14 +26,19 @@ JOB_NUMBER = _JobNumber(1, 2**63 - 1)
 
 
 def current_actor() -> str:
-    """Account and host of the person who runs this command, for the audit log."""
+    """Account and host of the person who runs this command, for the audit log; and a name, if one was given.
+
+    The account stays beside the name, which nobody has checked.
+    """
     number = os.getuid()
     try:
         # Not `getpass.getuser`, which trusts environment variables.
         account = pwd.getpwuid(number).pw_name
     except KeyError:
         account = f"uid {number}"
-    return f"{account}@{socket.gethostname()}"
+    place = f"{account}@{socket.gethostname()}"
+    name = load_settings().actor
+    return f"{name} ({place})"[:_LONGEST] if name else place
 
 
 def open_checked_database() -> "Engine":
