@@ -75,7 +75,7 @@ def test_the_best_epoch_is_kept_or_the_last(
 
     monkeypatch.setattr(trainer.training.fit, "roc_auc_score", auc)
     config = changed(CONFIG, checkpoint=checkpoint)
-    assert trainer.training.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", config) == auc_of_it
+    assert trainer.training.fit.fit([dataset], tmp_path / "run", tmp_path / "cache", config) == auc_of_it
     found = pd.read_csv(tmp_path / "run" / "validation.csv")["probability"]
     assert [np.allclose(found, each, atol=1e-6) for each in predicted[:3]] == [epoch == kept for epoch in range(3)]
 
@@ -96,11 +96,11 @@ def test_a_training_that_gets_no_better_ends_early_and_stays_ended(
     # A fifth epoch would find none left.
     monkeypatch.setattr(trainer.training.fit, "roc_auc_score", lambda *_: next(aucs))
     config, run = changed(CONFIG, epochs=9, patience=2), tmp_path / "run"
-    assert trainer.training.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
+    assert trainer.training.fit.fit([dataset], run, tmp_path / "cache", config) == 0.9
     assert "no better epoch in 2: ended early" in (run / "train.log").read_text()
     # Killed before its predictions were written: what was given up is not taken up again.
     (run / "validation.csv").unlink()
-    assert trainer.training.fit.fit(dataset, run, tmp_path / "cache", config) == 0.9
+    assert trainer.training.fit.fit([dataset], run, tmp_path / "cache", config) == 0.9
 
 
 def test_a_run_continues_from_another_of_the_same_split(dataset: Path, tmp_path: Path, networks: list[Any]) -> None:

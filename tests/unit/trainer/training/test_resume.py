@@ -181,12 +181,12 @@ def test_a_run_that_another_process_began_meanwhile_is_resumed(
         with pytest.MonkeyPatch.context() as patch:
             kill_when_replacing(patch, "last.npz", before=False)
             with pytest.raises(Killed):
-                trainer.training.fit.fit(dataset, run, tmp_path / "cache", CONFIG)
+                trainer.training.fit.fit([dataset], run, tmp_path / "cache", CONFIG)
         assert list((run / "checkpoints").glob("epoch-*.weights.h5"))
         return read(*arguments)
 
     monkeypatch.setattr(trainer.training.fit, "read_scanned", read_and_wait)
-    trainer.training.fit.fit(dataset, run, tmp_path / "cache", CONFIG)
+    trainer.training.fit.fit([dataset], run, tmp_path / "cache", CONFIG)
     assert "continued after epoch 1" in (run / "train.log").read_text()
     assert_same_run(run, undisturbed)
 
@@ -212,8 +212,8 @@ def test_without_the_optimizers_state_it_would_end_differently(
 
         patch.setattr("trainer.training.validation_callback.save_checkpoint", killed)
         with pytest.raises(Killed):
-            trainer.training.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
-    trainer.training.fit.fit(dataset, tmp_path / "run", tmp_path / "cache", CONFIG)
+            trainer.training.fit.fit([dataset], tmp_path / "run", tmp_path / "cache", CONFIG)
+    trainer.training.fit.fit([dataset], tmp_path / "run", tmp_path / "cache", CONFIG)
     with pytest.raises(AssertionError):
         assert_same_run(tmp_path / "run", undisturbed)
 
