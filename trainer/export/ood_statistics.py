@@ -13,7 +13,7 @@ from worker.images.out_of_distribution import Floats, ImageStatistics, measure_i
 _OTHER_CAMERA = Augmentation(cutout=0.0)
 _WITH_ARTEFACTS = Augmentation(artefacts=0.5, cutout=0.0)
 #: This share of other images lies within the limit.
-LIMIT_QUANTILE = 0.999
+LIMIT_QUANTILE = 0.99
 
 
 def fit_image_statistics(inputs: npt.NDArray[np.uint8], *, seed: int) -> ImageStatistics:
