@@ -22,6 +22,7 @@ RESULTS = ROOT / "benchmarks" / "results.md"
 #: The commands, with FOLDER for the folder of images.
 COMMANDS = (
     "end_to_end.py FOLDER",
+    "large_images.py FOLDER",
     "overhead.py",
     "overhead.py --postgres",
     "many_workers.py --most 8 --seconds-an-image 0.004",
