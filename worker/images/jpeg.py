@@ -29,7 +29,8 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Height and width that a JPEG declares, in pixels. None where its header cannot be read."""
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError:
+    except (ValueError, KeyError):
+        # A KeyError stands for a chroma subsampling that simplejpeg has no name for.
         return None
     return height, width
 

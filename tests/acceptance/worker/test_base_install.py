@@ -73,7 +73,7 @@ def test_help_and_check_work_without_the_extras(python: Path, tmp_path: Path) ->
     assert checked.returncode == 1, checked.stderr
     assert lines[0].startswith("ok    bundle"), checked.stdout + checked.stderr
     assert "dermq up" in lines[1]
-    assert len(lines) == 5, checked.stdout + checked.stderr
+    assert len(lines) == 6, checked.stdout + checked.stderr
 
     migrated = _run(python, tmp_path, "migrate")
     assert migrated.returncode == 0, migrated.stderr

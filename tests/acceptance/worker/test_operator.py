@@ -23,7 +23,7 @@ def test_an_archive_goes_through_the_whole_system(system: RunningSystem, tmp_pat
     make_archive(folder, 24)
 
     checked = system.dermq("check")
-    assert [line[:4] for line in checked.stdout.splitlines()] == ["ok  "] * 5, checked.stdout
+    assert [line[:4] for line in checked.stdout.splitlines()] == ["ok  "] * 6, checked.stdout
 
     submitted = system.dermq("submit", folder, "--watch")
     job = submitted.stdout.strip()
@@ -136,7 +136,7 @@ def test_two_ups_in_one_home_are_refused(system: RunningSystem) -> None:
     assert second.returncode == 2
     assert "Another `dermq up`" in second.stderr
     # The first one is still found by the other commands.
-    assert system.dermq("check").stdout.count("ok  ") == 5
+    assert system.dermq("check").stdout.count("ok  ") == 6
 
 
 @pytest.mark.slow
@@ -151,8 +151,9 @@ def test_a_job_under_another_bundle_than_the_workers_is_named(system: RunningSys
 
     checked = system.dermq("check", check=False)
     assert checked.returncode == 1
-    (line,) = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
+    line, stalled = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
     assert line.startswith("FAIL  workers")
+    assert stalled.startswith(f"FAIL  jobs      Job {job}: No worker is scoring it. It needs the bundle")
     assert re.search(rf"No worker has the bundle of these jobs: \S+ 999 \(\w+\): job {job}\.", line), line
     assert "It needs the bundle" in system.dermq("status", job).stdout
     time.sleep(4)
@@ -161,7 +162,7 @@ def test_a_job_under_another_bundle_than_the_workers_is_named(system: RunningSys
     assert len(refusals) <= 2, "one line a minute; of two processes one may just pass the other"
 
     system.dermq("cancel", job)
-    assert system.dermq("check").stdout.count("ok  ") == 5
+    assert system.dermq("check").stdout.count("ok  ") == 6
 
 
 def test_check_has_a_line_for_each_part_whatever_the_addresses_are(tmp_path: Path) -> None:
@@ -176,6 +177,7 @@ def test_check_has_a_line_for_each_part_whatever_the_addresses_are(tmp_path: Pat
         ["FAIL", "broker"],
         ["?", "workers"],
         ["?", "sweeper"],
+        ["?", "jobs"],
     ]
     assert "does not support databases of kind 'mysql'" in checked.stdout
     assert "The broker does not answer" in checked.stdout
@@ -203,6 +205,7 @@ def test_check_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
         ["FAIL", "broker"],
         ["?", "workers"],
         ["?", "sweeper"],
+        ["?", "jobs"],
     ]
     assert "DERMQ_BUNDLE" in lines[0]
     assert "dermq up" in lines[1]

@@ -15,6 +15,7 @@ from worker.errors import ImageFaultError
 from worker.images.decode import decode
 from worker.images.jpeg import decode_plain_jpeg, jpeg_damage
 from worker.images.opencv import cv2
+from worker.images.preprocess import Preprocessing
 from worker.synthetic.lesion import draw_lesion
 
 PICTURE = draw_lesion(1, width=320, height=240)
@@ -128,6 +129,10 @@ def test_what_is_odd_beside_the_pixels_is_no_damage_and_hides_none(odd: Callable
 @pytest.mark.parametrize("factors", [(0x22, 0x11, 0x11), (0x31, 0x11, 0x11), (0x11, 0x21, 0x21), (0x22, 0x21, 0x11)])
 def test_rare_proportions_of_colour_samples_are_no_damage(factors: tuple[int, ...]) -> None:
     assert decode(one_tone(*factors)).shape == PICTURE.shape
+    # simplejpeg cannot tell the size of some: a KeyError, which ended `dermq bench` in a traceback.
+    reduced = Preprocessing(size=16, fit="contain", reduced_decoding=True)
+    assert reduced.load(one_tone(*factors)).shape == (16, 16, 3)
+    assert reduced.decode(one_tone(*factors)).short_side == min(PICTURE.shape[:2])
 
 
 def test_a_check_without_enough_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
