@@ -1,5 +1,6 @@
 """What this processor can compute with, read from ``/proc/cpuinfo``. Loads nothing, for every command asks it."""
 
+from functools import cache
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -19,6 +20,7 @@ def has_integer_dot_product() -> bool:
     return bool(_INTEGER_DOT_PRODUCT & _flags())
 
 
+@cache
 def _flags() -> set[str]:
     try:
         lines = _CPUINFO.read_text().splitlines()

@@ -226,13 +226,14 @@ def _model(facts: _Facts, report: Report | None) -> str:
 
 def _fitted_on(report: Report | None) -> str:
     if folds := report.subject.folds if report else None:
+        if all(fold.fold.startswith(SOURCE_FOLD) for fold in folds):
+            return (
+                f"predictions for the melanomas and nevi of {len(folds)} clinics outside test, each by a run of this "
+                f"recipe that was trained without the clinic. The clinics weigh the same, at {PREVALENCE:.1%} melanomas"
+            )
         return (
             f"predictions for the melanomas and nevi outside test, each by that one of {len(folds)} other runs of this "
             "recipe that was not trained on it"
-        ) + (
-            f". Each clinic left out weighs the same, at {PREVALENCE:.1%} melanomas"
-            if all(fold.fold.startswith(SOURCE_FOLD) for fold in folds)
-            else ""
         )
     return "validation images only"
 

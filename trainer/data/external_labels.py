@@ -45,7 +45,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 _NAMED = 10
 
 
-def read_external(folder: Path, labels: Path) -> pd.DataFrame:
+def read_external(folder: Path, labels: Path, *, both_classes: bool = True) -> pd.DataFrame:
     """Read a folder of images and a CSV of what they show.
 
     Args:
@@ -54,6 +54,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
             naevus, mel or nv, 1 or 0; or HAM10000's name of another diagnosis), and perhaps ``lesion_id``,
             ``patient_id``, ``age`` (years), ``sex``, ``site``, ``source`` and ``licence``. An image without
             ``lesion_id`` is a lesion.
+        both_classes: whether melanomas and nevi must be there: to measure both, and not to train on.
 
     Returns:
         Rows with ``image_id``, ``lesion_id``, ``lesion_given`` (whether the CSV named it), ``dx`` (HAM10000's name
@@ -106,7 +107,7 @@ def read_external(folder: Path, labels: Path) -> pd.DataFrame:
         if theirs in rows:
             images[ours] = rows[theirs]
     found = count_classes(melanoma_or_nevus(images)).images
-    if not (found.melanoma and found.nevus):
+    if both_classes and not (found.melanoma and found.nevus):
         raise InputError(
             f"{labels.name} has {found.melanoma} melanoma and {found.nevus} nevus images. At least one of each is "
             "needed: sensitivity is measured on melanomas and specificity on nevi."

@@ -287,7 +287,8 @@ def read_manifest(folder: Path) -> pd.DataFrame:
         SplitError: it was changed since it was written, or a lesion or a group of near-duplicates is on two sides of a
             lesion-disjoint split.
     """
-    rows = pd.read_csv(folder / "split.csv")
+    # As texts: names may be numbers, or NA.
+    rows = pd.read_csv(folder / "split.csv", dtype=str, keep_default_na=False)
     described = json.loads((folder / "split.json").read_text())
     recorded = described["sha256"]
     if (digest := manifest_sha256(rows)) != recorded:

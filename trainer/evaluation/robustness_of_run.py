@@ -15,6 +15,7 @@ from trainer.evaluation.robustness import measure_robustness
 from trainer.evaluation.trained_run import load_trained_run
 from trainer.metrics.figures import Robustness
 from trainer.metrics.subgroups import describe_subgroups
+from trainer.run_folder import RunFolder
 from trainer.thresholds.policies import BOOTSTRAP_SEED
 from worker.atomic_files import write_text
 
@@ -45,14 +46,19 @@ def robustness_on_validation(datasets: Sequence[Path], run: Path) -> Robustness:
     trained_run = load_trained_run(run)
     images = read_images_of(run, datasets)
     images = first_lesions(images, trained_run.config.limit)
-    score = converted_model(trained_run.model, trained_run.config.size)
+    served = trained_run.served
+    score = (
+        converted_model(trained_run.model, trained_run.config.size)
+        if served is None
+        else lambda inputs: served(inputs)[:, 0]
+    )
     found = measure_robustness(
         melanoma_or_nevus(images[images["split"] == VALIDATION]),
         lambda changed: trained_run.calibration.apply(score(changed)),
         trained_run.preprocessing,
         trained_run.thresholds,
     )
-    scored = pd.read_csv(run / "validation.csv")[["label", "lesion_id", "probability", *_GROUPED_BY]]
+    scored = pd.read_csv(RunFolder(run).chosen_predictions())[["label", "lesion_id", "probability", *_GROUPED_BY]]
     subgroups = describe_subgroups(
         scored.assign(probability=trained_run.calibration.apply(scored["probability"].to_numpy())),
         {name: policy.threshold for name, policy in trained_run.thresholds.items()},

@@ -30,7 +30,7 @@ from trainer.networks.quantisation import CALIBRATION_IMAGES, quantise
 from trainer.run_folder import RunFolder, Served
 from trainer.thresholds.policies import clinics_of, fit_policies
 from worker.atomic_files import unfinished_folder, write_text
-from worker.inference.precision import Precision, require_precision
+from worker.inference.precision import Precision, supports
 
 #: Greatest difference of a probability between the converted and the Keras network on real images, in 32-bit floats.
 PARITY_TOLERANCE = 0.005
@@ -55,10 +55,13 @@ def serve(
     Raises:
         MissingError: the run has no predictions, or a fold's folder is not beside it.
         RunError: the test split was accessed, after which nothing may be chosen.
-        EngineError: this processor does not compute in the precision.
-        ExportError: the converted network differs from the Keras network, or the precision costs too much.
+        ExportError: this processor does not compute in the precision, the converted network differs from the Keras
+            network, or the precision costs too much.
     """
-    require_precision(precision, run.name)
+    if not supports(precision):
+        raise ExportError(
+            f"This processor does not compute in {precision}. Serve {run} in float32, or on another machine."
+        )
     folder, config = RunFolder(run), RunConfig.read(run)
     if not folder.predictions.is_file():
         raise MissingError(f"The run {run} has no {folder.predictions.name}. Run `dermq-train fit`, or `crossfit`.")
@@ -88,6 +91,8 @@ def serve(
         cost = compare_precisions(before, outputs, thresholds).model_copy(update={"layers": layers})
         if faults := faults_of(cost):
             raise ExportError(f"{precision} costs too much: {'; '.join(faults)}. Nothing was written.")
+        # First, so that no description stands beside another network.
+        folder.served_description.unlink(missing_ok=True)
         for name in ("model.xml", "model.bin"):
             folder.served.mkdir(exist_ok=True)
             (scratch / name).replace(folder.served / name)

@@ -35,7 +35,7 @@ BOUND_CAVEAT = (
 )
 #: The same for thresholds that were chosen on predictions of other networks.
 OUT_OF_FOLD_CAVEAT = (
-    "Out-of-fold: each image outside test was predicted by a network that had not seen it, trained by the same recipe "
+    "Out-of-fold: each of these images was predicted by a network that had not seen it, trained by the same recipe "
     "on fewer lesions. It is assumed that the thresholds fit this network too. The recipe may have been chosen on a "
     "part of these lesions, so that the bound is a little too good. The results on other images show the effect."
 )

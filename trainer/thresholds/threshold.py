@@ -198,11 +198,17 @@ def sensitivity_threshold(
     misses = _missed_lesions(weights[order], target)
     if misses < 0:
         raise TooFewLesionsError(
-            f"{len(lowest)} melanoma lesions are too few to prove a sensitivity of {target:g}: at 95% confidence at "
+            f"{_counted(lowest, weights)} are too few to prove a sensitivity of {target:g}: at 95% confidence at "
             f"least {lesions_needed(target)} are needed, of which none is missed. Choose a lower sensitivity or "
             "youden, or validate on more lesions."
         )
     return _halfway_down(float(lowest[order][misses]), probabilities)
+
+
+def _counted(lowest: Floats, weights: Floats) -> str:
+    count = effective_count(weights)
+    as_many = f", which count as {count:.0f} because clinics weigh the same," if count < len(lowest) - 0.5 else ""
+    return f"{len(lowest)} melanoma lesions{as_many}"
 
 
 def _missed_lesions(weights: Floats, target: float) -> int:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from trainer.config import ALL_FOLDS, RunConfig, fold_sources
 from trainer.data.readers.ham10000 import NAME as HAM10000
-from trainer.data.splits import TEST, TRAIN, VALIDATION, draw_split, manifest_sha256
+from trainer.data.splits import TEST, TRAIN, UNUSED, VALIDATION, draw_split, manifest_sha256
 from trainer.errors import WeightsError
 from worker.inference.bundle import Bundle, load_bundle
 from worker.inference.bundle_reference import MANIFEST_NAME
@@ -41,7 +41,10 @@ def copy_bundle_weights(bundle: Bundle, network: keras.Model, config: RunConfig)
 
 
 def keep_unseen_apart(split: "pd.Series[str]", everything: pd.DataFrame, config: RunConfig) -> "pd.Series[str]":
-    """Move what the bundle was trained on from validation to training: it says nothing about new images.
+    """Keep what the bundle was trained on, and what is of the same groups, out of validation.
+
+    Such an image says nothing about new ones. Where the run has a validation side of its own, it is trained on; where
+    whole sources are held out, images of their groups are not used.
 
     Args:
         split: side of each image.
@@ -53,6 +56,7 @@ def keep_unseen_apart(split: "pd.Series[str]", everything: pd.DataFrame, config:
             else, or has them in test.
     """
     seen = _images_of_bundle(load_bundle(Path(config.weights)), everything, config)
+    related = everything["group"].isin(set(everything.loc[seen, "group"]))
     if (seen & (split == TEST)).any():
         raise WeightsError(
             f"--weights {config.weights} was trained on {int((seen & (split == TEST)).sum())} images of this test "
@@ -65,7 +69,7 @@ def keep_unseen_apart(split: "pd.Series[str]", everything: pd.DataFrame, config:
             f"--weights {config.weights} was trained on images of {which}, which --fold would hold out. Hold out other "
             "sources, or start from imagenet."
         )
-    return split.mask(seen & (split == VALIDATION), TRAIN)
+    return split.mask(related & (split == VALIDATION), UNUSED if sources else TRAIN)
 
 
 def _images_of_bundle(bundle: Bundle, everything: pd.DataFrame, config: RunConfig) -> "pd.Series[bool]":
@@ -74,14 +78,15 @@ def _images_of_bundle(bundle: Bundle, everything: pd.DataFrame, config: RunConfi
     A bundle names its split by a SHA-256 and holds no list of images, so the split is drawn again.
     """
     own = everything[everything["collection"] == HAM10000]
-    for fold in ("", ALL_FOLDS):
-        if not len(own):
-            break
-        split = draw_split(own, kind=config.split, seed=config.split_seed, fold=fold)
-        if manifest_sha256(own.assign(split=split)) == bundle.manifest.split_manifest_sha256:
-            return everything["image_id"].isin(set(own.loc[split.isin((TRAIN, VALIDATION)), "image_id"]))
+    # Bundles up to version 9 were made from HAM10000 alone, later ones from all data sets of their run.
+    for rows in (everything, own):
+        for fold in ("", ALL_FOLDS) if len(rows) else ():
+            split = draw_split(rows, kind=config.split, seed=config.split_seed, fold=fold)
+            if manifest_sha256(rows.assign(split=split)) == bundle.manifest.split_manifest_sha256:
+                return everything["image_id"].isin(set(rows.loc[split.isin((TRAIN, VALIDATION)), "image_id"]))
     raise WeightsError(
         f"--weights {bundle.folder} was made under the split {bundle.manifest.split_manifest_sha256[:12]}, which these "
-        "data do not give, so its training images may be in this run's test split. Add the data set that it was made "
-        "from, with the same --split-seed and --near-duplicates, or start from imagenet."
+        "data do not give, so its training images may be in this run's test split. Name the data sets that it was made "
+        "from and no other, or HAM10000 and any others for a bundle that was made from HAM10000 alone, with the same "
+        "--split-seed and --near-duplicates; or start from imagenet."
     )

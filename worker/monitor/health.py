@@ -13,7 +13,7 @@ from db.session import DatabaseUrlError, open_database, read
 from worker.database_check import check_writes
 from worker.errors import BrokerError, DermqError
 from worker.inference.bundle_reference import configured_bundle
-from worker.monitor.stalls import EXPECTED, Stall, diagnose
+from worker.monitor.stalls import EXPECTED, Stall, StallKind, diagnose
 from worker.queue.app import make_app
 from worker.queue.hints import dropped_messages, last_sweeper, queue_length
 from worker.queue.inspect import bundles_of_workers
@@ -49,8 +49,14 @@ class CheckReport(BaseModel):
 
 #: What a check cannot do without.
 _NEEDS = {"workers": ("broker",), "sweeper": ("broker",), "jobs": ("database",)}
-#: Seconds after which a job that seems stalled is looked at again: its hint may be under way.
-_SECOND_LOOK = 3.0
+#: Seconds beyond a sweep in which a job that seems stalled may go on: its hint may be lost, or its worker stopped.
+_AFTER_SWEEP = 3.0
+#: Seconds between two looks.
+_LOOK_AGAIN = 1.0
+#: Causes first, then what follows from them.
+_ORDER = (StallKind.SILENT, StallKind.LEASE_EXPIRED, StallKind.WRONG_BUNDLE, StallKind.INTERRUPTED)
+#: What this command says by itself.
+_ADVICE = " Run `dermq check` for the cause."
 #: Stalled jobs that are described; the others are counted.
 _DESCRIBED = 5
 
@@ -151,8 +157,9 @@ def _check_jobs(settings: Settings) -> str:
     try:
         jobs = read(engine, _active)
         stalls = _stalled(engine, jobs)
-        if stalls:
-            time.sleep(_SECOND_LOOK)
+        patience = time.monotonic() + settings.sweep_interval + _AFTER_SWEEP
+        while stalls and time.monotonic() < patience:
+            time.sleep(_LOOK_AGAIN)
             stalls = {job_id: stall for job_id, stall in _stalled(engine, jobs).items() if job_id in stalls}
     except SQLAlchemyError as error:
         raise _ProblemError(f"The jobs cannot be read ({type(error).__name__}).") from None
@@ -160,9 +167,24 @@ def _check_jobs(settings: Settings) -> str:
         engine.dispose()
     if not stalls:
         return f"{len(jobs)} under way" if jobs else "none under way"
-    described = [f"Job {job_id}: {stall.text}" for job_id, stall in sorted(stalls.items())[:_DESCRIBED]]
-    rest = len(stalls) - len(described)
-    raise _ProblemError(" ".join(described) + (f" {rest} more jobs are stalled." if rest else ""))
+    alike: dict[str, list[int]] = {}
+    for job_id, stall in sorted(stalls.items(), key=lambda each: (_rank(each[1]), each[0])):
+        alike.setdefault(stall.text.removesuffix(_ADVICE), []).append(job_id)
+    described = [f"{_jobs(ids)}: {text}" for text, ids in list(alike.items())[:_DESCRIBED]]
+    rest = sum(map(len, list(alike.values())[_DESCRIBED:]))
+    raise _ProblemError(" ".join(described) + (f" {rest:,} more jobs are stalled." if rest else ""))
+
+
+def _rank(stall: Stall) -> int:
+    return _ORDER.index(stall.kind) if stall.kind in _ORDER else len(_ORDER)
+
+
+def _jobs(ids: Sequence[int]) -> str:
+    """``Job 3``, or ``Jobs 3, 4 and 9,998 more``."""
+    if len(ids) == 1:
+        return f"Job {ids[0]}"
+    rest = len(ids) - _DESCRIBED
+    return f"Jobs {', '.join(map(str, ids[:_DESCRIBED]))}" + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _active(connection: Connection) -> list[JobView]:

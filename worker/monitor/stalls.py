@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from sqlalchemy import Connection
 
 from db.jobs import JobView
 from db.progress import HeldChunk, held_chunks
 from db.status import JobStatus
-from worker.inference.bundle_reference import configured_bundle, running_bundle
-from worker.settings import Settings, load_settings
+from worker.inference.bundle_reference import BundleReference, configured_bundle, running_bundle
+from worker.settings import load_settings
 from worker.terminal import printable
 
+#: Jobs that are named.
+_NAMED = 5
 #: States that a job does not leave by itself.
 STOPPED = (JobStatus.FINISHED, JobStatus.CANCELLED, JobStatus.PAUSED, JobStatus.DELETING)
 
@@ -52,13 +55,50 @@ def diagnose(connection: Connection, jobs: Sequence[JobView]) -> dict[int, Stall
     Returns:
         By job id. A job that progresses, or has stopped, is not in it.
     """
+    if all(job.status in STOPPED for job in jobs):
+        return {}
     settings = load_settings()
-    held = [] if all(job.status in STOPPED for job in jobs) else held_chunks(connection)
-    found = ((job.id, _diagnose(job, held, settings)) for job in jobs)
+    situation = _Situation(
+        held=held_chunks(connection),
+        # Once: it reads and hashes a file.
+        here=running_bundle(settings) or configured_bundle(settings),
+        stall_seconds=settings.stall_seconds,
+    )
+    found = ((job.id, _diagnose(job, situation)) for job in jobs)
     return {job_id: stall for job_id, stall in found if stall is not None}
 
 
-def _diagnose(job: JobView, held_by_all: Sequence[HeldChunk], settings: Settings) -> Stall | None:
+@dataclass(kw_only=True)
+class _Situation:
+    """What is the same for all jobs: the chunks that workers have, and the bundle of this place."""
+
+    held: Sequence[HeldChunk]
+    here: BundleReference | None
+    stall_seconds: float
+
+    def progresses(self, chunk: HeldChunk) -> bool:
+        return chunk.lease_seconds_left >= 0 and chunk.silent_seconds < self.stall_seconds
+
+    @cached_property
+    def by_bundle(self) -> dict[int, dict[bool, set[int]]]:
+        """By bundle, the jobs of which a worker has a chunk: those that progress, and those that are held up."""
+        found: dict[int, dict[bool, set[int]]] = {}
+        for chunk in self.held:
+            if chunk.lease_seconds_left >= 0:
+                jobs = found.setdefault(chunk.bundle_id, {True: set(), False: set()})
+                jobs[self.progresses(chunk)].add(chunk.job_id)
+        return found
+
+    @cached_property
+    def by_job(self) -> dict[int, list[HeldChunk]]:
+        """The held chunks of each job."""
+        found: dict[int, list[HeldChunk]] = {}
+        for chunk in self.held:
+            found.setdefault(chunk.job_id, []).append(chunk)
+        return found
+
+
+def _diagnose(job: JobView, situation: _Situation) -> Stall | None:
     if job.interrupted:
         source = printable(job.manifest or job.root)
         return Stall(
@@ -75,18 +115,18 @@ def _diagnose(job: JobView, held_by_all: Sequence[HeldChunk], settings: Settings
         )
     if job.status in STOPPED:
         return None
-    held = [chunk for chunk in held_by_all if chunk.job_id == job.id]
+    held = situation.by_job.get(job.id, [])
     if live := [chunk for chunk in held if chunk.lease_seconds_left >= 0]:
         # One that progresses is enough: the others may be at a large image.
-        if any(_progresses(chunk, settings) for chunk in live):
+        if any(situation.progresses(chunk) for chunk in live):
             return None
         return Stall(kind=StallKind.SILENT, text=_silent(max(live, key=lambda chunk: chunk.silent_seconds)))
-    if others := {
-        chunk.job_id for chunk in held_by_all if chunk.bundle_id == job.bundle_id and _progresses(chunk, settings)
-    }:
-        named = ", ".join(map(str, sorted(others)))
-        return Stall(kind=StallKind.WAITS_ITS_TURN, text=f"It waits for its turn: workers are at job {named}.")
-    here = running_bundle(settings) or configured_bundle(settings)
+    others = situation.by_bundle.get(job.bundle_id, {})
+    for progress, what in ((True, "workers are at"), (False, "workers are held up by")):
+        if jobs := others.get(progress):
+            named = ", ".join(map(str, sorted(jobs)[:_NAMED]))
+            return Stall(kind=StallKind.WAITS_ITS_TURN, text=f"It waits for its turn: {what} job {named}.")
+    here = situation.here
     if here is not None and here.sha256 != job.bundle_sha256:
         needed = printable(f"{job.bundle_name} {job.bundle_version} ({job.bundle_sha256[:12]})")
         return Stall(
@@ -102,15 +142,11 @@ def _diagnose(job: JobView, held_by_all: Sequence[HeldChunk], settings: Settings
     )
 
 
-def _progresses(chunk: HeldChunk, settings: Settings) -> bool:
-    return chunk.lease_seconds_left >= 0 and chunk.silent_seconds < settings.stall_seconds
-
-
 def _silent(chunk: HeldChunk) -> str:
     return (
-        f"No image was finished for {_seconds(chunk.silent_seconds)}. The worker {_who(chunk)} has chunk "
-        f"{chunk.chunk_id} and renews its lease, but finishes nothing: it may read from a share that hangs. Check the "
-        "share and the files; the worker gives a chunk up by itself at DERMQ_CHUNK_TIME_LIMIT."
+        f"No outcome was written for {_seconds(chunk.silent_seconds)}. The worker {_who(chunk)} has chunk "
+        f"{chunk.chunk_id} and renews its lease, but is at one batch all the time: a share that hangs or is very slow, "
+        "or a huge image. Check the share; the worker gives the chunk up by itself at DERMQ_CHUNK_TIME_LIMIT."
     )
 
 

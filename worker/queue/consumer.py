@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 from kombu.transport.redis import Channel
+from redis.exceptions import DataError
 
 from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
@@ -24,6 +25,9 @@ log = get_logger(__name__)
 _ID = re.compile(r"[0-9a-f-]{1,64}", re.ASCII)
 #: Greatest number of a chunk: a 64-bit row id.
 _MOST = 2**63 - 1
+
+#: What reading something else than a message raises. Redis' own client refuses a number that is none.
+_NO_MESSAGE = (LookupError, TypeError, ValueError, AttributeError, DataError)
 
 _throttle = LogThrottle()
 
@@ -59,25 +63,43 @@ def is_hint(headers: Any, body: Any, content_type: Any) -> bool:
     )
 
 
-class HintChannel(Channel):
-    """Redis' channel, which drops what is no message at all."""
+class _Guard:
+    """Of a channel of Redis: drops what is no message at all, whichever way it comes."""
 
     def _brpop_read(self, **options: Any) -> Any:
+        before = set(self.qos._delivered)  # type: ignore[attr-defined] # Kombu has no types
         try:
-            return super()._brpop_read(**options)  # type: ignore[no-untyped-call] # Kombu has no types
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            # Kombu counts a KeyError among the errors of a connection, and would connect again.
-            # The message is out of the queue already.
+            return super()._brpop_read(**options)  # type: ignore[misc]
+        except _NO_MESSAGE as error:
+            # Kombu counts a KeyError among the errors of a connection, and would connect again. The message is out of
+            # its queue already; if it was recorded as delivered, it would come again.
+            for tag in set(self.qos._delivered) - before:  # type: ignore[attr-defined]
+                self.qos.reject(tag)  # type: ignore[attr-defined]
             note_dropped(self, type(error).__name__)
             raise Empty from None
+
+    def _receive_one(self, client: Any) -> Any:
+        # Broadcasts, such as remote control.
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]
+        except _NO_MESSAGE as error:
+            note_dropped(self, type(error).__name__)
+            return None
+
+
+def guarded(channel: type) -> type:
+    """The class of a channel with the guard; Sentinel has a class of its own, and other brokers have none of ours."""
+    if not issubclass(channel, Channel) or issubclass(channel, _Guard):
+        return channel
+    return type("HintChannel", (_Guard, channel), {})
 
 
 class HintConsumer(Consumer):  # type: ignore[misc] # Celery has no types
     """Celery's consumer, which hands on hints only."""
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, with a `HintChannel`."""
-        conn.transport.Channel = HintChannel
+        """Connect, with a guarded channel."""
+        conn.transport.Channel = guarded(conn.transport.Channel)
         return super().ensure_connected(conn)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
@@ -89,12 +111,18 @@ class HintConsumer(Consumer):  # type: ignore[misc] # Celery has no types
                 return self._drop(message, "it is no hint")
             try:
                 return handle(message)
+            except KeyError as error:
+                return self._drop(message, type(error).__name__)
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as error:
                 return self._drop(message, type(error).__name__)
 
         return on_message
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Called for a body that cannot be read. Celery's own logs it, and fails on one that is none."""
+        self._drop(message, type(exc).__name__)
 
     def _drop(self, message: Any, why: str) -> None:
         note_dropped(message.channel, why)

@@ -94,6 +94,10 @@ def _odd_messages() -> list[bytes]:
         message(arguments, body="no base64 %%%"),
         message(arguments, properties={}),
         message(arguments, properties=None),
+        # A body that is none, which is to be unpacked: Celery's own complaint about it failed.
+        message(arguments, body=None, headers={"compression": "application/x-gzip"}),
+        # The client of Redis refuses such a name for it.
+        message(arguments, properties={**message(arguments)["properties"], "delivery_tag": None}),
         {},
         [],
         "text",
@@ -115,11 +119,15 @@ def test_messages_that_are_no_hints_stop_no_worker(
         for each in odd:
             system.broker.client.lpush(f"dermq:{queue}", each)
     until(lambda: system.broker.waiting() == 0, "every message is taken")
+    # Not a queue: all workers hear it at once.
+    system.broker.client.publish("dermq:/0.celery.pidbox", "5")
+    system.broker.client.publish("dermq:/0.celery.pidbox", '{"a": 1}')
     job = system.submit(undisturbed.folder)
     check_counts(system, job, undisturbed.expected)
     assert worker.process.poll() is None, "the worker's main process ended"
     assert worker.process.pid == main_process
-    assert int(system.broker.client.hget("dermq:dropped-messages", "count") or 0) == 2 * len(odd)
+    dropped = int(system.broker.client.hget("dermq:dropped-messages", "count") or 0)
+    assert dropped >= 2 * len(odd)
     assert system.broker.client.hlen("dermq:unacked") == 0, "one would come again"
     assert worker.log().count("a message that is no hint was dropped") == 1, "once a minute"
-    assert f"workers dropped {2 * len(odd)} that were no hints" in system.dermq("check", check=False).stdout
+    assert f"workers dropped {dropped} that were no hints" in system.dermq("check", check=False).stdout

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainer.data.readers.table import DatasetTable, lesions_with_two_diagnoses, make_table, read_table, with_paths
+from trainer.data.readers.table import (
+    DatasetTable,
+    lesions_with_two_diagnoses,
+    make_table,
+    read_table,
+    with_paths,
+    without_placeholders,
+)
 
 METADATA_NAME = "metadata.csv"
 #: The column that tells this layout from others.
@@ -51,7 +58,11 @@ def read_isic_archive(root: Path) -> DatasetTable:
     Raises:
         DatasetError: see `read_table`, `with_paths` and `make_table`.
     """
-    rows = read_table(root / METADATA_NAME, NEEDED).rename(columns=_RENAMED)
+    rows = read_table(root / METADATA_NAME, NEEDED)
+    taken = [ours for theirs, ours in _RENAMED.items() if theirs in rows and ours in rows]
+    rows = rows.drop(columns=taken).rename(columns=_RENAMED)
+    if "dx_type" in rows:
+        rows["dx_type"] = rows["dx_type"].replace({"histopathology": "histo"})
     left_out: dict[str, int] = {}
 
     def keep(kept: "pd.Series[bool]", reason: str) -> None:
@@ -66,6 +77,7 @@ def read_isic_archive(root: Path) -> DatasetTable:
     rows = rows.assign(dx=[_diagnosis(row) for _, row in rows.iterrows()])
     keep(rows["dx"] != "", "another diagnosis, or none")
     if "lesion_id" in rows:
+        rows = rows.assign(lesion_id=without_placeholders(rows["lesion_id"]))
         torn = lesions_with_two_diagnoses(rows[rows["lesion_id"] != ""])
         keep(~rows["lesion_id"].isin(torn), "a lesion with two diagnoses")
     return make_table(with_paths(rows, root, [root, root / "images"]), root.resolve().name, left_out)

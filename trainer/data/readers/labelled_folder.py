@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from trainer.data.external_labels import read_external
-from trainer.data.readers.table import DatasetTable, make_table
+from trainer.data.readers.table import DatasetTable, make_table, without_placeholders
 from trainer.errors import DatasetError, InputError, MissingError
 
 LABELS_NAME = "labels.csv"
@@ -22,9 +22,11 @@ def read_labelled_folder(root: Path) -> DatasetTable:
     """
     name = root.resolve().name
     try:
-        rows = read_external(root, root / LABELS_NAME)
+        rows = read_external(root, root / LABELS_NAME, both_classes=False)
     except (InputError, MissingError) as error:
         raise DatasetError(str(error)) from None
+    if "patient_id" in rows:
+        rows["patient_id"] = without_placeholders(rows["patient_id"].fillna(""))
     for column in ("image_id", "lesion_id", "patient_id"):
         if column in rows:
             rows[column] = rows[column].where(rows[column] == "", name + "/" + rows[column])

@@ -25,5 +25,6 @@ def read_more_dermoscopy(root: Path) -> DatasetTable:
     Raises:
         DatasetError: see `read_table`, `with_paths` and `make_table`.
     """
-    rows = read_table(root / METADATA_NAME, NEEDED).rename(columns={"source": "dataset"})
+    rows = read_table(root / METADATA_NAME, NEEDED)
+    rows = rows.drop(columns="dataset", errors="ignore").rename(columns={"source": "dataset"})
     return make_table(with_paths(rows, root, [root / "images"]), root.resolve().name)

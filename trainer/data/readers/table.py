@@ -9,7 +9,10 @@ import pandas as pd
 from trainer.data.diagnoses import DIAGNOSES
 from trainer.errors import DatasetError
 from worker.images.formats import IMAGE_SUFFIXES
+from worker.tables import MAX_ROW, read_header, repeated_names
 
+#: Name of HAM10000 as a data set.
+HAM10000 = "HAM10000"
 #: Columns of the table. Texts are empty where nothing is known; ``age`` is not a number then.
 COLUMNS = (
     "image_id",  # unique over all data sets
@@ -26,6 +29,8 @@ COLUMNS = (
     "geometry",  # what was done to the frame
     "path",
 )
+#: Entries for an unknown lesion or patient.
+PLACEHOLDERS = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
 #: Names in an error; the others are counted.
 _NAMED = 20
 
@@ -43,13 +48,16 @@ class DatasetTable:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def make_table(rows: pd.DataFrame, name: str, left_out: dict[str, int] | None = None) -> DatasetTable:
+def make_table(
+    rows: pd.DataFrame, name: str, left_out: dict[str, int] | None = None, *, published: bool = False
+) -> DatasetTable:
     """Complete the columns, and check the rows.
 
     Args:
         rows: with ``image_id``, ``dx``, ``path``, and any other of `COLUMNS`.
         name: of the data set, for errors and as its ``collection``.
         left_out: images that the reader left out, by reason.
+        published: whether it is HAM10000 itself, whose name no other may have.
 
     Raises:
         DatasetError: there is no image, an image is listed twice, a diagnosis is unknown, or a lesion has two.
@@ -63,10 +71,21 @@ def make_table(rows: pd.DataFrame, name: str, left_out: dict[str, int] | None = 
         elif column != "age":
             # By way of objects: a column without any entry is one of floats.
             rows[column] = rows[column].astype(object).where(rows[column].notna(), "").astype(str).str.strip()
+    for column in ("lesion_id", "patient_id"):
+        rows[column] = without_placeholders(rows[column])
+    rows["image_id"] = rows["image_id"].str.strip()
+    rows["dx"] = rows["dx"].str.lower()
     rows["age"] = pd.to_numeric(rows["age"], errors="coerce")
+    if name == HAM10000 and not published:
+        raise DatasetError(f"The folder {name} holds another data set than HAM10000. Give it another name.")
     rows["collection"] = name
     rows["lesion_id"] = rows["lesion_id"].where(rows["lesion_id"] != "", rows["image_id"])
     rows["dataset"] = rows["dataset"].where(rows["dataset"] != "", name)
+    if joined := sorted({source for source in rows["dataset"] if "+" in source}):
+        raise DatasetError(
+            f"{name} has sources with a plus sign: {shortened(joined)}. It joins sources in --fold source:a+b: name "
+            "them without."
+        )
     if doubled := sorted(set(rows.loc[rows["image_id"].duplicated(), "image_id"])):
         raise DatasetError(f"{name} lists images twice: {shortened(doubled)}. List each once.")
     if unknown := sorted(set(rows["dx"]) - set(DIAGNOSES)):
@@ -76,6 +95,11 @@ def make_table(rows: pd.DataFrame, name: str, left_out: dict[str, int] | None = 
     return DatasetTable(
         images=rows[list(COLUMNS)].sort_values("image_id", ignore_index=True), left_out=dict(left_out or {})
     )
+
+
+def without_placeholders(names: "pd.Series[str]") -> "pd.Series[str]":
+    """Entries that stand for "unknown" become empty: as a name they would make one patient of all of them."""
+    return names.where(~names.str.strip().str.lower().isin(PLACEHOLDERS), "")
 
 
 def lesions_with_two_diagnoses(rows: pd.DataFrame) -> list[str]:
@@ -101,10 +125,12 @@ def with_paths(rows: pd.DataFrame, root: Path, folders: Iterable[Path]) -> pd.Da
     Raises:
         DatasetError: images are missing; counts and names them.
     """
+    rows = rows.assign(image_id=rows["image_id"].str.strip())
     found = find_images(folders)
     if absent := sorted(set(rows["image_id"]) - set(found)):
         raise DatasetError(
-            f"{len(absent)} of {len(rows)} images of {root} are missing: {shortened(absent)}. Copy the data set again."
+            f"{len(absent)} of {len(rows)} images of {root} are missing: {shortened(absent)}. An image is named "
+            "without folder and ending. If the names are right, copy the data set again."
         )
     return rows.assign(path=[str(found[name]) for name in rows["image_id"]])
 
@@ -116,9 +142,18 @@ def read_table(file: Path, needed: Iterable[str]) -> pd.DataFrame:
         DatasetError: it is no table in UTF-8, or a column is missing.
     """
     try:
-        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as opened:
+            header = next((line for line in opened if line.strip()), "")[:MAX_ROW]
+        delimiter, names = read_header(header)
+        rows = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=delimiter, index_col=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DatasetError(f"{file} cannot be read as a CSV in UTF-8 ({str(error).strip()}). Get it again.") from None
+        raise DatasetError(
+            f"{file} cannot be read as a table ({str(error).strip()}). Save it as CSV UTF-8 with commas, semicolons "
+            "or tabs."
+        ) from None
+    if twice := [name for name in repeated_names(names) if name]:
+        raise DatasetError(f"{file} has two columns named {shortened(twice)}. Name each column once.")
+    rows.columns = rows.columns.str.strip()
     if missing := [name for name in needed if name not in rows.columns]:
         raise DatasetError(
             f"{file} has no column {' and no '.join(missing)}. Its columns are {', '.join(rows.columns)}."

@@ -49,7 +49,7 @@ def test_a_worker_that_finishes_nothing_is_named(database: Engine) -> None:
     found = stall(database, made)
     assert found is not None
     assert found.kind is StallKind.SILENT
-    assert "No image was finished for 2 minutes" in found.text
+    assert "No outcome was written for 2 minutes" in found.text
     assert f"The worker on ward-3, process 4711, has chunk {made.chunk_ids[0]}" in found.text
     # Another process of the same job progresses: the first may be at a large image.
     claim(database, made.chunk_ids[1])
@@ -95,6 +95,11 @@ def test_a_job_behind_others_waits_for_its_turn(database: Engine) -> None:
     change(database, Chunk, first.chunk_ids[0], claimed_at=db_now(-500))
     found = stall(database, second)
     assert found is not None
+    assert found.kind is StallKind.WAITS_ITS_TURN, "the cause is named at the first job"
+    assert f"workers are held up by job {first.job_id}" in found.text
+    change(database, Chunk, first.chunk_ids[0], lease_expires_at=db_now(-500))
+    found = stall(database, second)
+    assert found is not None
     assert found.kind is StallKind.NO_WORKER
 
 
@@ -125,7 +130,9 @@ def test_check_fails_on_a_stalled_job_and_not_on_one_that_waits(
     sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
-    monkeypatch.setattr("worker.monitor.health._SECOND_LOOK", 0.0)
+    monkeypatch.setenv("DERMQ_SWEEP_INTERVAL", "0.1")
+    monkeypatch.setattr("worker.monitor.health._AFTER_SWEEP", 0.1)
+    monkeypatch.setattr("worker.monitor.health._LOOK_AGAIN", 0.05)
     monkeypatch.setattr("worker.monitor.health._check_bundle", lambda settings: "fine")
     load_settings.cache_clear()
 
@@ -135,9 +142,9 @@ def test_check_fails_on_a_stalled_job_and_not_on_one_that_waits(
     assert jobs_check().text == "none under way"
     first, second = add_job(sqlite_database, 2), add_job(sqlite_database, 2)
     assert not jobs_check().ok
-    assert f"Job {first.job_id}: No worker is scoring it" in jobs_check().text
+    assert f"Jobs {first.job_id}, {second.job_id}: No worker is scoring it" in jobs_check().text
     claim(sqlite_database, first.chunk_ids[0])
     assert jobs_check().text == "2 under way"
     change(sqlite_database, Chunk, first.chunk_ids[0], claimed_at=db_now(-500))
-    assert f"Job {second.job_id}:" in jobs_check().text
-    assert "No image was finished for 8 minutes" in jobs_check().text
+    assert jobs_check().text.startswith(f"Job {first.job_id}: No outcome was written for 8 minutes")
+    assert f"Job {second.job_id}" not in jobs_check().text

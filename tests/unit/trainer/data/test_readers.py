@@ -144,3 +144,60 @@ def test_the_real_data_set_of_other_clinics_is_read() -> None:
     assert counts[("bcn20000", "mel")] == 1020
     assert ("bcn20000", "nv") not in counts
     assert set(images.loc[images["patient_id"] != "", "dataset"]) == {"isic2020"}
+
+
+def test_a_repeated_image_keeps_the_ties_of_its_lesion_and_patient(tmp_path: Path) -> None:
+    """Otherwise an image of the same lesion, or patient, could be on another side of the split."""
+    first = write_more(tmp_path / "first", [{"image_id": "A", "dx": "mel", "source": "x", "lesion_id": "1"}])
+    second = write_more(
+        tmp_path / "second",
+        [
+            {"image_id": "A", "dx": "mel", "source": "y", "lesion_id": "X1", "patient_id": "P1"},
+            {"image_id": "E", "dx": "mel", "source": "y", "lesion_id": "X1", "patient_id": "P1"},
+            {"image_id": "F", "dx": "nv", "source": "y", "lesion_id": "X2", "patient_id": "P1"},
+        ],
+    )
+    images = read_datasets([first, second]).images.set_index("image_id")
+    assert images.loc["E", "lesion_id"] == images.loc["A", "lesion_id"] == "1"
+    assert set(images["patient_id"]) == {"P1"}
+
+
+@pytest.mark.parametrize("unknown", ["unknown", "-", "?", "N/A", " nan "])
+def test_unknown_patients_are_not_one_patient(tmp_path: Path, unknown: str) -> None:
+    rows = [{**row, "patient_id": unknown, "lesion_id": unknown} for row in MORE]
+    images = read_datasets([write_more(tmp_path / "more", rows)]).images
+    assert set(images["patient_id"]) == {""}
+    assert images["lesion_id"].tolist() == ["ISIC_1", "ISIC_2"]
+    write_images(tmp_path / "ward", ["1", "2"], ".png")
+    (tmp_path / "ward" / "labels.csv").write_text(
+        f"image,label,patient_id\n1.png,melanoma,{unknown}\n2.png,nevus,{unknown}\n"
+    )
+    assert set(read_datasets([tmp_path / "ward"]).images["patient_id"]) == {""}
+
+
+def test_a_sloppy_table_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "more"
+    write_images(root / "images", ["ISIC_1", "ISIC_2"])
+    (root / "metadata.csv").write_text(
+        "\ufeffimage_id;dx;source;dataset\n ISIC_1 ;MEL;a;old\nISIC_2;nv;a;old\n", encoding="utf-8"
+    )
+    images = read_datasets([root]).images
+    assert images["image_id"].tolist() == ["ISIC_1", "ISIC_2"]
+    assert images["dx"].tolist() == ["mel", "nv"]
+    assert set(images["dataset"]) == {"a"}
+
+
+def test_a_clinic_may_have_one_class_only(tmp_path: Path) -> None:
+    write_images(tmp_path / "ward", ["1", "2"], ".png")
+    (tmp_path / "ward" / "labels.csv").write_text("image,label\n1.png,melanoma\n2.png,melanoma\n")
+    assert read_datasets([tmp_path / "ward"]).images["dx"].tolist() == ["mel", "mel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [("HAM10000", "a", "holds another data set than HAM10000"), ("more", "a+b", "sources with a plus sign: a\\+b")],
+)
+def test_names_that_would_mislead_are_refused(tmp_path: Path, name: str, source: str, said: str) -> None:
+    root = write_more(tmp_path / name, [{**row, "source": source} for row in MORE])
+    with pytest.raises(DatasetError, match=said):
+        read_datasets([root])

@@ -208,3 +208,40 @@ def test_an_unknown_source_is_named(dataset: Path, tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"names the sources z\. These data have a, b, c"):
         fit([dataset], tmp_path / "run", tmp_path / "cache", changed(BY_SOURCE, fold="source:z"))
+
+
+def test_what_is_like_an_image_of_the_bundle_is_kept_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A near-duplicate in another source says as little about new images."""
+    from trainer.data.splits import draw_split, manifest_sha256
+    from trainer.training.bundle_start import keep_unseen_apart
+
+    rows = [
+        (f"{collection}{number}", f"L{collection}{number}", "mel" if number % 3 == 0 else "nv", source, collection)
+        for collection, source in (("HAM10000", "vienna"), ("more", "b"), ("more2", "c"))
+        for number in range(60)
+    ]
+    everything = pd.DataFrame(rows, columns=["image_id", "lesion_id", "dx", "dataset", "collection"])
+    everything["group"] = everything["lesion_id"]
+    own = everything["collection"] == "HAM10000"
+    alone = draw_split(everything[own], kind="lesion-disjoint", seed=3, fold="all")
+    seen = alone.index[alone == TRAIN][0]
+    twin = everything.index[everything["dataset"] == "b"][0]
+    everything.loc[twin, "group"] = everything.loc[seen, "group"]
+
+    class Known:
+        folder = tmp_path
+
+        class manifest:  # noqa: N801
+            split_manifest_sha256 = manifest_sha256(everything[own].assign(split=alone))
+
+    monkeypatch.setattr("trainer.training.bundle_start.load_bundle", lambda folder: Known)
+    config = changed(BY_SOURCE, fold="source:b", split_seed=3, weights="bundle")
+    split = draw_split(everything, kind="lesion-disjoint", seed=3, fold="source:b")
+    assert split[twin] == VALIDATION
+    assert keep_unseen_apart(split, everything, config)[twin] == UNUSED
+    # A bundle of all these data sets is recognised too.
+    Known.manifest.split_manifest_sha256 = manifest_sha256(
+        everything.assign(split=draw_split(everything, kind="lesion-disjoint", seed=3, fold="all"))
+    )
+    whole = draw_split(everything, kind="lesion-disjoint", seed=3, fold="all")
+    assert keep_unseen_apart(whole, everything, changed(config, fold="all")).equals(whole)

@@ -1,5 +1,6 @@
 """A processor that would silently compute in another precision is refused, with advice."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,13 @@ from worker import processor
 from worker.errors import EngineError
 from worker.inference.precision import require_precision, supports
 from worker.settings import SHIPPED_BUNDLE, shipped_bundle
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> Iterator[None]:
+    processor._flags.cache_clear()
+    yield
+    processor._flags.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,7 @@ def test_bfloat16_needs_its_instructions(
 
 def test_a_processor_without_bfloat16_gets_the_float32_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "nowhere")
+    processor._flags.cache_clear()
     package = tmp_path / "worker"
     for name in (SHIPPED_BUNDLE, f"{SHIPPED_BUNDLE}-float32"):
         (tmp_path / "models" / name).mkdir(parents=True)
@@ -61,5 +70,6 @@ def test_eight_bits_need_dot_products(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_without_a_list_of_instructions_eight_bits_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "nowhere")
+    processor._flags.cache_clear()
     with pytest.raises(EngineError, match=r"mine 3 computes in int8 .*VNNI.*DERMQ_BUNDLE to the float32 bundle"):
         require_precision("int8", "mine 3")
