@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.errors import BundleError
+from worker.errors import BundleError, EngineError
 from worker.inference.bundle import Bundle, load_bundle
 from worker.inference.engines import EngineName, InferenceEngine, load_engine
 from worker.inference.quality_gate import QualityGate
@@ -26,8 +26,15 @@ class LoadedModel:
 
         Raises:
             BundleError: a file was changed since, or is invalid.
-            EngineError: the engine cannot load the model.
+            EngineError: the engine cannot load the model, or computes in another precision than the bundle.
         """
+        precision = bundle.manifest.precision
+        if engine == "tensorflow" and precision != "float32":
+            raise EngineError(
+                f"The bundle {bundle.manifest.name} {bundle.manifest.version} computes in {precision}, and TensorFlow "
+                "in float32: its thresholds were chosen on other outputs. Set DERMQ_BUNDLE to the float32 bundle "
+                "beside it, or score with DERMQ_ENGINE=openvino."
+            )
         return cls(bundle=bundle, engine=load_engine(engine, bundle), gate=QualityGate.load(bundle))
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from worker import processor
 from worker.errors import EngineError
+from worker.inference.bundle import load_bundle
 from worker.inference.precision import require_precision, supports
+from worker.scoring.loaded_model import LoadedModel
 from worker.settings import SHIPPED_BUNDLE, shipped_bundle
 
 
@@ -73,3 +75,21 @@ def test_without_a_list_of_instructions_eight_bits_are_refused(monkeypatch: pyte
     processor._flags.cache_clear()
     with pytest.raises(EngineError, match=r"mine 3 computes in int8 .*VNNI.*DERMQ_BUNDLE to the float32 bundle"):
         require_precision("int8", "mine 3")
+
+
+def test_the_reference_engine_does_not_score_with_thresholds_of_another_precision() -> None:
+    bundle = load_bundle(Path(__file__).parents[4] / "models" / SHIPPED_BUNDLE)
+    assert bundle.manifest.precision == "bfloat16"
+    with pytest.raises(EngineError, match=r"computes in bfloat16, and TensorFlow in float32.*float32 bundle beside"):
+        LoadedModel.load(bundle, "tensorflow")
+
+
+def test_the_twin_is_the_same_network_with_thresholds_of_its_own() -> None:
+    models = Path(__file__).parents[4] / "models"
+    shipped, twin = (load_bundle(models / name) for name in (SHIPPED_BUNDLE, f"{SHIPPED_BUNDLE}-float32"))
+    assert twin.manifest.precision == "float32"
+    assert twin.read("model.bin") == shipped.read("model.bin")
+    assert twin.preprocessing == shipped.preprocessing
+    assert twin.manifest.thresholds != shipped.manifest.thresholds
+    assert twin.manifest.training_images is not None
+    assert sum(path.stat().st_size for path in twin.folder.rglob("*") if path.is_file()) <= 25_000_000
