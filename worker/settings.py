@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     flower_password: SecretStr | None = None
     """Password of Flower's user ``dermq``. Default: `dermq up` makes one and prints it; `dermq flower` refuses."""
 
-    actor: str | None = Field(default=None, max_length=100)
+    actor: str = Field(default="", max_length=100)
     """Name for the audit log of who runs a command, beside the account. For containers, where all are one account."""
 
     log_format: Literal["auto", "console", "json"] = "auto"
@@ -122,10 +122,10 @@ class Settings(BaseSettings):
 
     @field_validator("actor")
     @classmethod
-    def _is_one_line(cls, name: str | None) -> str | None:
-        if name is not None and not (name.strip() and name.isprintable()):
-            raise ValueError("the name is empty, or holds characters that cannot be printed on one line")
-        return name.strip() if name is not None else None
+    def _is_one_line(cls, name: str) -> str:
+        if name and not (name.strip() and name.isprintable()):
+            raise ValueError("the name is blank, or holds characters that cannot be printed on one line")
+        return name.strip()
 
     @field_validator("flower_password")
     @classmethod

@@ -49,7 +49,7 @@ def test_a_setting_is_documented(name: str) -> None:
     [
         name
         for name, field in Settings.model_fields.items()
-        if field.default_factory is None and field.default is not None
+        if field.default_factory is None and field.default not in (None, "")
     ],
 )
 def test_the_documented_default_is_the_real_one(name: str) -> None:

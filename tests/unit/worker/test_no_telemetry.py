@@ -34,7 +34,7 @@ assert not asked, asked
     [
         "worker.inference.engines",
         "trainer.networks.openvino_conversion",
-        pytest.param("trainer.export.quantisation", marks=pytest.mark.slow),
+        pytest.param("trainer.networks.quantisation", marks=pytest.mark.slow),
         pytest.param("trainer.evaluation.engine_parity", marks=pytest.mark.slow),
     ],
 )

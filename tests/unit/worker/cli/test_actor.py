@@ -29,7 +29,7 @@ def test_the_account_stays_beside_the_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert current_actor() == f"Jane Doe ({account})"
 
 
-@pytest.mark.parametrize("name", ["", "  ", "two\nlines", "\x1b[2Jx", "x" * 101])
+@pytest.mark.parametrize("name", ["  ", "two\nlines", "\x1b[2Jx", "x" * 101])
 def test_a_name_that_cannot_be_printed_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("DERMQ_ACTOR", name)
     load_settings.cache_clear()
