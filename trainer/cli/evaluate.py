@@ -65,7 +65,7 @@ def evaluate(
     \b
     dermq-train evaluate runs/first
     dermq-train evaluate runs/first --seed-run runs/second --seed-run runs/third
-    dermq-train evaluate models/ham10000-mel-nv
+    dermq-train evaluate models/ham10000-mel-nv --dataset HAM10000 --dataset more-dermoscopy
     dermq-train evaluate runs/first --external /data/clinic --labels /data/clinic.csv
     dermq-train evaluate models/ham10000-mel-nv --external /data/clinic --labels /data/clinic.csv
     """
