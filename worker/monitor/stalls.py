@@ -55,13 +55,12 @@ def diagnose(connection: Connection, jobs: Sequence[JobView]) -> dict[int, Stall
     Returns:
         By job id. A job that progresses, or has stopped, is not in it.
     """
-    if all(job.status in STOPPED for job in jobs):
-        return {}
     settings = load_settings()
+    at_rest = all(job.status in STOPPED for job in jobs)
     situation = _Situation(
-        held=held_chunks(connection),
+        held=[] if at_rest else held_chunks(connection),
         # Once: it reads and hashes a file.
-        here=running_bundle(settings) or configured_bundle(settings),
+        here=None if at_rest else running_bundle(settings) or configured_bundle(settings),
         stall_seconds=settings.stall_seconds,
     )
     found = ((job.id, _diagnose(job, situation)) for job in jobs)
