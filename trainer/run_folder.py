@@ -409,6 +409,11 @@ class RunFolder:
             file.write(f"{now()} {line}\n")
 
 
+def read_predictions(file: Path) -> pd.DataFrame:
+    """A ``validation.csv``, or what a precision made of it. Names stay texts, also where they look like numbers."""
+    return pd.read_csv(file, dtype=dict.fromkeys(("image_id", "lesion_id", "fold"), str))
+
+
 def data_sha256(images: pd.DataFrame) -> str:
     """SHA-256 of a data set: of its ``image_id,lesion_id,dx,sha256`` lines in the order of ``image_id``."""
     rows = images.sort_values("image_id")[["image_id", "lesion_id", "dx", "sha256"]]

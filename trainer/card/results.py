@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from trainer.metrics.cross_fitting import CROSS_FIT_CAVEAT
 from trainer.metrics.figures import GroupFigures
 from trainer.report import crossfit
-from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval
+from trainer.report.document import NONE, interval, number, percent, percent_at_least, percent_interval, signed_interval
 from trainer.report.robustness import name_of
 from trainer.report.schema import Report
 from trainer.thresholds.policies import BOUND_CAVEAT, OUT_OF_FOLD_CAVEAT
 from worker.inference.bundle import LesionSensitivity, PrecisionCost
-from worker.inference.metrics import BundleMetrics, Estimate, FoldsCrossFit
+from worker.inference.metrics import BundleMetrics, FoldsCrossFit
 from worker.terminal import shown_probability
 
 
@@ -186,9 +186,9 @@ def precision(name: str, cost: PrecisionCost) -> str:
     """What computing in fewer bits changes."""
     layers = f" {cost.layers} of its layers compute with 8-bit integers." if cost.layers else ""
     rows = [
-        ("Area under the ROC curve", _difference(cost.auroc_difference)),
+        ("Area under the ROC curve", signed_interval(cost.auroc_difference)),
         *(
-            (f"Sensitivity at the specificity of `{policy}`", _difference(difference))
+            (f"Sensitivity at the specificity of `{policy}`", signed_interval(difference))
             for policy, difference in cost.sensitivity_difference.items()
         ),
     ]
@@ -197,11 +197,6 @@ def precision(name: str, cost: PrecisionCost) -> str:
         f"its outputs. The difference from 32-bit floats, on the {cost.images:,} images that the thresholds were "
         f"chosen on:\n\n{table(('Figure', 'Difference'), rows)}"
     )
-
-
-def _difference(found: Estimate) -> str:
-    ends = "" if found.low is None or found.high is None else f" ({found.low:+.4f} to {found.high:+.4f})"
-    return f"{found.or_nan:+.4f}{ends}"
 
 
 def robustness(report: Report) -> str:

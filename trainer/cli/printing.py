@@ -206,10 +206,11 @@ def _with_interval(share: "Estimate") -> str:
 
 def print_precision_cost(cost: "PrecisionCost") -> None:
     """Print what a precision changes against 32-bit floats."""
+    from trainer.report.document import signed_interval
+
     shown = {"area under the ROC curve": cost.auroc_difference} | {
         f"sensitivity at the specificity of {policy}": found for policy, found in cost.sensitivity_difference.items()
     }
     click.echo(f"Against 32-bit floats, on {cost.images:,} images:")
     for name, found in shown.items():
-        ends = "" if found.low is None or found.high is None else f" ({found.low:+.4f} to {found.high:+.4f})"
-        click.echo(f"  {name}: {found.or_nan:+.4f}{ends}")
+        click.echo(f"  {name}: {signed_interval(found)}")

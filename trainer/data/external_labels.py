@@ -27,8 +27,8 @@ _OURS = {
 }
 #: Numbers of HAM10000's images in their names, ISIC_0024306 to ISIC_0034320: 10,015, none missing.
 HAM10000_NUMBERS = range(24_306, 34_321)
-#: Entries for an unknown lesion. As a lesion id, they would make one lesion of all these images.
-_UNNAMED = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
+#: Entries for an unknown lesion or patient. As a name, they would make one of all these images.
+PLACEHOLDERS = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
 #: Labels, with the name in HAM10000. Spreadsheets may write numbers with a decimal point.
 _LABELS = {name: name for name in DIAGNOSES} | {
     "melanoma": "mel",
@@ -88,7 +88,7 @@ def read_external(folder: Path, labels: Path, *, both_classes: bool = True) -> p
         )
     # A space at the end would make two lesions of one.
     named = rows["lesion_id"].fillna("").str.strip() if "lesion_id" in rows else pd.Series("", index=rows.index)
-    given = ~named.str.lower().isin(_UNNAMED)
+    given = ~named.str.lower().isin(PLACEHOLDERS)
     images = pd.DataFrame(
         {
             "image_id": rows["image"],

@@ -20,7 +20,7 @@ from trainer.metrics.cross_fitting import cross_fit_folds
 from trainer.metrics.discrimination import CHANCE
 from trainer.metrics.seeds import recipe_differences
 from trainer.report.document import interval
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, read_predictions
 from worker.atomic_files import write_text
 from worker.inference.metrics import FoldRun, FoldsCrossFit
 
@@ -89,7 +89,7 @@ def folds_of(run: Path) -> tuple[FoldRun, ...]:
 
 def describe_crossfit(run: Path) -> FoldsCrossFit:
     """The cross-fitted figures of a cross-fitted run, see `trainer.metrics.cross_fitting.cross_fit_folds`."""
-    return cross_fit_folds(pd.read_csv(RunFolder(run).chosen_predictions()), folds_of(run))
+    return cross_fit_folds(read_predictions(RunFolder(run).chosen_predictions()), folds_of(run))
 
 
 def _in_order(folds: Sequence[Path]) -> list[Path]:
@@ -168,7 +168,7 @@ def _check(fold: Path, run: Path) -> None:
 
 def _predictions(fold: Path) -> pd.DataFrame:
     """What a run predicted for the fold that it held out, and for nothing else."""
-    predicted = pd.read_csv(RunFolder(fold).predictions)
+    predicted = read_predictions(RunFolder(fold).predictions)
     manifest, config = read_manifest(fold), RunConfig.read(fold)
     held_out = _melanomas_and_nevi(manifest, VALIDATION)
     names = set(predicted["image_id"])

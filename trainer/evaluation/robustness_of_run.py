@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from trainer.config import RunConfig
 from trainer.data.diagnoses import melanoma_or_nevus
 from trainer.data.run_images import read_images_of
@@ -15,7 +13,7 @@ from trainer.evaluation.robustness import measure_robustness
 from trainer.evaluation.trained_run import load_trained_run
 from trainer.metrics.figures import Robustness
 from trainer.metrics.subgroups import describe_subgroups
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, read_predictions
 from trainer.thresholds.policies import BOOTSTRAP_SEED
 from worker.atomic_files import write_text
 
@@ -58,7 +56,7 @@ def robustness_on_validation(datasets: Sequence[Path], run: Path) -> Robustness:
         trained_run.preprocessing,
         trained_run.thresholds,
     )
-    scored = pd.read_csv(RunFolder(run).chosen_predictions())[["label", "lesion_id", "probability", *_GROUPED_BY]]
+    scored = read_predictions(RunFolder(run).chosen_predictions())[["label", "lesion_id", "probability", *_GROUPED_BY]]
     subgroups = describe_subgroups(
         scored.assign(probability=trained_run.calibration.apply(scored["probability"].to_numpy())),
         {name: policy.threshold for name, policy in trained_run.thresholds.items()},

@@ -27,7 +27,7 @@ from trainer.networks.heads import with_all_outputs
 from trainer.networks.openvino_conversion import convert
 from trainer.networks.predict import predict_by, traced
 from trainer.networks.quantisation import CALIBRATION_IMAGES, quantise
-from trainer.run_folder import RunFolder, Served
+from trainer.run_folder import RunFolder, Served, read_predictions
 from trainer.thresholds.policies import clinics_of, fit_policies
 from worker.atomic_files import unfinished_folder, write_text
 from worker.inference.precision import Precision, supports
@@ -70,7 +70,7 @@ def serve(
             f"The precision of {run} cannot be chosen: its test split was accessed, and thresholds chosen now could "
             "depend on that."
         )
-    before = pd.read_csv(folder.predictions)
+    before = read_predictions(folder.predictions)
     with folder.lock(), unfinished_folder(folder.served) as scratch:
         say(f"Converting the network to {precision}")
         layers = _convert(datasets, run, config, precision, scratch)
@@ -137,7 +137,7 @@ def _predict_fold(
 
 def _predict(datasets: Sequence[Path], run: Path, network: PredictOutputs) -> pd.DataFrame:
     """Probabilities of the images that a run's ``validation.csv`` names."""
-    names = pd.read_csv(RunFolder(run).predictions)[["image_id"]]
+    names = read_predictions(RunFolder(run).predictions)[["image_id"]]
     paths = names.merge(read_images_of(run, datasets), on="image_id", validate="one_to_one")["path"]
     inputs = load_inputs([Path(path) for path in paths], preprocessing_of(RunConfig.read(run)))
     return names.assign(probability=network(inputs)[:, 0])

@@ -142,6 +142,12 @@ def percent_at_least(value: float, digits: int = 1) -> str:
     return f"{steps / 10**digits:.{digits}f}%"
 
 
+def signed_interval(estimate: Estimate) -> str:
+    """A difference with its sign and interval: ``+0.0010 (+0.0003 to +0.0016)``."""
+    ends = "" if estimate.low is None or estimate.high is None else f" ({estimate.low:+.4f} to {estimate.high:+.4f})"
+    return f"{estimate.or_nan:+.4f}{ends}"
+
+
 def interval(estimate: Estimate | None, digits: int = 3) -> str:
     """An estimate with its 95% interval: ``0.926 (0.904 to 0.947)``."""
     if estimate is None or estimate.value is None:

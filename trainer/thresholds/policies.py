@@ -8,7 +8,7 @@ import pandas as pd
 
 from trainer.config import SOURCE_FOLD
 from trainer.errors import TooFewLesionsError
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, read_predictions
 from trainer.thresholds.calibration import fit_platt
 from trainer.thresholds.clinic_weights import PREVALENCE, Clinics, at_prevalence, clinic_weights
 from trainer.thresholds.threshold import (
@@ -117,7 +117,7 @@ def fit_policies_on_validation(run: Path) -> tuple[Calibration, Policies]:
     Args:
         run: the run folder.
     """
-    validation = pd.read_csv(RunFolder(run).chosen_predictions())
+    validation = read_predictions(RunFolder(run).chosen_predictions())
     return fit_policies(
         validation["label"].to_numpy(),
         validation["probability"].to_numpy(),

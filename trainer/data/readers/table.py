@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from trainer.data.diagnoses import DIAGNOSES
+from trainer.data.external_labels import PLACEHOLDERS
+from trainer.data.readers.ham10000 import NAME as HAM10000
 from trainer.errors import DatasetError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.tables import MAX_ROW, read_header, repeated_names
 
-#: Name of HAM10000 as a data set.
-HAM10000 = "HAM10000"
 #: Columns of the table. Texts are empty where nothing is known; ``age`` is not a number then.
 COLUMNS = (
     "image_id",  # unique over all data sets
@@ -29,8 +29,6 @@ COLUMNS = (
     "geometry",  # what was done to the frame
     "path",
 )
-#: Entries for an unknown lesion or patient.
-PLACEHOLDERS = ("", "-", "?", "unknown", "none", "na", "n/a", "nan", "null")
 #: Names in an error; the others are counted.
 _NAMED = 20
 
