@@ -1,4 +1,4 @@
-"""What a model card says of a model that was trained on the images of several clinics."""
+"""The model card's sections on a model of several clinics."""
 
 from collections.abc import Sequence
 

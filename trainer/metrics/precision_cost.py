@@ -56,7 +56,7 @@ def compare_precisions(
 
 
 def faults_of(cost: PrecisionCost) -> list[str]:
-    """What costs more than is allowed, a clause each."""
+    """Name each cost that is above its limit, in a clause."""
     faults = []
     if (loss := -cost.auroc_difference.or_nan) > MAX_AUROC_LOSS:
         faults.append(f"the area under the ROC curve falls by {loss:.4f}, at most {MAX_AUROC_LOSS} is allowed")

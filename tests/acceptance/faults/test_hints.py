@@ -94,7 +94,7 @@ def _odd_messages() -> list[bytes]:
         message(arguments, body="no base64 %%%"),
         message(arguments, properties={}),
         message(arguments, properties=None),
-        # A body that is none, which is to be unpacked: Celery's own complaint about it failed.
+        # No body, and a header that asks to unpack it: Celery's own error message failed on it.
         message(arguments, body=None, headers={"compression": "application/x-gzip"}),
         # The client of Redis refuses such a name for it.
         message(arguments, properties={**message(arguments)["properties"], "delivery_tag": None}),

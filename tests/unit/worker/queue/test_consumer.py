@@ -1,4 +1,4 @@
-"""What is a hint and what is not. A worker must never end because of a message."""
+"""Workers tell hints from other messages, and no message ends a worker."""
 
 import json
 from typing import Any
