@@ -40,7 +40,7 @@ from db.session import open_database, read, transact
 from db.status import AuditAction, ChunkStatus, TriageFlag
 from db.submission import NewJob, begin_submission, end_submission, record_bundle
 from db.totals import group_for_chunk, score_histogram, settle_if_done, settle_job, write_chunk_totals
-from db.worklist import not_scored, outcomes_by_image, outcomes_ranked, worklist_page
+from db.worklist import outcomes_by_image, outcomes_ranked, unscored_page, worklist_page
 from worker.monitor.job_status import describe_jobs
 from worker.output.csv import write_csv
 
@@ -315,11 +315,11 @@ def _look(subject: _Subject) -> dict[str, float]:
         "histogram": lambda c: score_histogram(c, job),
         "page": lambda c: worklist_page(c, job, 50),
         "deep page": lambda c: worklist_page(c, job, 50, after=middle),
-        "failures": lambda c: not_scored(c, job, 50),
+        "failures": lambda c: unscored_page(c, job, 50),
     }
     found = {name: _timed(lambda look=look: read(database, look)) for name, look in looks.items()}  # type: ignore[misc]
     found["sweep"] = _timed(lambda: transact(database, lambda c: claim_unhinted_chunks(c, **sweep)))  # type: ignore[arg-type]
-    found["list"] = _timed(lambda: describe_jobs(database, JOBS))
+    found["list"] = _timed(lambda: describe_jobs(database, limit=JOBS))
     return found
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, update
 
-from db.jobs import CLAIMABLE
+from db.jobs import is_workable
 from db.models import Chunk, Image, Job, ModelBundle
 from db.status import ChunkStatus, ImageStatus, JobStatus
 from db.totals import unsettle, write_chunk_totals
@@ -35,7 +35,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkJob:
-    """What a worker needs to know about a job before it claims one of its chunks."""
+    """What a worker needs to know about the job of its chunk."""
 
     job_id: int
     root: str
@@ -58,8 +58,8 @@ class WaitingImage:
     isolation_starts: int
 
 
-def job_of_chunk(connection: Connection, chunk_id: int) -> ChunkJob | None:
-    """The job of a chunk that can be claimed. None when it cannot."""
+def job_of_claim(connection: Connection, claim: Claim) -> ChunkJob:
+    """The job of a claimed chunk."""
     row = connection.execute(
         select(
             Job.id.label("job_id"),
@@ -71,11 +71,10 @@ def job_of_chunk(connection: Connection, chunk_id: int) -> ChunkJob | None:
             Job.borderline_threshold,
             Job.force,
         )
-        .join(Chunk, Chunk.job_id == Job.id)
         .join(ModelBundle, ModelBundle.id == Job.bundle_id)
-        .where(Chunk.id == chunk_id, _free(), Job.status.in_(CLAIMABLE))
+        .where(Job.id == claim.job_id)
     ).mappings()
-    return next((ChunkJob(**values) for values in row), None)
+    return ChunkJob(**row.one())
 
 
 def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds: float) -> Claim | None:
@@ -89,10 +88,10 @@ def claim_chunk(connection: Connection, chunk_id: int, owner: str, lease_seconds
     Returns:
         The claim. None when the chunk is done, another worker has it, or its job is stopped.
     """
-    claimable = exists().where(Job.id == Chunk.job_id, Job.status.in_(CLAIMABLE))
+    claimable = exists().where(Job.id == Chunk.job_id, is_workable())
     row = connection.execute(
         update(Chunk)
-        .where(Chunk.id == chunk_id, _free(), claimable)
+        .where(Chunk.id == chunk_id, is_free(), claimable)
         .values(
             status=ChunkStatus.LEASED,
             attempt=Chunk.attempt + 1,
@@ -119,7 +118,7 @@ def renew_lease(connection: Connection, claim: Claim, lease_seconds: float) -> N
     Raises:
         LeaseLostError: the claim no longer holds, or the job is paused, cancelled or deleted.
     """
-    claimable = exists().where(Job.id == Chunk.job_id, Job.status.in_(CLAIMABLE))
+    claimable = exists().where(Job.id == Chunk.job_id, is_workable())
     renewed = connection.execute(
         update(Chunk).where(_owned(claim), claimable).values(lease_expires_at=db_now(lease_seconds))
     )
@@ -158,7 +157,14 @@ def close_chunk(connection: Connection, claim: Claim) -> bool:
     """
     waiting = exists().where(Image.chunk_id == Chunk.id, Image.status == ImageStatus.WAITING)
     closed = connection.execute(
-        update(Chunk).where(_owned(claim), ~waiting).values(status=ChunkStatus.DONE, owner=None, lease_expires_at=None)
+        update(Chunk)
+        .where(_owned(claim), ~waiting)
+        .values(
+            status=ChunkStatus.DONE,
+            owner=None,
+            lease_expires_at=None,
+            closed_by=claim.owner.rpartition(":")[0] or claim.owner,
+        )
     )
     if closed.rowcount != 1:
         return False
@@ -232,7 +238,7 @@ def claim_unhinted_chunks(
     chosen = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
-        .where(Job.urgent == urgent, Job.status.in_(CLAIMABLE), or_(waits, expired), or_(unhinted, lost))
+        .where(Job.urgent == urgent, is_workable(), or_(waits, expired), or_(unhinted, lost))
         # By age of the hint: by id alone, a job that no worker can score would block the jobs after it.
         .order_by(Chunk.hinted_at.asc().nulls_first(), Chunk.id)
         .limit(limit)
@@ -259,7 +265,7 @@ def _lost_before(connection: Connection, urgent: bool, hint_after: float) -> dat
             (ChunkStatus.LEASED, (Chunk.lease_expires_at >= db_now(),)),
         )
     )
-    reached = select(done, leased).where(Job.urgent == urgent, Job.status.in_(CLAIMABLE))
+    reached = select(done, leased).where(Job.urgent == urgent, is_workable())
     newest = max((at for row in connection.execute(reached) for at in row if at is not None), default=None)
     return newest - timedelta(seconds=hint_after) if newest is not None else datetime.min.replace(tzinfo=UTC)
 
@@ -271,12 +277,19 @@ def mark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> list[int]:
     return sorted(chunk_ids)
 
 
+def jobs_of_chunks(connection: Connection, chunk_ids: Sequence[int]) -> dict[int, int]:
+    """The job of each chunk."""
+    rows = connection.execute(select(Chunk.id, Chunk.job_id).where(Chunk.id.in_(chunk_ids)).order_by(Chunk.id))
+    return dict(rows.tuples().all())
+
+
 def unmark_hinted(connection: Connection, chunk_ids: Sequence[int]) -> None:
     """Record that the hints were not sent, so that the next sweep takes these chunks again."""
     connection.execute(update(Chunk).where(Chunk.id.in_(chunk_ids)).values(hinted_at=None))
 
 
-def _free() -> ColumnElement[bool]:
+def is_free() -> ColumnElement[bool]:
+    """Condition: no worker has the chunk, or its lease has expired."""
     return or_(
         Chunk.status == ChunkStatus.WAITING,
         and_(Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at < db_now()),

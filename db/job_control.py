@@ -49,7 +49,7 @@ def resume_job(connection: Connection, job_id: int, *, actor: str, request: str)
         return True
     resumed = _move(connection, job_id, (JobStatus.PAUSED,), JobStatus.RUNNING)
     if resumed:
-        _clear_hints(connection, job_id)
+        clear_hints(connection, job_id)
         _record(connection, job_id, AuditAction.RESUMED, actor=actor, request=request)
     return resumed
 
@@ -156,7 +156,8 @@ def _move(connection: Connection, job_id: int, before: Sequence[JobStatus], afte
     return moved.rowcount == 1
 
 
-def _clear_hints(connection: Connection, job_id: int) -> None:
+def clear_hints(connection: Connection, job_id: int) -> None:
+    """Let the sweeper send new hints for the waiting chunks of a job."""
     waiting = (Chunk.job_id == job_id, Chunk.status == ChunkStatus.WAITING)
     if connection.execute(select(exists().where(*waiting))).scalar_one():
         connection.execute(update(Chunk).where(*waiting).values(hinted_at=None))

@@ -1,9 +1,12 @@
 """Jobs as operators see them, and the step that finishes a job when every chunk is done."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, update
 
 from db.audit import append_entry
 from db.models import Chunk, Job, ModelBundle
@@ -14,8 +17,17 @@ from db.types import db_now
 
 #: Statuses in which a worker may claim a chunk of the job.
 CLAIMABLE = (JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+def is_workable() -> ColumnElement[bool]:
+    """Condition: workers may claim chunks of the job."""
+    return and_(Job.status.in_(CLAIMABLE), Job.resting.is_(False))
+
+
 #: Statuses in which the last closed chunk finishes the job.
 FINISHABLE = (JobStatus.QUEUED, JobStatus.RUNNING)
+#: Digits that a job's number does not reach.
+_DIGITS = 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +37,13 @@ class JobView:
     id: int
     status: JobStatus
     urgent: bool
+    #: Label that the submitter gave it.
+    name: str | None
+    submitted_by: str | None
+    #: Hours of the day in which it is scored, such as ``20:00-06:00``, in the site's time.
+    hours: str | None
+    #: Whether it rests until its hours begin.
+    resting: bool
     root: str
     manifest: str | None
     bundle_name: str
@@ -96,36 +115,115 @@ def open_work(connection: Connection) -> list[BundleWork]:
     return list(found.values())
 
 
+class JobOrder(StrEnum):
+    """Orders of a list of jobs."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    NAME = "name"
+    STATE = "state"
+    PRIORITY = "priority"
+
+
+_ORDERS: dict[JobOrder, tuple[Any, ...]] = {
+    JobOrder.NEWEST: (Job.id.desc(),),
+    JobOrder.OLDEST: (Job.id,),
+    JobOrder.NAME: (func.lower(func.coalesce(Job.name, "~")), Job.id.desc()),
+    JobOrder.STATE: (Job.status, Job.id.desc()),
+    JobOrder.PRIORITY: (Job.urgent.desc(), Job.id.desc()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list.
+
+    Args:
+        statuses: only these. Empty: all.
+        ids: only these. None: all.
+        text: that occurs in the name, the source or the submitter, or is the number. Empty: all.
+        order: of the list.
+    """
+
+    statuses: Collection[JobStatus] = ()
+    ids: Collection[int] | None = None
+    text: str = ""
+    order: JobOrder = JobOrder.NEWEST
+
+
+#: Statuses of jobs that are neither stopped nor paused.
+ACTIVE = (JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+def find_jobs(connection: Connection, wanted: JobFilter, *, limit: int, offset: int = 0) -> tuple[list[JobView], int]:
+    """A page of the jobs that fit, and the number of all that fit."""
+    conditions = _conditions(wanted)
+    total = connection.execute(select(func.count()).select_from(Job).where(*conditions)).scalar_one()
+    query = _views().where(*conditions).order_by(*_ORDERS[wanted.order]).limit(limit).offset(offset)
+    return _read(connection, query), total
+
+
+def count_by_status(connection: Connection) -> dict[JobStatus, int]:
+    """The number of jobs by status."""
+    return {
+        JobStatus(status): number
+        for status, number in connection.execute(select(Job.status, func.count()).group_by(Job.status))
+    }
+
+
 def view_jobs(
     connection: Connection, *, job_id: int | None = None, limit: int | None = 20, active: bool = False
 ) -> list[JobView]:
     """The newest jobs, newest first; or only the given job, or only those that are neither stopped nor paused."""
-    query = (
-        select(
-            Job.id,
-            Job.status,
-            Job.urgent,
-            Job.root,
-            Job.manifest,
-            ModelBundle.name.label("bundle_name"),
-            ModelBundle.version.label("bundle_version"),
-            ModelBundle.sha256.label("bundle_sha256"),
-            Job.bundle_id,
-            Job.policy,
-            Job.threshold,
-            Job.borderline_threshold,
-            submission_expired().label("interrupted"),
-            Job.submitted_at,
-            Job.started_at,
-            Job.finished_at,
-        )
-        .join(ModelBundle, ModelBundle.id == Job.bundle_id)
-        .order_by(Job.id.desc())
-        .limit(limit)
-    )
+    query = _views().order_by(Job.id.desc()).limit(limit)
     if job_id is not None:
         query = query.where(Job.id == job_id)
     if active:
-        query = query.where(Job.status.in_((JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING)))
+        query = query.where(Job.status.in_(ACTIVE))
+    return _read(connection, query)
+
+
+def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.statuses:
+        conditions.append(Job.status.in_(wanted.statuses))
+    if wanted.ids is not None:
+        conditions.append(Job.id.in_(wanted.ids))
+    if text := wanted.text.strip():
+        found = [
+            column.icontains(text, autoescape=True) for column in (Job.name, Job.root, Job.manifest, Job.submitted_by)
+        ]
+        if text.isascii() and text.isdigit() and len(text) < _DIGITS:
+            found.append(Job.id == int(text))
+        conditions.append(or_(*found))
+    return conditions
+
+
+def _read(connection: Connection, query: Select[*tuple[Any, ...]]) -> list[JobView]:
     # SQLite has no booleans, only 0 and 1.
     return [JobView(**{**row, "interrupted": bool(row["interrupted"])}) for row in connection.execute(query).mappings()]
+
+
+def _views() -> Select[*tuple[Any, ...]]:
+    return select(
+        Job.id,
+        Job.status,
+        Job.urgent,
+        Job.name,
+        Job.submitted_by,
+        Job.hours,
+        Job.resting,
+        Job.root,
+        Job.manifest,
+        ModelBundle.name.label("bundle_name"),
+        ModelBundle.version.label("bundle_version"),
+        ModelBundle.sha256.label("bundle_sha256"),
+        Job.bundle_id,
+        Job.policy,
+        Job.threshold,
+        Job.borderline_threshold,
+        submission_expired().label("interrupted"),
+        Job.submitted_at,
+        Job.started_at,
+        Job.finished_at,
+    ).join(ModelBundle, ModelBundle.id == Job.bundle_id)

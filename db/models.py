@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
     true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -73,6 +74,16 @@ class Job(Base):
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     status: Mapped[JobStatus] = mapped_column(_status(JobStatus))
     urgent: Mapped[bool]
+    #: Label that the submitter gave it.
+    name: Mapped[str | None] = mapped_column(String(100))
+    #: Who submitted it, as the audit log names people.
+    submitted_by: Mapped[str | None] = mapped_column(String(200))
+    #: Hours of the day in which it is scored, such as ``20:00-06:00``, in the site's time. None: always.
+    hours: Mapped[str | None] = mapped_column(String(11))
+    #: Whether it rests, because it is not one of its hours. The sweeper writes it.
+    resting: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: What was told of it last; see `db.notices`.
+    notice: Mapped[str | None] = mapped_column(String(32))
     #: Folder that every image path is relative to. No path may lead out of it.
     root: Mapped[str] = mapped_column(String(4096))
     #: The CSV manifest, or None for a folder.
@@ -130,6 +141,9 @@ class ChunkGroup(OutcomeTotals, Base):
     settled: Mapped[bool] = mapped_column(default=True, server_default=true())
 
 
+_RETRIED = text("attempt > 1")
+
+
 class Chunk(OutcomeTotals, Base):
     """A worker's portion of a job. Its totals hold unless a worker has it: then the rows of its images are counted."""
 
@@ -139,6 +153,9 @@ class Chunk(OutcomeTotals, Base):
         Index(None, "job_id", "status", "hinted_at"),
         Index(None, "status", "hinted_at"),
         Index(None, "group_id", "status"),
+        # The newest outcomes of a job, for its rate.
+        Index(None, "job_id", "last_completed_at"),
+        Index("ix_chunk_retried", "job_id", "id", sqlite_where=_RETRIED, postgresql_where=_RETRIED),
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
@@ -153,6 +170,8 @@ class Chunk(OutcomeTotals, Base):
     #: The worker that holds the lease: host, process and a random number of this claim.
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
+    #: The worker that closed it: host and process.
+    closed_by: Mapped[str | None] = mapped_column(String(200))
     #: When it was last claimed. None for claims from before schema 0009.
     claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime())
     #: When a message about it was last put into the queue.

@@ -40,6 +40,10 @@ class NewJob:
     threshold: float
     borderline_threshold: float
     force: bool = False
+    name: str | None = None
+    submitted_by: str | None = None
+    hours: str | None = None
+    resting: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +118,10 @@ def begin_submission(connection: Connection, job: NewJob, submitter: str, lease_
             threshold=job.threshold,
             borderline_threshold=job.borderline_threshold,
             force=job.force,
+            name=job.name,
+            submitted_by=job.submitted_by,
+            hours=job.hours,
+            resting=job.resting,
             submitter=submitter,
             submitter_expires_at=db_now(lease_seconds),
             submitted_at=db_now(),

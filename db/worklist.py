@@ -82,11 +82,22 @@ def worklist_page(
     return [OutcomeRow(**row) for row in connection.execute(query).mappings()]
 
 
-def not_scored(connection: Connection, job_id: int, limit: int) -> list[OutcomeRow]:
-    """Images that failed, then those that are ungradable, in the order of submission. A human must look at them."""
+def unscored_page(
+    connection: Connection, job_id: int, limit: int, *, after: OutcomeRow | None = None
+) -> list[OutcomeRow]:
+    """The images of a job that failed, then those that are ungradable, or those that follow.
+
+    Args:
+        job_id: the job.
+        limit: most images.
+        after: the last image of the page before.
+    """
     found: list[OutcomeRow] = []
-    for status in UNSCORED:
+    statuses = UNSCORED if after is None else UNSCORED[UNSCORED.index(after.status) :]
+    for status in statuses:
         query = _outcomes().where(Image.job_id == job_id, Image.status == status).order_by(Image.id)
+        if after is not None and status is after.status:
+            query = query.where(Image.id > after.image_id)
         rows = connection.execute(query.limit(limit - len(found))).mappings()
         found += [OutcomeRow(**row) for row in rows]
     return found

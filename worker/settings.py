@@ -2,11 +2,15 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable
+from datetime import datetime
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -103,8 +107,35 @@ class Settings(BaseSettings):
     flower_port: int = Field(default=0, ge=0, le=65535)
     """Port that Flower listens on. 0 means 5555; `dermq up` takes any free port when 5555 is taken."""
 
+    flower_users: Path | None = None
+    """File of the accounts of `dermq users`. Default: ``flower-users.json`` in the home."""
+
+    flower_read_only: bool = False
+    """Whether nobody may control jobs in Flower, whatever the role."""
+
+    flower_url_prefix: str = Field(default="", pattern=r"^[\w/.~-]*$")
+    """Path under which a proxy shows Flower, such as ``flower``."""
+
+    flower_certificate: Path | None = None
+    """Certificate for TLS, as PEM. Flower then answers HTTPS only."""
+
+    flower_key: Path | None = None
+    """Key of the certificate, as PEM."""
+
+    notify_url: SecretStr | None = None
+    """Address that the sweeper posts JSON to when a job finishes, fails or stalls."""
+
+    notify_command: str = ""
+    """Command that the sweeper runs then, with the JSON as standard input."""
+
+    metrics_token: SecretStr | None = None
+    """Token with which Prometheus reads ``/metrics``. Without one, it signs in with a name and a password."""
+
     flower_password: SecretStr | None = None
-    """Password of Flower's user ``dermq``. Default: `dermq up` makes one and prints it; `dermq flower` refuses."""
+    """Password of Flower's account ``dermq``, an operator. Default: `dermq up` makes one and prints it."""
+
+    time_zone: str = ""
+    """Time zone of the hours of ``dermq submit --between``, such as ``Europe/Berlin``. Default: that of the machine."""
 
     actor: str = Field(default="", max_length=100)
     """Name for the audit log of who runs a command, beside the account. For containers, where all are one account."""
@@ -112,7 +143,7 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = "auto"
     """Form of the log lines. ``auto`` writes for people on a terminal, JSON otherwise."""
 
-    @field_validator("home", "bundle", mode="before")
+    @field_validator("home", "bundle", "flower_users", "flower_certificate", "flower_key", mode="before")
     @classmethod
     def _folder_is_named(cls, folder: object) -> object:
         if folder == "":
@@ -120,12 +151,36 @@ class Settings(BaseSettings):
             raise ValueError("the path is empty")
         return folder
 
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            if name:
+                ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("it is no time zone of the IANA database, such as Europe/Berlin") from None
+        return name
+
     @field_validator("actor")
     @classmethod
     def _is_one_line(cls, name: str) -> str:
         if name and not (name.strip() and name.isprintable()):
             raise ValueError("the name is blank, or holds characters that cannot be printed on one line")
         return name.strip()
+
+    @field_validator("notify_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        return _refuse(
+            url, lambda held: None if _is_http(held) else "it must begin with http:// or https:// and a host"
+        )
+
+    @field_validator("notify_command")
+    @classmethod
+    def _is_a_command(cls, command: str) -> str:
+        # Raises a ValueError that says what is wrong.
+        shlex.split(command)
+        return command
 
     @field_validator("flower_password")
     @classmethod
@@ -142,6 +197,10 @@ class Settings(BaseSettings):
     @classmethod
     def _broker_password(cls, url: SecretStr | None) -> SecretStr | None:
         return _refuse(url, broken_broker_password)
+
+    def local_time(self) -> datetime:
+        """The time at this site."""
+        return datetime.now(ZoneInfo(self.time_zone)) if self.time_zone else datetime.now().astimezone()
 
     def resolved_database_url(self) -> str:
         """URL of the database."""
@@ -178,6 +237,14 @@ class Settings(BaseSettings):
             return str(json.loads(read_regular(self.home / RUN_FILE))[name])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _refuse(url: SecretStr | None, fault: Callable[[str], str | None]) -> SecretStr | None:

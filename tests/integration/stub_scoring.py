@@ -63,9 +63,10 @@ def score(
     limits: ChunkLimits = LIMITS,
 ) -> int | None:
     model = LoadedModel(bundle=bundle, engine=engine, gate=QualityGate.load(bundle))
-    return score_chunk(
+    result = score_chunk(
         made.chunk_ids[0], database=database, model_for=lambda _: model, limits=limits, stopping=stopping
     )
+    return None if result is None else result.images
 
 
 def outcomes(database: Engine, made: MadeJob) -> dict[str, OutcomeRow]:

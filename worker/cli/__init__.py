@@ -12,9 +12,10 @@ from worker.cli.demo import demo
 from worker.cli.error_handling import CommandGroup
 from worker.cli.export import export
 from worker.cli.job_control import cancel, delete, pause, prune, resume, retry
-from worker.cli.jobs import status, watch
+from worker.cli.jobs import jobs, status, top, watch
 from worker.cli.serve import flower, migrate, sweep, up, worker
 from worker.cli.submit import submit
+from worker.cli.users import users
 
 # Each command imports what it needs when it runs, so that `dermq --help` does not wait for OpenVINO and Celery.
 
@@ -38,9 +39,9 @@ def main(actor: str | None) -> None:
 
 
 for _command in (
-    *(up, submit, status, watch, export),
+    *(up, submit, jobs, status, watch, top, export),
     *(pause, resume, cancel, retry, delete, prune),
     *(check, reconcile, audit, demo, bench),
-    *(worker, sweep, flower, migrate),
+    *(worker, sweep, flower, users, migrate),
 ):
     main.add_command(_command)

@@ -106,7 +106,7 @@ def _score(source: Path, system: "LocalSystem", console: "Console") -> bool:
     )
     for note in result.notes():
         console.print(note, markup=False)
-    job = watch(database, result.job_id, console)
+    (job,) = watch(database, [result.job_id], console)
     console.print()
     command = f"DERMQ_HOME={_short(settings.home)} {_short(Path(sys.argv[0]))}"
     print_summary(database, job, console, command=command)

@@ -2,7 +2,6 @@
 
 import sys
 import uuid
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +14,7 @@ from worker.terminal import image_progress
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    #: Takes the connection and the job, and `actor` and `request` by name. Returns whether the change was possible.
-    Change = Callable[..., bool]
+    from worker.monitor.actions import Action, ActionOutcome
 
 
 class _Request:
@@ -26,29 +24,21 @@ class _Request:
         self.actor, self.id = current_actor(), uuid.uuid4().hex
 
 
-def _change(job: int, change: "Change", expected: str) -> None:
+def _carry_out(action: "Action", job: int, codes: "list[FailureCode] | None" = None) -> "ActionOutcome":
     """Change a job, or explain in which state that would be possible."""
-    from db.session import transact
-    from worker.monitor.job_status import find_job
+    from worker.monitor.actions import carry_out
 
-    database = open_checked_database()
-    found = find_job(database, job)
-    request = _Request()
-    if not transact(database, lambda connection: change(connection, job, actor=request.actor, request=request.id)):
-        raise DermqError(f"Job {job} is {found.status}. {expected}")
+    outcome = carry_out(open_checked_database(), action, job, actor=current_actor(), codes=codes or ())
+    if not outcome.possible:
+        raise DermqError(outcome.text)
+    return outcome
 
 
 @click.command(short_help="Pause a job.")
 @click.argument("job", type=JOB_NUMBER)
 def pause(job: int) -> None:
     """Pause JOB. Workers leave it at their next batch."""
-    from db.job_control import pause_job
-
-    _change(
-        job,
-        pause_job,
-        "Only a queued or running job can be paused.",
-    )
+    _carry_out("pause", job)
     click.echo(f"Job {job} is paused. Resume it with: dermq resume {job}")
 
 
@@ -56,28 +46,14 @@ def pause(job: int) -> None:
 @click.argument("job", type=JOB_NUMBER)
 def resume(job: int) -> None:
     """Resume the paused JOB."""
-    from db.job_control import resume_job
-
-    _change(
-        job,
-        resume_job,
-        "Only a paused job can be resumed.",
-    )
-    click.echo(f"Job {job} is resumed.")
+    click.echo(_carry_out("resume", job).text)
 
 
 @click.command(short_help="Cancel a job; its outcomes so far are kept.")
 @click.argument("job", type=JOB_NUMBER)
 def cancel(job: int) -> None:
     """Cancel JOB. Its outcomes so far are kept and can be exported."""
-    from db.job_control import cancel_job
-
-    _change(
-        job,
-        cancel_job,
-        "Only an open job can be cancelled.",
-    )
-    click.echo(f"Job {job} is cancelled.")
+    click.echo(_carry_out("cancel", job).text)
 
 
 @click.command(short_help="Score the failed images of a job again.")
@@ -96,28 +72,11 @@ def retry(job: int, codes: tuple[str, ...]) -> None:
     \b
     dermq retry 7 --code missing --code unreadable
     """
-    from db.job_control import retry_failed
-    from db.session import transact
-    from worker.monitor.job_status import find_job
-
-    database = open_checked_database()
-    found = find_job(database, job)
-    wanted = [FailureCode(code) for code in codes] or None
-    request = _Request()
-    result = transact(
-        database,
-        lambda connection: retry_failed(connection, job, codes=wanted, actor=request.actor, request=request.id),
-    )
-    if result is None:
-        raise DermqError(f"Job {job} is {found.status}. Only a finished, queued or running job can be retried.")
-    if not result.images and not result.skipped:
-        click.echo(f"Job {job} has no failed images{' with these codes' if codes else ''}.")
-        return
-    count = "1 failed image" if result.images == 1 else f"{result.images:,} failed images"
-    click.echo(f"Retrying {count} of job {job}. Follow it with: dermq watch {job}")
-    if result.skipped:
+    outcome = _carry_out("retry", job, [FailureCode(code) for code in codes])
+    click.echo(f"{outcome.text} Follow it with: dermq watch {job}" if outcome.done else outcome.text)
+    if outcome.skipped:
         click.echo(
-            f"WARNING: {result.skipped:,} failed images are in chunks that a "
+            f"WARNING: {outcome.skipped:,} failed images are in chunks that a "
             "worker has. Retry again when the job is finished.",
             err=True,
         )
@@ -142,15 +101,20 @@ def delete(job: int, yes: bool) -> None:
     Exit status 1: the rows are deleted, but still readable in SQLite's log, because another process reads it.
     """
     from db.deletion import begin_deletion
+    from db.session import transact
     from worker.monitor.job_status import find_job
 
     database = open_checked_database()
-    find_job(database, job)
+    found = find_job(database, job)
     if not (yes or _confirms(f"Delete job {job} with all its outcomes and patient references?")):
         # Not exit status 1, which means that the job is deleted.
         raise DermqError(f"Job {job} was not deleted.")
-    expected = f"Only a finished or cancelled job can be deleted. Run `dermq cancel {job}` first."
-    _change(job, begin_deletion, expected)
+    request = _Request()
+    if not transact(database, lambda c: begin_deletion(c, job, actor=request.actor, request=request.id)):
+        raise DermqError(
+            f"Job {job} is {found.status}. Only a finished or cancelled job can be deleted. Run `dermq cancel {job}` "
+            "first."
+        )
     _delete_rows(database, job, again=f"dermq delete {job}")
     click.echo(f"Job {job} is deleted.")
     _empty_log(database)

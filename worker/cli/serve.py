@@ -91,21 +91,30 @@ def worker(name: str) -> None:
 
 @click.command(short_help="Run the sweeper until SIGTERM.")
 def sweep() -> None:
-    """Run the sweeper until SIGTERM. It sends hints for chunks that no worker has."""
+    """Run the sweeper until SIGTERM.
+
+    It sends hints for chunks that no worker has, and news of jobs to DERMQ_NOTIFY_URL and DERMQ_NOTIFY_COMMAND.
+    """
     from db.session import open_database
+    from worker.monitor.notify import Notifier
     from worker.queue.app import make_app
     from worker.queue.sweeper import run_sweeper
 
     settings = load_settings()
     configure_logging(settings)
     stop = _event_set_by_signals()
-    run_sweeper(open_database(settings.resolved_database_url()), make_app(settings), settings, stop)
+    database = open_database(settings.resolved_database_url())
+    Notifier(settings, database).start()
+    run_sweeper(database, make_app(settings), settings, stop)
 
 
-@click.command(short_help="Run Flower, the view of workers and tasks.")
+@click.command(short_help="Run Flower, the view of jobs and workers.")
 def flower() -> None:
-    """Run Flower, the view of workers and tasks, until SIGTERM. DERMQ_FLOWER_PASSWORD protects it."""
-    from worker.monitor.flower import run_flower
+    """Run Flower, the view of jobs, workers and tasks, until SIGTERM.
+
+    It needs an account: DERMQ_FLOWER_PASSWORD, `dermq users add NAME`, or OAuth.
+    """
+    from worker.monitor.web.server import run_flower
     from worker.queue.app import make_app
 
     settings = load_settings()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from worker.cli.jobs import watch_job
+from worker.cli.jobs import watch_jobs
 from worker.cli.session import current_actor, open_checked_database
 from worker.logging import configure_logging
 from worker.settings import Settings, load_settings
@@ -19,6 +19,7 @@ from worker.terminal import make_console
 if TYPE_CHECKING:
     from rich.console import Console
 
+_LONGEST_LABEL = 100
 _INTERRUPTED = "Interrupted. The images recorded so far are kept. Run the same `dermq submit` again to resume."
 
 
@@ -31,14 +32,47 @@ class _Source(click.Path):
         return super().convert(value, param, ctx)
 
 
+def _label(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Check that a label is a line that a page and a terminal can show."""
+    if text is None:
+        return None
+    text = text.strip()
+    if not text or len(text) > _LONGEST_LABEL or not text.isprintable():
+        raise click.BadParameter(f"Write one line of 1 to {_LONGEST_LABEL} characters that can be printed.")
+    return text
+
+
+def _hours(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Check that a text is a span of hours."""
+    from db.hours import Hours
+
+    try:
+        if text is not None:
+            Hours.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return text
+
+
 @click.command(short_help="Submit a folder or a CSV manifest as a job.")
 @click.argument("source", type=_Source(path_type=Path))
 @click.option("--root", type=click.Path(path_type=Path), help="Folder that a manifest's paths are relative to.")
 @click.option("--policy", default="youden", show_default=True, help="Triage policy of the bundle.")
 @click.option("--urgent", is_flag=True, help="Score it before bulk jobs.")
 @click.option("--force", is_flag=True, help="Score files again that were scored earlier with the same bundle.")
+@click.option("--name", callback=_label, help="Label of the job, shown wherever the job is. No patient data.")
+@click.option("--between", "hours", metavar="HOURS", callback=_hours, help="Score it in these hours only: 20:00-06:00.")
 @click.option("--watch", "then_watch", is_flag=True, help="Show the progress until the job is finished.")
-def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bool, then_watch: bool) -> None:
+def submit(
+    source: Path,
+    root: Path | None,
+    policy: str,
+    urgent: bool,
+    force: bool,
+    name: str | None,
+    hours: str | None,
+    then_watch: bool,
+) -> None:
     """Submit SOURCE, a folder of images or a CSV manifest, as a job.
 
     A manifest has the column path, and optionally lesion_id, patient_ref, age, sex and site. The delimiter is a comma,
@@ -47,12 +81,16 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     \b
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
+      dermq submit /archive --name "Archive 1998-2004" --between 20:00-06:00
+
+    The hours of --between are in the time zone of DERMQ_TIME_ZONE, or of this machine.
 
     When standard output is not a terminal, it gets the job number alone. Everything else goes to standard error.
 
     Exit status 1: a folder could not be read, or no path of a manifest leads to a file inside its root, or, with
     --watch, the job stopped before it was finished.
     """
+    from db.hours import Hours
     from db.status import JobStatus
     from worker.inference.bundle import load_bundle
     from worker.intake.submission import Submission, submit
@@ -62,6 +100,7 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     settings = load_settings()
     database = open_checked_database()
     console = make_console(stderr=True)
+    resting = hours is not None and not Hours.parse(hours).include(settings.local_time().time())
     submission = Submission(
         source=source,
         root=root,
@@ -70,6 +109,9 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
         chunk_size=settings.chunk_size,
         lease_seconds=settings.lease_seconds,
         force=force,
+        name=name,
+        hours=hours,
+        resting=resting,
         actor=current_actor(),
     )
     configure_logging(settings)
@@ -118,10 +160,12 @@ def submit(source: Path, root: Path | None, policy: str, urgent: bool, force: bo
     for note in result.notes():
         # Without line breaks: notes contain commands to copy.
         console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if resting:
+        console.print(f"It is scored between {hours}, so it rests now.", highlight=False, markup=False)
     _warn_of_other_bundle(settings, console)
     unfinished = False
     if then_watch:
-        job = watch_job(database, result.job_id)
+        (job,) = watch_jobs(database, [result.job_id])
         # To standard error: for scripts, standard output has the job number alone.
         print_summary(database, job, console)
         unfinished = job.status is not JobStatus.FINISHED

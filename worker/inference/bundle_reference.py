@@ -30,6 +30,15 @@ def configured_bundle(settings: Settings) -> BundleReference | None:
     return _read(settings.resolved_bundle())
 
 
+def bundle_precision(settings: Settings) -> str:
+    """The precision in which the configured bundle is computed. Empty when it cannot be read."""
+    try:
+        manifest = json.loads(read_regular(settings.resolved_bundle() / MANIFEST_NAME))
+        return printable(str(manifest.get("precision", "float32")))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
 def running_bundle(settings: Settings) -> BundleReference | None:
     """The bundle of a `dermq up` that runs here; its workers score with no other. None when none runs."""
     folder = settings.running_bundle() if settings.is_up() else None

@@ -61,6 +61,9 @@ class Submission:
         urgent: whether workers take it before bulk jobs.
         force: whether files are scored again that were scored earlier with the same bundle.
         actor: who submits, for the audit log.
+        name: label of the job.
+        hours: hours of the day in which it is scored, such as ``20:00-06:00``. None: always.
+        resting: whether it is none of these hours now.
         chunk_size: images in a chunk.
         lease_seconds: seconds after which another submission may resume this one when it was killed.
     """
@@ -72,6 +75,9 @@ class Submission:
     chunk_size: int
     force: bool = False
     actor: str = "unknown"
+    name: str | None = None
+    hours: str | None = None
+    resting: bool = False
     lease_seconds: float = 60.0
 
 
@@ -225,6 +231,10 @@ def submit(
             manifest=None if is_folder else path_to_text(str(source)),
             urgent=submission.urgent,
             force=submission.force,
+            name=submission.name,
+            submitted_by=submission.actor,
+            hours=submission.hours,
+            resting=submission.resting,
             bundle_id=bundle_id,
             policy=submission.policy,
             threshold=numbers.threshold,
@@ -380,7 +390,7 @@ def _record(
     try:
         if result.hinted:
             if chunk_ids:
-                send_hints(app, chunk_ids, urgent=submission.urgent)
+                send_hints(app, dict.fromkeys(chunk_ids, result.job_id), urgent=submission.urgent)
             return
     except BrokerError:
         # Do not try again for the next batch: each attempt would wait for a timeout.

@@ -335,9 +335,8 @@ def _score_share(
     )
     barrier.wait(_START_TIMEOUT)
     started = time.perf_counter()
-    count = sum(
-        score_chunk(chunk, database=database, model_for=lambda _: model, limits=limits) or 0 for chunk in chunks
-    )
+    results = [score_chunk(chunk, database=database, model_for=lambda _: model, limits=limits) for chunk in chunks]
+    count = sum(result.images for result in results if result is not None)
     seconds = time.perf_counter() - started
     barrier.wait(_SCORE_TIMEOUT)
     started = time.perf_counter()

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from worker.errors import BrokerError, DermqError, SettingsError
 from worker.local.broker import LocalBroker, free_port, is_taken, new_local_broker
 from worker.local.password import kept_password
 from worker.logging import get_logger
-from worker.monitor.flower import USER
+from worker.monitor.web.sign_in import BUILT_IN
 from worker.queue.app import make_app
 from worker.queue.hints import queue_length
 from worker.queue.inspect import workers_answering
@@ -136,7 +137,11 @@ class LocalSystem:
     @property
     def flower_url(self) -> str:
         """URL of Flower."""
-        return f"http://{self.settings.flower_address}:{self.settings.flower_port}"
+        scheme = "http" if self.settings.flower_certificate is None else "https"
+        prefix = self.settings.flower_url_prefix.strip("/")
+        return f"{scheme}://{self.settings.flower_address}:{self.settings.flower_port}" + (
+            f"/{prefix}" if prefix else ""
+        )
 
     def __enter__(self) -> "LocalSystem":
         try:
@@ -283,11 +288,13 @@ class LocalSystem:
         # Not the open /healthcheck: the Flower of another `dermq up`, started at the same moment, would answer it too.
         # Only our own Flower knows this password.
         password = self.settings.flower_password
-        login = f"{USER}:{password.get_secret_value() if password else ''}"
+        login = f"{BUILT_IN}:{password.get_secret_value() if password else ''}"
         token = base64.b64encode(login.encode()).decode()
         page = Request(f"{self.flower_url}/tasks", headers={"Authorization": f"Basic {token}"})  # noqa: S310 - our own
         try:
-            with urlopen(page, timeout=2) as reply:  # noqa: S310 - our own http address
+            # Its certificate may be of another name than this address.
+            context = ssl._create_unverified_context() if page.type == "https" else None  # noqa: S323
+            with urlopen(page, timeout=2, context=context) as reply:  # noqa: S310 - our own address
                 return bool(reply.status == 200)
         except (URLError, OSError):
             return False

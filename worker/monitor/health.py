@@ -1,7 +1,7 @@
 """The checks of `dermq check`: bundle, database, broker, workers and sweeper, each with a sentence that helps."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from celery import Celery
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +16,7 @@ from worker.inference.bundle_reference import configured_bundle
 from worker.monitor.stalls import EXPECTED, Stall, StallKind, diagnose
 from worker.queue.app import make_app
 from worker.queue.hints import dropped_messages, last_sweeper, queue_length
-from worker.queue.inspect import bundles_of_workers
+from worker.queue.inspect import workers_answers
 from worker.settings import Settings
 from worker.terminal import printable
 from worker.url_redaction import shown_broker
@@ -65,10 +65,14 @@ class _ProblemError(DermqError):
     """A component does not work. The text says why and what to do."""
 
 
-def run_checks(settings: Settings) -> Iterator[CheckResult]:
+def run_checks(settings: Settings, only: Collection[str] | None = None) -> Iterator[CheckResult]:
     """Check every component, whatever the others say.
 
     Workers and sweeper are asked through the broker. When it does not answer, they are not asked.
+
+    Args:
+        settings: of this place.
+        only: components to check. None: all.
     """
     app = make_app(settings)
     failed: set[str] = set()
@@ -81,6 +85,8 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         ("jobs", lambda: _check_jobs(settings)),
     )
     for component, check in checks:
+        if only is not None and component not in only:
+            continue
         cause = next((each for each in _NEEDS.get(component, ()) if each in failed), None)
         if cause is not None:
             text = f"Not checked, because the {cause} does not answer."
@@ -130,7 +136,7 @@ def _check_broker(app: Celery, settings: Settings) -> str:
 
 def _check_workers(app: Celery, settings: Settings, *, ask_database: bool) -> str:
     """Which workers answer, whether they have the bundle of this place, and whether a job waits for another one."""
-    bundles = bundles_of_workers(app)
+    bundles = {name: answer.bundle for name, answer in workers_answers(app).items()}
     if not bundles:
         raise _ProblemError("No worker answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
     answering = f"{len(bundles)} answering: {printable(', '.join(bundles))}"

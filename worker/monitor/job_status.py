@@ -1,17 +1,19 @@
 """The state of a job: its counts, its rate, the time left, and why it is stalled."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 from sqlalchemy import Connection, Engine
 
 from db.audit import entries_of
-from db.jobs import JobView, view_jobs
+from db.jobs import ACTIVE, JobFilter, JobView, find_jobs, view_jobs
 from db.progress import JobCounts, count_images, count_jobs
+from db.rates import recent_rates, recent_work
 from db.session import read
 from db.status import AuditAction, FailureCode, ImageStatus, JobStatus, TriageFlag, UngradableReason
 from worker.errors import DermqError
-from worker.monitor.stalls import Stall, diagnose
+from worker.monitor.stalls import EXPECTED, STOPPED, Stall, StallKind, diagnose
 from worker.terminal import printable
 
 
@@ -23,7 +25,11 @@ class JobReport(BaseModel):
         status: as in `db.status.JobStatus`.
         interrupted: whether its submission was interrupted.
         source: the folder or manifest that was submitted.
+        name: label that the submitter gave it.
+        submitted_by: who submitted it. None for jobs of early versions.
         urgent: whether workers take it before bulk jobs.
+        hours: hours of the day in which it is scored. None: always.
+        resting: whether it is none of these hours.
         bundle: name and version of the bundle.
         bundle_sha256: SHA-256 of its ``bundle.json``.
         policy: triage policy.
@@ -40,8 +46,13 @@ class JobReport(BaseModel):
         ungradable_reasons: number of ungradable images by reason. Empty in a list of jobs.
         reused: scored images whose output was reused from earlier images with the same bytes.
         images_per_second: mean since the first claim, without pauses. None for less than a second.
+        recent_images_per_second: newly scored images in the last minutes, by the time in which somebody worked. None
+            when nobody did.
         seconds_left: estimate for a running job that is not stalled.
         stalled: why nothing happens and what to do. None when the job runs or has stopped.
+        stall: kind of that. None when nothing holds it up.
+        needs_attention: whether somebody must do something about it.
+        state: the status in one word, or why an open job does not progress.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +61,11 @@ class JobReport(BaseModel):
     status: JobStatus
     interrupted: bool
     source: str
+    name: str | None
+    submitted_by: str | None
     urgent: bool
+    hours: str | None
+    resting: bool
     bundle: str
     bundle_sha256: str
     policy: str
@@ -67,44 +82,109 @@ class JobReport(BaseModel):
     ungradable_reasons: dict[UngradableReason, int]
     reused: int
     images_per_second: float | None
+    recent_images_per_second: float | None
     seconds_left: float | None
     stalled: str | None
+    stall: StallKind | None
+    needs_attention: bool
+
+    @computed_field  # type: ignore[prop-decorator] # Mypy takes no decorator above a property.
+    @property
+    def state(self) -> str:
+        """See the class."""
+        if self.interrupted:
+            return "interrupted"
+        if self.status not in ACTIVE:
+            return self.status
+        if self.needs_attention:
+            return "stalled"
+        return {StallKind.RESTING: "resting", StallKind.WAITS_ITS_TURN: "waiting"}.get(
+            self.stall or StallKind.SUBMITTING, self.status
+        )
 
 
 class JobList(BaseModel):
-    """The newest jobs, newest first, for `dermq status --json`."""
+    """A page of jobs, for `dermq jobs --json` and the JSON of Flower.
+
+    Args:
+        jobs: in the order that was asked for.
+        total: number of all jobs that fit.
+    """
 
     jobs: list[JobReport]
+    total: int
 
 
-def describe_jobs(database: Engine, limit: int = 20) -> JobList:
-    """The newest jobs with their counts, in a few queries for all of them."""
+#: States that a filter calls open: all that do not stay as they are.
+OPEN = (JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
 
-    def look(connection: Connection) -> tuple[list[JobView], dict[int, JobCounts], dict[int, Stall]]:
-        jobs = view_jobs(connection, limit=limit)
-        return jobs, count_jobs(connection, [job.id for job in jobs]), diagnose(connection, jobs)
 
-    jobs, counts, stalls = read(database, look)
-    return JobList(
-        jobs=[_report(job, counts[job.id], stalls[job.id].text if job.id in stalls else None) for job in jobs]
-    )
+def statuses_of(state: str) -> tuple[JobStatus, ...]:
+    """The statuses that a filter by state means: a status, ``open``, ``stalled`` or nothing for all.
+
+    Raises:
+        ValueError: there is no such state.
+    """
+    if state in ("", "stalled"):
+        return ()
+    return OPEN if state == "open" else (JobStatus(state),)
+
+
+def describe_jobs(
+    database: Engine, wanted: JobFilter | None = None, *, stalled: bool = False, limit: int = 20, offset: int = 0
+) -> JobList:
+    """Jobs with their counts, in a few queries for all of them.
+
+    Args:
+        database: from `db.session.open_database`.
+        wanted: which. Default: all, newest first.
+        stalled: only those that need somebody's attention.
+        limit: most jobs.
+        offset: jobs to pass over.
+    """
+
+    def look(connection: Connection) -> JobList:
+        chosen = wanted or JobFilter()
+        if stalled:
+            active = view_jobs(connection, limit=None, active=True)
+            ids = [job_id for job_id, stall in diagnose(connection, active).items() if stall.kind not in EXPECTED]
+            chosen = replace(chosen, ids=ids)
+        jobs, total = find_jobs(connection, chosen, limit=limit, offset=offset)
+        counts = count_jobs(connection, [job.id for job in jobs])
+        stalls = diagnose(connection, jobs)
+        rates, _ = recent_rates(*recent_work(connection))
+        reports = [_report(job, counts[job.id], stalls.get(job.id), rates.get(job.id)) for job in jobs]
+        return JobList(jobs=reports, total=total)
+
+    return read(database, look)
 
 
 def describe_job(database: Engine, job: JobView) -> JobReport:
     """A job with all its counts and its state."""
-    counts = read(database, lambda connection: count_images(connection, job.id))
-    return _report(job, counts, stall_reason(database, job))
+    return read(database, lambda connection: report_job(connection, job))
 
 
-def _report(job: JobView, counts: JobCounts, stalled: str | None) -> JobReport:
+def report_job(connection: Connection, job: JobView) -> JobReport:
+    """As `describe_job`, in a transaction that reads more."""
+    rates, _ = recent_rates(*recent_work(connection))
+    stall = diagnose(connection, [job]).get(job.id)
+    return _report(job, count_images(connection, job.id), stall, rates.get(job.id))
+
+
+def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: float | None) -> JobReport:
     rate = overall_rate(job, counts)
     running = job.status is JobStatus.RUNNING and not job.interrupted
+    pace = recent or rate
     return JobReport(
         id=job.id,
         status=job.status,
         interrupted=job.interrupted,
         source=job.manifest or job.root,
+        name=job.name,
+        submitted_by=job.submitted_by,
         urgent=job.urgent,
+        hours=job.hours,
+        resting=job.resting,
         bundle=f"{job.bundle_name} {job.bundle_version}",
         bundle_sha256=job.bundle_sha256,
         policy=job.policy,
@@ -121,8 +201,11 @@ def _report(job: JobView, counts: JobCounts, stalled: str | None) -> JobReport:
         ungradable_reasons=counts.by_ungradable_reason,
         reused=counts.reused,
         images_per_second=rate,
-        seconds_left=(counts.submitted - counts.completed) / rate if running and rate and stalled is None else None,
-        stalled=stalled,
+        recent_images_per_second=recent if job.status not in STOPPED else None,
+        seconds_left=(counts.submitted - counts.completed) / pace if running and pace and stall is None else None,
+        stalled=stall.text if stall is not None else None,
+        stall=stall.kind if stall is not None else None,
+        needs_attention=stall is not None and stall.kind not in EXPECTED,
     )
 
 

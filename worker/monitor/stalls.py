@@ -25,6 +25,7 @@ class StallKind(StrEnum):
 
     SUBMITTING = "submitting"
     WAITS_ITS_TURN = "waits_its_turn"
+    RESTING = "resting"
     INTERRUPTED = "interrupted"
     DELETING = "deleting"
     NO_WORKER = "no_worker"
@@ -34,7 +35,7 @@ class StallKind(StrEnum):
 
 
 #: Kinds that somebody waits for on purpose.
-EXPECTED = (StallKind.SUBMITTING, StallKind.WAITS_ITS_TURN, StallKind.DELETING)
+EXPECTED = (StallKind.SUBMITTING, StallKind.WAITS_ITS_TURN, StallKind.RESTING, StallKind.DELETING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,8 @@ def _diagnose(job: JobView, situation: _Situation) -> Stall | None:
         )
     if job.status in STOPPED:
         return None
+    if job.resting:
+        return Stall(kind=StallKind.RESTING, text=f"It rests now: it is scored between {job.hours}.")
     held = situation.by_job.get(job.id, [])
     if live := [chunk for chunk in held if chunk.lease_seconds_left >= 0]:
         # One that progresses is enough: the others may be at a large image.

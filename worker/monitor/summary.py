@@ -11,7 +11,7 @@ from db.jobs import JobView
 from db.progress import count_images
 from db.session import read
 from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
-from db.worklist import OutcomeRow, not_scored, worklist_page
+from db.worklist import OutcomeRow, unscored_page, worklist_page
 from worker.monitor.job_status import JobReport, clock, job_rate, stall_reason
 from worker.monitor.stalls import STOPPED
 from worker.terminal import printable, shown_probability
@@ -34,10 +34,13 @@ def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
     """
     columns = {
         "id": [str(job.id) for job in jobs],
-        "state": [_state(job) for job in jobs],
+        "state": [job.state for job in jobs],
         "done": [f"{_percent_done(job)}%" for job in jobs],
         "rate": [
-            "" if job.images_per_second is None or job.stalled else f"{job.images_per_second:,.0f}/s" for job in jobs
+            ""
+            if (rate := job.recent_images_per_second or job.images_per_second) is None or job.stalled
+            else f"{rate:,.0f}/s"
+            for job in jobs
         ],
         "left": ["" if job.seconds_left is None else clock(job.seconds_left) for job in jobs],
         "submitted (UTC)": [f"{job.submitted_at:%Y-%m-%d %H:%M}" for job in jobs],
@@ -45,23 +48,19 @@ def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
     # Each column as wide as its cells, none for a column without any: the source needs the room.
     fixed = [_aligned(title, cells) for title, cells in columns.items() if any(cells)]
     room = max(10, min(console.width, 140) - sum(len(cells[0]) + 2 for cells in fixed))
-    rows = zip(*fixed, ["source", *(_end_of(printable(job.source), room) for job in jobs)], strict=True)
+    rows = zip(*fixed, ["name or source", *(_shown_source(job, room) for job in jobs)], strict=True)
     for number, row in enumerate(rows):
         style = "dim" if number == 0 else None
         console.print("  ".join(row), highlight=False, markup=False, soft_wrap=True, style=style)
 
 
+def _shown_source(job: JobReport, room: int) -> str:
+    return printable(job.name)[:room] if job.name else _end_of(printable(job.source), room)
+
+
 def _aligned(title: str, cells: Sequence[str]) -> list[str]:
     width = max(map(len, (title, *cells)))
     return [text.rjust(width) if title in _NUMBERS else text.ljust(width) for text in (title, *cells)]
-
-
-def _state(job: JobReport) -> str:
-    if job.interrupted:
-        return "interrupted"
-    # `dermq status JOB` says why.
-    active = job.status in (JobStatus.QUEUED, JobStatus.RUNNING)
-    return "stalled" if active and job.stalled else str(job.status)
 
 
 def _percent_done(job: JobReport) -> int:
@@ -90,6 +89,9 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         f"  [dim]{job_rate(job, counts)}[/dim]",
         highlight=False,
     )
+    if job.name or job.submitted_by:
+        by = f", submitted by {_escaped(job.submitted_by)}" if job.submitted_by else ""
+        console.print(f"{_escaped(job.name or 'Without a name')}{by}", highlight=False)
     bundle = _escaped(f"{job.bundle_name} {job.bundle_version}")
     console.print(f"Bundle {bundle}, policy {job.policy}", highlight=False)
     console.print(
@@ -128,7 +130,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         console.print(f"\n[bold]Highest probability{so_far}[/bold]")
         console.print(_scored_table(rows, console.width))
         _print_rest(console, job, counts.by_status.get(ImageStatus.SCORED, 0) - len(rows), command)
-    if rows := read(database, lambda connection: not_scored(connection, job.id, cases)):
+    if rows := read(database, lambda connection: unscored_page(connection, job.id, cases)):
         console.print("\n[bold]Not scored: a human must look[/bold]")
         _print_reasons(rows, console)
         _print_rest(console, job, ungradable + counts.by_status.get(ImageStatus.FAILED, 0) - len(rows), command)

@@ -1,125 +1,139 @@
-"""The progress of a job on a terminal or in a log."""
+"""The progress of jobs on a terminal or in a log."""
 
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from db.jobs import JobView
-from db.progress import JobCounts, count_jobs
-from db.session import read
-from db.status import JobStatus
+from db.jobs import JobFilter, JobView
+from db.status import ImageStatus, JobStatus
 from worker.log_throttle import LogThrottle
-from worker.monitor.job_status import clock, find_job, outcome_counts, overall_rate, stall_reason
+from worker.monitor.job_status import JobReport, clock, describe_jobs, find_job
 from worker.monitor.stalls import STOPPED
 
 #: Seconds between two queries.
 _POLL_INTERVAL = 1.0
 #: Seconds between two lines when there is no terminal to draw a bar on.
 _LINE_INTERVAL = 10.0
-#: Seconds over which the shown rate is averaged.
-_RATE_WINDOW = 20.0
 #: Seconds without progress after which the display shows the cause.
 _STALL_AFTER = 4.0
-#: Columns of the text beside the bar.
-_TEXT_WIDTH = 90
+#: Columns of a terminal from which a bar is drawn, and counts are shown beside it.
+_WITH_BAR, _WITH_COUNTS = 60, 110
 
 
-def watch(database: Engine, job_id: int, console: Console) -> JobView:
-    """Show a job's progress until it stops.
+def watch(database: Engine, job_ids: Sequence[int], console: Console) -> list[JobView]:
+    """Show the progress of jobs until all have stopped. A database that does not answer does not end it.
 
     Args:
         database: from `db.session.open_database`.
-        job_id: the job.
-        console: on a terminal it shows a bar with rate, time left and outcome counts; else a line every ten seconds.
+        job_ids: the jobs.
+        console: on a terminal it shows a line for each with a bar, rate and time left; else a line every ten seconds.
 
     Returns:
-        The job when it has stopped.
+        The jobs when they have stopped.
     """
-    text_columns = [TextColumn("{task.fields[text]}", markup=False)]
-    # The text matters more: on a narrow terminal there is no bar.
-    bar_columns = [BarColumn(bar_width=min(40, console.width - _TEXT_WIDTH))]
-    bar = Progress(
-        *(bar_columns if console.width > _TEXT_WIDTH + 5 else []),
-        *text_columns,
-        console=console,
-        disable=not console.is_terminal,
-    )
-    rate = _RecentRate()
-    with bar:
-        task = bar.add_task("images", total=None, text=f"job {job_id}")
-        last_line, throttle, told = -_LINE_INTERVAL, LogThrottle(), None
-        for job, counts in _observe(database, job_id):
-            rate.add(counts.completed)
-            text = _progress_text(job, counts, rate)
-            total = counts.submitted if job.status is not JobStatus.SUBMITTING else None
-            bar.update(task, total=total, completed=counts.completed, text=f"job {job_id} {job.status}: {text}")
-            reason = stall_reason(database, job) if rate.seconds_without_progress() > _STALL_AFTER else None
-            if console.is_terminal:
-                if reason and reason != told:
-                    # Above the bar: its one line would be cut off on a narrow terminal.
-                    console.print(f"job {job_id}: {reason}", markup=False, highlight=False)
-                told = reason
-            elif time.monotonic() - last_line >= _LINE_INTERVAL or job.status in STOPPED:
-                last_line = time.monotonic()
-                if reason != told:
-                    throttle.reset()
-                # Not with every line, which would fill a night's log.
-                shown = f". {reason}" if reason and throttle.allow() else ""
-                told = reason
-                console.print(f"job {job_id} {job.status}: {text}{shown}", markup=False)
-    return find_job(database, job_id)
+    columns = [TextColumn("{task.description}", markup=False)]
+    # On a narrow terminal, the text matters more.
+    bars = [BarColumn(bar_width=max(10, min(40, console.width - 60)))] if console.width >= _WITH_BAR else []
+    after = [TextColumn("{task.fields[text]}", markup=False)]
+    display = Progress(*columns, *bars, *after, console=console, disable=not console.is_terminal)
+    lines = {job_id: _Line(job_id, console) for job_id in job_ids}
+    with display:
+        for job_id, line in lines.items():
+            line.task = display.add_task(f"job {job_id}", total=None, text="")
+        for jobs in _observe(database, job_ids, console):
+            for job in jobs:
+                line, told = lines[job.id], lines[job.id].note(job)
+                total = job.submitted if job.status is not JobStatus.SUBMITTING else None
+                text = _text(job, console.width)
+                display.update(line.task, total=total, completed=job.completed, text=f"{_state(job)} {text}")
+                if console.is_terminal:
+                    if told:
+                        # Above the bars: beside one it would be cut off.
+                        console.print(f"job {job.id}: {told}", markup=False, highlight=False)
+                else:
+                    line.print(job, told)
+    return [find_job(database, job_id) for job_id in job_ids]
 
 
-class _RecentRate:
-    """Images per second over the recent past, so that neither a pause nor a slow start distorts it."""
+class _Line:
+    """What was shown of a job."""
 
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-        self._last_change = time.monotonic()
+    def __init__(self, job_id: int, console: Console) -> None:
+        self._job_id, self._console = job_id, console
+        self.task = TaskID(0)
+        self._completed, self._changed = -1, time.monotonic()
+        self._told: str | None = None
+        self._throttle = LogThrottle()
+        self._last_line = -_LINE_INTERVAL
 
-    def add(self, completed: int) -> None:
-        """Record the number of images with an outcome."""
+    def note(self, job: JobReport) -> str | None:
+        """The reason why the job does not progress, when it is new."""
         now = time.monotonic()
-        if self._seen and completed != self._seen[-1][1]:
-            self._last_change = now
-        self._seen.append((now, completed))
-        while now - self._seen[0][0] > _RATE_WINDOW and len(self._seen) > 2:
-            self._seen.popleft()
+        if job.completed != self._completed:
+            self._completed, self._changed = job.completed, now
+        reason = job.stalled if now - self._changed > _STALL_AFTER else None
+        new = reason if reason != self._told else None
+        if reason != self._told:
+            self._throttle.reset()
+        self._told = reason
+        return new
 
-    def per_second(self) -> float | None:
-        """None before there are two observations."""
-        (start, first), (now, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (now - start) if now > start else None
+    def print(self, job: JobReport, told: str | None) -> None:
+        """Print a line, unless one was printed a moment ago."""
+        now = time.monotonic()
+        if not told and now - self._last_line < _LINE_INTERVAL and job.status not in STOPPED:
+            return
+        self._last_line = now
+        # Not with every line, which would fill a night's log.
+        reason = f". {self._told}" if self._told and self._throttle.allow() else ""
+        self._console.print(f"job {job.id} {job.status}: {_text(job, _WITH_COUNTS)}{reason}", markup=False)
 
-    def seconds_without_progress(self) -> float:
-        """Seconds since the number last changed."""
-        return time.monotonic() - self._last_change
+
+def _state(job: JobReport) -> str:
+    return "interrupted" if job.interrupted else str(job.status)
 
 
-def _progress_text(job: JobView, counts: JobCounts, recent: _RecentRate) -> str:
-    rate = recent.per_second()
-    parts = [f"{counts.completed:,} of {counts.submitted:,}"]
-    if job.status in STOPPED:
-        if (overall := overall_rate(job, counts)) is not None:
-            parts.append(f"{overall:.0f}/s")
-    elif rate is not None and counts.completed:
+def _text(job: JobReport, width: int) -> str:
+    """Progress as wide as the terminal allows."""
+    percent = 100 * job.completed // job.submitted if job.submitted else 0
+    parts = [f"{percent}%" if width < _WITH_BAR else f"{job.completed:,} of {job.submitted:,}"]
+    stopped = job.status in STOPPED
+    rate = job.images_per_second if stopped else job.recent_images_per_second
+    if rate is not None:
         parts.append(f"{rate:.0f}/s")
-        if rate > 0 and job.status is not JobStatus.SUBMITTING:
-            parts.append(f"{clock((counts.submitted - counts.completed) / rate)} left")
-    return ", ".join([*parts, outcome_counts(counts)])
+    if not stopped and job.seconds_left is not None:
+        parts.append(f"{clock(job.seconds_left)} left")
+    if width >= _WITH_COUNTS:
+        parts += [
+            f"{job.images[status]:,} {status}"
+            for status in (ImageStatus.SCORED, ImageStatus.UNGRADABLE, ImageStatus.FAILED)
+        ]
+    elif job.images[ImageStatus.FAILED] and width >= _WITH_BAR:
+        parts.append(f"{job.images[ImageStatus.FAILED]:,} failed")
+    return ", ".join(parts)
 
 
-def _observe(database: Engine, job_id: int) -> Iterator[tuple[JobView, JobCounts]]:
+def _observe(database: Engine, job_ids: Collection[int], console: Console) -> Iterator[list[JobReport]]:
+    throttle = LogThrottle()
     while True:
-        # The job first, so that its state is never newer than the counts.
-        job = find_job(database, job_id)
-        counts = read(database, lambda connection: count_jobs(connection, [job_id])[job_id])
-        yield job, counts
-        # An interrupted submission continues only when somebody submits again.
-        if job.status in STOPPED or (job.interrupted and counts.completed == counts.submitted):
+        try:
+            jobs = describe_jobs(database, JobFilter(ids=job_ids), limit=len(job_ids)).jobs
+        except SQLAlchemyError as error:
+            if throttle.allow():
+                console.print(f"The database does not answer ({type(error).__name__}). Trying again.", markup=False)
+            time.sleep(_POLL_INTERVAL)
+            continue
+        throttle.reset()
+        yield jobs
+        if all(_is_over(job) for job in jobs):
             return
         time.sleep(_POLL_INTERVAL)
+
+
+def _is_over(job: JobReport) -> bool:
+    # An interrupted submission continues only when somebody submits again.
+    return job.status in STOPPED or (job.interrupted and job.completed == job.submitted)

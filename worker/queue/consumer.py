@@ -33,7 +33,7 @@ _throttle = LogThrottle()
 
 
 def is_hint(headers: Any, body: Any, content_type: Any) -> bool:
-    """Whether a message is one that dermq sends: the only task, with the number of a chunk, and nothing else.
+    """Whether a message is one that dermq sends: the only task, with the numbers of a chunk and its job.
 
     Args:
         headers: of the message.
@@ -59,7 +59,10 @@ def is_hint(headers: Any, body: Any, content_type: Any) -> bool:
     if not isinstance(embedded, dict) or any(embedded.values()):
         return False
     return (
-        isinstance(arguments, list) and len(arguments) == 1 and type(arguments[0]) is int and 0 < arguments[0] <= _MOST
+        isinstance(arguments, list)
+        # Before version 0.2, a hint held the chunk alone.
+        and len(arguments) in (1, 2)
+        and all(type(each) is int and 0 < each <= _MOST for each in arguments)
     )
 
 

@@ -1,7 +1,7 @@
 """Hints: messages that wake a worker. Losing them all loses nothing, because the sweeper sends others."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -23,12 +23,12 @@ BROKER_FAULTS = (KombuError, RedisError, OSError)
 _ONE_ATTEMPT: dict[str, Any] = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.0, "timeout": 5.0}
 
 
-def send_hints(app: Celery, chunk_ids: Sequence[int], *, urgent: bool) -> None:
+def send_hints(app: Celery, chunks: Mapping[int, int], *, urgent: bool) -> None:
     """Send one message per chunk. Call it after the chunks are committed.
 
     Args:
         app: the Celery application.
-        chunk_ids: rows of `db.models.Chunk`.
+        chunks: the job of each chunk, by the ids of both.
         urgent: which queue.
 
     Raises:
@@ -39,9 +39,14 @@ def send_hints(app: Celery, chunk_ids: Sequence[int], *, urgent: bool) -> None:
         with app.connection_for_write() as connection:
             connection.ensure_connection(**_ONE_ATTEMPT)
             producer = app.amqp.Producer(connection)
-            for chunk_id in chunk_ids:
+            for chunk_id, job_id in chunks.items():
                 app.send_task(
-                    SCORE_CHUNK, args=(chunk_id,), queue=queue_name(urgent=urgent), producer=producer, retry=False
+                    SCORE_CHUNK,
+                    args=(chunk_id, job_id),
+                    argsrepr=f"chunk {chunk_id} of job {job_id}",
+                    queue=queue_name(urgent=urgent),
+                    producer=producer,
+                    retry=False,
                 )
     except BROKER_FAULTS as error:
         raise BrokerError(f"The broker accepts no messages: {_describe(error, app)}.") from error
@@ -53,7 +58,7 @@ def queue_length(app: Celery, *, urgent: bool) -> int:
     Raises:
         BrokerError: the broker cannot be reached.
     """
-    length: int = _ask(app, lambda client: client.llen(queue_name(urgent=urgent)))
+    length: int = ask(app, lambda client: client.llen(queue_name(urgent=urgent)))
     return length
 
 
@@ -73,7 +78,7 @@ def record_sweep(app: Celery, *, good_for: float) -> None:
         client.hset(_LAST_SWEEP, "host", socket.gethostname())
         client.pexpire(_LAST_SWEEP, round(good_for * 1000))
 
-    _ask(app, record)
+    ask(app, record)
 
 
 def last_sweeper(app: Celery) -> str | None:
@@ -82,7 +87,7 @@ def last_sweeper(app: Celery) -> str | None:
     Raises:
         BrokerError: the broker cannot be reached.
     """
-    host: bytes | None = _ask(app, lambda client: client.hget(_LAST_SWEEP, "host"))
+    host: bytes | None = ask(app, lambda client: client.hget(_LAST_SWEEP, "host"))
     return host.decode(errors="replace") if host is not None else None
 
 
@@ -92,12 +97,16 @@ def dropped_messages(app: Celery) -> int:
     Raises:
         BrokerError: the broker cannot be reached.
     """
-    count: bytes | None = _ask(app, lambda client: client.hget(DROPPED, "count"))
+    count: bytes | None = ask(app, lambda client: client.hget(DROPPED, "count"))
     return int(count) if count is not None and count.isdigit() else 0
 
 
-def _ask(app: Celery, question: Callable[[Any], Any]) -> Any:
-    """Call a function with the broker's own client."""
+def ask(app: Celery, question: Callable[[Any], Any]) -> Any:
+    """Call a function with the broker's own client.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+    """
     try:
         with app.connection_for_read() as connection:
             connection.ensure_connection(**_ONE_ATTEMPT)

@@ -6,13 +6,15 @@ from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.claims import claim_unhinted_chunks, unmark_hinted
+from db.claims import claim_unhinted_chunks, jobs_of_chunks, unmark_hinted
+from db.hours import rest_and_wake
 from db.jobs import finish_job_if_done, unfinished_jobs
 from db.session import read, transact
 from worker.database_check import check_database
 from worker.errors import BrokerError, DatabaseError
 from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
+from worker.queue import counters
 from worker.queue.hints import queue_length, record_sweep, send_hints
 from worker.settings import Settings
 
@@ -53,8 +55,9 @@ def sweep(database: Engine, app: Celery, *, hint_after: float) -> list[int]:
         )
         if not chunk_ids:
             continue
+        chunks = read(database, lambda connection, ids=chunk_ids: jobs_of_chunks(connection, ids))  # type: ignore[misc]
         try:
-            send_hints(app, chunk_ids, urgent=urgent)
+            send_hints(app, chunks, urgent=urgent)
         except BrokerError:
             transact(database, lambda connection, ids=chunk_ids: unmark_hinted(connection, ids))  # type: ignore[misc]
             raise
@@ -71,8 +74,11 @@ def run_sweeper(database: Engine, app: Celery, settings: Settings, stop: threadi
     throttle = LogThrottle()
     while not stop.wait(settings.sweep_interval):
         try:
+            now = settings.local_time().time()
+            transact(database, lambda connection, now=now: rest_and_wake(connection, now))  # type: ignore[misc]
             if hinted := sweep(database, app, hint_after=settings.hint_timeout):
                 log.info("missing hints sent", chunks=len(hinted))
+            counters.add(app, {"sweeps": 1, "swept_hints": len(hinted)})
             record_sweep(app, good_for=max(_SIGN_OF_LIFE_SECONDS, 3 * settings.sweep_interval))
             throttle.reset()
         except (BrokerError, SQLAlchemyError) as error:

@@ -4,8 +4,10 @@ import os
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection, Engine
@@ -16,9 +18,8 @@ from db.claims import (
     Claim,
     LeaseLostError,
     WaitingImage,
-    claim_chunk,
     close_chunk,
-    job_of_chunk,
+    job_of_claim,
     mark_isolation_start,
     release_chunk,
     renew_lease,
@@ -27,10 +28,11 @@ from db.claims import (
     withdraw_uncertain_start,
 )
 from db.jobs import finish_job_if_done
-from db.outcomes import Failed, Outcome, StoredInference, write_outcomes
+from db.outcomes import Failed, Outcome, Scored, StoredInference, Ungradable, write_outcomes
 from db.session import read, transact
-from db.status import FailureCode
+from db.status import FailureCode, ImageStatus
 from db.totals import settle_if_done
+from db.turns import bundle_for_hint, take_turn
 from worker.database_wait import DATABASE_UNAVAILABLE, retry_until_available
 from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
@@ -63,18 +65,18 @@ class _StoppingError(Exception):
 
 
 def score_chunk(
-    chunk_id: int,
+    hinted: int,
     *,
     database: Engine,
     model_for: Callable[[str], LoadedModel],
     limits: ChunkLimits,
     stopping: Callable[[], bool] = lambda: False,
     throttle: LogThrottle | None = None,
-) -> int | None:
+) -> "ChunkResult | None":
     """Give every image of a chunk its outcome. Wait for the database while it is unavailable.
 
     Args:
-        chunk_id: from a hint.
+        hinted: the chunk that a hint names. Another one is scored if it is the turn of another job.
         database: from `db.session.open_database`.
         model_for: returns the loaded model for a bundle's SHA-256.
         limits: of this worker.
@@ -82,24 +84,31 @@ def score_chunk(
         throttle: for log lines about the database, shared by the processes of a worker.
 
     Returns:
-        Number of images that got an outcome in this attempt. None when the chunk was not claimed, or was released.
+        What this attempt did. None when no chunk was claimed, or it was released.
 
     Raises:
         BundleError: this worker has another bundle than the job. The chunk is left alone.
         EngineError: the engine cannot be loaded. The chunk is left alone.
     """
     throttle = throttle or LogThrottle()
-    job = retry_until_available(
-        lambda: read(database, lambda connection: job_of_chunk(connection, chunk_id)), throttle, stopping
+    bundle = retry_until_available(
+        lambda: read(database, lambda connection: bundle_for_hint(connection, hinted)), throttle, stopping
     )
-    if job is None:
+    if bundle is None:
         return None
     # Before the claim: a worker that cannot score must neither hold a chunk nor count as an attempt.
-    model = model_for(job.bundle_sha256)
+    model = model_for(bundle)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-    claim = transact(database, lambda connection: claim_chunk(connection, chunk_id, owner, limits.lease_seconds))
-    if claim is None:
+
+    def take(connection: Connection) -> tuple[Claim, ChunkJob] | None:
+        claim = take_turn(connection, hinted, owner, limits.lease_seconds)
+        return None if claim is None else (claim, job_of_claim(connection, claim))
+
+    taken = transact(database, take)
+    if taken is None:
         return None
+    claim, job = taken
+    chunk_id = claim.chunk_id
     log.info("chunk claimed", chunk=chunk_id, job=job.job_id, attempt=claim.attempt)
     attempt = _Attempt(
         claim=claim,
@@ -109,12 +118,13 @@ def score_chunk(
         limits=limits,
         stopping=stopping,
         throttle=throttle,
+        result=ChunkResult(job_id=claim.job_id, chunk_id=claim.chunk_id, repeated=claim.isolated),
     )
     try:
         # The hard limit kills a process that hangs outside Python. If its supervisor is dead too, the lease expires.
         at_most = hard_time_limit(limits.time_limit)
         with renewed(attempt.renew, lease_seconds=limits.lease_seconds, at_most=at_most):
-            completed = attempt.score()
+            attempt.score()
     except (LeaseLostError, _StoppingError) as reason:
         log.warning("chunk released", chunk=chunk_id, job=job.job_id, reason=str(reason))
         attempt.release(count_attempt=False)
@@ -129,7 +139,53 @@ def score_chunk(
         raise
     transact(database, lambda connection: settle_if_done(connection, claim.group_id))
     transact(database, lambda connection: finish_job_if_done(connection, claim.job_id))
-    return completed
+    return attempt.result
+
+
+@dataclass(kw_only=True)
+class ChunkResult:
+    """What one attempt did. As a text, it stands in Flower's list of tasks."""
+
+    job_id: int
+    chunk_id: int
+    #: Whether an earlier attempt at the chunk had crashed, or its lease had expired.
+    repeated: bool
+    by_status: Counter[ImageStatus] = field(default_factory=Counter)
+    #: Numbers for `worker.queue.counters`: of outcomes by kind, and seconds by stage.
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def images(self) -> int:
+        """Images that got an outcome."""
+        return self.by_status.total()
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Count outcomes that were written."""
+        for outcome in outcomes:
+            if isinstance(outcome, Scored):
+                status, kind = ImageStatus.SCORED, f"flag|{outcome.flag}"
+                self.counts["reused"] += outcome.reused_from is not None
+            elif isinstance(outcome, Ungradable):
+                status, kind = ImageStatus.UNGRADABLE, f"ungradable|{outcome.reason}"
+            else:
+                status, kind = ImageStatus.FAILED, f"failed|{outcome.code}"
+            self.by_status[status] += 1
+            self.counts[f"images|{status}"] += 1
+            self.counts[kind] += 1
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            # Counter is typed for whole numbers, and adds others as well.
+            self.counts[f"seconds|{stage}"] += time.perf_counter() - started  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        outcomes = ", ".join(f"{self.by_status[status]} {status}" for status in ImageStatus if self.by_status[status])
+        return f"job {self.job_id}, chunk {self.chunk_id}: {outcomes or 'no image waited'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +199,7 @@ class _Attempt:
     limits: ChunkLimits
     stopping: Callable[[], bool]
     throttle: LogThrottle
+    result: ChunkResult
 
     def renew(self) -> None:
         """Extend the lease."""
@@ -155,26 +212,26 @@ class _Attempt:
         """Release the chunk for another claim."""
         transact(self.database, lambda connection: release_chunk(connection, self.claim, count_attempt=count_attempt))
 
-    def score(self) -> int:
-        """Score the waiting images of the chunk and close it. Returns their number."""
-        completed, chunk_id = 0, self.claim.chunk_id
+    def score(self) -> None:
+        """Score the waiting images of the chunk and close it."""
+        chunk_id = self.claim.chunk_id
         images = read(self.database, lambda connection: waiting_images(connection, chunk_id))
         if self.claim.isolated:
             for image in images:
                 self._stop_if_asked()
                 self._score_isolated(image)
-                completed += 1
         else:
             inferred: dict[str, StoredInference] = {}
             batches = list(_batches(images, self.limits.batch_size))
-            for batch, prepared in one_ahead(batches, self._prepare):
+            for _, prepared in one_ahead(batches, self._prepare):
                 self._stop_if_asked()
-                self._write(infer_batch(prepared, self.job, self.model, inferred))
-                completed += len(batch)
+                with self.result.timed("infer"):
+                    outcomes = infer_batch(prepared, self.job, self.model, inferred)
+                self._write(outcomes)
         if not transact(self.database, lambda connection: close_chunk(connection, self.claim)):
             raise LeaseLostError(f"chunk {chunk_id} could not be closed by attempt {self.claim.attempt}")
-        log.info("chunk closed", chunk=chunk_id, job=self.job.job_id, attempt=self.claim.attempt, images=completed)
-        return completed
+        done = self.result.images
+        log.info("chunk closed", chunk=chunk_id, job=self.job.job_id, attempt=self.claim.attempt, images=done)
 
     def _score_isolated(self, image: WaitingImage) -> None:
         """Score one image of a chunk whose earlier attempt crashed. The recorded start shows which image crashed it."""
@@ -230,7 +287,8 @@ class _Attempt:
 
     def _prepare(self, images: Sequence[WaitingImage], cancelled: Callable[[], bool]) -> PreparedBatch:
         limit = self.limits.max_file_bytes
-        return prepare_images(images, self.job, self.model, self.database, limit, cancelled)
+        with self.result.timed("prepare"):
+            return prepare_images(images, self.job, self.model, self.database, limit, cancelled)
 
     def _outcomes(self, images: Sequence[WaitingImage]) -> list[Outcome]:
         return score_images(images, self.job, self.model, self.database, self.limits.max_file_bytes)
@@ -246,7 +304,9 @@ class _Attempt:
                 engine=self.model.engine.label,
             )
 
-        transact(self.database, write)
+        with self.result.timed("write"):
+            transact(self.database, write)
+        self.result.count(outcomes)
 
 
 def _batches(images: Sequence[WaitingImage], most: int) -> Iterator[Sequence[WaitingImage]]:

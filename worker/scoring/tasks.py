@@ -1,18 +1,23 @@
 """Thin Celery tasks: load by id, call one function, return."""
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
+from importlib.metadata import version
 
-from celery import Celery
+from celery import Celery, Task
+from celery.exceptions import Ignore
 from celery.signals import worker_shutting_down
 from celery.worker.control import inspect_command
 
 from db.session import open_database
-from worker.inference.bundle_reference import configured_bundle
+from worker.inference.bundle_reference import bundle_precision, configured_bundle
 from worker.log_throttle import LogThrottle
 from worker.logging import get_logger
+from worker.queue import counters
 from worker.queue.app import SCORE_CHUNK, TELL_BUNDLE, make_app
+from worker.queue.hints import BROKER_FAULTS
 from worker.scoring.ahead import still_hanging
 from worker.scoring.chunk import ChunkLimits, score_chunk
 from worker.scoring.loaded_model import ModelCache
@@ -48,11 +53,11 @@ def make_worker_app(settings: Settings) -> Celery:
         max_file_bytes=settings.max_file_bytes,
     )
 
-    @app.task(name=SCORE_CHUNK)  # type: ignore[untyped-decorator] # Celery has no types
-    def score_chunk_task(chunk_id: int) -> int | None:
-        """Score the chunk with this id; see `worker.scoring.chunk.score_chunk`."""
+    @app.task(name=SCORE_CHUNK, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
+    def score_chunk_task(task: Task, chunk_id: int, job_id: int | None = None) -> str:
+        """Follow a hint; see `worker.scoring.chunk.score_chunk`. The job's number is for whoever reads the message."""
         try:
-            return score_chunk(
+            result = score_chunk(
                 chunk_id,
                 database=database(),
                 model_for=models.model_for,
@@ -60,6 +65,13 @@ def make_worker_app(settings: Settings) -> Celery:
                 stopping=stopping,
                 throttle=throttle,
             )
+            if result is None:
+                # Neither a success nor a failure. Of the states that Flower knows, revoked is the nearest.
+                with suppress(*BROKER_FAULTS):
+                    task.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
+                raise Ignore("nothing to do")
+            counters.add(app, {**result.counts, "repeated_claims": int(result.repeated), "chunks": 1})
+            return str(result)
         finally:
             if still_hanging(_PATIENCE):
                 # Its chunk is released. Celery starts another process in place of this one.
@@ -67,9 +79,12 @@ def make_worker_app(settings: Settings) -> Celery:
                 os._exit(1)
 
     @inspect_command(name=TELL_BUNDLE)  # type: ignore[untyped-decorator]
-    def tell_bundle(_worker: object) -> dict[str, str]:
-        """Name, version and SHA-256 of this worker's bundle. Empty when it cannot be read."""
+    def tell_bundle(_worker: object) -> dict[str, str | int]:
+        """This worker's bundle, engine and number of processes. Empty when the bundle cannot be read."""
         bundle = configured_bundle(settings)
-        return {} if bundle is None else asdict(bundle)
+        if bundle is None:
+            return {}
+        engine = f"{settings.engine} {version(settings.engine)} {bundle_precision(settings)}"
+        return {**asdict(bundle), "engine": engine, "processes": settings.concurrency}
 
     return app

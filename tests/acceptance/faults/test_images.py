@@ -5,6 +5,7 @@ import resource
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from sqlalchemy import select
@@ -87,9 +88,12 @@ def test_an_image_exhausts_memory(system: FaultSystem, undisturbed: Undisturbed,
 
     folder = undisturbed.copy(tmp_path / "second", images=48, skip=48)
     poison(folder / "0053.jpg", "exhaust")
-    (folder / "0069.jpg").write_bytes(encode(np.full((*LARGE, 3), 128, np.uint8), ".jpg"))
+    large = np.full((*LARGE, 3), 128, np.uint8)
+    # Neither can be decoded at a part of its size: a PNG never, a progressive JPEG not without all its coefficients.
+    (folder / "0069.jpg").write_bytes(encode(large, ".png"))
+    (folder / "0080.jpg").write_bytes(cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes())
     job = system.submit(folder)
-    failed = dict.fromkeys(("0053.jpg", "0069.jpg"), FailureCode.TOO_LARGE)
+    failed = dict.fromkeys(("0053.jpg", "0069.jpg", "0080.jpg"), FailureCode.TOO_LARGE)
     check_counts(system, job, undisturbed.expected, failed=failed, archive=folder)
     for path in failed:
         assert "memory" in _reason(system, job, path)

@@ -14,7 +14,7 @@ from db.claims import (
     LeaseLostError,
     claim_chunk,
     close_chunk,
-    job_of_chunk,
+    job_of_claim,
     mark_isolation_start,
     release_chunk,
     renew_lease,
@@ -27,6 +27,7 @@ from db.outcomes import Failed, write_outcomes
 from db.session import read, transact
 from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
 from db.submission import end_submission, known_paths, record_bundle, withdraw_job
+from db.turns import bundle_for_hint
 from tests.integration.databases import MadeJob, add_job, at_once, change, expire_lease, forgotten, row
 
 
@@ -98,7 +99,7 @@ def test_a_claim_begins_the_job_and_holds_the_chunk_for_the_lease(database: Engi
     lease = row(database, Chunk, taken.chunk_id).lease_expires_at
     # One machine here, so one clock, whatever writes it.
     assert timedelta(seconds=50) < lease - datetime.now(UTC) < timedelta(seconds=61)
-    assert read(database, lambda c: job_of_chunk(c, taken.chunk_id)) is None
+    assert read(database, lambda c: bundle_for_hint(c, taken.chunk_id)) is None
 
 
 def test_the_start_of_a_job_is_its_first_claim(database: Engine) -> None:
@@ -111,13 +112,14 @@ def test_the_start_of_a_job_is_its_first_claim(database: Engine) -> None:
 
 def test_a_hint_about_no_chunk_is_nothing(database: Engine) -> None:
     assert claim(database, 4711) is None
-    assert read(database, lambda c: job_of_chunk(c, 4711)) is None
+    assert read(database, lambda c: bundle_for_hint(c, 4711)) is None
 
 
-def test_what_a_worker_must_know_before_it_claims(database: Engine) -> None:
+def test_what_a_worker_must_know_of_its_job(database: Engine) -> None:
     made = add_job(database, 1, root="/archive")
-    job = read(database, lambda c: job_of_chunk(c, made.chunk_ids[0]))
-    assert job is not None
+    assert read(database, lambda c: bundle_for_hint(c, made.chunk_ids[0])) == "b" * 64
+    taken = claimed(database, made.chunk_ids[0])
+    job = read(database, lambda c: job_of_claim(c, taken))
     assert (job.job_id, job.root, job.bundle_sha256, job.policy) == (made.job_id, "/archive", "b" * 64, "youden")
     assert (job.threshold, job.borderline_threshold) == (0.5, 0.4)
 
@@ -153,7 +155,7 @@ def test_a_job_that_was_stopped_takes_no_work(database: Engine, status: JobStatu
     taken = claimed(database, made.chunk_ids[0])
     change(database, Job, made.job_id, status=status)
     assert claim(database, made.chunk_ids[1]) is None
-    assert read(database, lambda c: job_of_chunk(c, made.chunk_ids[1])) is None
+    assert read(database, lambda c: bundle_for_hint(c, made.chunk_ids[1])) is None
     assert forgotten(database, empty=True, hint_after=-60) == []
     with pytest.raises(LeaseLostError):
         renew(database, taken)

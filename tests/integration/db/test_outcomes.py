@@ -15,7 +15,7 @@ from db.outcomes import REASON_LENGTH, Failed, Outcome, Scored, Ungradable, writ
 from db.progress import JobCounts, count_images, count_jobs
 from db.session import read, transact
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
-from db.worklist import OutcomeRow, not_scored, outcomes_by_image, worklist_page
+from db.worklist import OutcomeRow, outcomes_by_image, unscored_page, worklist_page
 from tests.integration.databases import MadeJob, add_job, row
 from worker.monitor.job_status import find_job
 from worker.monitor.summary import print_summary
@@ -192,7 +192,7 @@ def test_of_equal_probabilities_the_last_submitted_comes_first(database: Engine)
 def test_images_without_a_score_are_listed_for_a_human(database: Engine) -> None:
     made = add_job(database, 7)
     write(database, made, mixed(made))
-    listed = read(database, lambda c: not_scored(c, made.job_id, 10))
+    listed = read(database, lambda c: unscored_page(c, made.job_id, 10))
     assert {found.image_id for found in listed} == {made.image_ids[1], made.image_ids[3], made.image_ids[4]}
     assert all(found.reason for found in listed)
 

@@ -276,7 +276,7 @@ def test_check_says_that_a_server_has_no_connection_left(
 def test_check_does_not_wait_for_those_whom_it_asks_through_a_broker_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.monitor.health.bundles_of_workers", lambda app: pytest.fail("it was asked"))
+    monkeypatch.setattr("worker.monitor.health.workers_answers", lambda app: pytest.fail("it was asked"))
     settings = Settings(home=tmp_path, broker_url="redis://127.0.0.1:1/0")  # type: ignore[arg-type]
     found = {finding.component: finding for finding in run_checks(settings)}
     assert "does not answer" in found["broker"].text

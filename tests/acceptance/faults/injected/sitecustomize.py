@@ -70,8 +70,9 @@ def _repeated_and_slow(send_hints):
     seconds = float(os.environ.get("FAULT_SECONDS_PER_SENDING", "0"))
 
     @functools.wraps(send_hints)
-    def wrapped(app, chunk_ids, *, urgent):
-        send_hints(app, [chunk for chunk in chunk_ids for _ in range(times)], urgent=urgent)
+    def wrapped(app, chunks, *, urgent):
+        for _ in range(times):
+            send_hints(app, chunks, urgent=urgent)
         time.sleep(seconds)
 
     return wrapped

@@ -261,7 +261,7 @@ def test_a_submission_interrupted_after_work_began_can_be_resumed(
     as_if_dead(database)
     # All that was taken in has ended, and more will not come by itself: who watches is told, and the books say so.
     said = io.StringIO()
-    assert watch(database, job.id, Console(file=said)).interrupted
+    assert watch(database, [job.id], Console(file=said))[0].interrupted
     # Seen once, a rate is not known; nought would say that it stands still.
     assert "32 of 32" in said.getvalue()
     assert "/s" not in said.getvalue()

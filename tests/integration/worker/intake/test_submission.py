@@ -74,13 +74,16 @@ def test_paths_of_a_manifest_are_relative_to_its_own_folder(
 
 
 @pytest.mark.parametrize(("urgent", "queue", "other"), [(True, "urgent", "bulk"), (False, "bulk", "urgent")])
-def test_a_message_holds_a_chunks_number_and_nothing_of_a_patient(
+def test_a_message_holds_the_numbers_of_chunk_and_job_and_nothing_of_a_patient(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, urgent: bool, queue: str, other: str
 ) -> None:
     source = put(tmp_path / "in", "Miller/a.jpg", "Miller/b.jpg", "Miller/c.jpg")
-    submit(submission(source, urgent=urgent), database=sqlite_database, app=app, bundle=bundle)
+    job_id = submit(submission(source, urgent=urgent), database=sqlite_database, app=app, bundle=bundle).job_id
     messages = messages_of(app, queue)
-    assert [message.payload[0] for message in messages] == [[chunk.id] for chunk in chunks(sqlite_database)]
+    assert [message.payload[0] for message in messages] == [[chunk.id, job_id] for chunk in chunks(sqlite_database)]
+    assert [message.headers["argsrepr"] for message in messages] == [
+        f"chunk {chunk.id} of job {job_id}" for chunk in chunks(sqlite_database)
+    ]
     assert messages_of(app, other) == []
     for message in messages:
         assert "Miller" not in f"{message.body!r} {message.headers!r} {message.properties!r}"

@@ -76,9 +76,9 @@ def test_the_list_of_jobs_fits_80_columns_and_leaves_the_source_room(sqlite_data
     text = io.StringIO()
     print_job_list(jobs, Console(file=text, width=80))
     header, line = text.getvalue().splitlines()
-    assert header.split() == ["id", "state", "done", "submitted", "(UTC)", "source"]
+    assert header.split() == ["id", "state", "done", "submitted", "(UTC)", "name", "or", "source"]
     assert line.split()[1] == "stalled", "no worker has it"
     assert max(len(header), len(line)) <= 80
     # Nothing has a rate yet, so no column for it takes the source's room.
     assert line.endswith("export of the ward")
-    assert line.index("…") == header.index("source")
+    assert line.index("…") == header.index("name or source")

@@ -27,7 +27,7 @@ from worker.log_throttle import LOG_INTERVAL
 from worker.logging import configure_logging
 from worker.monitor.health import CheckResult, run_checks
 from worker.monitor.job_status import find_job, stall_reason
-from worker.queue.inspect import bundles_of_workers
+from worker.queue.inspect import WorkerAnswer, workers_answers
 from worker.settings import RUN_FILE, Settings, load_settings
 
 JOBS = BundleReference(sha256="b" * 64, name="synthetic", version="1")
@@ -38,7 +38,8 @@ def finding_on(
     workers: dict[str, BundleReference | None], database: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> CheckResult:
     """What `dermq check` says of workers with these bundles, where the bundle here is the jobs'."""
-    monkeypatch.setattr("worker.monitor.health.bundles_of_workers", lambda app: workers)
+    answers = {name: WorkerAnswer(bundle=bundle) for name, bundle in workers.items()}
+    monkeypatch.setattr("worker.monitor.health.workers_answers", lambda app: answers)
     monkeypatch.setattr("worker.monitor.health.configured_bundle", lambda settings: JOBS)
     for part in ("bundle", "broker"):
         monkeypatch.setattr(f"worker.monitor.health._check_{part}", lambda *_: "not asked here")
@@ -152,7 +153,7 @@ def test_a_broker_that_is_away_has_no_workers(app: Celery, monkeypatch: pytest.M
         raise OSError("no route")
 
     monkeypatch.setattr(app.control, "broadcast", away)
-    assert bundles_of_workers(app) == {}
+    assert workers_answers(app) == {}
 
 
 def test_a_worker_without_the_bundle_says_so_once_a_minute(

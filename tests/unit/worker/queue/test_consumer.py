@@ -34,6 +34,8 @@ def test_what_dermq_sends_is_a_hint() -> None:
     app = Celery("dermq")
     message = app.amqp.as_task_v2(HEADERS["id"], SCORE_CHUNK, args=(42,), kwargs={})
     assert is_hint(message.headers, json.dumps(message.body), JSON)
+    message = app.amqp.as_task_v2(HEADERS["id"], SCORE_CHUNK, args=(42, 7), kwargs={})
+    assert is_hint(message.headers, json.dumps(message.body), JSON)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_what_dermq_sends_is_a_hint() -> None:
         [[42], {}],
         [[42], {"chunk_id": 1}, EMBEDDED],
         [[], {}, EMBEDDED],
-        [[1, 2], {}, EMBEDDED],
+        [[1, 2, 3], {}, EMBEDDED],
         [["42"], {}, EMBEDDED],
         [[True], {}, EMBEDDED],
         [[4.2], {}, EMBEDDED],

@@ -1,0 +1,1 @@
+"""dermq inside Flower: pages, JSON, metrics, and who may see them."""
