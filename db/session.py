@@ -52,7 +52,7 @@ class UnknownSchemaError(Exception):
     """A newer version of dermq made the schema of this database."""
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, busy_seconds: float = SQLITE_BUSY_SECONDS) -> Engine:
     """Make an engine. It does not connect yet.
 
     SQLite gets a write-ahead log, full synchronisation, a busy timeout, no pool, and ``BEGIN IMMEDIATE``: with the
@@ -62,6 +62,7 @@ def open_database(url: str) -> Engine:
 
     Args:
         url: ``sqlite:////absolute/path`` or ``postgresql://user:password@host/name`` (psycopg 3).
+        busy_seconds: that a statement waits for SQLite's one writer.
 
     Returns:
         An engine for `transact` and `read`.
@@ -81,7 +82,7 @@ def open_database(url: str) -> Engine:
         engine = create_engine(
             address,
             poolclass=NullPool,
-            creator=functools.partial(_connect_sqlite, str(address.database)),
+            creator=functools.partial(_connect_sqlite, str(address.database), busy_seconds),
             hide_parameters=True,
         )
         event.listen(engine, "connect", _prepare_sqlite)
@@ -104,10 +105,10 @@ def open_database(url: str) -> Engine:
     raise DatabaseUrlError(f"dermq does not support databases of kind {backend!r}. Write {_URL_FORMS}.")
 
 
-def _connect_sqlite(path: str) -> sqlite3.Connection:
+def _connect_sqlite(path: str, busy_seconds: float) -> sqlite3.Connection:
     """Connect to a file that exists. SQLite would create a missing one: empty, and readable by every account."""
     uri = f"file:{quote(str(Path(path).absolute()))}?mode=rw"
-    return sqlite3.connect(uri, uri=True, timeout=SQLITE_BUSY_SECONDS)
+    return sqlite3.connect(uri, uri=True, timeout=busy_seconds)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -142,12 +143,21 @@ def transact(engine: Engine, work: Callable[[Connection], Result]) -> Result:
     return _with_retries(lambda: _in_transaction(engine, work))
 
 
-def read(engine: Engine, work: Callable[[Connection], Result]) -> Result:
-    """Run a function that only reads, on one consistent snapshot. On SQLite it does not wait for the writer."""
+def read(engine: Engine, work: Callable[[Connection], Result], *, attempts: int = ATTEMPTS) -> Result:
+    """Run a function that only reads, on one consistent snapshot. On SQLite it does not wait for the writer.
+
+    Args:
+        engine: from `open_database`.
+        work: takes the connection.
+        attempts: how often it is tried. One for pages, which ask again soon.
+
+    Raises:
+        OperationalError: every attempt failed.
+    """
     options: dict[str, Any] = {_READ_ONLY: True}
     if engine.dialect.name == "postgresql":
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    return _with_retries(lambda: _in_transaction(engine.execution_options(**options), work))
+    return _with_retries(lambda: _in_transaction(engine.execution_options(**options), work), attempts)
 
 
 def is_out_of_connections(error: Exception) -> bool:
@@ -213,8 +223,8 @@ def _is_in_statement(connection: Connection) -> bool:
     return info is not None and info.transaction_status.name == "ACTIVE"
 
 
-def _with_retries(attempt: Callable[[], Result]) -> Result:
-    for number in range(1, ATTEMPTS):
+def _with_retries(attempt: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
+    for number in range(1, attempts):
         try:
             return attempt()
         except DBAPIError as error:

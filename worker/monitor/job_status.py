@@ -131,32 +131,38 @@ def statuses_of(state: str) -> tuple[JobStatus, ...]:
 
 
 def describe_jobs(
-    database: Engine, wanted: JobFilter | None = None, *, stalled: bool = False, limit: int = 20, offset: int = 0
+    database: Engine, wanted: JobFilter | None = None, *, stalled: bool = False, limit: int = 20
+) -> JobList:
+    """Jobs with their counts, as `list_jobs`."""
+    return read(database, lambda connection: list_jobs(connection, wanted or JobFilter(), stalled=stalled, limit=limit))
+
+
+def list_jobs(
+    connection: Connection, wanted: JobFilter, *, stalled: bool = False, limit: int, offset: int = 0
 ) -> JobList:
     """Jobs with their counts, in a few queries for all of them.
 
     Args:
-        database: from `db.session.open_database`.
-        wanted: which. Default: all, newest first.
+        connection: to the database.
+        wanted: which.
         stalled: only those that need somebody's attention.
         limit: most jobs.
         offset: jobs to pass over.
     """
+    if stalled:
+        wanted = replace(wanted, ids=needing_attention(connection))
+    jobs, total = find_jobs(connection, wanted, limit=limit, offset=offset)
+    counts = count_jobs(connection, [job.id for job in jobs])
+    stalls = diagnose(connection, jobs)
+    rates, _ = recent_rates(*recent_work(connection))
+    reports = [_report(job, counts[job.id], stalls.get(job.id), rates.get(job.id)) for job in jobs]
+    return JobList(jobs=reports, total=total)
 
-    def look(connection: Connection) -> JobList:
-        chosen = wanted or JobFilter()
-        if stalled:
-            active = view_jobs(connection, limit=None, active=True)
-            ids = [job_id for job_id, stall in diagnose(connection, active).items() if stall.kind not in EXPECTED]
-            chosen = replace(chosen, ids=ids)
-        jobs, total = find_jobs(connection, chosen, limit=limit, offset=offset)
-        counts = count_jobs(connection, [job.id for job in jobs])
-        stalls = diagnose(connection, jobs)
-        rates, _ = recent_rates(*recent_work(connection))
-        reports = [_report(job, counts[job.id], stalls.get(job.id), rates.get(job.id)) for job in jobs]
-        return JobList(jobs=reports, total=total)
 
-    return read(database, look)
+def needing_attention(connection: Connection) -> list[int]:
+    """The open jobs that somebody must do something about."""
+    stalls = diagnose(connection, view_jobs(connection, limit=None, active=True))
+    return [job_id for job_id, stall in stalls.items() if stall.kind not in EXPECTED]
 
 
 def describe_job(database: Engine, job: JobView) -> JobReport:

@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from flower.views import BaseHandler
 from pydantic import ValidationError
@@ -18,16 +17,14 @@ from db.audit import append_entry, entries_of
 from db.chunks import chunks_of_job
 from db.jobs import JobFilter, JobOrder, JobView, count_by_status, view_jobs
 from db.rates import rate_over_time
-from db.session import read
-from db.status import AuditAction, JobStatus
+from db.status import AuditAction
 from db.totals import score_histogram
 from db.types import db_now
 from db.worklist import OutcomeRow, unscored_page
 from worker.errors import DermqError
 from worker.monitor.actions import carry_out
-from worker.monitor.job_status import JobList, describe_jobs, report_job, statuses_of
+from worker.monitor.job_status import list_jobs, needing_attention, report_job, statuses_of
 from worker.monitor.processes import describe_processes
-from worker.monitor.stalls import EXPECTED, diagnose
 from worker.monitor.web.answers import (
     ActionRequest,
     ActionResult,
@@ -55,9 +52,8 @@ _ROWS = 2_000
 
 def health_of(monitor: Monitor) -> SystemHealth:
     """Whether the parts of dermq work, as of the last round of checks."""
-    state = monitor.state
-    checked = state.checked_at is not None
-    return SystemHealth(ok=checked and all(each.ok for each in state.checks), checked=checked, checks=state.checks)
+    checks = monitor.state.current()
+    return SystemHealth(ok=bool(checks) and all(each.ok for each in checks), checked=bool(checks), checks=checks)
 
 
 class Jobs(JsonHandler):
@@ -78,33 +74,20 @@ class Jobs(JsonHandler):
             raise HTTPError(400, f"page must be at least 1, and size from 1 to {_MOST_PER_PAGE}.")
         wanted = JobFilter(statuses=statuses, text=self.get_argument("search", "", escape=False), order=order)
 
-        def look() -> JobsAnswer:
-            database = self.monitor.database
-            found: JobList = describe_jobs(
-                database, wanted, stalled=state == "stalled", limit=size, offset=(page - 1) * size
-            )
-
-            def rest(connection: Connection) -> tuple[dict[JobStatus, int], int, Any]:
-                stalls = diagnose(connection, view_jobs(connection, limit=None, active=True))
-                attention = sum(stall.kind not in EXPECTED for stall in stalls.values())
-                return count_by_status(connection), attention, connection.execute(select(db_now())).scalar_one()
-
-            by_status, attention, now = read(database, rest)
+        def look(connection: Connection) -> JobsAnswer:
+            found = list_jobs(connection, wanted, stalled=state == "stalled", limit=size, offset=(page - 1) * size)
             return JobsAnswer(
                 jobs=[job.model_copy(update={"source": source_label(job.source)}) for job in found.jobs],
                 total=found.total,
                 page=page,
                 pages=max(1, math.ceil(found.total / size)),
-                by_status=by_status,
-                attention=attention,
+                by_status=count_by_status(connection),
+                attention=len(needing_attention(connection)),
                 health=health_of(self.monitor),
-                now=now,
+                now=connection.execute(select(db_now())).scalar_one(),
             )
 
-        try:
-            self.send(await self.in_thread(look))
-        except SQLAlchemyError as error:
-            raise HTTPError(503, f"The database cannot be read ({type(error).__name__}).") from None
+        self.send(await self.read(look))
 
 
 def source_label(source: str) -> str:

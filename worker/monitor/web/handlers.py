@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.template import Loader, Template
-from tornado.web import HTTPError, StaticFileHandler, authenticated, url
+from tornado.web import Finish, HTTPError, StaticFileHandler, authenticated, url
 
 from db.jobs import view_jobs
 from db.session import read, transact
@@ -95,7 +95,7 @@ class Handler(BaseHandler):  # type: ignore[misc] # Flower has no types
             HTTPError: 503, it does not answer.
         """
         try:
-            return await self.in_thread(lambda: read(self.monitor.database, query))
+            return await self.in_thread(lambda: read(self.monitor.database, query, attempts=1))
         except SQLAlchemyError as error:
             raise HTTPError(503, f"The database cannot be read ({type(error).__name__}).") from None
 
@@ -109,6 +109,15 @@ class Handler(BaseHandler):  # type: ignore[misc] # Flower has no types
             return await self.in_thread(lambda: transact(self.monitor.database, work))
         except SQLAlchemyError as error:
             raise HTTPError(503, f"The database cannot be written ({type(error).__name__}).") from None
+
+
+class Landing(Handler):
+    """The address without a path."""
+
+    @authenticated
+    def get(self) -> None:
+        """Lead to the list of jobs."""
+        self.redirect(self.reverse_url("jobs"))
 
 
 class JobsPage(Handler):
@@ -185,7 +194,8 @@ def _current_user(handler: Any) -> Any:
     """Who asks, for every handler of Flower and ours. None leads to OAuth's page.
 
     Raises:
-        HTTPError: 401 without a right password, 429 after too many wrong ones.
+        HTTPError: 401 without a right password.
+        Finish: answered with 429, after too many wrong ones.
     """
     monitor: Monitor = handler.application.settings["dermq"]
     if handler.application.options.auth and (email := handler.get_secure_cookie("user")):
@@ -202,8 +212,11 @@ def _current_user(handler: Any) -> Any:
     except Refused as refused:
         if refused.wait is None:
             raise HTTPError(401, "Sign in with a name and a password.") from None
+        # An HTTPError would clear the header.
+        handler.set_status(429)
         handler.set_header("Retry-After", str(refused.wait))
-        raise HTTPError(429, f"Too many failed sign-ins. Try again in {refused.wait} seconds.") from None
+        handler.finish({"error": f"Too many failed sign-ins. Try again in {refused.wait} seconds."})
+        raise Finish from None
 
 
 def install(monitor: Monitor) -> None:
@@ -217,7 +230,7 @@ def install(monitor: Monitor) -> None:
 
     flower.views.BaseHandler.get_current_user = _current_user
     ours = [
-        url(r"/", JobsPage, name="jobs-landing"),
+        url(r"/", Landing),
         url(r"/jobs", JobsPage, name="jobs"),
         url(r"/job/([1-9][0-9]{0,17})", JobPage, name="job"),
         url(r"/metrics", Metrics),

@@ -76,7 +76,7 @@ class _Figures:
     def collect(self) -> Iterator[Metric]:
         """All figures that can be had now."""
         checks = GaugeMetricFamily("dermq_up", "Whether a part of dermq works", labels=["component"])
-        for check in self._monitor.state.checks:
+        for check in self._monitor.state.current():
             checks.add_metric([check.component], float(check.ok))
         yield checks
         yield from self._workers()

@@ -21,6 +21,8 @@ log = get_logger(__name__)
 
 #: Tasks that Flower keeps in memory, at about 4.5 KiB each.
 _MAX_TASKS = 20_000
+#: Seconds that a page waits for SQLite's one writer.
+_BUSY_SECONDS = 3.0
 #: Job and chunk are in the arguments, and what came of them in the result.
 _TASK_COLUMNS = "args,result,state,received,runtime,worker,uuid"
 #: Flower's variables for OAuth, which this passes on. All other settings of Flower are dermq's.
@@ -72,7 +74,7 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
     options.certfile, options.keyfile = _certificate(settings)
     monitor = Monitor(
         settings=settings,
-        database=open_database(settings.resolved_database_url()),
+        database=open_database(settings.resolved_database_url(), busy_seconds=_BUSY_SECONDS),
         app=app,
         sign_in=SignIn(users=users, password=password, read_only=settings.flower_read_only),
         state=SystemState(settings),

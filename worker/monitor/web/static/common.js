@@ -4,6 +4,7 @@
 
     var INTERVAL = 2000;
     var HIDDEN_INTERVAL = 10000;
+    var PATIENCE = 8000;
 
     /** An element with text and attributes. Text is never taken for HTML. */
     function element(tag, attributes, content) {
@@ -137,9 +138,14 @@
         });
     }
 
+    /** Wait for an answer, but not for ever: what is shown would be old, and nobody would know. */
     function get(address) {
-        return fetch(address, {credentials: "same-origin", cache: "no-store"}).then(function (answer) {
+        var asked = {credentials: "same-origin", cache: "no-store", signal: AbortSignal.timeout(PATIENCE)};
+        return fetch(address, asked).then(function (answer) {
             return answer.ok ? answer.json() : refused(answer);
+        }, function (error) {
+            throw new Error(error.name === "TimeoutError" ? "dermq has not answered for " + PATIENCE / 1000 +
+                " seconds. The database may be held up." : "Flower does not answer.");
         });
     }
 
