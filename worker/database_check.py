@@ -3,8 +3,11 @@ start.
 """
 
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +32,8 @@ log = get_logger(__name__)
 
 #: Free bytes on the disk of a SQLite database below which it counts as nearly full.
 _MIN_FREE_BYTES = 50_000_000
+#: Seconds that a check of the pages may take.
+_PAGE_SECONDS = 5.0
 #: Seconds between two checks while a service waits.
 _CHECK_INTERVAL = 1.0
 
@@ -90,6 +95,41 @@ def check_writes(settings: Settings) -> str:
         engine.dispose()
     _check_free_space(engine)
     return sentence
+
+
+def check_pages(settings: Settings) -> str | None:
+    """Look for damage in the pages of a SQLite database, for `_PAGE_SECONDS` at most.
+
+    Returns:
+        What was found, for a person. None for PostgreSQL, which has checksums of its own.
+
+    Raises:
+        DatabaseError: the file is damaged.
+    """
+    engine = open_database(settings.resolved_database_url())
+    if engine.dialect.name != "sqlite":
+        return None
+    end = time.monotonic() + _PAGE_SECONDS
+    try:
+        with closing(engine.raw_connection()) as connection:
+            driver = cast("sqlite3.Connection", connection.driver_connection)
+            # Called after so many steps of SQLite; anything but zero ends the statement.
+            driver.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+            answers = [row[0] for row in driver.execute("PRAGMA quick_check(1)")]
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname == "SQLITE_INTERRUPT":
+            return f"no damage found in {_PAGE_SECONDS:.0f} seconds, and not all pages were read"
+        raise DatabaseError(f"The pages of the database cannot be checked: {error}.") from None
+    except (sqlite3.DatabaseError, SQLAlchemyError):
+        answers = ["it cannot be read"]
+    finally:
+        engine.dispose()
+    if answers != ["ok"]:
+        raise DatabaseError(
+            "The file of the database is damaged. Stop dermq, keep a copy of the file, and restore a backup "
+            "(docs/install-server.md). Then find out what damaged it: a disk, or a copy under a running system."
+        )
+    return "its pages are whole"
 
 
 def _check_free_space(engine: Engine) -> None:

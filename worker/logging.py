@@ -12,8 +12,17 @@ from worker.log_throttle import LogThrottle
 from worker.settings import Settings
 from worker.terminal import printable
 
-#: Celery's logger that reports every failed attempt to reach the broker.
-_BROKER_LOGGER = "celery.worker.consumer.consumer"
+#: Loggers that report every attempt to reach a broker that is away, refuses writes or answers nonsense.
+_BROKER_LOGGERS = (
+    "celery.worker.consumer.consumer",
+    "celery.worker.consumer.connection",
+    "flower.events",
+    "flower.inspector",
+    "kombu.connection",
+    "kombu.mixins",
+    "kombu.transport.redis",
+    "py.warnings",
+)
 #: Celery's logger that reports every task that raised, with the traceback.
 _TASK_LOGGER = "celery.app.trace"
 
@@ -24,8 +33,18 @@ def _once_a_minute(repeats: Callable[[logging.LogRecord], bool]) -> Callable[[lo
     return lambda record: not repeats(record) or throttle.allow()
 
 
-def _broker_is_away(record: logging.LogRecord) -> bool:
-    return str(record.msg).startswith("consumer: Cannot connect")
+class _EachOnceAMinute(logging.Filter):
+    """Lets each message through once a minute. Messages are alike when only the values in them differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttles: dict[str, LogThrottle] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        # The first line: the others are a traceback or an explanation.
+        text = str(record.msg).strip().partition("\n")[0][:200]
+        return self._throttles.setdefault(text, LogThrottle()).allow()
 
 
 def _cannot_score(record: logging.LogRecord) -> bool:
@@ -68,7 +87,8 @@ def configure_logging(settings: Settings) -> None:
     root.setLevel(logging.INFO)
     # Alembic logs three lines a migration, which the operator does not need.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger(_BROKER_LOGGER).addFilter(_once_a_minute(_broker_is_away))
+    for name in _BROKER_LOGGERS:
+        logging.getLogger(name).addFilter(_EachOnceAMinute())
     logging.getLogger(_TASK_LOGGER).addFilter(_once_a_minute(_cannot_score))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

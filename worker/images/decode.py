@@ -116,6 +116,9 @@ def decode_image(data: bytes, divisor: Divisor | None = None) -> DecodedImage:
             raise MemoryError from None
         raise ImageFaultError(FailureCode.TRUNCATED, f"the {name.upper()} is damaged: its decoder failed") from None
     if image is None:
+        if name == "jpeg":
+            # Raises a MemoryError where memory was short. A progressive JPEG needs all of it at any size.
+            jpeg_damage(data)
         if _decodes_small(data):
             raise MemoryError
         raise ImageFaultError(

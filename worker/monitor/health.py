@@ -10,12 +10,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.jobs import BundleWork, JobView, open_work, view_jobs
 from db.session import DatabaseUrlError, open_database, read
-from worker.database_check import check_writes
+from worker.database_check import check_pages
+from worker.database_check import check_writes as check_database_writes
 from worker.errors import BrokerError, DermqError
 from worker.inference.bundle_reference import configured_bundle
 from worker.monitor.stalls import EXPECTED, Stall, StallKind, diagnose
 from worker.queue.app import make_app
-from worker.queue.hints import dropped_messages, last_sweeper, queue_length
+from worker.queue.hints import check_writes, dropped_messages, last_sweeper, queue_length
 from worker.queue.inspect import workers_answers
 from worker.settings import Settings
 from worker.terminal import printable
@@ -78,7 +79,7 @@ def run_checks(settings: Settings, only: Collection[str] | None = None) -> Itera
     failed: set[str] = set()
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("bundle", lambda: _check_bundle(settings)),
-        ("database", lambda: check_writes(settings)),
+        ("database", lambda: _check_database(settings, pages=only is None)),
         ("broker", lambda: _check_broker(app, settings)),
         ("workers", lambda: _check_workers(app, settings, ask_database="database" not in failed)),
         ("sweeper", lambda: _check_sweeper(app)),
@@ -89,7 +90,7 @@ def run_checks(settings: Settings, only: Collection[str] | None = None) -> Itera
             continue
         cause = next((each for each in _NEEDS.get(component, ()) if each in failed), None)
         if cause is not None:
-            text = f"Not checked, because the {cause} does not answer."
+            text = f"Not checked, because the {cause} does not work."
             yield CheckResult(component=component, ok=False, checked=False, text=text)
             continue
         try:
@@ -122,11 +123,21 @@ def _check_bundle(settings: Settings) -> str:
     return text if model.gate.statistics is not None else f"{text}; it has no out-of-distribution gate"
 
 
+def _check_database(settings: Settings, *, pages: bool) -> str:
+    """Whether the database takes writes, and whether its pages are whole, which takes seconds."""
+    text = check_database_writes(settings)
+    found = check_pages(settings) if pages else None
+    return f"{text}; {found}" if found else text
+
+
 def _check_broker(app: Celery, settings: Settings) -> str:
     try:
+        check_writes(app)
         lengths = {name: queue_length(app, urgent=urgent) for name, urgent in (("urgent", True), ("bulk", False))}
     except BrokerError as error:
-        raise _ProblemError(f"{error} Start the system with `dermq up`, or set DERMQ_BROKER_URL.") from None
+        away = "does not answer" in str(error)
+        advice = " Start the system with `dermq up`, or set DERMQ_BROKER_URL." if away else ""
+        raise _ProblemError(f"{error}{advice}") from None
     waiting = ", ".join(f"{name} {length}" for name, length in lengths.items())
     text = f"{shown_broker(settings.resolved_broker_url())}, waiting messages: {waiting}"
     if dropped := dropped_messages(app):

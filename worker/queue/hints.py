@@ -6,15 +6,17 @@ from typing import Any
 
 from celery import Celery
 from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.errors import BrokerError
-from worker.queue.app import SCORE_CHUNK, queue_name
+from worker.queue.app import BULK, KEY_PREFIX, SCORE_CHUNK, URGENT, queue_name
 from worker.terminal import printable
 from worker.url_redaction import without_password
 
 #: Key that a sweeper sets at each sweep and that expires without one. A sign of life, not a record.
 _LAST_SWEEP = "sweeper"
+#: Key that `dermq check` writes.
+_CHECKED = "checked"
 #: Key of the number of messages that workers dropped because they were no hints. A sign too.
 DROPPED = "dropped-messages"
 #: What an unreachable broker raises. `worker.settings` checks its URL before, so a KeyError or ValueError is a bug.
@@ -60,6 +62,32 @@ def queue_length(app: Celery, *, urgent: bool) -> int:
     """
     length: int = ask(app, lambda client: client.llen(queue_name(urgent=urgent)))
     return length
+
+
+def check_writes(app: Celery) -> None:
+    """Check that the broker accepts writes and that its queues are queues.
+
+    Raises:
+        BrokerError: it cannot be reached, refuses writes, or another program has written into it.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(**_ONE_ATTEMPT)
+            client = connection.default_channel.client
+            # A hash, as in `record_sweep`.
+            client.hset(_CHECKED, "host", socket.gethostname())
+            for urgent in (True, False):
+                client.llen(queue_name(urgent=urgent))
+    except ResponseError as error:
+        text = _describe(error, app)
+        if text.startswith("WRONGTYPE"):
+            raise BrokerError(
+                f"Another program has written into the queues of dermq ({text}). Delete the keys {KEY_PREFIX}{URGENT} "
+                f"and {KEY_PREFIX}{BULK}; the sweeper sends the hints again."
+            ) from error
+        raise BrokerError(f"The broker refuses writes: {text}.") from error
+    except BROKER_FAULTS as error:
+        raise BrokerError(f"The broker does not answer: {_describe(error, app)}.") from error
 
 
 def record_sweep(app: Celery, *, good_for: float) -> None:

@@ -127,3 +127,38 @@ def test_the_broker_is_frozen_and_thawed(system: FaultSystem, undisturbed: Undis
     check_counts(system, int(taken.stdout), undisturbed.expected, archive=tmp_path / "another")
     assert worker.process.poll() is None
     assert sweeper.process.poll() is None
+
+
+@pytest.mark.fault(25)
+def test_the_broker_refuses_writes_and_another_program_writes_into_the_queues(
+    system: FaultSystem, undisturbed: Undisturbed
+) -> None:
+    """Guards that answers such as READONLY and WRONGTYPE fill no log, are named by a check, and lose nothing."""
+    worker = system.worker()
+    sweeper = system.sweeper()
+    job = system.submit(undisturbed.folder, "--force")
+    under_way(system, job)
+    client = system.broker.client
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    until(lambda: "read only replica" in sweeper.log(), "the sweeper says that the broker refuses writes")
+    said = system.dermq("check", check=False).stdout
+    assert "The broker refuses writes" in said
+    time.sleep(SILENCE)
+    lengths = len(worker.log()), len(sweeper.log())
+    client.execute_command("REPLICAOF", "NO", "ONE")
+    still_under_way(system, job)
+
+    for queue in ("urgent", "bulk"):
+        client.delete(f"dermq:{queue}")
+        client.set(f"dermq:{queue}", "of another program")
+    said = system.dermq("check", check=False).stdout
+    assert "Another program has written into the queues of dermq" in said
+    time.sleep(SILENCE)
+    # Each attempt to connect was logged before: some 8 KB a second.
+    assert len(worker.log()) - lengths[0] < 20_000
+    assert len(sweeper.log()) - lengths[1] < 5_000
+    for queue in ("urgent", "bulk"):
+        client.delete(f"dermq:{queue}")
+    check_counts(system, job, undisturbed.expected)
+    assert worker.process.poll() is None
+    assert sweeper.process.poll() is None

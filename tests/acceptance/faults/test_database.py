@@ -189,3 +189,32 @@ def test_three_migrations_at_once(database_url: str, undisturbed: Undisturbed, t
         folder = undisturbed.copy(tmp_path / "archive", images=32)
         job = system.submit(folder)
         check_counts(system, job, undisturbed.expected, archive=folder)
+
+
+@pytest.mark.fault(26)
+@pytest.mark.databases("sqlite", no_other=True)
+def test_the_file_of_sqlite_is_damaged(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Guards the check of the pages: `dermq check` said ok with a third of them overwritten."""
+    system.worker()
+    system.sweeper()
+    folder = undisturbed.copy(tmp_path / "archive", images=48)
+    job = system.submit(folder)
+    check_counts(system, job, undisturbed.expected, archive=folder)
+    assert "its pages are whole" in system.dermq("check").stdout
+    for part in system.parts:
+        part.kill()
+    system.database.dispose()
+    file = Path(str(system.database.url.database))
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    for page in range(3, len(damaged) // 4096, 3):
+        damaged[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
+    file.write_bytes(damaged)
+    said = system.dermq("check", check=False)
+    assert said.returncode == 1
+    assert "FAIL  database" in said.stdout
+    # A backup is what helps.
+    file.write_bytes(whole)
+    check_counts(system, job, undisturbed.expected, archive=folder)

@@ -4,6 +4,9 @@ import base64
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -55,8 +58,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
 
 
 def run_users(system: RunningSystem, name: str, role: str, given: int) -> None:
-    import subprocess
-    import sys
 
     command = [sys.executable, "-P", "-m", "worker.cli", "users", "add", name, "--role", role]
     subprocess.run(command, env=system.environment, stdin=given, check=True, timeout=60)
@@ -299,3 +300,28 @@ def test_the_command_line_shows_the_same(system: RunningSystem) -> None:
     assert "anna  operator" in system.dermq("users", "list").stdout
     assert HOSTILE in system.dermq("status", "1").stdout
     assert os.access(Path(system.home) / "flower-users.json", os.R_OK)
+
+
+def test_rules_dashboard_and_page_name_metrics_that_exist(system: RunningSystem) -> None:
+    folder = Path(__file__).parents[3] / "docs" / "monitoring"
+    text = ask(system, "/metrics", None, Authorization=f"Bearer {TOKEN}").body
+    exist = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    exist |= set(re.findall(r"^# TYPE (dermq_\w+) ", text, re.MULTILINE))
+    named = {
+        file: set(re.findall(r"\bdermq_[a-z_]+", (folder / file).read_text()))
+        for file in ("alerts.yml", "grafana-dashboard.json", "README.md")
+    }
+    for file, names in named.items():
+        assert names <= exist, file
+    ours = {name for name in exist if name.startswith("dermq_") and not name.endswith("_created")}
+    assert ours - {name.removesuffix("_total") for name in ours if name.endswith("_total")} <= named["README.md"]
+
+
+def test_the_alert_rules_hold() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool on this machine (Debian: apt install prometheus)")
+    folder = Path(__file__).parents[3] / "docs" / "monitoring"
+    for command in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")):
+        done = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -21,8 +21,16 @@ SETTINGS_PAGE = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 WORKLIST_PAGE = (ROOT / "docs" / "worklist.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: A row of the table of settings: variable, default, meaning.
-ROW = re.compile(r"^\| `(DERMQ_\w+)` \| (.+?) \| (.+?) \|$", re.MULTILINE)
-DOCUMENTED = {variable: (default, meaning) for variable, default, meaning in ROW.findall(SETTINGS_PAGE)}
+ROW = re.compile(r"^\| (`DERMQ_\w+`(?:, `DERMQ_\w+`)*) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+
+
+def rows(page: str) -> Iterator[tuple[str, str, str]]:
+    """Variable, default and meaning; a row may name several variables."""
+    for variables, default, meaning in ROW.findall(page):
+        yield from ((variable, default, meaning) for variable in re.findall(r"\w+", variables))
+
+
+DOCUMENTED = {variable: (default, meaning) for variable, default, meaning in rows(SETTINGS_PAGE)}
 
 
 def command_names(program: str, group: click.Group) -> Iterator[str]:
@@ -71,7 +79,7 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     real = {f"DERMQ_{name.upper()}" for name in Settings.model_fields}
     table = SETTINGS_PAGE.split("\n## ")[1]
     assert table.startswith("Settings of `dermq`")
-    assert {variable for variable, _, _ in ROW.findall(table)} == real
+    assert {variable for variable, _, _ in rows(table)} == real
 
 
 @pytest.mark.parametrize("command", COMMANDS)
