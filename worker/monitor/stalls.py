@@ -136,8 +136,10 @@ def _diagnose(job: JobView, situation: _Situation) -> Stall | None:
             text=f"No worker is scoring it. It needs the bundle {needed}, but the one here is {here}. Start a worker "
             f"with the job's bundle (DERMQ_BUNDLE), or run `dermq cancel {job.id}` and submit again.",
         )
-    if held:
-        return Stall(kind=StallKind.LEASE_EXPIRED, text=_expired(min(held, key=lambda each: each.lease_seconds_left)))
+    # Of this job, or of another one that its workers are at.
+    if expired := held or [chunk for chunk in situation.held if chunk.bundle_id == job.bundle_id]:
+        chunk = min(expired, key=lambda each: each.lease_seconds_left)
+        return Stall(kind=StallKind.LEASE_EXPIRED, text=_expired(chunk))
     return Stall(
         kind=StallKind.NO_WORKER,
         text="No worker is scoring it. Is `dermq up` running? Run `dermq check` for the cause.",
@@ -167,4 +169,6 @@ def _who(chunk: HeldChunk) -> str:
 
 
 def _seconds(value: float) -> str:
+    if value < 1.5:
+        return "1 second"
     return f"{value:.0f} seconds" if value < 120 else f"{value / 60:.0f} minutes"

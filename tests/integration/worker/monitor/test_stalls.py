@@ -11,7 +11,7 @@ from db.models import Chunk
 from db.outcomes import Failed, write_outcomes
 from db.progress import held_chunks
 from db.session import read, transact
-from db.status import FailureCode
+from db.status import ChunkStatus, FailureCode
 from db.types import db_now
 from tests.integration.databases import MadeJob, add_job, change
 from worker.inference.bundle_reference import BundleReference
@@ -98,6 +98,11 @@ def test_a_job_behind_others_waits_for_its_turn(database: Engine) -> None:
     assert found.kind is StallKind.WAITS_ITS_TURN, "the cause is named at the first job"
     assert f"workers are held up by job {first.job_id}" in found.text
     change(database, Chunk, first.chunk_ids[0], lease_expires_at=db_now(-500))
+    found = stall(database, second)
+    assert found is not None
+    assert found.kind is StallKind.LEASE_EXPIRED
+    assert f"has chunk {first.chunk_ids[0]}" in found.text, "the frozen worker is the cause for both jobs"
+    change(database, Chunk, first.chunk_ids[0], status=ChunkStatus.WAITING)
     found = stall(database, second)
     assert found is not None
     assert found.kind is StallKind.NO_WORKER

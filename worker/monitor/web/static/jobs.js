@@ -66,10 +66,10 @@
             }, job.stalled));
         }
         cells.push(d.element("td", {"class": "dermq-wide"}, progress));
-        cells.push(d.element("td", {"class": "dermq-number"}, d.rate(job.recent_images_per_second)));
+        cells.push(d.element("td", {"class": "dermq-number"}, job.needs_attention ? "" : d.rate(job.recent_images_per_second)));
         cells.push(d.element("td", {"class": "dermq-number"}, d.duration(job.seconds_left)));
         cells.push(d.element("td", {"class": "dermq-number"}, d.number(job.flags.high_risk || 0)));
-        cells.push(d.element("td", {}, [job.bundle, d.element("div", {"class": "dermq-small"}, job.policy)]));
+        cells.push(d.element("td", {"class": "dermq-optional"}, [job.bundle, d.element("div", {"class": "dermq-small"}, job.policy)]));
         cells.push(d.element("td", {}, [
             d.duration(d.secondsBetween(job.submitted_at, now)) + " ago",
             d.element("div", {"class": "dermq-small"}, job.submitted_by || "")
