@@ -27,21 +27,24 @@ from running import postgres_url
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
 from db.audit import append_entry
+from db.chunks import chunks_of_job
 from db.claims import Claim, claim_chunk, claim_unhinted_chunks, close_chunk, renew_lease, waiting_images
 from db.deletion import _delete_part, begin_deletion
 from db.job_control import cancel_job
-from db.jobs import finish_job_if_done
+from db.jobs import JobFilter, finish_job_if_done, view_jobs
 from db.models import Chunk, ChunkGroup, Image
 from db.outcomes import Scored, stored_inferences, write_outcomes
 from db.progress import count_images, count_jobs
+from db.rates import rate_over_time
 from db.reconciliation import find_inconsistencies
 from db.schema import migrate
 from db.session import open_database, read, transact
 from db.status import AuditAction, ChunkStatus, TriageFlag
 from db.submission import NewJob, begin_submission, end_submission, record_bundle
 from db.totals import group_for_chunk, score_histogram, settle_if_done, settle_job, write_chunk_totals
+from db.turns import bundle_for_hint
 from db.worklist import outcomes_by_image, outcomes_ranked, unscored_page, worklist_page
-from worker.monitor.job_status import describe_jobs
+from worker.monitor.job_status import describe_jobs, list_jobs, report_job
 from worker.output.csv import write_csv
 
 #: Images in a chunk and in a batch: the defaults of the settings.
@@ -306,6 +309,8 @@ def _look(subject: _Subject) -> dict[str, float]:
     digests = [f"{'0' * 52}{100000000000 + COPIES + 30 + i}" for i in range(BATCH)]
     first = read(database, lambda c: worklist_page(c, job, 1))[0]
     middle = replace(first, probability=0.3)
+    some = select(Chunk.id).where(Chunk.job_id == job).limit(1)
+    chunk = read(database, lambda c: c.scalars(some).one())
     sweep = {"urgent": False, "hint_after": 30.0, "queue_is_empty": False, "limit": 2_000}
     looks: dict[str, Callable[[Connection], object]] = {
         "unknown": lambda c: stored_inferences(c, 1, digests),
@@ -316,11 +321,21 @@ def _look(subject: _Subject) -> dict[str, float]:
         "page": lambda c: worklist_page(c, job, 50),
         "deep page": lambda c: worklist_page(c, job, 50, after=middle),
         "failures": lambda c: unscored_page(c, job, 50),
+        "jobs page": lambda c: list_jobs(c, JobFilter(), limit=25),
+        "job page": lambda c: _job_page(c, job),
+        "turn": lambda c: bundle_for_hint(c, chunk),
     }
     found = {name: _timed(lambda look=look: read(database, look)) for name, look in looks.items()}  # type: ignore[misc]
     found["sweep"] = _timed(lambda: transact(database, lambda c: claim_unhinted_chunks(c, **sweep)))  # type: ignore[arg-type]
     found["list"] = _timed(lambda: describe_jobs(database, limit=JOBS))
     return found
+
+
+def _job_page(connection: Connection, job: int) -> None:
+    report_job(connection, view_jobs(connection, job_id=job)[0])
+    rate_over_time(connection, job)
+    score_histogram(connection, job)
+    chunks_of_job(connection, job)
 
 
 def _count_rows(subject: _Subject) -> dict[str, float]:
@@ -387,6 +402,9 @@ NOTES = {
     "page": "the 50 most suspicious images",
     "deep page": "50 images from the middle of the worklist",
     "failures": "the first 50 images without a score",
+    "jobs page": "25 jobs with progress, rate and stalls, as Flower shows them",
+    "job page": "a job with its rate over time, histogram and chunks, as Flower shows it",
+    "turn": "whose turn it is, beside 1,000 jobs",
     "list": f"{JOBS:,} jobs with progress",
     "count": "for comparison: counting the rows by status",
     "reconcile": "1,000 images",
