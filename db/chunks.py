@@ -13,7 +13,7 @@ from db.types import db_now
 #: Chunks of each list.
 _LISTED = 20
 #: Newest closed chunks among which the slowest are looked for, so that the cost does not grow with the job.
-_NEWEST = 500
+_NEWEST = 200
 
 
 @dataclass(frozen=True, kw_only=True)

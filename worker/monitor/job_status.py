@@ -154,7 +154,7 @@ def list_jobs(
     jobs, total = find_jobs(connection, wanted, limit=limit, offset=offset)
     counts = count_jobs(connection, [job.id for job in jobs])
     stalls = diagnose(connection, jobs)
-    rates, _ = recent_rates(*recent_work(connection))
+    rates, _ = recent_rates(*recent_work(connection, [job.id for job in jobs if job.status not in STOPPED]))
     reports = [_report(job, counts[job.id], stalls.get(job.id), rates.get(job.id)) for job in jobs]
     return JobList(jobs=reports, total=total)
 
@@ -172,7 +172,7 @@ def describe_job(database: Engine, job: JobView) -> JobReport:
 
 def report_job(connection: Connection, job: JobView) -> JobReport:
     """As `describe_job`, in a transaction that reads more."""
-    rates, _ = recent_rates(*recent_work(connection))
+    rates, _ = recent_rates(*recent_work(connection, [job.id]))
     stall = diagnose(connection, [job]).get(job.id)
     return _report(job, count_images(connection, job.id), stall, rates.get(job.id))
 
