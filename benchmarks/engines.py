@@ -53,9 +53,9 @@ def main() -> None:
     size = bundle.manifest.input.size
     images = np.stack([bundle.preprocessing(draw_lesion(seed, width=size, height=size)) for seed in range(IMAGES)])
     contenders: dict[str, Infer] = {
-        "OpenVINO f32, batch 1 (what scores)": load_engine("openvino", bundle).infer,
-        "OpenVINO f32, batch 16": batched(bundle, 16, "f32"),
-        "OpenVINO bf16, batch 1": batched(bundle, 1, "bf16"),
+        f"OpenVINO {bundle.manifest.precision}, batch 1 (what scores)": load_engine("openvino", bundle).infer,
+        "OpenVINO float32, batch 1": batched(bundle, 1, "f32"),
+        "OpenVINO float32, batch 16": batched(bundle, 16, "f32"),
     }
     try:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

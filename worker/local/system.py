@@ -26,6 +26,7 @@ from db.session import open_database
 from worker.errors import BrokerError, DermqError, SettingsError
 from worker.local.broker import LocalBroker, free_port, is_taken, new_local_broker
 from worker.local.password import kept_password
+from worker.local.stuck import stuck_processes
 from worker.logging import get_logger
 from worker.monitor.web.sign_in import BUILT_IN
 from worker.queue.app import make_app
@@ -46,6 +47,8 @@ _GRACE = 10.0
 _RESTART_DELAY, _MAX_RESTART_DELAY = 1.0, 30.0
 #: A process that ran for this many seconds counts as healthy, and its next death as the first.
 _HEALTHY_AFTER = 60.0
+#: Seconds between two looks for a stuck worker, and how many others are started beside it.
+_LOOK_FOR_STUCK, _EXTRA_WORKERS = 5.0, 2
 _FLOWER_PORT = 5555
 _FLOWER_ATTEMPTS = 3
 #: The broker last: the worker returns its messages to it.
@@ -300,10 +303,26 @@ class LocalSystem:
             return False
 
     def supervise(self, stop: threading.Event) -> None:
-        """Restart processes that die, until told to stop."""
+        """Restart processes that die, and help a worker that is stuck, until told to stop."""
+        database = open_database(self.settings.resolved_database_url(), busy_seconds=1.0)
+        look_at = time.monotonic() + _LOOK_FOR_STUCK
         while not stop.wait(0.5):
             for process in self.processes:
                 self._restart_if_dead(process)
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + _LOOK_FOR_STUCK
+                self._help_stuck_worker(stuck_processes(database, self.settings.lease_seconds))
+
+    def _help_stuck_worker(self, stuck: int) -> None:
+        """Start another worker when every process of those that run is stuck. Killing them may not help."""
+        workers = [process for process in self.processes if process.name.startswith("worker")]
+        if stuck < len(workers) * self.settings.concurrency or len(workers) > _EXTRA_WORKERS:
+            return
+        name = f"worker-{len(workers) + 1}"
+        log.warning("the worker is stuck, starting another one beside it", processes=stuck, process=name)
+        # Its name must not be that of the first one, which still answers.
+        command = [*_DERMQ, "worker", "--name", f"dermq-{len(workers) + 1}"]
+        self._add(name, command, _environment(self.settings), grace=_WORKER_GRACE)
 
     def _restart_if_dead(self, process: _ManagedProcess) -> None:
         if process.process is None or process.process.poll() is None:
@@ -330,7 +349,7 @@ class LocalSystem:
         """Stop every process, the broker last. The worker releases its chunks."""
         for name in _STOP_ORDER:
             for process in self.processes:
-                if process.name == name:
+                if process.name.partition("-")[0] == name:
                     process.stop()
         if self._recorded:
             # Only its own file: a second `dermq up` that was refused must not hide the first one.
