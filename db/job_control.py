@@ -126,7 +126,7 @@ def retry_failed(
     connection.execute(
         update(Job)
         .where(Job.id == job_id, Job.status == JobStatus.FINISHED)
-        .values(status=JobStatus.RUNNING, finished_at=None)
+        .values(status=JobStatus.RUNNING, finished_at=None, notice=None)
     )
     _record(
         connection,

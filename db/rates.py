@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import Connection, case, func, or_, select
 
 from db.models import Chunk, ChunkGroup, Image, Job, Prediction
 from db.status import ChunkStatus, ImageStatus, JobStatus
@@ -34,6 +34,7 @@ class Work:
         begun: of the claim.
         ended: of the newest outcome.
         images: with a new outcome.
+        outcomes: images with an outcome, reused ones too.
     """
 
     job_id: int
@@ -41,6 +42,7 @@ class Work:
     begun: datetime
     ended: datetime
     images: int
+    outcomes: int
 
 
 def recent_work(connection: Connection, job_ids: Collection[int] | None = None) -> tuple[datetime, list[Work]]:
@@ -59,6 +61,7 @@ def recent_work(connection: Connection, job_ids: Collection[int] | None = None) 
     jobs = select(Job.id).where(working)
     if job_ids is not None:
         jobs = jobs.where(Job.id.in_(job_ids))
+    outcomes = Chunk.scored + Chunk.ungradable + Chunk.failed
     rows: list[Any] = []
     for job_id in list(connection.scalars(jobs)):
         rows += connection.execute(
@@ -67,7 +70,8 @@ def recent_work(connection: Connection, job_ids: Collection[int] | None = None) 
                 Chunk.closed_by.label("worker"),
                 Chunk.claimed_at,
                 Chunk.last_completed_at,
-                (Chunk.scored + Chunk.ungradable + Chunk.failed - Chunk.reused).label("images"),
+                (outcomes - Chunk.reused).label("images"),
+                outcomes.label("outcomes"),
             )
             .where(Chunk.job_id == job_id, Chunk.last_completed_at >= since, Chunk.status == ChunkStatus.DONE)
             .order_by(Chunk.last_completed_at.desc())
@@ -79,15 +83,12 @@ def recent_work(connection: Connection, job_ids: Collection[int] | None = None) 
             Chunk.owner.label("worker"),
             Chunk.claimed_at,
             func.max(Image.completed_at).label("last_completed_at"),
-            func.count().label("images"),
+            func.sum(case((func.coalesce(Prediction.reused, False), 0), else_=1)).label("images"),
+            func.count().label("outcomes"),
         )
         .join(Image, Image.chunk_id == Chunk.id)
         .outerjoin(Prediction, Prediction.image_id == Image.id)
-        .where(
-            Chunk.status == ChunkStatus.LEASED,
-            Image.completed_at >= Chunk.claimed_at,
-            func.coalesce(Prediction.reused, False).is_(False),
-        )
+        .where(Chunk.status == ChunkStatus.LEASED, Image.completed_at >= Chunk.claimed_at)
         .group_by(Chunk.id, Chunk.job_id, Chunk.owner, Chunk.claimed_at)
     )
     if job_ids is not None:
@@ -100,14 +101,20 @@ def recent_work(connection: Connection, job_ids: Collection[int] | None = None) 
             begun=row.claimed_at,
             ended=row.last_completed_at,
             images=row.images,
+            outcomes=row.outcomes,
         )
         for row in rows
         if row.claimed_at is not None and row.last_completed_at >= since
     ]
 
 
-def images_per_second(works: Iterable[Work], now: datetime) -> float | None:
+def images_per_second(works: Iterable[Work], now: datetime, *, reused: bool = False) -> float | None:
     """Images per second of the time in which somebody worked. None for less than a second of it.
+
+    Args:
+        works: of one job or one worker.
+        now: the database's time.
+        reused: whether images count whose output was reused.
 
     Times without any work, such as a stop of all workers, do not count; nor does what lies before the last
     `RECENT_SECONDS`.
@@ -118,7 +125,7 @@ def images_per_second(works: Iterable[Work], now: datetime) -> float | None:
         length = (work.ended - work.begun).total_seconds()
         begun = max(work.begun, since)
         inside = (work.ended - begun).total_seconds()
-        images += work.images * (inside / length if length > 0 else 1.0)
+        images += (work.outcomes if reused else work.images) * (inside / length if length > 0 else 1.0)
         spans.append((begun, work.ended))
     seconds, reached = 0.0, since
     for begun, ended in sorted(spans):
@@ -127,19 +134,33 @@ def images_per_second(works: Iterable[Work], now: datetime) -> float | None:
     return images / seconds if seconds >= 1 else None
 
 
-def recent_rates(now: datetime, works: Sequence[Work]) -> tuple[dict[int, float], dict[str, float]]:
-    """Images per second by job, and by worker (host and process)."""
-    by_job: dict[int, list[Work]] = defaultdict(list)
-    by_worker: dict[str, list[Work]] = defaultdict(list)
+@dataclass(frozen=True, kw_only=True)
+class RecentRate:
+    """Images per second lately: newly scored ones, and all, which tells how long the rest will take."""
+
+    new: float
+    all: float
+
+
+def rates_of_jobs(now: datetime, works: Iterable[Work]) -> dict[int, RecentRate]:
+    """The recent rate of each job with work."""
+    groups: dict[int, list[Work]] = defaultdict(list)
     for work in works:
-        by_job[work.job_id].append(work)
-        by_worker[work.worker].append(work)
-    return _rates(by_job, now), _rates(by_worker, now)
+        groups[work.job_id].append(work)
+    return {job_id: rate for job_id, own in groups.items() if (rate := _rate(own, now)) is not None}
 
 
-def _rates(groups: dict, now: datetime) -> dict:  # type: ignore[type-arg] # the keys of the result are the keys given
-    rates = {key: images_per_second(works, now) for key, works in groups.items()}
-    return {key: rate for key, rate in rates.items() if rate is not None}
+def rates_of_workers(now: datetime, works: Iterable[Work]) -> dict[str, RecentRate]:
+    """The recent rate of each worker with work: of a host and process."""
+    groups: dict[str, list[Work]] = defaultdict(list)
+    for work in works:
+        groups[work.worker].append(work)
+    return {worker: rate for worker, own in groups.items() if (rate := _rate(own, now)) is not None}
+
+
+def _rate(works: Sequence[Work], now: datetime) -> RecentRate | None:
+    new, every = (images_per_second(works, now, reused=reused) for reused in (False, True))
+    return None if new is None or every is None else RecentRate(new=new, all=every)
 
 
 @dataclass(frozen=True, kw_only=True)

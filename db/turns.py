@@ -5,7 +5,7 @@ search begins.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, exists, func, select, update
@@ -14,6 +14,7 @@ from db.claims import Claim, claim_chunk, is_free
 from db.jobs import is_workable
 from db.models import Chunk, Job, ModelBundle
 from db.status import ChunkStatus
+from db.types import db_now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,18 @@ def take_turn(connection: Connection, chunk_id: int, owner: str, lease_seconds: 
     hinted = _hinted(connection, chunk_id)
     if hinted is None:
         return None
+    # Two workers that take each other's hinted chunk would wait for one another. Whoever does not get it at once leaves
+    # it alone.
+    locked = connection.execute(
+        select(Chunk.id).where(Chunk.id == chunk_id).with_for_update(skip_locked=True)
+    ).one_or_none()
+    # Again: another worker may have taken it before the lock.
+    hinted = _hinted(connection, chunk_id) if locked is not None else replace(hinted, free=False, waiting=False)
+    if hinted is None:
+        return None
+    if hinted.free and not hinted.waiting:
+        # Its worker is dead, and no other message will come for it.
+        return claim_chunk(connection, chunk_id, owner, lease_seconds)
     workers = _jobs_by_workers(connection, hinted)
     while workers:
         fewest = min(workers.values())
@@ -96,10 +109,10 @@ def _hinted(connection: Connection, chunk_id: int) -> _Hinted | None:
 
 
 def _jobs_by_workers(connection: Connection, hinted: _Hinted) -> dict[int, int]:
-    """The jobs that a worker could take a chunk of, with the number of chunks that workers have of each."""
+    """The jobs that a worker could take a chunk of, with the number of live workers of each."""
     leased = (
         select(func.count())
-        .where(Chunk.job_id == Job.id, Chunk.status == ChunkStatus.LEASED)
+        .where(Chunk.job_id == Job.id, Chunk.status == ChunkStatus.LEASED, Chunk.lease_expires_at >= db_now())
         .correlate(Job)
         .scalar_subquery()
     )

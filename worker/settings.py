@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     flower_url_prefix: str = Field(default="", pattern=r"^[\w/.~-]*$")
     """Path under which a proxy shows Flower, such as ``flower``."""
 
+    flower_behind_proxy: bool = False
+    """Whether a proxy, and nobody else, reaches Flower and tells the client's address as ``X-Real-Ip``."""
+
     flower_certificate: Path | None = None
     """Certificate for TLS, as PEM. Flower then answers HTTPS only."""
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine
 from db.audit import entries_of
 from db.jobs import ACTIVE, JobFilter, JobView, find_jobs, view_jobs
 from db.progress import JobCounts, count_images, count_jobs
-from db.rates import recent_rates, recent_work
+from db.rates import RecentRate, rates_of_jobs, recent_work
 from db.session import read
 from db.status import AuditAction, FailureCode, ImageStatus, JobStatus, TriageFlag, UngradableReason
 from worker.errors import DermqError
@@ -154,7 +154,7 @@ def list_jobs(
     jobs, total = find_jobs(connection, wanted, limit=limit, offset=offset)
     counts = count_jobs(connection, [job.id for job in jobs])
     stalls = diagnose(connection, jobs)
-    rates, _ = recent_rates(*recent_work(connection, [job.id for job in jobs if job.status not in STOPPED]))
+    rates = rates_of_jobs(*recent_work(connection, [job.id for job in jobs if job.status not in STOPPED]))
     reports = [_report(job, counts[job.id], stalls.get(job.id), rates.get(job.id)) for job in jobs]
     return JobList(jobs=reports, total=total)
 
@@ -172,15 +172,15 @@ def describe_job(database: Engine, job: JobView) -> JobReport:
 
 def report_job(connection: Connection, job: JobView) -> JobReport:
     """As `describe_job`, in a transaction that reads more."""
-    rates, _ = recent_rates(*recent_work(connection, [job.id]))
+    rates = rates_of_jobs(*recent_work(connection, [job.id]))
     stall = diagnose(connection, [job]).get(job.id)
     return _report(job, count_images(connection, job.id), stall, rates.get(job.id))
 
 
-def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: float | None) -> JobReport:
+def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: RecentRate | None) -> JobReport:
     rate = overall_rate(job, counts)
     running = job.status is JobStatus.RUNNING and not job.interrupted
-    pace = recent or rate
+    pace = recent.all if recent is not None else rate
     return JobReport(
         id=job.id,
         status=job.status,
@@ -207,7 +207,7 @@ def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: float 
         ungradable_reasons=counts.by_ungradable_reason,
         reused=counts.reused,
         images_per_second=rate,
-        recent_images_per_second=recent if job.status not in STOPPED else None,
+        recent_images_per_second=recent.new if recent is not None and job.status not in STOPPED else None,
         seconds_left=(counts.submitted - counts.completed) / pace if running and pace and stall is None else None,
         stalled=stall.text if stall is not None else None,
         stall=stall.kind if stall is not None else None,

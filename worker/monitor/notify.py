@@ -87,6 +87,10 @@ class Notifier:
         self._throttle = LogThrottle()
         #: When to try again, and how long to wait after that.
         self._next, self._delay = 0.0, _RETRY
+        #: News that was refused: when to try it again, and how long to wait after that.
+        self._refused: dict[str, tuple[float, float]] = {}
+        #: News that the address has taken, and the command has not.
+        self._posted: set[str] = set()
         #: When a stall was first seen, by job.
         self._seen: dict[int, float] = {}
 
@@ -109,13 +113,28 @@ class Notifier:
                     log.error("looking for news failed", error=type(error).__name__)
 
     def deliver(self) -> None:
-        """Deliver all news that there is. After a failure the rest waits."""
+        """Deliver all news that there is. What a receiver refuses waits; when nobody answers, everything does."""
         for news, notice in read(self._database, lambda connection: list(self._news(connection))):
-            if not self._send(news):
+            if time.monotonic() < self._refused.get(news.id, (0.0, 0.0))[0]:
+                continue
+            try:
+                self._send(news)
+            except (urllib.error.HTTPError, subprocess.SubprocessError) as error:
+                # This one is not taken. The others may be.
+                self._note(error)
+                wait = min(2 * self._refused.get(news.id, (0.0, _RETRY / 2))[1], _LONGEST_RETRY)
+                self._refused[news.id] = (time.monotonic() + wait, wait)
+                continue
+            except (OSError, HTTPException, ValueError) as error:
+                # Nobody is there.
+                self._note(error)
                 self._next = time.monotonic() + self._delay
                 self._delay = min(2 * self._delay, _LONGEST_RETRY)
                 return
             self._delay = _RETRY
+            self._posted.discard(news.id)
+            self._refused.pop(news.id, None)
+            log.info("news delivered", job=news.job, news=news.event)
             transact(self._database, lambda c, job=news.job, notice=notice: keep_notice(c, job, notice))  # type: ignore[misc]
 
     def _news(self, connection: Connection) -> Iterator[tuple[News, str | None]]:
@@ -147,20 +166,19 @@ class Notifier:
             text = f"Job {job_id} does not progress: {stall.kind.replace('_', ' ')}. Run `dermq status {job_id}`."
             yield _piece(job, "stalled", text, f"{stall.kind} {job.completed}"), stall.kind
 
-    def _send(self, news: News) -> bool:
+    def _send(self, news: News) -> None:
         body = news.model_dump_json().encode()
-        try:
-            if self._url is not None:
-                _post(self._url, body)
-            if self._command:
-                subprocess.run(self._command, input=body, timeout=_TIMEOUT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - the operator's own
-        except (OSError, HTTPException, ValueError, subprocess.SubprocessError) as error:
-            if self._throttle.allow():
-                # Without the address, which may hold a secret.
-                log.warning("news could not be delivered, trying again", reason=_reason(error))
-            return False
-        log.info("news delivered", job=news.job, news=news.event)
-        return True
+        if self._url is not None and news.id not in self._posted:
+            _post(self._url, body)
+            # Not again, if the command fails.
+            self._posted.add(news.id)
+        if self._command:
+            subprocess.run(self._command, input=body, timeout=_TIMEOUT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - the operator's own
+
+    def _note(self, error: Exception) -> None:
+        if self._throttle.allow():
+            # Without the address, which may hold a secret.
+            log.warning("news could not be delivered, trying again", reason=_reason(error))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

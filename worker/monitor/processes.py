@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection
 
 from db.progress import HeldChunk, held_chunks
-from db.rates import recent_rates, recent_work
+from db.rates import rates_of_workers, recent_work
 from worker.queue.inspect import WorkerAnswer
 from worker.settings import load_settings
 from worker.terminal import printable
@@ -55,7 +55,7 @@ def describe_processes(
         answers: of the workers, from `worker.queue.inspect`.
     """
     now, works = recent_work(connection)
-    _, rates = recent_rates(now, works)
+    rates = {name: rate.new for name, rate in rates_of_workers(now, works).items()}
     last: dict[str, datetime] = {}
     for work in works:
         last[work.worker] = max(work.ended, last.get(work.worker, work.ended))

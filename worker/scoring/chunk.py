@@ -48,6 +48,8 @@ log = get_logger(__name__)
 _BATCH_BYTES = 64 * 1024 * 1024
 #: Crashes in isolation mode after which an image fails.
 MAX_CRASHES = 2
+#: How often a turn is tried while chunks wait, and seconds between.
+_TURNS, _TURN_PAUSE = 4, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ def score_chunk(
     limits: ChunkLimits,
     stopping: Callable[[], bool] = lambda: False,
     throttle: LogThrottle | None = None,
+    on_result: Callable[["ChunkResult"], None] = lambda result: None,
 ) -> "ChunkResult | None":
     """Give every image of a chunk its outcome. Wait for the database while it is unavailable.
 
@@ -82,6 +85,7 @@ def score_chunk(
         limits: of this worker.
         stopping: asked between batches. When true, the chunk is released.
         throttle: for log lines about the database, shared by the processes of a worker.
+        on_result: called with what an attempt did, however it ended.
 
     Returns:
         What this attempt did. None when no chunk was claimed, or it was released.
@@ -104,7 +108,13 @@ def score_chunk(
         claim = take_turn(connection, hinted, owner, limits.lease_seconds)
         return None if claim is None else (claim, job_of_claim(connection, claim))
 
-    taken = transact(database, take)
+    for _ in range(_TURNS):
+        if (taken := transact(database, take)) is not None:
+            break
+        # Others may have held the last chunks for a moment. Without another look this message would be lost.
+        if read(database, lambda connection: bundle_for_hint(connection, hinted)) != bundle:
+            return None
+        time.sleep(_TURN_PAUSE)
     if taken is None:
         return None
     claim, job = taken
@@ -137,6 +147,8 @@ def score_chunk(
     except BaseException:
         attempt.release(count_attempt=True)
         raise
+    finally:
+        on_result(attempt.result)
     transact(database, lambda connection: settle_if_done(connection, claim.group_id))
     transact(database, lambda connection: finish_job_if_done(connection, claim.job_id))
     return attempt.result
@@ -150,6 +162,8 @@ class ChunkResult:
     chunk_id: int
     #: Whether an earlier attempt at the chunk had crashed, or its lease had expired.
     repeated: bool
+    #: Whether the chunk was closed.
+    closed: bool = False
     by_status: Counter[ImageStatus] = field(default_factory=Counter)
     #: Numbers for `worker.queue.counters`: of outcomes by kind, and seconds by stage.
     counts: Counter[str] = field(default_factory=Counter)
@@ -230,6 +244,7 @@ class _Attempt:
                 self._write(outcomes)
         if not transact(self.database, lambda connection: close_chunk(connection, self.claim)):
             raise LeaseLostError(f"chunk {chunk_id} could not be closed by attempt {self.claim.attempt}")
+        self.result.closed = True
         done = self.result.images
         log.info("chunk closed", chunk=chunk_id, job=self.job.job_id, attempt=self.claim.attempt, images=done)
 

@@ -19,7 +19,7 @@ from worker.queue import counters
 from worker.queue.app import SCORE_CHUNK, TELL_BUNDLE, make_app
 from worker.queue.hints import BROKER_FAULTS
 from worker.scoring.ahead import still_hanging
-from worker.scoring.chunk import ChunkLimits, score_chunk
+from worker.scoring.chunk import ChunkLimits, ChunkResult, score_chunk
 from worker.scoring.loaded_model import ModelCache
 from worker.scoring.shutdown import StopFlag, leave_in_time
 from worker.settings import Settings
@@ -53,6 +53,11 @@ def make_worker_app(settings: Settings) -> Celery:
         max_file_bytes=settings.max_file_bytes,
     )
 
+    def count(result: ChunkResult) -> None:
+        """Count what was written, whatever became of the chunk."""
+        closed = {"chunks": 1, "repeated_claims": int(result.repeated)} if result.closed else {}
+        counters.add(app, {**result.counts, **closed})
+
     @app.task(name=SCORE_CHUNK, bind=True)  # type: ignore[untyped-decorator] # Celery has no types
     def score_chunk_task(task: Task, chunk_id: int, job_id: int | None = None) -> str:
         """Follow a hint; see `worker.scoring.chunk.score_chunk`. The job's number is for whoever reads the message."""
@@ -64,13 +69,13 @@ def make_worker_app(settings: Settings) -> Celery:
                 limits=limits,
                 stopping=stopping,
                 throttle=throttle,
+                on_result=count,
             )
             if result is None:
                 # Neither a success nor a failure. Of the states that Flower knows, revoked is the nearest.
                 with suppress(*BROKER_FAULTS):
                     task.send_event("task-revoked", retry=False, terminated=False, signum=None, expired=False)
                 raise Ignore("nothing to do")
-            counters.add(app, {**result.counts, "repeated_claims": int(result.repeated), "chunks": 1})
             return str(result)
         finally:
             if still_hanging(_PATIENCE):

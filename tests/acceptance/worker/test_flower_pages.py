@@ -18,7 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.conftest import RunningSystem, running_system
+from tests.acceptance.conftest import RunningSystem, run_dermq, running_system
 from worker.synthetic.archive import make_archive
 
 PASSWORD = "correct horse battery"
@@ -198,6 +198,8 @@ def test_an_operator_acts_and_a_viewer_does_not(system: RunningSystem) -> None:
         ({"action": "pause", "jobs": ["<b>"]}, 400),
         ({"action": "pause", "jobs": list(range(1, 502))}, 400),
         ({"action": "pause", "jobs": [1], "more": 1}, 400),
+        ({"action": "pause", "jobs": [2**63]}, 400),
+        ({"action": "pause", "jobs": [True]}, 400),
     ],
 )
 def test_a_wrong_request_is_refused_with_a_reason(system: RunningSystem, body: Any, status: int) -> None:
@@ -261,6 +263,39 @@ def test_failed_sign_ins_are_logged_and_must_wait(system: RunningSystem) -> None
     assert "\x1b" not in log
     assert PASSWORD not in log
     assert ask(system, "/api/dermq/health").status == 200
+
+
+def test_a_damaged_file_of_accounts_is_named_in_the_log_and_on_no_page(system: RunningSystem) -> None:
+    file = system.home / "flower-users.json"
+    whole = file.read_text()
+    try:
+        file.write_text("{")
+        answer = ask(system, "/api/dermq/health")
+        assert answer.status == 503
+        assert "its log says why" in answer.content["error"].lower()
+        assert "is damaged. Delete it" in system.log("flower")
+    finally:
+        file.write_text(whole)
+    assert ask(system, "/api/dermq/health").status == 200
+
+
+def test_what_somebody_searches_for_is_in_no_log(system: RunningSystem) -> None:
+    ask(system, "/api/dermq/jobs?search=JaneDoe1970&page=x")
+    ask(system, "/api/dermq/jobs?search=JaneDoe1970", None)
+    log = system.log("flower")
+    assert "/api/dermq/jobs?" in log
+    assert "JaneDoe" not in log
+
+
+def test_a_certificate_that_is_none_stops_flower(system: RunningSystem, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("no certificate")
+    names = {"DERMQ_FLOWER_CERTIFICATE": str(tmp_path / "cert.pem"), "DERMQ_FLOWER_KEY": str(tmp_path / "cert.pem")}
+    done = run_dermq({**system.environment, **names, "DERMQ_FLOWER_PASSWORD": "x" * 12}, "flower", check=False)
+    assert done.returncode == 2
+    assert "cannot be used" in done.stderr
+    done = run_dermq({**system.environment, "DERMQ_FLOWER_USERS": str(tmp_path / "none.json")}, "flower", check=False)
+    assert done.returncode == 2
+    assert "dermq users add" in done.stderr
 
 
 def test_prometheus_reads_the_metrics_with_its_token(system: RunningSystem) -> None:

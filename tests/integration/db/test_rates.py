@@ -9,7 +9,15 @@ from db.chunks import chunks_of_job
 from db.claims import claim_chunk, close_chunk
 from db.models import Chunk, Image, Job
 from db.outcomes import Failed, write_outcomes
-from db.rates import RECENT_SECONDS, Work, images_per_second, rate_over_time, recent_rates, recent_work
+from db.rates import (
+    RECENT_SECONDS,
+    Work,
+    images_per_second,
+    rate_over_time,
+    rates_of_jobs,
+    rates_of_workers,
+    recent_work,
+)
 from db.session import read, transact
 from db.status import ChunkStatus, FailureCode
 from db.types import db_now
@@ -26,6 +34,7 @@ def work(begun: float, ended: float, images: int, worker: str = "a:1") -> Work:
         begun=NOW - timedelta(seconds=begun),
         ended=NOW - timedelta(seconds=ended),
         images=images,
+        outcomes=2 * images,
     )
 
 
@@ -42,6 +51,12 @@ def test_the_rate_is_of_the_time_in_which_somebody_worked() -> None:
 def test_of_work_that_began_long_ago_only_the_recent_part_counts() -> None:
     begun = 2 * RECENT_SECONDS
     assert images_per_second([work(begun, 0, 1_000)], NOW) == pytest.approx(1_000 / begun)
+
+
+def test_reused_images_count_for_the_time_left_only() -> None:
+    assert images_per_second([work(20, 10, 100)], NOW, reused=True) == pytest.approx(20)
+    (rate,) = rates_of_jobs(NOW, [work(20, 10, 100)]).values()
+    assert (rate.new, rate.all) == (pytest.approx(10), pytest.approx(20))
 
 
 def test_less_than_a_second_is_no_rate() -> None:
@@ -67,9 +82,12 @@ def test_rates_of_jobs_and_workers(database: Engine) -> None:
     made = add_job(database, 30, 10, 5)
     score(database, made, 0, "ward-1:7:abc", 10.0)
     score(database, made, 1, "ward-2:8:def", 10.0)
-    by_job, by_worker = recent_rates(*read(database, recent_work))
-    assert by_job == {made.job_id: pytest.approx(4.0, rel=0.1)}
-    assert by_worker == {"ward-1:7": pytest.approx(3.0, rel=0.1), "ward-2:8": pytest.approx(1.0, rel=0.1)}
+    found = read(database, recent_work)
+    assert {job: rate.new for job, rate in rates_of_jobs(*found).items()} == {made.job_id: pytest.approx(4.0, rel=0.1)}
+    assert {worker: rate.new for worker, rate in rates_of_workers(*found).items()} == {
+        "ward-1:7": pytest.approx(3.0, rel=0.1),
+        "ward-2:8": pytest.approx(1.0, rel=0.1),
+    }
     points = read(database, lambda c: rate_over_time(c, made.job_id))
     assert 10 <= len(points) <= 60
     width = (points[1].at - points[0].at).total_seconds()

@@ -1,12 +1,13 @@
 """Whose turn it is when a hint arrives, on both databases."""
 
 import threading
+import time
 from collections import Counter
 
 import pytest
 from sqlalchemy import Engine, select, update
 
-from db.claims import Claim, claim_unhinted_chunks
+from db.claims import Claim, claim_chunk, claim_unhinted_chunks
 from db.job_control import pause_job
 from db.models import Chunk, Job
 from db.session import read, transact
@@ -102,6 +103,48 @@ def test_an_expired_lease_is_followed(database: Engine) -> None:
     claim = take(database, made.chunk_ids[0], "me")
     assert claim is not None
     assert claim.attempt == 2
+
+
+def test_a_dead_worker_does_not_count(database: Engine) -> None:
+    """Its job got no turn until the other one was done."""
+    first, second = add_job(database, 1, 1, 1), add_job(database, 1, 1, 1)
+    assert transact(database, lambda c: claim_chunk(c, first.chunk_ids[0], "dead", 60))
+    change(database, Chunk, first.chunk_ids[0], lease_expires_at=db_now(-100))
+    claim = transact(database, lambda c: claim_chunk(c, second.chunk_ids[0], "alive", 60))
+    assert claim is not None
+    claim = take(database, second.chunk_ids[1])
+    assert claim is not None
+    assert claim.job_id == first.job_id
+    # Its hint comes once: it is followed at once, whoever has more workers.
+    claim = take(database, first.chunk_ids[0])
+    assert claim is not None
+    assert claim.chunk_id == first.chunk_ids[0]
+
+
+@pytest.mark.parametrize("workers", [4, 12])
+def test_no_message_is_lost_and_nobody_waits_for_another(database: Engine, workers: int) -> None:
+    """As many messages as chunks, followed as `score_chunk` does. On PostgreSQL, two workers waited for one another."""
+    jobs = [add_job(database, *[1] * 40) for _ in range(2)]
+    hints = [chunk_id for made in jobs for chunk_id in made.chunk_ids]
+    taken: list[int] = []
+
+    def work(number: int) -> None:
+        for chunk_id in hints[number::workers]:
+            for _ in range(50):
+                claim = take(database, chunk_id, f"worker {number}")
+                if claim is not None:
+                    taken.append(claim.chunk_id)
+                    break
+                if read(database, lambda c, hint=chunk_id: bundle_for_hint(c, hint)) is None:
+                    break
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(hints)
 
 
 def test_workers_that_follow_hints_at_once_take_each_chunk_once(database: Engine) -> None:

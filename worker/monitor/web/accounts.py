@@ -1,11 +1,14 @@
 """Accounts of people who use Flower: names, roles, and passwords as scrypt hashes, in one file."""
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import json
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -102,17 +105,32 @@ class Users:
             raise SettingsError(f"{name!r} cannot be a name. Use letters, digits and . _ @ + -, at most 100.")
         if password is not None and len(password) < SHORTEST_PASSWORD:
             raise SettingsError(f"The password has {len(password)} characters. Use {SHORTEST_PASSWORD} or more.")
-        stored = dict(self._load())
-        stored[name] = _Stored(role=role, password=None if password is None else hash_password(password))
-        self._write(stored)
+        try:
+            hashed = None if password is None else hash_password(password)
+        except UnicodeEncodeError:
+            raise SettingsError("The password holds bytes that are no text. Write it as UTF-8.") from None
+        with self._locked():
+            self._write({**self._load(), name: _Stored(role=role, password=hashed)})
 
     def remove(self, name: str) -> bool:
         """Remove an account. Returns whether there was one."""
-        stored = dict(self._load())
-        if stored.pop(name, None) is None:
-            return False
-        self._write(stored)
-        return True
+        with self._locked():
+            stored = dict(self._load())
+            if stored.pop(name, None) is None:
+                return False
+            self._write(stored)
+            return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other commands from changing the file meanwhile."""
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self.file.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise SettingsError(f"{self.file} cannot be written: {error.strerror}.") from None
 
     def _load(self) -> dict[str, _Stored]:
         try:
@@ -142,7 +160,6 @@ class Users:
     def _write(self, stored: dict[str, _Stored]) -> None:
         content = {name: {"role": each.role, "password": each.password} for name, each in sorted(stored.items())}
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with replace_file(self.file) as unfinished:
                 unfinished.touch(mode=_PRIVATE)
                 unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

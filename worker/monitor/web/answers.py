@@ -1,7 +1,7 @@
 """What the JSON under /api/dermq/ holds. The OpenAPI description is made from these models."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -144,7 +144,7 @@ class ActionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     action: Literal["pause", "resume", "cancel", "retry"]
-    jobs: list[int] = Field(min_length=1, max_length=MOST_JOBS)
+    jobs: list[Annotated[int, Field(strict=True, gt=0, lt=2**63)]] = Field(min_length=1, max_length=MOST_JOBS)
     codes: list[FailureCode] = Field(default_factory=list)
 
 

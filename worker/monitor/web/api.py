@@ -17,13 +17,14 @@ from db.audit import append_entry, entries_of
 from db.chunks import chunks_of_job
 from db.jobs import JobFilter, JobOrder, JobView, count_by_status, view_jobs
 from db.rates import rate_over_time
+from db.session import ATTEMPTS
 from db.status import AuditAction
 from db.totals import score_histogram
 from db.types import db_now
 from db.worklist import OutcomeRow, unscored_page
 from worker.errors import DermqError
 from worker.monitor.actions import carry_out
-from worker.monitor.job_status import list_jobs, needing_attention, report_job, statuses_of
+from worker.monitor.job_status import JobReport, list_jobs, needing_attention, report_job, statuses_of
 from worker.monitor.processes import describe_processes
 from worker.monitor.web.answers import (
     ActionRequest,
@@ -77,7 +78,7 @@ class Jobs(JsonHandler):
         def look(connection: Connection) -> JobsAnswer:
             found = list_jobs(connection, wanted, stalled=state == "stalled", limit=size, offset=(page - 1) * size)
             return JobsAnswer(
-                jobs=[job.model_copy(update={"source": source_label(job.source)}) for job in found.jobs],
+                jobs=[_shown(job) for job in found.jobs],
                 total=found.total,
                 page=page,
                 pages=max(1, math.ceil(found.total / size)),
@@ -88,6 +89,13 @@ class Jobs(JsonHandler):
             )
 
         self.send(await self.read(look))
+
+
+def _shown(job: JobReport) -> JobReport:
+    """A job with the end of its source only, also in the sentence about a stall."""
+    label = source_label(job.source)
+    stalled = job.stalled.replace(printable(job.source), label) if job.stalled else job.stalled
+    return job.model_copy(update={"source": label, "stalled": stalled})
 
 
 def source_label(source: str) -> str:
@@ -109,7 +117,7 @@ class OneJob(JsonHandler):
             report = report_job(connection, view)
             entries = list(reversed(entries_of(connection, job_id)))[:_ENTRIES]
             return JobAnswer(
-                job=report.model_copy(update={"source": source_label(report.source)}),
+                job=_shown(report),
                 rate=[RateAnswer.model_validate(point) for point in rate_over_time(connection, job_id)],
                 histogram=score_histogram(connection, job_id),
                 chunks=ChunksAnswer.model_validate(chunks_of_job(connection, job_id)),
@@ -155,7 +163,15 @@ class Failures(JsonHandler):
         self.set_header("Content-Disposition", f'attachment; filename="job-{job_id}-not-scored.csv"')
         last: OutcomeRow | None = None
         while True:
-            page = await self.read(partial(unscored_page, job_id=job_id, limit=_ROWS, after=last))
+            try:
+                query = partial(unscored_page, job_id=job_id, limit=_ROWS, after=last)
+                page = await self.read(query, attempts=ATTEMPTS)
+            except HTTPError:
+                if last is None:
+                    raise
+                # The status is sent. A closed connection tells the client that the rows are not complete.
+                self.request.connection.stream.close()
+                return
             self.write(_as_csv(page, header=last is None))
             try:
                 await self.flush()
@@ -191,10 +207,7 @@ class Actions(JsonHandler):
         def act() -> ActionsAnswer:
             return ActionsAnswer(results=list(self._results(wanted)))
 
-        try:
-            self.send(await self.in_thread(act))
-        except SQLAlchemyError as error:
-            raise HTTPError(503, f"The database cannot be written ({type(error).__name__}).") from None
+        self.send(await self.in_thread(act))
 
     def _results(self, wanted: ActionRequest) -> Iterator[ActionResult]:
         for job_id in dict.fromkeys(wanted.jobs):
@@ -203,6 +216,9 @@ class Actions(JsonHandler):
                 yield ActionResult(job=job_id, done=outcome.done, text=outcome.text)
             except DermqError as error:
                 yield ActionResult(job=job_id, done=False, text=str(error))
+            except SQLAlchemyError as error:
+                text = f"Job {job_id} was not changed: the database does not answer ({type(error).__name__})."
+                yield ActionResult(job=job_id, done=False, text=text)
 
 
 class Workers(JsonHandler):

@@ -19,6 +19,9 @@ from tornado.web import Finish, HTTPError, StaticFileHandler, authenticated, url
 
 from db.jobs import view_jobs
 from db.session import read, transact
+from worker.errors import SettingsError
+from worker.log_throttle import LogThrottle
+from worker.logging import get_logger
 from worker.monitor.web.accounts import Account
 from worker.monitor.web.sign_in import Refused, SignIn
 from worker.monitor.web.system_state import SystemState
@@ -34,6 +37,9 @@ _CONTENT_POLICY = (
 _NAVIGATION, _END_OF_PAGE = '<ul class="app-nav navbar-nav">', "{% end %}\n\n{% block extra_scripts %}"
 _STYLE = """  <link href="{{ reverse_url('dermq-static', 'dermq.css') }}" rel="stylesheet">\n  """
 
+log = get_logger(__name__)
+
+_throttle = LogThrottle()
 Result = TypeVar("Result")
 
 
@@ -88,14 +94,14 @@ class Handler(BaseHandler):  # type: ignore[misc] # Flower has no types
         """Run something that waits, such as SQL, without holding up the other requests."""
         return await asyncio.get_running_loop().run_in_executor(self.application.executor, work)
 
-    async def read(self, query: Callable[[Connection], Result]) -> Result:
-        """Read from the database.
+    async def read(self, query: Callable[[Connection], Result], attempts: int = 1) -> Result:
+        """Read from the database. A page asks again soon, so one attempt is enough for it.
 
         Raises:
             HTTPError: 503, it does not answer.
         """
         try:
-            return await self.in_thread(lambda: read(self.monitor.database, query, attempts=1))
+            return await self.in_thread(lambda: read(self.monitor.database, query, attempts=attempts))
         except SQLAlchemyError as error:
             raise HTTPError(503, f"The database cannot be read ({type(error).__name__}).") from None
 
@@ -152,7 +158,7 @@ class JsonHandler(Handler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer errors as JSON, too."""
         error = kwargs.get("exc_info", (None, None))[1]
-        text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        text = (error.get_message() if isinstance(error, HTTPError) else None) or self._reason
         if status_code == 401:
             self.set_header("WWW-Authenticate", 'Basic realm="dermq"')
         self.set_header("Content-Type", "application/json; charset=utf-8")
@@ -195,6 +201,7 @@ def _current_user(handler: Any) -> Any:
 
     Raises:
         HTTPError: 401 without a right password.
+        HTTPError: 503, the accounts cannot be read.
         Finish: answered with 429, after too many wrong ones.
     """
     monitor: Monitor = handler.application.settings["dermq"]
@@ -209,6 +216,10 @@ def _current_user(handler: Any) -> Any:
         return None
     try:
         return monitor.sign_in.by_password(authorization, str(handler.request.remote_ip))
+    except SettingsError as error:
+        if _throttle.allow():
+            log.error("nobody can sign in", reason=str(error))
+        raise HTTPError(503, "The accounts of dermq cannot be read. Its log says why.") from None
     except Refused as refused:
         if refused.wait is None:
             raise HTTPError(401, "Sign in with a name and a password.") from None

@@ -3,7 +3,9 @@
 import ipaddress
 import logging
 import os
+import re
 import signal
+import ssl
 import sys
 from pathlib import Path
 
@@ -25,6 +27,8 @@ _MAX_TASKS = 20_000
 _BUSY_SECONDS = 3.0
 #: Job and chunk are in the arguments, and what came of them in the result.
 _TASK_COLUMNS = "args,result,state,received,runtime,worker,uuid"
+#: The query of an address in a log line.
+_QUERY = re.compile(r"\?\S*")
 #: Flower's variables for OAuth, which this passes on. All other settings of Flower are dermq's.
 _OAUTH = ("auth", "auth_provider", "oauth2_key", "oauth2_secret", "oauth2_redirect_uri")
 
@@ -70,6 +74,7 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
     # Jobs are controlled through SQL, where the audit log records it.
     options.read_only = True
     options.max_tasks = _MAX_TASKS
+    options.xheaders = settings.flower_behind_proxy
     options.tasks_columns = _TASK_COLUMNS
     options.certfile, options.keyfile = _certificate(settings)
     monitor = Monitor(
@@ -82,6 +87,8 @@ def run_flower(app: Celery, settings: Settings, port: int) -> None:
     install(monitor)
     extract_settings()
     setup_logging()
+    for name in ("tornado.general", "tornado.access", "tornado.application"):
+        logging.getLogger(name).addFilter(_without_query)
     flower = Flower(capp=app, options=options, dermq=monitor, **web_settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -118,7 +125,21 @@ def _certificate(settings: Settings) -> tuple[str | None, str | None]:
             raise SettingsError(f"{name} is missing: TLS needs a certificate and its key.")
         if not _is_readable(file):
             raise SettingsError(f"{name} names no file that this account can read.")
+    try:
+        # An empty password: without one, the terminal would be asked.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(files[0]), str(files[1]), password="")
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"DERMQ_FLOWER_CERTIFICATE and DERMQ_FLOWER_KEY cannot be used: {type(error).__name__}. They must be a "
+            "certificate and its key without a password, as PEM."
+        ) from None
     return str(files[0]), str(files[1])
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Cut the query of an address off: somebody may have searched for a name. For a logger's filter."""
+    record.msg, record.args = _QUERY.sub("?…", record.getMessage()), ()
+    return True
 
 
 def _is_readable(file: Path) -> bool:

@@ -50,7 +50,7 @@ class SignIn:
     read_only: bool = False
     #: A key of this process: by it, checked passwords are remembered without being kept.
     _key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    _checked: "OrderedDict[bytes, str | None]" = field(default_factory=OrderedDict)
+    _checked: "OrderedDict[bytes, Account]" = field(default_factory=OrderedDict)
     _failures: "OrderedDict[str, list[float]]" = field(default_factory=OrderedDict)
 
     def by_password(self, authorization: str, address: str) -> Account:
@@ -66,6 +66,9 @@ class SignIn:
         name, password = _credentials(authorization)
         if name is None:
             raise Refused
+        if (known := self._remembered(name, password)) is not None:
+            # Whoever is at work stays at work, whatever others at the same address do.
+            return self._limited(known)
         attempts = (f"{address} {name}", _FAILURES_OF_NAME), (address, _FAILURES_OF_ADDRESS)
         for who, most in attempts:
             if wait := self._wait(who, most):
@@ -88,20 +91,26 @@ class SignIn:
 
     def _check(self, name: str, password: str) -> Account | None:
         if name == BUILT_IN and self.password and hmac.compare_digest(password.encode(), self.password.encode()):
-            return Account(name=BUILT_IN, role=Role.OPERATOR)
-        # Each page asks several times a second, and scrypt is slow on purpose.
-        stamp = str(self.users.file.stat().st_mtime_ns) if self.users.file.exists() else ""
-        seen = hmac.new(self._key, f"{stamp}\0{name}\0{password}".encode(), hashlib.sha256).digest()
-        if seen in self._checked:
-            return self.users.find(name)
-        account = self.users.check(name, password)
+            account: Account | None = Account(name=BUILT_IN, role=Role.OPERATOR)
+        else:
+            account = self.users.check(name, password)
         if account is not None:
-            self._checked[seen] = name
+            self._checked[self._seal(name, password)] = account
             _forget(self._checked)
         return account
 
+    def _remembered(self, name: str, password: str) -> Account | None:
+        """The account of a password that was checked before. Each page asks every two seconds, and scrypt is slow."""
+        return self._checked.get(self._seal(name, password))
+
+    def _seal(self, name: str, password: str) -> bytes:
+        """Another one after each change of the file, so that nobody who was removed is remembered."""
+        stamp = str(self.users.file.stat().st_mtime_ns) if self.users.file.exists() else ""
+        return hmac.new(self._key, f"{stamp}\0{name}\0{password}".encode(), hashlib.sha256).digest()
+
     def _note_failure(self, who: str) -> None:
-        self._failures.setdefault(who, []).append(time.monotonic())
+        now = time.monotonic()
+        self._failures[who] = [*(at for at in self._failures.get(who, ()) if now - at < _WINDOW), now]
         self._failures.move_to_end(who)
         _forget(self._failures)
 
@@ -112,7 +121,7 @@ class SignIn:
         return round(_WINDOW - (now - recent[-most])) + 1 if len(recent) >= most else None
 
 
-def _forget(remembered: "OrderedDict[bytes, str | None] | OrderedDict[str, list[float]]") -> None:
+def _forget(remembered: "OrderedDict[bytes, Account] | OrderedDict[str, list[float]]") -> None:
     """Forget the oldest."""
     while len(remembered) > _REMEMBERED:
         remembered.popitem(last=False)

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from db.claims import claim_chunk, close_chunk
+from db.job_control import retry_failed
 from db.jobs import finish_job_if_done
 from db.models import Chunk
 from db.outcomes import Failed, Outcome, Scored, write_outcomes
@@ -30,14 +31,18 @@ class Receiver:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
         self.status = 204
+        #: Number of a job whose news is not taken.
+        self.refused: int | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                if outer.status == 204:
-                    outer.told.append(json.loads(body))
-                self.send_response(outer.status)
+                news = json.loads(body)
+                status = 422 if news["job"] == outer.refused else outer.status
+                if status == 204:
+                    outer.told.append(news)
+                self.send_response(status)
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
 
@@ -106,8 +111,13 @@ def test_the_end_of_a_job_is_told_once(database: Engine, receiver: Receiver) -> 
 
 @pytest.mark.parametrize("status", [500, 404, 302])
 def test_what_is_not_taken_is_told_again_with_the_same_id(
-    sqlite_database: Engine, receiver: Receiver, status: int, capsys: pytest.CaptureFixture[str]
+    sqlite_database: Engine,
+    receiver: Receiver,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(notify, "_RETRY", 0.0)
     finish(sqlite_database, add_job(sqlite_database, 1), scored=True)
     told = notifier(sqlite_database, notify_url=receiver.url)
     receiver.status = status
@@ -118,6 +128,36 @@ def test_what_is_not_taken_is_told_again_with_the_same_id(
     told.deliver()
     (news,) = receiver.told
     assert news["event"] == "finished"
+
+
+def test_one_refusal_holds_up_no_other_news(sqlite_database: Engine, receiver: Receiver) -> None:
+    for _ in range(3):
+        finish(sqlite_database, add_job(sqlite_database, 1), scored=True)
+    receiver.refused = 2
+    notifier(sqlite_database, notify_url=receiver.url).deliver()
+    assert [news["job"] for news in receiver.told] == [1, 3]
+
+
+def test_an_address_is_told_once_when_the_command_fails(
+    sqlite_database: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_RETRY", 0.0)
+    finish(sqlite_database, add_job(sqlite_database, 1), scored=True)
+    told = notifier(sqlite_database, notify_url=receiver.url, notify_command="false")
+    for _ in range(3):
+        told.deliver()
+    assert len(receiver.told) == 1
+
+
+def test_the_second_end_of_a_job_is_news_again(database: Engine, receiver: Receiver) -> None:
+    made = add_job(database, 1)
+    finish(database, made, scored=False)
+    told = notifier(database, notify_url=receiver.url)
+    told.deliver()
+    assert transact(database, lambda c: retry_failed(c, made.job_id, codes=None, actor="test", request="1"))
+    finish(database, made, scored=True)
+    told.deliver()
+    assert [news["event"] for news in receiver.told] == ["failed", "finished"]
 
 
 def test_a_receiver_that_is_away_does_no_harm(sqlite_database: Engine, receiver: Receiver) -> None:

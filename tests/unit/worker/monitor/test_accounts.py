@@ -3,6 +3,7 @@
 import base64
 import json
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,39 @@ def test_an_address_that_tries_many_names_waits(door: SignIn) -> None:
     with pytest.raises(Refused) as refused:
         door.by_password(basic("anna", PASSWORD), "10.0.0.9")
     assert refused.value.wait
+
+
+def test_whoever_is_at_work_is_not_locked_out_by_others_at_the_same_address(door: SignIn) -> None:
+    """Behind a proxy all have one address."""
+    assert door.by_password(basic("anna", PASSWORD), "proxy").name == "anna"
+    assert door.by_password(basic("dermq", "of the account dermq"), "proxy").name == "dermq"
+    for number in range(40):
+        with pytest.raises(Refused):
+            door.by_password(basic(f"name{number}", "wrong"), "proxy")
+    assert door.by_password(basic("anna", PASSWORD), "proxy").name == "anna"
+    assert door.by_password(basic("dermq", "of the account dermq"), "proxy").name == "dermq"
+
+
+def test_a_removed_account_is_not_remembered(users: Users, door: SignIn) -> None:
+    assert door.by_password(basic("anna", PASSWORD), "ward").name == "anna"
+    users.remove("anna")
+    with pytest.raises(Refused):
+        door.by_password(basic("anna", PASSWORD), "ward")
+
+
+def test_accounts_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    names = [f"name{number}" for number in range(6)]
+    threads = [
+        threading.Thread(target=lambda name=name: Users(file).add(name, Role.VIEWER, PASSWORD)) for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [account.name for account in Users(file).accounts()] == names
+
+
+def test_a_password_that_is_no_text_is_refused(users: Users) -> None:
+    with pytest.raises(SettingsError, match="UTF-8"):
+        users.add("carl", Role.VIEWER, "\udcff" * 12)
