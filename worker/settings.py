@@ -161,7 +161,7 @@ class Settings(BaseSettings):
             if name:
                 ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("it is no time zone of the IANA database, such as Europe/Berlin") from None
+            raise ValueError("no such time zone is known. Write a name such as Europe/Berlin") from None
         return name
 
     @field_validator("actor")

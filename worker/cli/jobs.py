@@ -136,9 +136,9 @@ def top(once: bool, as_json: bool) -> None:
         click.echo(look(database, app).model_dump_json(indent=2))
         return
     if once or not console.is_terminal:
-        console.print(render(look(database, app)))
+        console.print(render(look(database, app), console.width))
         return
     with Live(console=console, screen=True, auto_refresh=False) as screen:
         while True:
-            screen.update(render(look(database, app)), refresh=True)
+            screen.update(render(look(database, app), console.width), refresh=True)
             time.sleep(_TOP_INTERVAL)

@@ -37,7 +37,7 @@ def up() -> None:
     stop = _event_set_by_signals()
     click.echo("dermq is starting …")
     try:
-        with LocalSystem(settings=settings, stop_requested=stop) as system:
+        with LocalSystem(settings=settings, stop_requested=stop, say_waiting=_say_waiting) as system:
             _print_running(system.settings, system.flower_url, system.logs)
             system.supervise(stop)
             click.echo("dermq is stopping. The worker releases its chunks …")
@@ -45,6 +45,10 @@ def up() -> None:
         click.echo(str(stopped))
         return
     click.echo("dermq has stopped. Nothing is lost: `dermq up` continues the open jobs.")
+
+
+def _say_waiting(process: str, at_most: float) -> None:
+    click.echo(f"Waiting for the {process}, at most {at_most:.0f} s …")
 
 
 def _check_memory(settings: Settings) -> None:

@@ -160,8 +160,8 @@ def submit(
     for note in result.notes():
         # Without line breaks: notes contain commands to copy.
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    if resting:
-        console.print(f"It is scored between {hours}, so it rests now.", highlight=False, markup=False)
+    if resting and hours is not None:
+        console.print(f"It rests now. It is scored from {hours.replace('-', ' to ')}.", highlight=False, markup=False)
     _warn_of_other_bundle(settings, console)
     unfinished = False
     if then_watch:

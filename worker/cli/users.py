@@ -16,7 +16,11 @@ def users() -> None:
 @users.command(short_help="Add an account, or give it another role or password.")
 @click.argument("name")
 @click.option(
-    "--role", type=click.Choice(["viewer", "operator"]), default="viewer", show_default=True, help="What it may do."
+    "--role",
+    type=click.Choice(["viewer", "operator"]),
+    default="viewer",
+    show_default=True,
+    help="What it may do: see, or also control jobs.",
 )
 @click.option("--oauth", is_flag=True, help="Without a password: NAME is the address of somebody who uses OAuth.")
 def add(name: str, role: str, oauth: bool) -> None:
@@ -31,7 +35,7 @@ def add(name: str, role: str, oauth: bool) -> None:
     from worker.monitor.web.server import users_of
 
     users_of(load_settings()).add(name, Role(role), None if oauth else _password(name))
-    click.echo(f"{name} may use Flower as {role}. A Flower that runs knows it at once.")
+    click.echo(f"{name} may use Flower as {role}. It takes effect at once.")
 
 
 @users.command("list", short_help="List the accounts.")

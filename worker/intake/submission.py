@@ -388,7 +388,7 @@ def _record(
         # Paths that lead out of the root were not looked for.
         result.first_not_found = next((path for path in missing if not path.startswith(("/", "../"))), None)
     try:
-        if result.hinted:
+        if result.hinted and not submission.resting:
             if chunk_ids:
                 send_hints(app, dict.fromkeys(chunk_ids, result.job_id), urgent=submission.urgent)
             return

@@ -28,7 +28,7 @@ from worker.local.broker import LocalBroker, free_port, is_taken, new_local_brok
 from worker.local.password import kept_password
 from worker.local.stuck import stuck_processes
 from worker.logging import get_logger
-from worker.monitor.web.sign_in import BUILT_IN
+from worker.monitor.web.accounts import BUILT_IN
 from worker.queue.app import make_app
 from worker.queue.hints import queue_length
 from worker.queue.inspect import workers_answering

@@ -135,8 +135,14 @@ def _check_broker(app: Celery, settings: Settings) -> str:
         check_writes(app)
         lengths = {name: queue_length(app, urgent=urgent) for name, urgent in (("urgent", True), ("bulk", False))}
     except BrokerError as error:
-        away = "does not answer" in str(error)
-        advice = " Start the system with `dermq up`, or set DERMQ_BROKER_URL." if away else ""
+        advice = ""
+        if "Timeout" in str(error):
+            advice = (
+                " It takes connections, so it is frozen or overloaded: restart it. If `dermq up` runs it, stop that "
+                "and start it again."
+            )
+        elif "does not answer" in str(error):
+            advice = " Start the system with `dermq up`, or set DERMQ_BROKER_URL."
         raise _ProblemError(f"{error}{advice}") from None
     waiting = ", ".join(f"{name} {length}" for name, length in lengths.items())
     text = f"{shown_broker(settings.resolved_broker_url())}, waiting messages: {waiting}"

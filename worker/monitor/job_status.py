@@ -47,7 +47,7 @@ class JobReport(BaseModel):
         reused: scored images whose output was reused from earlier images with the same bytes.
         images_per_second: mean since the first claim, without pauses. None for less than a second.
         recent_images_per_second: newly scored images in the last minutes, by the time in which somebody worked. None
-            when nobody did.
+            when nobody works at it.
         seconds_left: estimate for a running job that is not stalled.
         stalled: why nothing happens and what to do. None when the job runs or has stopped.
         stall: kind of that. None when nothing holds it up.
@@ -190,7 +190,7 @@ def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: Recent
         submitted_by=job.submitted_by,
         urgent=job.urgent,
         hours=job.hours,
-        resting=job.resting,
+        resting=job.resting and job.status in ACTIVE,
         bundle=f"{job.bundle_name} {job.bundle_version}",
         bundle_sha256=job.bundle_sha256,
         policy=job.policy,
@@ -207,7 +207,7 @@ def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: Recent
         ungradable_reasons=counts.by_ungradable_reason,
         reused=counts.reused,
         images_per_second=rate,
-        recent_images_per_second=recent.new if recent is not None and job.status not in STOPPED else None,
+        recent_images_per_second=recent.new if recent is not None and running and stall is None else None,
         seconds_left=(counts.submitted - counts.completed) / pace if running and pace and stall is None else None,
         stalled=stall.text if stall is not None else None,
         stall=stall.kind if stall is not None else None,

@@ -4,7 +4,7 @@ Each piece of news is kept as told only once it was delivered, so it may come tw
 the second from the first.
 """
 
-import json
+import os
 import shlex
 import subprocess
 import threading
@@ -38,13 +38,15 @@ _INTERVAL, _TIMEOUT = 5.0, 15.0
 _RETRY, _LONGEST_RETRY = 5.0, 600.0
 #: Seconds that a stall must last: its cause may be a worker that is being restarted.
 _SETTLE = 15.0
+#: Variables that a command gets.
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "TZ")
 
 
 class News(BaseModel):
     """A piece of news, as it is sent.
 
     Args:
-        id: the same when it is sent again.
+        id: the same when it is sent again, unless the sweeper was restarted meanwhile.
         event: ``finished``; ``failed``, finished without any score; ``stalled``; or ``resumed`` after a stall.
         job: number of the job.
         name: label that the submitter gave it.
@@ -54,7 +56,7 @@ class News(BaseModel):
         failed: images.
         high_risk: images.
         text: a sentence for people.
-        at: UTC.
+        at: when it was noticed, in UTC.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -91,6 +93,8 @@ class Notifier:
         self._refused: dict[str, tuple[float, float]] = {}
         #: News that the address has taken, and the command has not.
         self._posted: set[str] = set()
+        #: When a piece of news was first seen, by job and event.
+        self._first: dict[tuple[int, str], datetime] = {}
         #: When a stall was first seen, by job.
         self._seen: dict[int, float] = {}
 
@@ -133,6 +137,7 @@ class Notifier:
                 return
             self._delay = _RETRY
             self._posted.discard(news.id)
+            self._first.pop((news.job, news.event), None)
             self._refused.pop(news.id, None)
             log.info("news delivered", job=news.job, news=news.event)
             transact(self._database, lambda c, job=news.job, notice=notice: keep_notice(c, job, notice))  # type: ignore[misc]
@@ -142,7 +147,7 @@ class Notifier:
             job = _report(connection, job_id)
             if job is not None:
                 event: Literal["finished", "failed"] = "finished" if job.images[ImageStatus.SCORED] else "failed"
-                yield _piece(job, event, f"Job {job_id} is finished.", str(job.finished_at)), FINISHED
+                yield self._piece(job, event, f"Job {job_id} is finished."), FINISHED
         told = notices(connection)
         stalls = {
             job_id: stall
@@ -151,20 +156,23 @@ class Notifier:
         }
         self._seen = {job_id: self._seen.get(job_id, time.monotonic()) for job_id in stalls}
         for job_id, stall in stalls.items():
-            if told.get(job_id) != stall.kind and time.monotonic() - self._seen[job_id] >= _SETTLE:
+            if job_id not in told and time.monotonic() - self._seen[job_id] >= _SETTLE:
                 yield from self._of_stall(connection, job_id, stall)
         for job_id in told.keys() - stalls.keys():
             job = _report(connection, job_id)
             if job is not None:
-                yield _piece(job, "resumed", f"Job {job_id} goes on.", told[job_id]), None
+                yield self._piece(job, "resumed", f"Job {job_id} goes on."), None
 
-    @staticmethod
-    def _of_stall(connection: Connection, job_id: int, stall: Stall) -> Iterator[tuple[News, str]]:
+    def _of_stall(self, connection: Connection, job_id: int, stall: Stall) -> Iterator[tuple[News, str]]:
         job = _report(connection, job_id)
         if job is not None:
             # The sentence for operators may name the source of an interrupted submission.
             text = f"Job {job_id} does not progress: {stall.kind.replace('_', ' ')}. Run `dermq status {job_id}`."
-            yield _piece(job, "stalled", text, f"{stall.kind} {job.completed}"), stall.kind
+            yield self._piece(job, "stalled", text), stall.kind
+
+    def _piece(self, job: JobReport, event: Literal["finished", "failed", "stalled", "resumed"], text: str) -> News:
+        at = self._first.setdefault((job.id, event), datetime.now(UTC))
+        return _news(job, event, text, at)
 
     def _send(self, news: News) -> None:
         body = news.model_dump_json().encode()
@@ -173,7 +181,16 @@ class Notifier:
             # Not again, if the command fails.
             self._posted.add(news.id)
         if self._command:
-            subprocess.run(self._command, input=body, timeout=_TIMEOUT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - the operator's own
+            # Without the variables of this process, which hold passwords.
+            environment = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
+            subprocess.run(  # noqa: S603 - the operator's own
+                self._command,
+                input=body + b"\n",
+                timeout=_TIMEOUT,
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+            )
 
     def _note(self, error: Exception) -> None:
         if self._throttle.allow():
@@ -207,9 +224,9 @@ def _report(connection: Connection, job_id: int) -> JobReport | None:
     return report_job(connection, views[0]) if views else None
 
 
-def _piece(job: JobReport, event: Literal["finished", "failed", "stalled", "resumed"], text: str, what: str) -> News:
+def _news(job: JobReport, event: Literal["finished", "failed", "stalled", "resumed"], text: str, at: datetime) -> News:
     return News(
-        id=json.dumps([job.id, event, what]),
+        id=f"{job.id}-{event}-{at:%Y%m%dT%H%M%S%f}Z",
         event=event,
         job=job.id,
         name=job.name,
@@ -219,5 +236,5 @@ def _piece(job: JobReport, event: Literal["finished", "failed", "stalled", "resu
         failed=job.images[ImageStatus.FAILED],
         high_risk=job.flags.get(TriageFlag.HIGH_RISK, 0),
         text=text,
-        at=datetime.now(UTC),
+        at=at,
     )

@@ -14,20 +14,21 @@ from worker.terminal import printable
 
 
 class ProcessReport(BaseModel):
-    """A process of a worker that has a chunk, or closed one lately.
+    """A process of a worker: one that runs, or that has a chunk.
 
     Args:
         host: it runs on.
         process: its number.
         bundle: of the workers on that host. Empty when none answers.
         engine: name, version and precision.
-        images_per_second: newly scored images, by the time in which it worked. None when it did not lately.
+        images_per_second: newly scored images, by the time in which it worked. None when it has no chunk.
         last_image_at: of its newest outcome. None before one.
         job: of the chunk that it has.
         chunk: that it has. None when it has none.
         silent_seconds: since the claim or the newest outcome of that chunk.
         lease_seconds_left: of that chunk. Negative when the process is frozen or dead.
         stalled: whether it finishes nothing.
+        alive: whether a worker that answers has this process.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,12 +44,13 @@ class ProcessReport(BaseModel):
     silent_seconds: float | None
     lease_seconds_left: float | None
     stalled: bool
+    alive: bool
 
 
 def describe_processes(
     connection: Connection, answers: Mapping[str, WorkerAnswer]
 ) -> tuple[datetime, list[ProcessReport]]:
-    """The database's time, and all processes that have a chunk or closed one lately.
+    """The database's time, and the processes of workers that run, or that have a chunk.
 
     Args:
         connection: to the database.
@@ -60,8 +62,13 @@ def describe_processes(
     for work in works:
         last[work.worker] = max(work.ended, last.get(work.worker, work.ended))
     chunk_of = {":".join(chunk.owner.split(":")[:2]): chunk for chunk in held_chunks(connection)}
-    names = sorted({*rates, *last, *chunk_of})
-    return now, [_report(name, chunk_of.get(name), rates.get(name), last.get(name), answers) for name in names]
+    alive = {f"{worker.partition('@')[2]}:{pid}" for worker, answer in answers.items() for pid in answer.pids}
+    # A process that has ended and left nothing behind is no news. Without any answer, all are shown.
+    names = sorted({*chunk_of, *alive, *(() if answers else (*rates, *last))})
+    return now, [
+        _report(name, chunk_of.get(name), rates.get(name), last.get(name), answers, alive=name in alive)
+        for name in names
+    ]
 
 
 def _report(
@@ -70,6 +77,8 @@ def _report(
     rate: float | None,
     last: datetime | None,
     answers: Mapping[str, WorkerAnswer],
+    *,
+    alive: bool,
 ) -> ProcessReport:
     host, _, number = name.partition(":")
     own = [answer for worker, answer in answers.items() if worker.partition("@")[2] == host]
@@ -83,11 +92,12 @@ def _report(
         process=printable(number),
         bundle=", ".join(bundles),
         engine=", ".join(engines),
-        images_per_second=rate,
+        images_per_second=rate if chunk is not None else None,
         last_image_at=last,
         job=chunk.job_id if chunk is not None else None,
         chunk=chunk.chunk_id if chunk is not None else None,
         silent_seconds=chunk.silent_seconds if chunk is not None else None,
         lease_seconds_left=chunk.lease_seconds_left if chunk is not None else None,
         stalled=stalled,
+        alive=alive,
     )

@@ -116,7 +116,7 @@ def _diagnose(job: JobView, situation: _Situation) -> Stall | None:
     if job.status in STOPPED:
         return None
     if job.resting:
-        return Stall(kind=StallKind.RESTING, text=f"It rests now: it is scored between {job.hours}.")
+        return Stall(kind=StallKind.RESTING, text=f"It rests now. {_hours(job.hours or '')}")
     held = situation.by_job.get(job.id, [])
     if live := [chunk for chunk in held if chunk.lease_seconds_left >= 0]:
         # One that progresses is enough: the others may be at a large image.
@@ -124,10 +124,11 @@ def _diagnose(job: JobView, situation: _Situation) -> Stall | None:
             return None
         return Stall(kind=StallKind.SILENT, text=_silent(max(live, key=lambda chunk: chunk.silent_seconds)))
     others = situation.by_bundle.get(job.bundle_id, {})
-    for progress, what in ((True, "workers are at"), (False, "workers are held up by")):
+    for progress, what in ((True, "workers are scoring"), (False, "workers are held up by")):
         if jobs := others.get(progress):
             named = ", ".join(map(str, sorted(jobs)[:_NAMED]))
-            return Stall(kind=StallKind.WAITS_ITS_TURN, text=f"It waits for its turn: {what} job {named}.")
+            which = "job" if len(jobs) == 1 else "jobs"
+            return Stall(kind=StallKind.WAITS_ITS_TURN, text=f"It waits for its turn: {what} {which} {named}.")
     here = situation.here
     if here is not None and here.sha256 != job.bundle_sha256:
         needed = printable(f"{job.bundle_name} {job.bundle_version} ({job.bundle_sha256[:12]})")
@@ -142,8 +143,14 @@ def _diagnose(job: JobView, situation: _Situation) -> Stall | None:
         return Stall(kind=StallKind.LEASE_EXPIRED, text=_expired(chunk))
     return Stall(
         kind=StallKind.NO_WORKER,
-        text="No worker is scoring it. Is `dermq up` running? Run `dermq check` for the cause.",
+        text="No worker is scoring it: none runs, or the broker does not answer. Run `dermq check` for the cause.",
     )
+
+
+def _hours(hours: str) -> str:
+    begin, _, end = hours.partition("-")
+    zone = load_settings().time_zone
+    return f"It is scored from {begin} to {end}{f' ({zone})' if zone else ''}."
 
 
 def _silent(chunk: HeldChunk) -> str:
@@ -156,7 +163,7 @@ def _silent(chunk: HeldChunk) -> str:
 
 def _expired(chunk: HeldChunk) -> str:
     return (
-        f"No worker is scoring it. The worker {_who(chunk)} has chunk {chunk.chunk_id}, and its lease ended "
+        f"Nothing is scored. The worker {_who(chunk)} has chunk {chunk.chunk_id}, and its lease ended "
         f"{_seconds(-chunk.lease_seconds_left)} ago: the process is frozen or dead, and no other took over. Restart "
         "that worker, or start another one; nothing is lost."
     )

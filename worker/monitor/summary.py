@@ -12,7 +12,7 @@ from db.progress import count_images
 from db.session import read
 from db.status import FailureCode, ImageStatus, JobStatus, TriageFlag
 from db.worklist import OutcomeRow, unscored_page, worklist_page
-from worker.monitor.job_status import JobReport, clock, job_rate, stall_reason
+from worker.monitor.job_status import JobReport, clock, describe_job, job_rate
 from worker.monitor.stalls import STOPPED
 from worker.terminal import printable, shown_probability
 
@@ -55,7 +55,10 @@ def print_job_list(jobs: Sequence[JobReport], console: Console) -> None:
 
 
 def _shown_source(job: JobReport, room: int) -> str:
-    return printable(job.name)[:room] if job.name else _end_of(printable(job.source), room)
+    if not job.name:
+        return _end_of(printable(job.source), room)
+    name = printable(job.name)
+    return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
 def _aligned(title: str, cells: Sequence[str]) -> list[str]:
@@ -83,9 +86,10 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         cases: images in each of the two lists.
         command: how `dermq` is called, for the commands in the text.
     """
+    report = describe_job(database, job)
     counts = read(database, lambda connection: count_images(connection, job.id))
     console.print(
-        f"[bold]Job {job.id}[/bold] {job.status}: {counts.completed:,} of {counts.submitted:,} images have an outcome"
+        f"[bold]Job {job.id}[/bold] {report.state}: {counts.completed:,} of {counts.submitted:,} images have an outcome"
         f"  [dim]{job_rate(job, counts)}[/dim]",
         highlight=False,
     )
@@ -99,7 +103,7 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
         f"{shown_probability(job.borderline_threshold)}",
         highlight=False,
     )
-    if reason := stall_reason(database, job):
+    if reason := report.stalled:
         console.print(reason, style="yellow", markup=False, highlight=False)
     table = Table("outcome", "images", "meaning", box=None, pad_edge=False, header_style="dim")
     table.columns[1].justify = "right"

@@ -49,7 +49,7 @@ def watch(database: Engine, job_ids: Sequence[int], console: Console) -> list[Jo
                 line, told = lines[job.id], lines[job.id].note(job)
                 total = job.submitted if job.status is not JobStatus.SUBMITTING else None
                 text = _text(job, console.width)
-                display.update(line.task, total=total, completed=job.completed, text=f"{_state(job)} {text}")
+                display.update(line.task, total=total, completed=job.completed, text=f"{job.state} {text}")
                 if console.is_terminal:
                     if told:
                         # Above the bars: beside one it would be cut off.
@@ -68,7 +68,7 @@ class _Line:
         self._completed, self._changed = -1, time.monotonic()
         self._told: str | None = None
         self._throttle = LogThrottle()
-        self._last_line = -_LINE_INTERVAL
+        self._last_line, self._last_text = -_LINE_INTERVAL, ""
 
     def note(self, job: JobReport) -> str | None:
         """The reason why the job does not progress, when it is new."""
@@ -85,16 +85,14 @@ class _Line:
     def print(self, job: JobReport, told: str | None) -> None:
         """Print a line, unless one was printed a moment ago."""
         now = time.monotonic()
-        if not told and now - self._last_line < _LINE_INTERVAL and job.status not in STOPPED:
+        text = f"job {job.id} {job.state}: {_text(job, _WITH_COUNTS)}"
+        due = told or now - self._last_line >= _LINE_INTERVAL or job.status in STOPPED
+        if not due or (text == self._last_text and not told):
             return
-        self._last_line = now
+        self._last_line, self._last_text = now, text
         # Not with every line, which would fill a night's log.
         reason = f". {self._told}" if self._told and self._throttle.allow() else ""
-        self._console.print(f"job {job.id} {job.status}: {_text(job, _WITH_COUNTS)}{reason}", markup=False)
-
-
-def _state(job: JobReport) -> str:
-    return "interrupted" if job.interrupted else str(job.status)
+        self._console.print(f"{text}{reason}", markup=False)
 
 
 def _text(job: JobReport, width: int) -> str:

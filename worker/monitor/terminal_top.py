@@ -1,5 +1,7 @@
 """`dermq top`: the processes of the workers and the open jobs on one screen."""
 
+from collections.abc import Sequence
+
 from celery import Celery
 from pydantic import BaseModel
 from rich.console import Group, RenderableType
@@ -21,6 +23,10 @@ from worker.terminal import printable
 _JOBS = 20
 #: Seconds that workers have to answer.
 _ANSWER_SECONDS = 1.0
+#: Columns of a terminal from which all is shown.
+_WIDE = 80
+#: Least width of columns whose cells are wider than their title.
+_LEAST = {"state": 8, "left": 7}
 
 
 class Screen(BaseModel):
@@ -59,23 +65,24 @@ def look(database: Engine, app: Celery) -> Screen:
     )
 
 
-def render(screen: Screen) -> RenderableType:
-    """The screen for a terminal."""
+def render(screen: Screen, width: int) -> RenderableType:
+    """The screen for a terminal of so many columns."""
     rate = sum(process.images_per_second or 0.0 for process in screen.processes if process.chunk is not None)
     queues = (
-        "the broker does not answer"
+        "the broker does not answer: run `dermq check`"
         if screen.messages is None
         else ", ".join(f"{name} {number:,}" for name, number in screen.messages.items())
     )
     workers = f"{len(screen.answering)} worker{'s' if len(screen.answering) != 1 else ''} answering"
     head = Text(f"{workers}, {rate:,.0f} images/s, messages: {queues}, open jobs: {screen.open_jobs:,}")
-    return Group(head, "", _processes(screen.processes), "", _jobs(screen.jobs))
+    return Group(head, "", _processes(screen.processes, width), "", _jobs(screen.jobs, width))
 
 
-def _processes(processes: list[ProcessReport]) -> RenderableType:
+def _processes(processes: list[ProcessReport], width: int) -> RenderableType:
     if not processes:
-        return Text("No process has scored an image in the last five minutes.", style="dim")
-    table = Table("host", "process", "images/s", "in hand", "silent", "engine", box=None, header_style="dim")
+        return Text("No worker answers. Start one: `dermq up` or `dermq worker`.", style="dim")
+    titles = ("host", "process", "images/s", "in hand", "silent", "engine")[: 6 if width >= _WIDE else 5]
+    table = _table(titles)
     for process in processes:
         in_hand = "" if process.chunk is None else f"chunk {process.chunk} of job {process.job}"
         silent = "" if process.silent_seconds is None else f"{process.silent_seconds:.0f} s"
@@ -83,19 +90,35 @@ def _processes(processes: list[ProcessReport]) -> RenderableType:
             silent = f"lease ended {-process.lease_seconds_left:.0f} s ago"
         rate = "" if process.images_per_second is None else f"{process.images_per_second:,.0f}"
         cells = (process.host, process.process, rate, in_hand, silent, process.engine)
-        table.add_row(*map(Text, cells), style="bold red" if process.stalled else None)
+        if not process.alive:
+            cells = (*cells[:3], in_hand or "no answer", *cells[4:])
+        bad = process.stalled or not process.alive
+        table.add_row(*map(Text, cells[: len(titles)]), style="bold red" if bad else None)
     return table
 
 
-def _jobs(jobs: list[JobReport]) -> RenderableType:
+def _jobs(jobs: list[JobReport], width: int) -> RenderableType:
     if not jobs:
         return Text("No job is open.", style="dim")
-    table = Table("job", "state", "done", "images/s", "left", "failed", "name", box=None, header_style="dim")
+    # On a narrow terminal, what matters most.
+    shown = (0, 1, 2, 3, 4, 5, 6) if width >= _WIDE else (0, 1, 2, 4, 6)
+    titles = ("job", "state", "done", "images/s", "left", "failed", "name")
+    table = _table([titles[index] for index in shown])
     for job in jobs:
         percent = 100 * job.completed // job.submitted if job.submitted else 0
         rate = "" if job.recent_images_per_second is None else f"{job.recent_images_per_second:,.0f}"
         left = "" if job.seconds_left is None else clock(job.seconds_left)
         name = printable(job.name or job.source)
         cells = (str(job.id), job.state, f"{percent}%", rate, left, f"{job.images[ImageStatus.FAILED]:,}", name)
-        table.add_row(*map(Text, cells), style="bold red" if job.needs_attention else None)
+        table.add_row(*(Text(cells[index]) for index in shown), style="bold red" if job.needs_attention else None)
+    return table
+
+
+def _table(titles: Sequence[str]) -> Table:
+    """A table whose last column gives way when the terminal is narrow. No cell is broken into lines."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for number, title in enumerate(titles):
+        last = number == len(titles) - 1
+        least = None if last else _LEAST.get(title, len(title))
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=least, ratio=1 if last else None)
     return table

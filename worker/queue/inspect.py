@@ -30,11 +30,13 @@ class WorkerAnswer:
         bundle: None when it cannot read its own, or is of another version of dermq.
         engine: name and version, and the precision of the bundle. Empty when unknown.
         processes: that score.
+        pids: numbers of the processes that run now.
     """
 
     bundle: BundleReference | None
     engine: str = ""
     processes: int = 0
+    pids: frozenset[int] = frozenset()
 
 
 def workers_answers(app: Celery, seconds: float = ANSWER_SECONDS) -> dict[str, WorkerAnswer]:
@@ -52,9 +54,14 @@ def _understood(answer: object) -> WorkerAnswer:
     if not isinstance(answer, dict):
         return nothing
     texts = [answer.get(name) for name in ("sha256", "name", "version", "engine")]
-    processes = answer.get("processes")
-    if not all(isinstance(text, str) for text in texts) or type(processes) is not int:
+    processes, pids = answer.get("processes"), answer.get("pids")
+    if not all(isinstance(text, str) for text in texts) or type(processes) is not int or not isinstance(pids, list):
         return nothing
     sha256, name, version, engine = map(str, texts)
     bundle = BundleReference(sha256=sha256, name=name, version=version)
-    return WorkerAnswer(bundle=bundle, engine=printable(engine), processes=processes)
+    return WorkerAnswer(
+        bundle=bundle,
+        engine=printable(engine),
+        processes=processes,
+        pids=frozenset(pid for pid in pids if type(pid) is int),
+    )

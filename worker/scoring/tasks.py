@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 from celery import Celery, Task
 from celery.exceptions import Ignore
@@ -84,12 +85,17 @@ def make_worker_app(settings: Settings) -> Celery:
                 os._exit(1)
 
     @inspect_command(name=TELL_BUNDLE)  # type: ignore[untyped-decorator]
-    def tell_bundle(_worker: object) -> dict[str, str | int]:
+    def tell_bundle(worker: Any) -> dict[str, str | int | list[int]]:
         """This worker's bundle, engine and number of processes. Empty when the bundle cannot be read."""
         bundle = configured_bundle(settings)
         if bundle is None:
             return {}
         engine = f"{settings.engine} {version(settings.engine)} {bundle_precision(settings)}"
-        return {**asdict(bundle), "engine": engine, "processes": settings.concurrency}
+        return {
+            **asdict(bundle),
+            "engine": engine,
+            "processes": settings.concurrency,
+            "pids": list(worker.consumer.pool.info["processes"]),
+        }
 
     return app

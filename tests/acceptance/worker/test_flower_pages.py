@@ -299,7 +299,8 @@ def test_a_certificate_that_is_none_stops_flower(system: RunningSystem, tmp_path
 
 
 def test_prometheus_reads_the_metrics_with_its_token(system: RunningSystem) -> None:
-    assert ask(system, "/metrics", None, Authorization="Bearer wrong").status == 401
+    assert ask(system, "/metrics", None, Authorization="Bearer wrong").status == 403
+    assert ask(system, "/metrics", None).status == 401
     text = ask(system, "/metrics", None, Authorization=f"Bearer {TOKEN}").body
     families = {family.name: family for family in text_string_to_metric_families(text)}
     values = {

@@ -22,6 +22,8 @@ USERS_FILE = "flower-users.json"
 _PRIVATE = 0o600
 #: A name, or the e-mail address of somebody who signs in through OAuth.
 _NAME = re.compile(r"[\w.@+-]{1,100}", re.ASCII)
+#: Account that DERMQ_FLOWER_PASSWORD belongs to.
+BUILT_IN = "dermq"
 #: Shortest password, in characters.
 SHORTEST_PASSWORD = 12
 #: Cost of scrypt: 16 MiB and some 50 ms (RFC 7914; OWASP's password storage cheat sheet allows it).
@@ -103,8 +105,10 @@ class Users:
         """
         if not _NAME.fullmatch(name):
             raise SettingsError(f"{name!r} cannot be a name. Use letters, digits and . _ @ + -, at most 100.")
+        if name == BUILT_IN:
+            raise SettingsError(f"The account {name} has the password of DERMQ_FLOWER_PASSWORD. Choose another name.")
         if password is not None and len(password) < SHORTEST_PASSWORD:
-            raise SettingsError(f"The password has {len(password)} characters. Use {SHORTEST_PASSWORD} or more.")
+            raise SettingsError(f"The password is too short. Use {SHORTEST_PASSWORD} characters or more.")
         try:
             hashed = None if password is None else hash_password(password)
         except UnicodeEncodeError:

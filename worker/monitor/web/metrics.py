@@ -57,6 +57,8 @@ class Metrics(Handler):
         token = self.monitor.settings.metrics_token
         given = self.request.headers.get("Authorization", "")
         right = token is not None and hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
+        if not right and given.startswith("Bearer "):
+            raise HTTPError(403, "This is not the token of DERMQ_METRICS_TOKEN.")
         if not right and not self.current_user:
             raise HTTPError(401)
         self.application.purge_offline_worker_metrics()

@@ -10,13 +10,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from worker.logging import get_logger
-from worker.monitor.web.accounts import Account, Role, Users
+from worker.monitor.web.accounts import BUILT_IN, Account, Role, Users
 from worker.terminal import printable
 
 log = get_logger(__name__)
 
-#: Account that DERMQ_FLOWER_PASSWORD belongs to.
-BUILT_IN = "dermq"
 #: Failures within `_WINDOW` seconds after which a name, or an address, must wait.
 _FAILURES_OF_NAME, _FAILURES_OF_ADDRESS = 5, 30
 _WINDOW = 300.0

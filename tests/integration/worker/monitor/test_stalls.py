@@ -91,7 +91,7 @@ def test_a_job_behind_others_waits_for_its_turn(database: Engine) -> None:
     found = stall(database, second)
     assert found is not None
     assert found.kind is StallKind.WAITS_ITS_TURN
-    assert f"workers are at job {first.job_id}" in found.text
+    assert f"workers are scoring job {first.job_id}" in found.text
     change(database, Chunk, first.chunk_ids[0], claimed_at=db_now(-500))
     found = stall(database, second)
     assert found is not None

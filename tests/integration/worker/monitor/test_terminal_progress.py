@@ -38,7 +38,9 @@ def test_a_log_says_once_why_a_job_is_stalled(
     monkeypatch.setattr(terminal_progress, "describe_jobs", describe)
     said = io.StringIO()
     terminal_progress.watch(sqlite_database, [intake.job_id], Console(file=said, width=400))
-    assert said.getvalue().count("0 of 1") == 5
+    assert len(asked) >= 5
+    # A line that says the same is not printed again.
+    assert said.getvalue().count("0 of 1") == 2
     assert said.getvalue().count("No worker is scoring it") == 1
 
 

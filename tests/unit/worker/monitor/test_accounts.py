@@ -66,7 +66,7 @@ def test_roles_and_names(users: Users) -> None:
         ("", PASSWORD, "cannot be a name"),
         ("a:b", PASSWORD, "cannot be a name"),
         ("a\n", PASSWORD, "cannot be a name"),
-        ("carl", "short", "12 or more"),
+        ("carl", "short", "12 characters or more"),
     ],
 )
 def test_what_cannot_be_an_account_is_refused(users: Users, name: str, password: str, expected: str) -> None:

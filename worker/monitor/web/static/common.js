@@ -14,7 +14,7 @@
                 made.setAttribute(name, attributes[name]);
             }
         });
-        [].concat(content === undefined || content === null ? [] : content).forEach(function (part) {
+        [].concat(content === undefined || content === null || content === "" ? [] : content).forEach(function (part) {
             made.append(part instanceof Node ? part : String(part));
         });
         return made;
@@ -227,17 +227,18 @@
     }
 
     var QUESTIONS = {
-        pause: ["Pause", "Workers leave it at their next batch."],
-        resume: ["Resume", "Workers take it up again."],
-        cancel: ["Cancel", "Outcomes so far are kept, and it cannot be resumed."],
-        retry: ["Retry the failed images of", "They are read and scored again."]
+        pause: ["Pause", "Workers stop after their current batch."],
+        resume: ["Resume", "Workers continue."],
+        cancel: ["Cancel", "Outcomes so far are kept. A cancelled job cannot be resumed."],
+        retry: ["Retry the failed images of", "Failed images are read and scored again."]
     };
 
     /** Ask, then carry out an action on jobs. */
     function act(address, action, jobs) {
         var what = jobs.length === 1 ? "job " + jobs[0] : jobs.length + " jobs";
         var question = QUESTIONS[action];
-        return ask(question[0] + " " + what + "? " + question[1], "Yes, " + action).then(function (agreed) {
+        var others = jobs.length > 1 ? " Jobs in another state stay as they are." : "";
+        return ask(question[0] + " " + what + "? " + question[1] + others, "Yes, " + action).then(function (agreed) {
             if (!agreed) {
                 return;
             }

@@ -52,7 +52,7 @@
                 return d.element("tr", {}, [
                     d.element("td", {}, String(chunk.id)),
                     d.element("td", {}, what(chunk)),
-                    d.element("td", {}, chunk.worker),
+                    d.element("td", {"class": "dermq-time"}, chunk.worker),
                     d.element("td", {"class": "dermq-number"}, String(chunk.attempt)),
                     d.element("td", {"class": "dermq-number"}, seconds(chunk.seconds))
                 ]);
@@ -63,8 +63,8 @@
                 d.element("span", {"class": "dermq-stall"}, "lease ended " + d.duration(-chunk.lease_seconds_left) + " ago") :
                 "leased for " + d.duration(chunk.lease_seconds_left);
         }).concat(
-            rows(chunks.retried, function () { return "claimed again"; }),
-            rows(chunks.slowest, function () { return "slowest lately"; })
+            rows(chunks.retried, function () { return "claimed several times"; }),
+            rows(chunks.slowest, function () { return "slow"; })
         );
     }
 
@@ -130,7 +130,7 @@
         d.replace(byId("job-audit"), answer.audit.map(function (entry) {
             return d.element("tr", {}, [
                 d.element("td", {"class": "dermq-time"}, d.time(entry.at)),
-                d.element("td", {}, entry.actor),
+                d.element("td", {"class": "dermq-time"}, entry.actor),
                 d.element("td", {}, detail(entry))
             ]);
         }));

@@ -66,9 +66,9 @@
             }, job.stalled));
         }
         cells.push(d.element("td", {"class": "dermq-wide"}, progress));
-        cells.push(d.element("td", {"class": "dermq-number"}, job.needs_attention ? "" : d.rate(job.recent_images_per_second)));
-        cells.push(d.element("td", {"class": "dermq-number"}, d.duration(job.seconds_left)));
-        cells.push(d.element("td", {"class": "dermq-number"}, d.number(job.flags.high_risk || 0)));
+        cells.push(d.element("td", {"class": "dermq-number", "data-label": "Images/s"}, job.needs_attention ? "" : d.rate(job.recent_images_per_second)));
+        cells.push(d.element("td", {"class": "dermq-number", "data-label": "Time left"}, d.duration(job.seconds_left)));
+        cells.push(d.element("td", {"class": "dermq-number", "data-label": "High risk"}, d.number(job.flags.high_risk || 0)));
         cells.push(d.element("td", {"class": "dermq-optional"}, [job.bundle, d.element("div", {"class": "dermq-small"}, job.policy)]));
         cells.push(d.element("td", {}, [
             d.duration(d.secondsBetween(job.submitted_at, now)) + " ago",

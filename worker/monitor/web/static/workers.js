@@ -6,7 +6,8 @@
     var page = document.getElementById("dermq-workers");
 
     function row(process, now) {
-        var state = process.stalled ? ["stalled", "danger"] : process.chunk ? ["scoring", "active"] : ["idle", "quiet"];
+        var state = process.stalled ? ["stalled", "danger"] : !process.alive ? ["no answer", "danger"] :
+            process.chunk ? ["scoring", "active"] : ["idle", "quiet"];
         var chunk = "";
         if (process.chunk) {
             chunk = [
@@ -20,15 +21,15 @@
             }
         }
         return d.element("tr", {}, [
-            d.element("td", {}, process.host),
+            d.element("td", {"class": "dermq-time"}, process.host),
             d.element("td", {}, process.process),
             d.element("td", {}, d.element("span", {"class": "dermq-badge dermq-badge-" + state[1]}, state[0])),
             d.element("td", {"class": "dermq-number"}, d.rate(process.images_per_second)),
-            d.element("td", {}, process.last_image_at ?
+            d.element("td", {"class": "dermq-time"}, process.last_image_at ?
                 d.duration(d.secondsBetween(process.last_image_at, now)) + " ago" : ""),
-            d.element("td", {}, chunk),
-            d.element("td", {}, process.engine),
-            d.element("td", {}, process.bundle)
+            d.element("td", {"class": "dermq-chunk"}, chunk),
+            d.element("td", {"class": "dermq-time"}, process.engine),
+            d.element("td", {"class": "dermq-time"}, process.bundle)
         ]);
     }
 
