@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -361,3 +362,40 @@ def test_the_alert_rules_hold() -> None:
     for command in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts.test.yml")):
         done = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_flower_speaks_https_under_a_prefix(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on this machine, which makes the certificate")
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    tls = {"DERMQ_FLOWER_CERTIFICATE": tmp_path / "cert.pem", "DERMQ_FLOWER_KEY": tmp_path / "key.pem"}
+    with running_system(
+        tmp_path / "home", DERMQ_FLOWER_URL_PREFIX="flower", **{name: str(file) for name, file in tls.items()}
+    ) as system:
+        found = re.search(r"Flower +(\S+) +user (\S+) +password (\S+)", system.greeting)
+        assert found is not None
+        address, user, password = found.groups()
+        assert address.startswith("https://")
+        assert address.endswith("/flower")
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        trusted.check_hostname = False
+        for path in (
+            "",
+            "/",
+            "/jobs",
+            "/workers",
+            "/api/dermq/jobs",
+            "/dermq-static/common.js",
+            "/static/js/flower.js",
+        ):
+            request = urllib.request.Request(f"{address}{path}", headers={"Authorization": f"Basic {token}"})
+            with urllib.request.urlopen(request, context=trusted, timeout=20) as answer:
+                assert answer.status == 200
+                text = answer.read().decode()
+            if path == "/jobs":
+                assert 'data-api="/flower/api/dermq/jobs"' in text
+                assert re.findall(r'(?:href|src)="/(?!flower/)[^"]*"', text) == []

@@ -241,7 +241,8 @@ def install(monitor: Monitor) -> None:
 
     flower.views.BaseHandler.get_current_user = _current_user
     ours = [
-        url(r"/", Landing),
+        # With a prefix, also without the slash at its end.
+        url(r"/?", Landing),
         url(r"/jobs", JobsPage, name="jobs"),
         url(r"/job/([1-9][0-9]{0,17})", JobPage, name="job"),
         url(r"/metrics", Metrics),
