@@ -25,7 +25,7 @@ demo: $(VENV)/run.done ## Score an archive with the whole system: synthetic imag
 	@DERMQ_HOME=$(CURDIR)/.demo $(VENV)/bin/dermq demo $(if $(IMAGES),"$(IMAGES)")
 
 # By file on two processors. The fault tests run apart, three at a time, because they mostly wait.
-test: $(VENV)/dev.done ## Run the quick tests, 8 minutes on two processors (PYTEST="-k name" for some of all tests)
+test: $(VENV)/dev.done ## Run the quick tests, 10 minutes on two processors (PYTEST="-k name" for some of all tests)
 ifeq ($(PYTEST),)
 	@$(QUICK) -n 2 --dist loadfile --ignore=$(FAULTS)
 	@$(QUICK) -n 3 $(FAULTS)

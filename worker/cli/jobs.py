@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two screens of `top`.
 _TOP_INTERVAL = 2.0
-_STATES = ["open", "stalled", *(status.value for status in JobStatus)]
+#: As in `worker.monitor.job_status`, which imports much more than `dermq --help` should.
+_STATES = ["open", "interrupted", "resting", "stalled", "waiting", *(status.value for status in JobStatus)]
 
 
 def watch_jobs(database: "Engine", jobs: "Sequence[int]") -> "list[JobView]":
@@ -62,11 +63,11 @@ def jobs(state: str | None, search: str, order: str, limit: int, as_json: bool) 
 
 def _list(state: str, search: str, order: str, limit: int, as_json: bool) -> None:
     from db.jobs import JobFilter, JobOrder
-    from worker.monitor.job_status import describe_jobs, statuses_of
+    from worker.monitor.job_status import describe_jobs
     from worker.monitor.summary import print_job_list
 
-    wanted = JobFilter(statuses=statuses_of(state), text=search, order=JobOrder(order))
-    found = describe_jobs(open_checked_database(), wanted, stalled=state == "stalled", limit=limit)
+    wanted = JobFilter(text=search, order=JobOrder(order))
+    found = describe_jobs(open_checked_database(), wanted, state=state, limit=limit)
     if as_json:
         click.echo(found.model_dump_json(indent=2))
     elif found.jobs:

@@ -119,38 +119,39 @@ class JobList(BaseModel):
 OPEN = (JobStatus.SUBMITTING, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSED)
 
 
-def statuses_of(state: str) -> tuple[JobStatus, ...]:
-    """The statuses that a filter by state means: a status, ``open``, ``stalled`` or nothing for all.
+#: States of a filter that depend on why an open job does not progress.
+_BY_STALL = {
+    "interrupted": (StallKind.INTERRUPTED,),
+    "resting": (StallKind.RESTING,),
+    "stalled": tuple(kind for kind in StallKind if kind not in EXPECTED),
+    "waiting": (StallKind.WAITS_ITS_TURN,),
+}
+#: All states of a filter.
+STATES = ("open", *_BY_STALL, *JobStatus)
 
-    Raises:
-        ValueError: there is no such state.
-    """
-    if state in ("", "stalled"):
-        return ()
-    return OPEN if state == "open" else (JobStatus(state),)
 
-
-def describe_jobs(
-    database: Engine, wanted: JobFilter | None = None, *, stalled: bool = False, limit: int = 20
-) -> JobList:
+def describe_jobs(database: Engine, wanted: JobFilter | None = None, *, state: str = "", limit: int = 20) -> JobList:
     """Jobs with their counts, as `list_jobs`."""
-    return read(database, lambda connection: list_jobs(connection, wanted or JobFilter(), stalled=stalled, limit=limit))
+    return read(database, lambda connection: list_jobs(connection, wanted or JobFilter(), state=state, limit=limit))
 
 
-def list_jobs(
-    connection: Connection, wanted: JobFilter, *, stalled: bool = False, limit: int, offset: int = 0
-) -> JobList:
+def list_jobs(connection: Connection, wanted: JobFilter, *, state: str = "", limit: int, offset: int = 0) -> JobList:
     """Jobs with their counts, in a few queries for all of them.
 
     Args:
         connection: to the database.
         wanted: which.
-        stalled: only those that need somebody's attention.
+        state: one of `STATES`, ``stalled`` being those that need somebody's attention. Empty: all.
         limit: most jobs.
         offset: jobs to pass over.
+
+    Raises:
+        ValueError: there is no such state.
     """
-    if stalled:
-        wanted = replace(wanted, ids=needing_attention(connection))
+    if state in _BY_STALL:
+        wanted = replace(wanted, ids=jobs_by_stall(connection, state))
+    elif state:
+        wanted = replace(wanted, statuses=OPEN if state == "open" else (JobStatus(state),))
     jobs, total = find_jobs(connection, wanted, limit=limit, offset=offset)
     counts = count_jobs(connection, [job.id for job in jobs])
     stalls = diagnose(connection, jobs)
@@ -159,10 +160,10 @@ def list_jobs(
     return JobList(jobs=reports, total=total)
 
 
-def needing_attention(connection: Connection) -> list[int]:
-    """The open jobs that somebody must do something about."""
+def jobs_by_stall(connection: Connection, state: str) -> list[int]:
+    """The open jobs in one of the states that depend on why a job does not progress."""
     stalls = diagnose(connection, view_jobs(connection, limit=None, active=True))
-    return [job_id for job_id, stall in stalls.items() if stall.kind not in EXPECTED]
+    return [job_id for job_id, stall in stalls.items() if stall.kind in _BY_STALL[state]]
 
 
 def describe_job(database: Engine, job: JobView) -> JobReport:

@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.conftest import RunningSystem, run_dermq, running_system
+from worker.monitor.job_status import STATES
 from worker.synthetic.archive import make_archive
 
 PASSWORD = "correct horse battery"
@@ -131,7 +132,8 @@ def test_the_list_can_be_searched_filtered_ordered_and_paged(system: RunningSyst
     assert ids("order=oldest") == [1, 2, 3]
     assert ids("order=priority") == [2, 3, 1]
     assert ids("state=finished") == [2, 1]
-    assert ids("state=open") == [3]
+    assert ids("state=open") == ids("state=resting") == [3]
+    assert ids("state=waiting") == ids("state=stalled") == ids("state=interrupted") == []
     assert ids("search=TWICE") == [2]
     assert 3 in ids("search=3")
     assert ids("search=%25") == [], "a percent sign is no wildcard"
@@ -329,6 +331,8 @@ def test_prometheus_reads_the_metrics_with_its_token(system: RunningSystem) -> N
 def test_the_command_line_shows_the_same(system: RunningSystem) -> None:
     listed = json.loads(system.dermq("jobs", "--search", "twice", "--json").stdout)
     assert (listed["total"], listed["jobs"][0]["id"]) == (1, 2)
+    for state in STATES:
+        assert system.dermq("jobs", "--state", state, "--json", check=False).returncode in (0, 1)
     assert system.dermq("jobs", "--search", "nothing has this", check=False).returncode == 1
     screen = json.loads(system.dermq("top", "--json").stdout)
     assert screen["messages"] is not None

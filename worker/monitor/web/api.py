@@ -24,7 +24,7 @@ from db.types import db_now
 from db.worklist import OutcomeRow, unscored_page
 from worker.errors import DermqError
 from worker.monitor.actions import carry_out
-from worker.monitor.job_status import JobReport, list_jobs, needing_attention, report_job, statuses_of
+from worker.monitor.job_status import STATES, JobReport, jobs_by_stall, list_jobs, report_job
 from worker.monitor.processes import describe_processes
 from worker.monitor.web.answers import (
     ActionRequest,
@@ -66,24 +66,25 @@ class Jobs(JsonHandler):
         state = self.get_argument("state", "", escape=False)
         try:
             order = JobOrder(self.get_argument("order", JobOrder.NEWEST, escape=False))
-            statuses = statuses_of(state)
+            if state and state not in STATES:
+                raise ValueError(f"{state!r} is no state")
             page = int(self.get_argument("page", "1"))
             size = int(self.get_argument("size", str(_PAGE)))
         except ValueError as error:
             raise HTTPError(400, f"An argument is wrong: {error}.") from None
         if page < 1 or not 1 <= size <= _MOST_PER_PAGE or page > 10**6:
             raise HTTPError(400, f"page must be at least 1, and size from 1 to {_MOST_PER_PAGE}.")
-        wanted = JobFilter(statuses=statuses, text=self.get_argument("search", "", escape=False), order=order)
+        wanted = JobFilter(text=self.get_argument("search", "", escape=False), order=order)
 
         def look(connection: Connection) -> JobsAnswer:
-            found = list_jobs(connection, wanted, stalled=state == "stalled", limit=size, offset=(page - 1) * size)
+            found = list_jobs(connection, wanted, state=state, limit=size, offset=(page - 1) * size)
             return JobsAnswer(
                 jobs=[_shown(job) for job in found.jobs],
                 total=found.total,
                 page=page,
                 pages=max(1, math.ceil(found.total / size)),
                 by_status=count_by_status(connection),
-                attention=len(needing_attention(connection)),
+                attention=len(jobs_by_stall(connection, "stalled")),
                 health=health_of(self.monitor),
                 now=connection.execute(select(db_now())).scalar_one(),
             )

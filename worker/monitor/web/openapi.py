@@ -6,8 +6,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from db.jobs import JobOrder
-from db.status import JobStatus
 from worker import __version__
+from worker.monitor.job_status import STATES
 from worker.monitor.web.answers import (
     ActionRequest,
     ActionsAnswer,
@@ -56,7 +56,7 @@ def description() -> dict[str, Any]:
 
 def _jobs() -> dict[str, Any]:
     parameters = [
-        _query("state", {"type": "string", "enum": ["", "open", "stalled", *JobStatus]}, "only jobs in this state"),
+        _query("state", {"type": "string", "enum": ["", *STATES]}, "only jobs in this state"),
         _query("search", {"type": "string"}, "text in the name, the source or the submitter, or the number"),
         _query("order", {"type": "string", "enum": [*JobOrder], "default": JobOrder.NEWEST}, "of the list"),
         _query("page", {"type": "integer", "minimum": 1, "default": 1}, "number of the page"),
