@@ -140,7 +140,8 @@ def test_a_frozen_worker_turns_a_job_red_and_green_again(
         expect(page.locator("#sum-attention")).not_to_have_text("0")
         said = slow_system.dermq("check", check=False)
         assert said.returncode == 1
-        assert "process is frozen or dead" in said.stdout
+        # Now and then a process is stopped while it writes. Then it holds the lock of the database, named first.
+        assert re.search("process is frozen or dead|FAIL  database", said.stdout)
     finally:
         for child in frozen:
             subprocess.run(["kill", f"-{int(signal.SIGCONT)}", str(child)], check=True)

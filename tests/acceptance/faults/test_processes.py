@@ -149,7 +149,7 @@ def test_every_process_of_a_worker_is_frozen(system: FaultSystem, undisturbed: U
         assert found["workers"]["ok"], "its main process answers"
         assert not found["jobs"]["ok"]
         text = found["jobs"]["text"]
-        assert re.search(r"Job 1: No worker is scoring it\. The worker on \S+, process \d+, has chunk \d+", text)
+        assert re.search(r"Job 1: Nothing is scored\. The worker on \S+, process \d+, has chunk \d+", text)
         assert "lease ended" in text
         assert "frozen or dead" in text
         assert "Restart that worker" in text
