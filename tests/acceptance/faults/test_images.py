@@ -1,5 +1,6 @@
 """Images that take a worker down with them, and files that are broken, changed, gone or forbidden."""
 
+import json
 import os
 import resource
 import subprocess
@@ -12,6 +13,7 @@ from sqlalchemy import select
 
 from db.models import Image
 from db.status import FailureCode, ImageStatus
+from tests.acceptance.conftest import until
 from tests.acceptance.faults.conftest import Undisturbed
 from tests.acceptance.faults.injected import poison
 from tests.acceptance.faults.processes import FaultSystem
@@ -68,6 +70,26 @@ def test_an_image_loops_for_ever(system: FaultSystem, undisturbed: Undisturbed, 
     assert neighbour in (1, 2)
     assert "longer than" in _reason(system, job, "0005.jpg")
     assert worker.process.poll() is None
+
+
+@pytest.mark.fault(27)
+def test_a_share_hangs_in_a_read(system: FaultSystem, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Guards that a read which never returns is named while it lasts, and costs its image alone."""
+    folder = undisturbed.copy(tmp_path / "archive", images=48)
+    poison(folder / "0021.jpg", "hang")
+    system.environment |= {"DERMQ_STALL_SECONDS": "3", "DERMQ_CHUNK_TIME_LIMIT": "12"}
+    worker = system.worker(FAULT_SECONDS_PER_IMAGE="0", DERMQ_CONCURRENCY="1")
+    system.sweeper()
+    job = system.submit(folder)
+    until(lambda: "No outcome was written for" in _stalled(system, job), "the status names the worker that hangs")
+    assert "a share that hangs" in _stalled(system, job)
+    failed = {"0021.jpg": FailureCode.TIMED_OUT}
+    check_counts(system, job, undisturbed.expected, failed=failed, archive=folder)
+    assert worker.process.poll() is None
+
+
+def _stalled(system: FaultSystem, job: int) -> str:
+    return str(json.loads(system.dermq("status", str(job), "--json").stdout)["stalled"])
 
 
 @pytest.mark.fault(11)

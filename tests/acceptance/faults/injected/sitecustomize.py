@@ -31,6 +31,9 @@ def _poison(data):
         mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
         lock(mutex)
         lock(mutex)
+    elif data.endswith(b"fault:hang"):
+        # Like a share that is gone: the call waits in the kernel, and nobody will ever answer.
+        os.read(os.pipe()[0], 1)
     elif data.endswith(b"fault:loop"):
         while True:
             time.sleep(1)
