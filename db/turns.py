@@ -33,7 +33,7 @@ class _Hinted:
 def bundle_for_hint(connection: Connection, chunk_id: int) -> str | None:
     """SHA-256 of the bundle that a worker needs to follow a hint. None when there is nothing to do."""
     hinted = _hinted(connection, chunk_id)
-    if hinted is None or not _jobs_by_workers(connection, hinted):
+    if hinted is None or not (hinted.free or _jobs_by_workers(connection, hinted)):
         return None
     return connection.execute(select(ModelBundle.sha256).where(ModelBundle.id == hinted.bundle_id)).scalar_one()
 
@@ -52,18 +52,14 @@ def take_turn(connection: Connection, chunk_id: int, owner: str, lease_seconds: 
     Returns:
         The claim. None when no chunk is free.
     """
-    hinted = _hinted(connection, chunk_id)
-    if hinted is None:
-        return None
     # Two workers that take each other's hinted chunk would wait for one another. Whoever does not get it at once leaves
     # it alone.
-    locked = connection.execute(
-        select(Chunk.id).where(Chunk.id == chunk_id).with_for_update(skip_locked=True)
-    ).one_or_none()
-    # Again: another worker may have taken it before the lock.
-    hinted = _hinted(connection, chunk_id) if locked is not None else replace(hinted, free=False, waiting=False)
+    hinted = _hinted(connection, chunk_id, lock=True)
     if hinted is None:
-        return None
+        found = _hinted(connection, chunk_id)
+        if found is None:
+            return None
+        hinted = replace(found, free=False, waiting=False)
     if hinted.free and not hinted.waiting:
         # Its worker is dead, and no other message will come for it.
         return claim_chunk(connection, chunk_id, owner, lease_seconds)
@@ -91,8 +87,9 @@ def take_turn(connection: Connection, chunk_id: int, owner: str, lease_seconds: 
     return None
 
 
-def _hinted(connection: Connection, chunk_id: int) -> _Hinted | None:
-    row = connection.execute(
+def _hinted(connection: Connection, chunk_id: int, *, lock: bool = False) -> _Hinted | None:
+    """The chunk that a hint names. None when there is none, or it was to be locked and another worker has the lock."""
+    query = (
         select(
             Chunk.id.label("chunk_id"),
             Job.id.label("job_id"),
@@ -104,8 +101,10 @@ def _hinted(connection: Connection, chunk_id: int) -> _Hinted | None:
         )
         .join(Job, Job.id == Chunk.job_id)
         .where(Chunk.id == chunk_id)
-    ).mappings()
-    return next((_Hinted(**values) for values in row), None)
+    )
+    if lock:
+        query = query.with_for_update(of=Chunk, skip_locked=True)
+    return next((_Hinted(**values) for values in connection.execute(query).mappings()), None)
 
 
 def _jobs_by_workers(connection: Connection, hinted: _Hinted) -> dict[int, int]:
