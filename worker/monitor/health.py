@@ -1,7 +1,7 @@
 """The checks of `dermq check`: bundle, database, broker, workers and sweeper, each with a sentence that helps."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from celery import Celery
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +17,7 @@ from worker.inference.bundle_reference import configured_bundle
 from worker.monitor.stalls import EXPECTED, Stall, StallKind, diagnose
 from worker.queue.app import make_app
 from worker.queue.hints import check_writes, dropped_messages, last_sweeper, queue_length
-from worker.queue.inspect import workers_answers
+from worker.queue.inspect import WorkerAnswer, workers_answers
 from worker.settings import Settings
 from worker.terminal import printable
 from worker.url_redaction import shown_broker
@@ -66,7 +66,13 @@ class _ProblemError(DermqError):
     """A component does not work. The text says why and what to do."""
 
 
-def run_checks(settings: Settings, only: Collection[str] | None = None) -> Iterator[CheckResult]:
+def run_checks(
+    settings: Settings,
+    *,
+    only: Collection[str] | None = None,
+    app: Celery | None = None,
+    answers: Mapping[str, WorkerAnswer] | None = None,
+) -> Iterator[CheckResult]:
     """Check every component, whatever the others say.
 
     Workers and sweeper are asked through the broker. When it does not answer, they are not asked.
@@ -74,14 +80,16 @@ def run_checks(settings: Settings, only: Collection[str] | None = None) -> Itera
     Args:
         settings: of this place.
         only: components to check. None: all.
+        app: to ask the broker with. None makes one, which keeps connections: pass one to check again and again.
+        answers: of the workers, if they were asked a moment ago.
     """
-    app = make_app(settings)
+    app = app or make_app(settings)
     failed: set[str] = set()
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("bundle", lambda: _check_bundle(settings)),
         ("database", lambda: _check_database(settings, pages=only is None)),
         ("broker", lambda: _check_broker(app, settings)),
-        ("workers", lambda: _check_workers(app, settings, ask_database="database" not in failed)),
+        ("workers", lambda: _check_workers(app, settings, answers, ask_database="database" not in failed)),
         ("sweeper", lambda: _check_sweeper(app)),
         ("jobs", lambda: _check_jobs(settings)),
     )
@@ -151,9 +159,12 @@ def _check_broker(app: Celery, settings: Settings) -> str:
     return text
 
 
-def _check_workers(app: Celery, settings: Settings, *, ask_database: bool) -> str:
+def _check_workers(
+    app: Celery, settings: Settings, answers: Mapping[str, WorkerAnswer] | None, *, ask_database: bool
+) -> str:
     """Which workers answer, whether they have the bundle of this place, and whether a job waits for another one."""
-    bundles = {name: answer.bundle for name, answer in workers_answers(app).items()}
+    answers = workers_answers(app) if answers is None else answers
+    bundles = {name: answer.bundle for name, answer in answers.items()}
     if not bundles:
         raise _ProblemError("No worker answered. Start the system with `dermq up`, or a worker with `dermq worker`.")
     answering = f"{len(bundles)} answering: {printable(', '.join(bundles))}"

@@ -240,12 +240,6 @@ def _gone(database: Engine, job_id: int) -> str:
     return f"Job {job_id} was deleted on {deleted.at:%Y-%m-%d} by {printable(deleted.actor)}."
 
 
-def stall_reason(database: Engine, job: JobView) -> str | None:
-    """Why a job does not progress and what to do, see `worker.monitor.stalls`. None when it does, or has stopped."""
-    stall = read(database, lambda connection: diagnose(connection, [job])).get(job.id)
-    return stall.text if stall is not None else None
-
-
 def outcome_counts(counts: JobCounts) -> str:
     """``4,990 scored, 12 ungradable, 13 failed``."""
     outcomes = (ImageStatus.SCORED, ImageStatus.UNGRADABLE, ImageStatus.FAILED)

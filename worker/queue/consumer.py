@@ -60,7 +60,7 @@ def is_hint(headers: Any, body: Any, content_type: Any) -> bool:
         return False
     return (
         isinstance(arguments, list)
-        # Before version 0.2, a hint held the chunk alone.
+        # A queue may still hold hints of an earlier version, with the chunk alone.
         and len(arguments) in (1, 2)
         and all(type(each) is int and 0 < each <= _MOST for each in arguments)
     )

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from db.status import AuditAction, ChunkStatus, FailureCode, JobStatus
+from db.chunks import JobChunks
+from db.rates import RatePoint
+from db.status import AuditAction, FailureCode, JobStatus
 from worker.monitor.health import CheckResult
 from worker.monitor.job_status import JobReport
 from worker.monitor.processes import ProcessReport
@@ -15,7 +17,7 @@ MOST_JOBS = 500
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True)
 
 
 class SystemHealth(_Answer):
@@ -56,42 +58,6 @@ class JobsAnswer(_Answer):
     now: datetime
 
 
-class RateAnswer(_Answer):
-    """Images per second in a span of a job's life, which ends at a time."""
-
-    at: datetime
-    images_per_second: float
-
-
-class ChunkAnswer(_Answer):
-    """A chunk.
-
-    Args:
-        id: of the chunk.
-        images: that it was made with.
-        attempt: number of claims.
-        worker: host and process that has it or closed it. Empty when none did.
-        lease_seconds_left: of a chunk that a worker has. Negative when the lease has ended.
-        seconds: from the last claim to the newest outcome. None before an outcome.
-    """
-
-    id: int
-    images: int
-    attempt: int
-    worker: str
-    lease_seconds_left: float | None
-    seconds: float | None
-
-
-class ChunksAnswer(_Answer):
-    """The chunks of a job: their number by status, and some that an operator asks for."""
-
-    by_status: dict[ChunkStatus, int]
-    held: list[ChunkAnswer]
-    retried: list[ChunkAnswer]
-    slowest: list[ChunkAnswer]
-
-
 class AuditAnswer(_Answer):
     """An entry of the audit log."""
 
@@ -115,9 +81,9 @@ class JobAnswer(_Answer):
     """
 
     job: JobReport
-    rate: list[RateAnswer]
+    rate: list[RatePoint]
     histogram: list[int]
-    chunks: ChunksAnswer
+    chunks: JobChunks
     audit: list[AuditAnswer]
     health: SystemHealth
     now: datetime

@@ -31,10 +31,8 @@ from worker.monitor.web.answers import (
     ActionResult,
     ActionsAnswer,
     AuditAnswer,
-    ChunksAnswer,
     JobAnswer,
     JobsAnswer,
-    RateAnswer,
     SystemHealth,
     WorkersAnswer,
 )
@@ -119,9 +117,9 @@ class OneJob(JsonHandler):
             entries = list(reversed(entries_of(connection, job_id)))[:_ENTRIES]
             return JobAnswer(
                 job=_shown(report),
-                rate=[RateAnswer.model_validate(point) for point in rate_over_time(connection, job_id)],
+                rate=rate_over_time(connection, job_id),
                 histogram=score_histogram(connection, job_id),
-                chunks=ChunksAnswer.model_validate(chunks_of_job(connection, job_id)),
+                chunks=chunks_of_job(connection, job_id),
                 audit=[
                     AuditAnswer(
                         at=entry.at,

@@ -54,7 +54,7 @@ class SystemState:
         while True:
             try:
                 self.workers = workers_answers(app)
-                self._checks = list(run_checks(self._settings, only=_COMPONENTS))
+                self._checks = list(run_checks(self._settings, only=_COMPONENTS, app=app, answers=self.workers))
                 self._checked_at = time.monotonic()
             except Exception as error:
                 # The pages say how old the last round is.

@@ -26,7 +26,7 @@ from worker.inference.bundle_reference import BundleReference, configured_bundle
 from worker.log_throttle import LOG_INTERVAL
 from worker.logging import configure_logging
 from worker.monitor.health import CheckResult, run_checks
-from worker.monitor.job_status import find_job, stall_reason
+from worker.monitor.job_status import describe_job, find_job
 from worker.queue.inspect import WorkerAnswer, workers_answers
 from worker.settings import RUN_FILE, Settings, load_settings
 
@@ -111,7 +111,7 @@ def test_a_terminal_with_another_bundle_than_the_running_system_names_both(
     monkeypatch.setenv("DERMQ_BUNDLE", str(make_bundle(tmp_path / "mine", name="mine", version="8")))
     load_settings.cache_clear()
     made = add_job(sqlite_database, 1)
-    why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
+    why = describe_job(sqlite_database, find_job(sqlite_database, made.job_id)).stalled
     assert why is not None
     assert "the one here is running 7 (" in why
     console = Console(file=io.StringIO(), width=1000)
@@ -134,18 +134,18 @@ def test_a_job_says_which_bundle_it_waits_for_until_a_worker_has_it(
 ) -> None:
     made = add_job(sqlite_database, 1)
     load_settings.cache_clear()
-    why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
+    why = describe_job(sqlite_database, find_job(sqlite_database, made.job_id)).stalled
     assert why is not None
     assert (
         f"It needs the bundle synthetic 1 (bbbbbbbbbbbb), but the one here is {configured_bundle(load_settings())}"
         in why
     )
     monkeypatch.setattr("worker.inference.bundle_reference.configured_bundle", lambda settings: JOBS)
-    why = stall_reason(sqlite_database, find_job(sqlite_database, made.job_id))
+    why = describe_job(sqlite_database, find_job(sqlite_database, made.job_id)).stalled
     assert why is not None
     assert "No worker is scoring it" in why
     assert transact(sqlite_database, lambda c: claim_chunk(c, made.chunk_ids[0], "me", 60))
-    assert stall_reason(sqlite_database, find_job(sqlite_database, made.job_id)) is None
+    assert describe_job(sqlite_database, find_job(sqlite_database, made.job_id)).stalled is None
 
 
 def test_a_broker_that_is_away_has_no_workers(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
