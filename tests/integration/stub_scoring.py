@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from db.session import read
 from db.worklist import OutcomeRow, outcomes_by_image
 from tests.integration.databases import MadeJob, add_job
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.inference.bundle import Bundle
 from worker.inference.engines import Inference, InferenceEngine
 from worker.inference.quality_gate import QualityGate

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 #: Lines are drawn at so many times the size, so that a hair may be thinner than a pixel.

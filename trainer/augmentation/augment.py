@@ -11,7 +11,7 @@ import numpy as np
 
 from trainer.augmentation.artefacts import draw_artefacts
 from trainer.augmentation.camera import change_camera
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 

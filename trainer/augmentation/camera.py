@@ -6,7 +6,7 @@ Each change is drawn by itself, so that an image gets none, one or several of th
 
 import numpy as np
 
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 #: Probability of each change.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from trainer.data.resized_cache import decode_file
 from trainer.data.skin_tone import border_angle
 from trainer.errors import DatasetError
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing, resize_shorter_side
 

@@ -18,7 +18,8 @@ from trainer.data.scan import digests
 from trainer.errors import DatasetError
 from worker.atomic_files import unfinished_folder
 from worker.errors import ImageFaultError
-from worker.images.decode import RGBImage, decode
+from worker.images.colour import RGBImage
+from worker.images.decode import decode
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing, resize_shorter_side
 

@@ -17,7 +17,8 @@ import pandas as pd
 from trainer.errors import DatasetError
 from worker.atomic_files import replace_file
 from worker.errors import ImageFaultError
-from worker.images.decode import RGBImage, decode
+from worker.images.colour import RGBImage
+from worker.images.decode import decode
 from worker.images.opencv import cv2
 from worker.inference.bundle import sha256_of
 

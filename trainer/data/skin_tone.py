@@ -8,7 +8,7 @@ dermatoscope had, so it orders images at best and says nothing certain about a p
 
 import numpy as np
 
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 #: Groups by lower limit of the angle in degrees, from light to dark.

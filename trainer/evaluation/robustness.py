@@ -15,7 +15,7 @@ from trainer.metrics.figures import Change, ChangedFlags, OtherDiagnosis, Robust
 from trainer.metrics.subgroups import estimate, share_of
 from trainer.thresholds.bootstrap import RESAMPLES, LesionBootstrap
 from trainer.thresholds.policies import BOOTSTRAP_SEED
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import PolicyThreshold
 from worker.inference.metrics import ClassCounts, Estimate

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.errors import BundleError
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 Floats = npt.NDArray[np.float64]

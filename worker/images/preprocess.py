@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-from worker.images.decode import DecodedImage, RGBImage, decode_image
+from worker.images.colour import RGBImage
+from worker.images.decode import decode_image
 from worker.images.fit import Fit
+from worker.images.jpeg import DecodedImage
 from worker.images.opencv import cv2
 
 

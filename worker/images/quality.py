@@ -5,7 +5,7 @@ They are taken on the model's input, so that one limit serves every camera.
 
 from dataclasses import dataclass
 
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 

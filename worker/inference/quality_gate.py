@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from db.status import UngradableReason
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.out_of_distribution import ImageStatistics
 from worker.images.quality import measure_quality
 from worker.inference.bundle import Bundle, QualityLimits

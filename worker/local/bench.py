@@ -29,9 +29,7 @@ from db.session import open_database, transact
 from db.status import TriageFlag
 from db.submission import NewImage, NewJob, add_chunk, begin_submission, end_submission, record_bundle
 from worker.errors import DermqError, ImageFaultError
-from worker.images.decode import refuse_half_read
-from worker.images.jpeg import decode_plain_jpeg
-from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
+from worker.images.opencv import cv2
 from worker.images.read import FileContent, path_to_text, read_file, sha256_of
 from worker.inference.bundle import load_bundle
 from worker.intake.scan_report import ScanReport
@@ -50,7 +48,7 @@ _DRAWN, _WIDTH, _HEIGHT = 48, 600, 450
 #: Begin of the names of scratch folders.
 _SCRATCH = "bench-"
 #: Names of the stages in their order.
-STAGES = ("read", "hash", "decode", "damage check", "resize", "gates", "infer", "write")
+STAGES = ("read", "hash", "decode", "resize", "gates", "infer", "write")
 #: Seconds that the processes have to load their models, and to score.
 _START_TIMEOUT, _SCORE_TIMEOUT = 120.0, 1_800.0
 #: Inferences of each process to measure inference alone.
@@ -142,9 +140,6 @@ def measure_stages(folder: Path, images: Sequence[NewImage], settings: Settings,
             content = timed("read", lambda image=image: _read(real_root, image, settings))  # type: ignore[misc]
             timed("hash", lambda data=content.data: sha256_of(data))  # type: ignore[misc]
             picture = timed("decode", lambda data=content.data: bundle.preprocessing.decode(data))  # type: ignore[misc]
-            if decode_plain_jpeg(content.data, MAX_IMAGE_PIXELS) is None:
-                # Otherwise decoding finds damage by itself.
-                timed("damage check", lambda data=content.data: refuse_half_read(data))  # type: ignore[misc]
         except ImageFaultError:
             refused += 1
             continue
@@ -159,7 +154,6 @@ def measure_stages(folder: Path, images: Sequence[NewImage], settings: Settings,
         scored += 1
     # Both were measured twice.
     spent["read"] -= spent["hash"]
-    spent["decode"] -= spent["damage check"]
     spent["write"] = _time_writes(scratch, len(some), settings.batch_size)
     return StageTimes(
         milliseconds={stage: 1000 * seconds / len(some) for stage, seconds in spent.items()},

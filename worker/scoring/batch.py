@@ -14,7 +14,8 @@ from db.outcomes import Failed, Outcome, Scored, StoredInference, Ungradable, st
 from db.session import read
 from db.status import FailureCode
 from worker.errors import EngineError, ImageFaultError
-from worker.images.decode import RGBImage, refuse_half_read
+from worker.images.colour import RGBImage
+from worker.images.decode import reads_as_ever
 from worker.images.read import FileContent, read_file, text_to_path
 from worker.inference.engines import Inference
 from worker.inference.triage import triage_flag
@@ -98,10 +99,13 @@ def prepare_images(
             break
         # Out of memory with the last use.
         content = contents.pop(image_id)
-        if (found := stored.get(content.sha256)) is not None:
-            # An earlier version of dermq may have scored a file that is refused today.
-            refused = _or_failed(image_id, lambda c=content: refuse_half_read(c.data))  # type: ignore[misc]
-            outcomes.append(refused or _scored(image_id, content.sha256, found, job, model, reused=True))
+        found = stored.get(content.sha256)
+        # An earlier version of dermq may have scored a file that is refused, or read otherwise, today.
+        same = _or_failed(image_id, lambda c=content: reads_as_ever(c.data)) if found is not None else False  # type: ignore[misc]
+        if isinstance(same, Failed):
+            outcomes.append(same)
+        elif found is not None and same:
+            outcomes.append(_scored(image_id, content.sha256, found, job, model, reused=True))
         elif content.sha256 in copies and not job.force:
             copies[content.sha256].append(image_id)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from worker.errors import OutputError
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 from worker.synthetic.lesion import draw_lesion
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.opencv import cv2
 
 Plane = npt.NDArray[np.float32]  # (height, width)

@@ -9,7 +9,7 @@ from trainer.augmentation import artefacts
 from trainer.augmentation.artefacts import draw_artefacts
 from trainer.augmentation.augment import Augmentation
 from trainer.config import RunConfig
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.synthetic.lesion import draw_lesion
 
 KINDS = [kind for kind, _ in artefacts._KINDS]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from trainer.augmentation.augment import Augmentation
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.synthetic.lesion import draw_lesion
 
 #: Nothing but rotation and flips.

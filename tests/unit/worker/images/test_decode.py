@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
-from worker.images.decode import RGBImage, decode, sniff_format
+from worker.images.colour import RGBImage
+from worker.images.decode import decode
+from worker.images.identify import sniff_format
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion

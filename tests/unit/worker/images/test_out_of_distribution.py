@@ -10,7 +10,8 @@ from sklearn.datasets import load_sample_images
 
 from trainer.export.ood_statistics import distances, fit_image_statistics
 from worker.errors import BundleError
-from worker.images.decode import RGBImage, decode
+from worker.images.colour import RGBImage
+from worker.images.decode import decode
 from worker.images.out_of_distribution import MEASURES, ImageStatistics, measure_image_statistics
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import load_bundle

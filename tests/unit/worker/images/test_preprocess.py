@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.worker.images.test_decode import with_orientation
 from worker.errors import ImageFaultError
-from worker.images.decode import RGBImage
+from worker.images.colour import RGBImage
 from worker.images.preprocess import Fit, Preprocessing, resize_shorter_side
 from worker.synthetic.archive import encode
 from worker.synthetic.lesion import draw_lesion

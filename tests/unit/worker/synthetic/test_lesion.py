@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from worker.images.decode import RGBImage, decode
+from worker.images.colour import RGBImage
+from worker.images.decode import decode
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 
