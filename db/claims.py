@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, selec
 
 from db.jobs import is_workable
 from db.models import Chunk, Image, Job, ModelBundle
-from db.status import ChunkStatus, ImageStatus, JobStatus
+from db.status import ChunkStatus, FailureCode, ImageStatus, JobStatus
 from db.totals import unsettle, write_chunk_totals
 from db.types import db_now
 
@@ -56,6 +56,9 @@ class WaitingImage:
     size_bytes: int | None
     mtime_ns: int | None
     isolation_starts: int
+    #: With what it fails, known at submission.
+    failure_code: FailureCode | None = None
+    reason: str | None = None
 
 
 def job_of_claim(connection: Connection, claim: Claim) -> ChunkJob:
@@ -175,7 +178,15 @@ def close_chunk(connection: Connection, claim: Claim) -> bool:
 def waiting_images(connection: Connection, chunk_id: int) -> list[WaitingImage]:
     """The images of a chunk without an outcome, in the order of submission."""
     rows = connection.execute(
-        select(Image.id, Image.path, Image.size_bytes, Image.mtime_ns, Image.isolation_starts)
+        select(
+            Image.id,
+            Image.path,
+            Image.size_bytes,
+            Image.mtime_ns,
+            Image.isolation_starts,
+            Image.failure_code,
+            Image.reason,
+        )
         .where(Image.chunk_id == chunk_id, Image.status == ImageStatus.WAITING)
         .order_by(Image.id)
     ).mappings()

@@ -55,6 +55,8 @@ class JobView:
     borderline_threshold: float
     #: Whether its submission was interrupted: the submitting process is gone and images may be missing.
     interrupted: bool
+    #: What the source holds and was not submitted, by kind.
+    passed_over: dict[str, int] | None
     submitted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -215,6 +217,7 @@ def _views() -> Select[*tuple[Any, ...]]:
         Job.resting,
         Job.root,
         Job.manifest,
+        Job.passed_over,
         ModelBundle.name.label("bundle_name"),
         ModelBundle.version.label("bundle_version"),
         ModelBundle.sha256.label("bundle_sha256"),

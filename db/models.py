@@ -97,6 +97,8 @@ class Job(Base):
     borderline_threshold: Mapped[float]
     #: Score files again that were scored earlier with the same bundle.
     force: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: What the source holds and was not submitted, by kind. None where there was nothing, or before schema 0011.
+    passed_over: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     #: The submitter that still adds images: host, process and a random number. None once all images are recorded.
     submitter: Mapped[str | None] = mapped_column(String(200))
     #: When the submitter counts as dead, unless it renews its lease.
@@ -201,7 +203,12 @@ class Image(Base):
     age: Mapped[float | None]
     sex: Mapped[str | None] = mapped_column(String(50))
     site: Mapped[str | None] = mapped_column(String(200))
+    #: Of an image that came as DICOM.
+    study_uid: Mapped[str | None] = mapped_column(String(64))
+    series_uid: Mapped[str | None] = mapped_column(String(64))
+    instance_uid: Mapped[str | None] = mapped_column(String(64))
     status: Mapped[ImageStatus] = mapped_column(_status(ImageStatus))
+    #: With the status ``waiting``: the code with which it will fail, known at submission.
     failure_code: Mapped[FailureCode | None] = mapped_column(_status(FailureCode))
     ungradable_reason: Mapped[UngradableReason | None] = mapped_column(_status(UngradableReason))
     #: Why it failed or is ungradable, for a person.

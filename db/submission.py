@@ -4,7 +4,7 @@ A submitter holds its job by a lease, as a worker holds a chunk. Every batch is 
 submitters never fill one job.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, text, update
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from db.audit import find_entry
 from db.deletion import mark_deleting
 from db.models import AuditEntry, Chunk, Image, Job, ModelBundle
-from db.status import AuditAction, ChunkStatus, ImageStatus, JobStatus
+from db.status import AuditAction, ChunkStatus, FailureCode, ImageStatus, JobStatus
 from db.totals import group_for_chunk
 from db.types import db_now
 
@@ -48,7 +48,10 @@ class NewJob:
 
 @dataclass(frozen=True, kw_only=True)
 class NewImage:
-    """An image to record. ``path`` is relative to the job's root; sizes are in bytes, times in nanoseconds."""
+    """An image to record. ``path`` is relative to the job's root; sizes are in bytes, times in nanoseconds.
+
+    ``failure`` is known before any worker reads it: the code and the reason with which it will fail.
+    """
 
     path: str
     size_bytes: int | None
@@ -58,6 +61,10 @@ class NewImage:
     age: float | None = None
     sex: str | None = None
     site: str | None = None
+    study_uid: str | None = None
+    series_uid: str | None = None
+    instance_uid: str | None = None
+    failure: tuple[FailureCode, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +269,11 @@ def add_chunk(connection: Connection, job_id: int, images: Sequence[NewImage]) -
             "age": image.age,
             "sex": image.sex,
             "site": image.site,
+            "study_uid": image.study_uid,
+            "series_uid": image.series_uid,
+            "instance_uid": image.instance_uid,
+            "failure_code": image.failure[0] if image.failure else None,
+            "reason": image.failure[1] if image.failure else None,
         }
         for image in images
     ]
@@ -302,6 +314,11 @@ def end_submission(connection: Connection, job_id: int, submitter: str) -> bool:
     if status in (None, JobStatus.SUBMITTING, JobStatus.CANCELLED):
         raise SubmissionLostError(f"{submitter} has lost the submission of job {job_id}")
     return False
+
+
+def record_passed_over(connection: Connection, job_id: int, passed_over: Mapping[str, int]) -> None:
+    """Keep with the job what its source holds and was not submitted, by kind."""
+    connection.execute(update(Job).where(Job.id == job_id).values(passed_over=dict(passed_over) or None))
 
 
 def withdraw_job(connection: Connection, job_id: int, submitter: str, *, actor: str) -> bool:

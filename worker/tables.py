@@ -60,23 +60,25 @@ class TableRows:
     Args:
         file: positioned behind the header, with newlines as they are.
         delimiter: from `read_header`.
+        header_line: number of the header's line; blank lines may precede it.
 
     Raises:
         RowTooLongError: on iteration.
         csv.Error: on iteration.
     """
 
-    def __init__(self, file: TextIO, delimiter: str) -> None:
+    def __init__(self, file: TextIO, delimiter: str, header_line: int = 1) -> None:
         self._file = file
         self._characters = 0
-        #: Number of the line in which the row begins that is being read. The header is line 1.
-        self.begins = 2
+        self._header_line = header_line
+        #: Number of the line in which the row begins that is being read.
+        self.begins = header_line + 1
         self._reader = csv.reader(self._lines(), delimiter=delimiter, strict=True)
 
     @property
     def line(self) -> int:
-        """Number of the line in which the current row ends. The header is line 1."""
-        return self._reader.line_num + 1
+        """Number of the line in which the current row ends."""
+        return self._reader.line_num + self._header_line
 
     def __iter__(self) -> Iterator[list[str]]:
         for cells in self._reader:

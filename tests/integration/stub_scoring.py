@@ -14,7 +14,8 @@ from worker.images.colour import RGBImage
 from worker.inference.bundle import Bundle
 from worker.inference.engines import Inference, InferenceEngine
 from worker.inference.quality_gate import QualityGate
-from worker.intake.sources.folder import ScanReport, walk_folder
+from worker.intake.scan_report import ScanReport
+from worker.intake.sources.folder import walk_folder
 from worker.scoring.chunk import ChunkLimits, score_chunk
 from worker.scoring.loaded_model import LoadedModel
 from worker.synthetic.lesion import draw_lesion

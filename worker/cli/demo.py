@@ -112,4 +112,4 @@ def _score(source: Path, system: "LocalSystem", console: "Console") -> bool:
     print_summary(database, job, console, command=command)
     console.print(f"\nAll outcomes as CSV:  {command} export {job.id}", soft_wrap=True)
     console.print(f"Logs:  {_short(system.logs)}", soft_wrap=True)
-    return job.status is JobStatus.FINISHED and not result.folder.unreadable
+    return job.status is JobStatus.FINISHED and not result.scan.unreadable

@@ -14,10 +14,12 @@ from worker.cli.jobs import watch_jobs
 from worker.cli.session import current_actor, open_checked_database
 from worker.logging import configure_logging
 from worker.settings import Settings, load_settings
-from worker.terminal import make_console
+from worker.terminal import make_console, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from worker.intake.sources.opened import OpenedSource
 
 _LONGEST_LABEL = 100
 _INTERRUPTED = "Interrupted. The images recorded so far are kept. Run the same `dermq submit` again to resume."
@@ -54,7 +56,22 @@ def _hours(_context: click.Context, _option: click.Parameter, text: str | None) 
     return text
 
 
-@click.command(short_help="Submit a folder or a CSV manifest as a job.")
+def _columns(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Names of columns by dermq's own names."""
+    from worker.intake.sources.manifest_columns import COLUMNS
+
+    pairs = {}
+    for text in given:
+        ours, equals, theirs = text.partition("=")
+        if not equals or not theirs.strip() or ours.strip() not in COLUMNS:
+            raise click.BadParameter(
+                f"{text!r}: write NAME=COLUMN, such as lesion_id=LesionID. NAME is one of {', '.join(COLUMNS)}."
+            )
+        pairs[ours.strip()] = theirs.strip()
+    return pairs
+
+
+@click.command(short_help="Submit a folder or a manifest as a job.")
 @click.argument("source", type=_Source(path_type=Path))
 @click.option("--root", type=click.Path(path_type=Path), help="Folder that a manifest's paths are relative to.")
 @click.option("--policy", default="youden", show_default=True, help="Triage policy of the bundle.")
@@ -62,6 +79,13 @@ def _hours(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--force", is_flag=True, help="Score files again that were scored earlier with the same bundle.")
 @click.option("--name", callback=_label, help="Label of the job, shown wherever the job is. No patient data.")
 @click.option("--between", "hours", metavar="HOURS", callback=_hours, help="Score it in these hours only: 20:00-06:00.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out what fits, such as '*_overview.jpg'.")
+@click.option("--include-hidden", is_flag=True, help="Submit hidden files and folders, too.")
+@click.option("--strict", is_flag=True, help="Pictures that are not read, such as HEIC, become images, which fail.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="NAME=COLUMN", callback=_columns, help="Column of a manifest."
+)
+@click.option("--dry-run", is_flag=True, help="List what would be submitted, and every problem; record nothing.")
 @click.option("--watch", "then_watch", is_flag=True, help="Show the progress until the job is finished.")
 def submit(
     source: Path,
@@ -71,35 +95,47 @@ def submit(
     force: bool,
     name: str | None,
     hours: str | None,
+    exclude: tuple[str, ...],
+    include_hidden: bool,
+    strict: bool,
+    columns: dict[str, str],
+    dry_run: bool,
     then_watch: bool,
 ) -> None:
-    """Submit SOURCE, a folder of images or a CSV manifest, as a job.
+    """Submit SOURCE, a folder of images or a manifest, as a job.
 
-    A manifest has the column path, and optionally lesion_id, patient_ref, age, sex and site. The delimiter is a comma,
-    a semicolon or a tab.
+    A manifest is CSV, an Excel workbook or Parquet. It has the column path, and optionally lesion_id, patient_ref, age,
+    sex and site. The metadata files of ISIC and HAM10000 are read as they are; --column names other columns.
 
     \b
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
       dermq submit /archive --name "Archive 1998-2004" --between 20:00-06:00
+      dermq submit cases.xlsx --root /archive --column lesion_id=LesionID --dry-run
 
     The hours of --between are in the time zone of DERMQ_TIME_ZONE, or of this machine.
 
     When standard output is not a terminal, it gets the job number alone. Everything else goes to standard error.
 
-    Exit status 1: a folder could not be read, or no path of a manifest leads to a file inside its root, or, with
-    --watch, the job stopped before it was finished.
+    Exit status 1: a folder could not be read, a row has no path, or no path of a manifest leads to a file inside its
+    root, or, with --watch, the job stopped before it was finished.
     """
     from db.hours import Hours
     from db.status import JobStatus
     from worker.inference.bundle import load_bundle
+    from worker.intake.sources.opened import open_source
+    from worker.intake.sources.passed_over import Selection
     from worker.intake.submission import Submission, submit
     from worker.monitor.summary import print_summary
     from worker.queue.app import make_app
 
     settings = load_settings()
-    database = open_checked_database()
     console = make_console(stderr=True)
+    selection = Selection(exclude=exclude, include_hidden=include_hidden, strict=strict)
+    if dry_run:
+        _dry_run(open_source(source, root, selection, columns), console)
+        return
+    database = open_checked_database()
     resting = hours is not None and not Hours.parse(hours).include(settings.local_time().time())
     submission = Submission(
         source=source,
@@ -112,6 +148,8 @@ def submit(
         name=name,
         hours=hours,
         resting=resting,
+        selection=selection,
+        columns=columns,
         actor=current_actor(),
     )
     configure_logging(settings)
@@ -169,10 +207,35 @@ def submit(
         # To standard error: for scripts, standard output has the job number alone.
         print_summary(database, job, console)
         unfinished = job.status is not JobStatus.FINISHED
-    # Images in unreadable folders are in no job, and a manifest without any file has the wrong root: a script must not
-    # take that for success.
+    # Images in unreadable folders and rows without a path are in no job, and a manifest without any file has the wrong
+    # root: a script must not take that for success.
     nothing_found = 0 < result.images == result.not_found + result.outside_root
-    if unfinished or result.folder.unreadable or nothing_found:
+    left_out = result.scan.unreadable or (result.rows is not None and result.rows.not_submitted_by_kind())
+    if unfinished or left_out or nothing_found:
+        sys.exit(1)
+
+
+def _dry_run(source: "OpenedSource", console: "Console") -> None:
+    """Read a source to its end and tell what would be submitted. Exit status 1 where something would be missing."""
+    from worker.intake.submission import nothing_found
+
+    images = not_found = 0
+    for image in source.images:
+        images += 1
+        if image.failure is not None:
+            click.echo(f"fails: {printable(image.path)}: {image.failure[1]}")
+        elif image.size_bytes is None:
+            not_found += 1
+            click.echo(f"not found: {printable(image.path)}")
+    if source.rows is not None:
+        for problem in source.rows.problems():
+            click.echo(problem)
+    if not images:
+        raise click.ClickException(nothing_found(source))
+    console.print(f"{images:,} images would be submitted, {not_found:,} of them not found.", highlight=False)
+    for note in [*source.scan.notes(), *(source.rows.notes() if source.rows is not None else [])]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if not_found or source.scan.unreadable or (source.rows is not None and source.rows.not_submitted_by_kind()):
         sys.exit(1)
 
 

@@ -17,6 +17,8 @@ RGBImage = npt.NDArray[np.uint8]
 MAX_PROFILE_BYTES = 16 * 1024 * 1024
 #: A conversion that moves no value by more than this is left out: the profile is sRGB, as rounded by its writer.
 _SAME = 1
+#: Where a profile names the colour space of its pictures (ICC.1:2022, section 7.2.6).
+_SPACE = slice(16, 20)
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
 
 #: Chromaticities of red, green, blue and white (IEC 61966-2-1, Adobe RGB (1998) section 4.3).
@@ -48,7 +50,7 @@ def to_srgb(image: RGBImage, profile: bytes | None) -> RGBImage:
 def cmyk_to_srgb(image: Image.Image, profile: bytes) -> RGBImage | None:
     """Convert a picture in CMYK (0: no ink) with its ICC profile. None where the profile is none for CMYK."""
     opened = _open(profile)
-    if opened is None or opened.profile.xcolor_space.strip() != "CMYK":
+    if opened is None or profile[_SPACE] != b"CMYK":
         return None
     try:
         convert = ImageCms.buildTransform(
@@ -65,7 +67,7 @@ def _transform(profile: bytes) -> tuple[ImageCms.ImageCmsTransform, str] | None:
     opened = _open(profile)
     if opened is None:
         return None
-    mode = {"RGB": "RGB", "GRAY": "L"}.get(opened.profile.xcolor_space.strip())
+    mode = {b"RGB ": "RGB", b"GRAY": "L"}.get(profile[_SPACE])
     if mode is None:
         return None
     try:

@@ -1,9 +1,9 @@
-"""From an archive to a job. A folder or a CSV manifest is recorded batch by batch, and never held in memory whole."""
+"""From an archive to a job. A folder or a manifest is recorded batch by batch, and never held in memory whole."""
 
 import os
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path, PureWindowsPath
@@ -30,6 +30,7 @@ from db.submission import (
     known_paths,
     open_submissions,
     record_bundle,
+    record_passed_over,
     release_submission,
     renew_submission,
     take_submission,
@@ -37,11 +38,11 @@ from db.submission import (
 )
 from worker.errors import BrokerError, ManifestError, SubmissionError, SubmissionInterruptedError
 from worker.images.formats import IMAGE_SUFFIXES
-from worker.images.read import path_to_text
 from worker.inference.bundle import Bundle
 from worker.intake.scan_report import ScanReport
-from worker.intake.sources.folder import walk_folder
-from worker.intake.sources.manifest import read_manifest
+from worker.intake.sources.manifest import ManifestReport
+from worker.intake.sources.opened import OpenedSource, open_source
+from worker.intake.sources.passed_over import Selection
 from worker.queue.hints import send_hints
 from worker.scoring.lease_renewal import renewed
 from worker.terminal import printable
@@ -55,8 +56,10 @@ class Submission:
     """What to submit and how.
 
     Args:
-        source: a folder, or a CSV manifest.
+        source: a folder, or a manifest.
         root: folder that the manifest's paths are relative to. Default: the manifest's folder. None for a folder.
+        selection: which entries are taken.
+        columns: name of a manifest's column by dermq's own name.
         policy: triage policy of the bundle.
         urgent: whether workers take it before bulk jobs.
         force: whether files are scored again that were scored earlier with the same bundle.
@@ -79,6 +82,8 @@ class Submission:
     hours: str | None = None
     resting: bool = False
     lease_seconds: float = 60.0
+    selection: Selection = field(default_factory=Selection)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -106,7 +111,9 @@ class SubmissionResult:
     same_source: list[int] = field(default_factory=list)
     #: False when the broker could not be reached. The sweeper will send the hints.
     hinted: bool = True
-    folder: ScanReport = field(default_factory=ScanReport)
+    scan: ScanReport = field(default_factory=ScanReport)
+    #: What was noticed in a manifest.
+    rows: ManifestReport | None = None
 
     def notes(self) -> list[str]:
         """What the submitter should know, one line each."""
@@ -136,7 +143,9 @@ class SubmissionResult:
             )
         if self.repeated:
             notes.append(f"Skipped, rows that repeat a path: {self.repeated:,}.")
-        notes += self.folder.notes()
+        notes += self.scan.notes()
+        if self.rows is not None:
+            notes += self.rows.notes()
         if not self.hinted:
             notes.append(
                 "The broker cannot be reached. The job is recorded and starts by itself when the broker is back. On "
@@ -197,38 +206,20 @@ def submit(
             the archive cannot be read further, or the submission was interrupted after a worker had claimed a chunk.
     """
     numbers = bundle.thresholds(submission.policy)
-    report = ScanReport()
-    # Not resolved: a symbolic link keeps the name that the operator gave.
-    source = Path(os.path.abspath(submission.source))  # noqa: PTH100 - `absolute` keeps ".."
-    is_folder = source.is_dir()
-    if is_folder:
-        if submission.root is not None:
-            raise ManifestError(
-                f"--root belongs to a CSV manifest, but {source} is a folder, and "
-                "its paths start from itself. Leave out --root."
-            )
-        images: Iterator[NewImage] = walk_folder(source, report)
-        root = source
-    else:
-        root = Path(os.path.abspath(submission.root or source.parent))  # noqa: PTH100
-        images = read_manifest(source, root)
+    source = open_source(submission.source, submission.root, submission.selection, submission.columns)
     size = submission.chunk_size * _CHUNKS_PER_TRANSACTION
     # Read the first batch before the job is recorded, so that an empty source leaves nothing behind.
-    first = list(islice(images, size))
+    first = list(islice(source.images, size))
     if not first:
-        raise ManifestError(
-            _nothing_found(source, report)
-            if is_folder
-            else f"{source} has a header but no rows. Write a row for each image."
-        )
+        raise ManifestError(nothing_found(source))
 
     def describe(connection: Connection) -> NewJob:
         bundle_id = record_bundle(
             connection, sha256=bundle.sha256, name=bundle.manifest.name, version=bundle.manifest.version
         )
         return NewJob(
-            root=path_to_text(str(root)),
-            manifest=None if is_folder else path_to_text(str(source)),
+            root=source.root,
+            manifest=source.manifest,
             urgent=submission.urgent,
             force=submission.force,
             name=submission.name,
@@ -242,7 +233,7 @@ def submit(
         )
 
     result = _begin_or_resume(transact(database, describe), submission, database)
-    result.folder, result.paths_from = report, None if is_folder else root
+    result.scan, result.rows, result.paths_from = source.scan, source.rows, source.paths_from
     lease = submission.lease_seconds
 
     def renew() -> None:
@@ -257,7 +248,9 @@ def submit(
             "policy": submission.policy,
             "threshold": numbers.threshold,
             "images": result.images,
+            "passed_over": source.passed_over(),
         }
+        record_passed_over(connection, result.job_id, source.passed_over())
         append_entry(
             connection, actor=submission.actor, action=AuditAction.SUBMITTED, job_id=result.job_id, detail=detail
         )
@@ -265,7 +258,7 @@ def submit(
     try:
         result.same_source = read(database, lambda connection: jobs_of_same_source(connection, result.job_id))
         with renewed(renew, lease_seconds=lease):
-            for batch in _with_first(first, images, size):
+            for batch in _with_first(first, source.images, size):
                 _record(batch, result, submission, database, app)
                 on_progress(result.seen)
             # Check the lease again, or a job that was cancelled meanwhile would be reported as a success.
@@ -398,9 +391,7 @@ def _record(
     transact(database, lambda connection: unmark_hinted(connection, chunk_ids))
 
 
-def _nothing_found(source: Path, report: ScanReport) -> str:
-    skipped = " ".join(report.notes())
-    return (
-        f"No image found in {source}. Give a folder with .jpg, .png, .tif, .bmp "
-        "or .webp files at any depth, or a CSV manifest." + (f" {skipped}" if skipped else "")
-    )
+def nothing_found(source: OpenedSource) -> str:
+    """What to say of a source without an image: what was passed over."""
+    notes = [*source.scan.notes(), *(source.rows.notes() if source.rows else [])]
+    return " ".join([source.nothing, *notes])

@@ -52,6 +52,7 @@ class JobReport(BaseModel):
         stalled: why nothing happens and what to do. None when the job runs or has stopped.
         stall: kind of that. None when nothing holds it up.
         needs_attention: whether somebody must do something about it.
+        passed_over: what the source holds and was not submitted, number by kind.
         state: the status in one word, or why an open job does not progress.
     """
 
@@ -87,6 +88,7 @@ class JobReport(BaseModel):
     stalled: str | None
     stall: StallKind | None
     needs_attention: bool
+    passed_over: dict[str, int]
 
     @computed_field  # type: ignore[prop-decorator] # Mypy takes no decorator above a property.
     @property
@@ -213,6 +215,7 @@ def _report(job: JobView, counts: JobCounts, stall: Stall | None, recent: Recent
         stalled=stall.text if stall is not None else None,
         stall=stall.kind if stall is not None else None,
         needs_attention=stall is not None and stall.kind not in EXPECTED,
+        passed_over=job.passed_over or {},
     )
 
 

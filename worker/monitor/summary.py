@@ -21,6 +21,8 @@ _MEANING = {
     TriageFlag.BORDERLINE: "just below the threshold",
     TriageFlag.LOWER_PRIORITY: "look later; it does not mean benign",
 }
+#: Kinds of files that were not submitted, in the summary.
+_SHOWN_KINDS = 8
 #: Columns of the job list that hold numbers.
 _NUMBERS = ("id", "done", "rate", "left")
 
@@ -121,6 +123,11 @@ def print_summary(database: Engine, job: JobView, console: Console, *, cases: in
     table.add_section()
     table.add_row("submitted", f"{counts.submitted:,}", "")
     console.print(table)
+    if report.passed_over:
+        kinds = [f"{number:,} {printable(kind)}" for kind, number in report.passed_over.items()]
+        rest = f" and {len(kinds) - _SHOWN_KINDS} more kinds" if len(kinds) > _SHOWN_KINDS else ""
+        text = f"In the source and not submitted: {', '.join(kinds[:_SHOWN_KINDS])}{rest}."
+        console.print(text, style="dim", markup=False, highlight=False)
     if counts.reused:
         console.print(
             f"{counts.reused:,} of these images were scored earlier with the same bundle, and not again. `dermq submit "

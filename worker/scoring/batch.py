@@ -178,6 +178,8 @@ def _or_failed(image_id: int, make: Callable[[], Made]) -> Made | Failed:
 
 
 def _read(image: WaitingImage, real_root: str, max_file_bytes: int) -> FileContent:
+    if image.failure_code is not None:
+        raise ImageFaultError(image.failure_code, image.reason or "it could not be submitted")
     return read_file(
         real_root,
         image.path,

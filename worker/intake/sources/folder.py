@@ -1,20 +1,24 @@
 """A folder as a source: the image files at any depth, in the order of their names."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from pathlib import Path
 
 from db.submission import NewImage
 from worker.errors import ManifestError
-from worker.images.formats import DICOM_MARK, DICOM_MARK_AT, DICOM_SUFFIXES, IMAGE_SUFFIXES
+from worker.images.formats import DICOM_MARK, DICOM_MARK_AT, DICOM_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from worker.images.read import mtime_ns_of, path_to_text
 from worker.intake.scan_report import ScanReport
-from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long
+from worker.intake.sources.base import is_too_long, shorten
+from worker.intake.sources.passed_over import Selection, is_drawn_over, system_name
 from worker.regular_files import open_regular
-from worker.terminal import printable
+
+#: Every entry that is an image.
+EVERYTHING = Selection()
 
 
-def walk_folder(root: Path, report: ScanReport) -> Iterator[NewImage]:
+def walk_folder(root: Path, report: ScanReport, selection: Selection = EVERYTHING) -> Iterator[NewImage]:
     """Find the image files under a folder, in the order of their names.
 
     Symbolic links to files are followed later by a worker, which refuses those that lead out of the folder. Links to
@@ -22,13 +26,14 @@ def walk_folder(root: Path, report: ScanReport) -> Iterator[NewImage]:
 
     Args:
         root: the archive.
-        report: filled with everything that is skipped.
+        report: filled with everything that is passed over.
+        selection: what is taken.
 
     Yields:
         Each image with its size and modification time.
 
     Raises:
-        ManifestError: the root cannot be read, or a path is too long for the database.
+        ManifestError: the root cannot be read.
     """
     pending = [""]
     while pending:
@@ -44,26 +49,85 @@ def walk_folder(root: Path, report: ScanReport) -> Iterator[NewImage]:
                 ) from None
             report.unreadable.append(path_to_text(inside))
             continue
+        stems = _Stems(entries)
         folders = []
         for entry in entries:
             path = os.path.join(inside, entry.name)  # noqa: PTH118
-            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
-            is_folder = _is_folder(entry)
-            if entry.name.startswith("."):
-                report.hidden += 1
-            elif is_folder:
+            kind = _kind_of(entry, path, stems, report, selection)
+            if kind is _Kind.FOLDER:
                 folders.append(path)
-            elif entry.is_symlink() and os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118
-                report.linked_folders += 1
-            elif suffix in IMAGE_SUFFIXES:
-                yield _image(root, path_to_text(path), entry)
-            elif is_folder is None:
-                report.unreadable.append(path_to_text(path))
-            elif _is_dicom(entry, suffix):
-                report.dicom += 1
-            else:
-                report.count_other(suffix)
+            elif kind is _Kind.IMAGE:
+                yield _image(path_to_text(path), entry)
         pending.extend(reversed(folders))
+
+
+class _Kind(Enum):
+    """What happens to an entry of a folder."""
+
+    FOLDER = auto()
+    IMAGE = auto()
+    #: The report counts it.
+    PASSED_OVER = auto()
+
+
+class _Stems:
+    """The names of a folder's files without their suffixes, made on first use: few folders have masks."""
+
+    def __init__(self, entries: Sequence["os.DirEntry[str]"]) -> None:
+        self._entries = entries
+        self._stems: set[str] | None = None
+
+    def __contains__(self, stem: object) -> bool:
+        if self._stems is None:
+            self._stems = {os.path.splitext(entry.name)[0].lower() for entry in self._entries}  # noqa: PTH122
+        return stem in self._stems
+
+
+def _kind_of(entry: "os.DirEntry[str]", path: str, stems: _Stems, report: ScanReport, selection: Selection) -> _Kind:
+    """What an entry is. Counts it where it is passed over."""
+    name = entry.name
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    if selection.excludes(path):
+        report.excluded += 1
+        return _Kind.PASSED_OVER
+    if (system := system_name(name)) is not None:
+        report.system[system] += 1
+        return _Kind.PASSED_OVER
+    # Such as .IMG_1.HEIC.icloud: a hidden placeholder of a picture that is not here.
+    placeholder = suffix in UNREAD_SUFFIXES and suffix == ".icloud"
+    if name.startswith(".") and not selection.include_hidden and not placeholder:
+        report.hidden += 1
+        return _Kind.PASSED_OVER
+    is_folder = _is_folder(entry)
+    if is_folder:
+        return _Kind.FOLDER
+    if _leads_to_folder(entry):
+        report.linked_folders += 1
+    elif suffix in IMAGE_SUFFIXES:
+        if not is_drawn_over(name, stems):
+            return _Kind.IMAGE
+        report.drawn += 1
+    elif is_folder is None:
+        report.unreadable.append(path_to_text(path))
+    elif suffix in UNREAD_SUFFIXES:
+        if selection.strict:
+            return _Kind.IMAGE
+        report.count_unread(suffix)
+    elif _is_dicom(entry, suffix):
+        if selection.strict:
+            return _Kind.IMAGE
+        report.dicom += 1
+    else:
+        report.count_other(suffix)
+    return _Kind.PASSED_OVER
+
+
+def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a symbolic link to a folder. False where the file system does not tell."""
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:
@@ -89,13 +153,10 @@ def _is_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
         return False
 
 
-def _image(root: Path, path: str, entry: os.DirEntry[str]) -> NewImage:
-    if len(path) > MAX_LENGTHS["path"] or is_too_long(path):
-        raise ManifestError(
-            f"A path under {root} is too long: {len(path)} characters and {len(path.encode()):,} bytes, where "
-            f"{MAX_LENGTHS['path']} and {MAX_PATH_BYTES:,} are allowed. It begins {printable(path[:80])}… Submit a "
-            "folder further down."
-        )
+def _image(path: str, entry: "os.DirEntry[str]") -> NewImage:
+    if is_too_long(path):
+        name, failure = shorten(path)
+        return NewImage(path=name, size_bytes=None, mtime_ns=None, failure=failure)
     try:
         found = entry.stat()
     except (OSError, ValueError):

@@ -1,242 +1,244 @@
-"""A CSV manifest as a source: checked from beginning to end, then streamed row by row."""
+"""A manifest as a source: checked from beginning to end, then streamed row by row.
 
-import csv
+What can be read of a row is read; the rest is left empty and counted. A row without a path is no image, and named.
+"""
+
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 
 from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import path_to_text
-from worker.intake.sources.base import MAX_LENGTHS, MAX_PATH_BYTES, is_too_long, size_and_time
-from worker.regular_files import open_regular
-from worker.tables import (
-    MAX_ROW,
-    RowTooLongError,
-    TableRows,
-    describe_other_file,
-    read_header,
-    repeated_names,
-)
-from worker.terminal import printable
+from worker.intake.scan_report import ScanReport
+from worker.intake.sources.base import MAX_LENGTHS, is_too_long, shorten, size_and_time
+from worker.intake.sources.folder import walk_folder
+from worker.intake.sources.manifest_columns import ColumnPlan, plan_columns
+from worker.intake.sources.names import FileFinder
+from worker.intake.sources.passed_over import Selection
+from worker.intake.sources.tables import open_table
 
-#: Columns of a manifest.
-MANIFEST_COLUMNS = ("path", "lesion_id", "patient_ref", "age", "sex", "site")
-#: Characters of a column name, and unknown columns, that a message shows.
-_SHOWN_CHARACTERS, _SHOWN_COLUMNS = 40, 5
-#: Wrong lines that a message names.
-_NAMED_LINES = 10
+#: Lines of one problem that a message names, and that a report keeps.
+_NAMED_LINES, _KEPT_LINES = 10, 100_000
 #: A relative path that is stored as it is: most are. The others take the way through `os.path.normpath`.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_. -]*/)*[A-Za-z0-9_-][A-Za-z0-9_. -]*")
-#: Ages in years outside this range are errors.
+#: An age as people, spreadsheets and DICOM (047Y, 006M) write it. 85+ is the greatest that an anonymised file tells.
+_AGE = re.compile(r"(\d{1,3}(?:[.,]\d+)?)\s*(?:\+|(y|m|w|d)[a-z]*\.?)?", re.IGNORECASE)
+_PARTS_OF_A_YEAR = {"y": 1.0, "m": 12.0, "w": 52.18, "d": 365.25}
+#: Ages in years outside this range are not understood.
 _AGES = (0.0, 130.0)
 
-
-class _RowError(Exception):
-    """A line of a manifest is wrong. The text says how."""
+_NO_PATH = "without a path"
+_TOO_MANY_CELLS = "with more cells than columns"
+_NUL = "with a NUL in the path"
+#: Problems for which a row becomes no image.
+_NOT_SUBMITTED = (_NO_PATH, _TOO_MANY_CELLS, _NUL)
 
 
 @dataclass(kw_only=True)
-class _WrongLines:
-    """The wrong lines of a manifest: the first ones in full, the others counted."""
+class ManifestReport:
+    """What was noticed in a manifest. Reading it fills it."""
 
-    named: list[str] = field(default_factory=list)
-    count: int = 0
+    #: Lines by problem, the first ones; and how many there are of each.
+    lines: dict[str, list[int]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    #: Files that were found in another way than by their path as it stands, by that way.
+    found: Counter[str] = field(default_factory=Counter)
+    columns: ColumnPlan | None = None
 
-    def add(self, description: str) -> None:
-        self.count += 1
-        if self.count <= _NAMED_LINES:
-            self.named.append(description)
+    def add(self, problem: str, line: int) -> None:
+        """Count a problem of a line. Its content is not kept: it may be a patient's."""
+        self.counts[problem] += 1
+        lines = self.lines.setdefault(problem, [])
+        if len(lines) < _KEPT_LINES:
+            lines.append(line)
+
+    def not_submitted_by_kind(self) -> dict[str, int]:
+        """Rows that became no image, by problem."""
+        return {problem: self.counts[problem] for problem in _NOT_SUBMITTED if self.counts[problem]}
+
+    def notes(self) -> list[str]:
+        """What the submitter should know, one line each."""
+        notes = []
+        for problem, count in self.counts.items():
+            where = self._lines_of(problem)
+            if problem in _NOT_SUBMITTED:
+                notes.append(f"WARNING: {count:,} row{'s' if count != 1 else ''} {problem} NOT submitted: {where}.")
+            else:
+                notes.append(f"Left empty, {problem}: {count:,} row{'s' if count != 1 else ''}, {where}.")
+        notes += [f"Found {way}: {count:,} file{'s' if count != 1 else ''}." for way, count in self.found.items()]
+        return notes + (self.columns.notes() if self.columns else [])
+
+    def problems(self) -> Iterator[str]:
+        """Every problem with its line, in the order of lines."""
+        for line, problem in sorted((line, problem) for problem, lines in self.lines.items() for line in lines):
+            yield f"line {line}: {f'a row {problem}' if problem in _NOT_SUBMITTED else problem}"
+
+    def _lines_of(self, problem: str) -> str:
+        lines = self.lines[problem]
+        more = self.counts[problem] - _NAMED_LINES
+        shown = ", ".join(map(str, lines[:_NAMED_LINES])) + (f" … and {more:,} more" if more > 0 else "")
+        return f"line{'s' if len(lines) != 1 else ''} {shown}"
 
 
-def read_manifest(manifest: Path, root: Path) -> Iterator[NewImage]:
-    """Check a CSV manifest from beginning to end, then stream its rows.
-
-    Columns: ``path`` (relative to the root, or absolute), and optionally ``lesion_id``, ``patient_ref``, ``age`` in
-    years, ``sex`` and ``site``. The delimiter is a comma, a semicolon or a tab, the encoding UTF-8.
+def read_manifest(
+    manifest: Path,
+    root: Path,
+    report: ManifestReport | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    selection: Selection | None = None,
+) -> Iterator[NewImage]:
+    """Check a manifest from beginning to end, then stream its rows.
 
     Args:
-        manifest: the CSV file.
+        manifest: CSV (a comma, a semicolon or a tab; UTF-8), an Excel or OpenDocument workbook, or Parquet. Columns:
+            see `worker.intake.sources.manifest_columns`.
         root: folder that its paths are relative to.
+        report: filled with what is noticed while the rows are streamed.
+        columns: name of a column by dermq's own name, where it is another.
+        selection: patterns of paths that are left out.
 
     Returns:
         Iterator of one image per row, in order, repeated paths included.
 
     Raises:
-        ManifestError: it cannot be read, has no column ``path``, has an unknown column, or a row is wrong.
+        ManifestError: it cannot be read, or has no column for the path.
     """
     if not root.is_dir():
         raise ManifestError(f"No folder at {root}. With --root, name the folder that the manifest's paths start from.")
     if manifest.suffix.lower() in IMAGE_SUFFIXES:
-        raise ManifestError(f"{manifest} is an image. Submit the folder that holds it, or a CSV manifest.")
-    try:
-        other = describe_other_file(manifest)
-    except OSError as error:
-        raise _unreadable(manifest, error) from None
-    if other is not None:
-        raise ManifestError(f"{manifest} is {other}, not a CSV manifest. Save the table as CSV UTF-8.")
-    wrong = _WrongLines()
-    for _ in _rows(manifest, root, wrong, look=False):
+        raise ManifestError(f"{manifest} is an image. Submit the folder that holds it, or a manifest.")
+    reader = _Reader(manifest, root, columns or {}, selection or Selection())
+    # Errors in the middle are found before anything is recorded.
+    for _ in reader.rows(ManifestReport(), look=False):
         pass
-    if wrong.count:
-        rest = f" … and {wrong.count - _NAMED_LINES} more" if wrong.count > _NAMED_LINES else ""
-        raise ManifestError(f"{manifest} has wrong lines: {'; '.join(wrong.named)}{rest}.")
-    return _unchanged_rows(manifest, root)
+    return reader.rows(report if report is not None else ManifestReport(), look=True)
 
 
-def _unchanged_rows(manifest: Path, root: Path) -> Iterator[NewImage]:
-    """The rows of a manifest that was checked, with the size and time of each file."""
-    wrong = _WrongLines()
-    yield from _rows(manifest, root, wrong, look=True)
-    if wrong.count:
-        raise ManifestError(f"{manifest} was changed while it was submitted: {wrong.named[0]}. Submit it again.")
-
-
-def _unreadable(manifest: Path, error: OSError) -> ManifestError:
-    return ManifestError(f"{manifest} cannot be read: {error.strerror}. Submit a folder of images or a CSV manifest.")
-
-
-def _rows(manifest: Path, root: Path, wrong: _WrongLines, *, look: bool) -> Iterator[NewImage]:
-    """Yield the images of the correct rows, and collect the others in ``wrong``.
+class _Reader:
+    """Reads a manifest, more than once.
 
     Args:
-        manifest: the CSV file.
+        manifest: the file.
         root: folder that its paths are relative to.
-        wrong: filled.
-        look: whether to find size and modification time of each file.
-    """
-    rows: TableRows | None = None
-    try:
-        with open_regular(manifest) as data, TextIOWrapper(data, encoding="utf-8-sig", newline="") as file:
-            header = file.readline(MAX_ROW + 1)
-            if len(header) > MAX_ROW:
-                raise ManifestError(
-                    f"The first line of {manifest} has more than {MAX_ROW:,} characters. A manifest has the columns "
-                    f"path, and optionally {', '.join(MANIFEST_COLUMNS[1:])}."
-                )
-            delimiter, names = _header(manifest, header)
-            rows = TableRows(file, delimiter)
-            row_of = _Row(names, root, look=look)
-            for cells in rows:
-                try:
-                    yield row_of(cells)
-                except _RowError as error:
-                    # The number of the line, not its content, which may be a patient's.
-                    wrong.add(f"line {rows.line}: {error}")
-    except OSError as error:
-        raise _unreadable(manifest, error) from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{manifest} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
-    except RowTooLongError as error:
-        raise ManifestError(f"In {manifest}, {error}. Is a quotation mark missing, or is it another file?") from None
-    except csv.Error as error:
-        raise ManifestError(
-            f"{manifest} is not a valid CSV file: {error}, in the row that begins in line "
-            f"{rows.begins if rows else 1}. Save it again as CSV UTF-8."
-        ) from None
-
-
-def _header(manifest: Path, line: str) -> tuple[str, list[str]]:
-    """Delimiter and columns, checked."""
-    delimiter, names = read_header(line)
-    unknown = [name for name in names if name not in MANIFEST_COLUMNS]
-    repeated = repeated_names(names)
-    if "path" not in names or unknown or repeated:
-        if not names:
-            raise ManifestError(f"{manifest} is empty. A manifest needs at least the column path.")
-        problems = [
-            *(["the column path is missing"] if "path" not in names else []),
-            *(f"{_shortened(name)!r} is unknown" for name in unknown[:_SHOWN_COLUMNS]),
-            *([f"{len(unknown) - _SHOWN_COLUMNS} more are unknown"] if len(unknown) > _SHOWN_COLUMNS else []),
-            *(f"{_shortened(name)!r} occurs twice" for name in repeated[:_SHOWN_COLUMNS]),
-        ]
-        raise ManifestError(
-            f"{manifest} has the columns {_listed(names)}: {', '.join(problems)}. Allowed are path, and optionally "
-            f"{', '.join(MANIFEST_COLUMNS[1:])}."
-        )
-    return delimiter, names
-
-
-def _shortened(name: str) -> str:
-    name = printable(name)
-    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
-
-
-def _listed(names: Sequence[str]) -> str:
-    # One more than a correct manifest can have.
-    shown = len(MANIFEST_COLUMNS) + 1
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(_shortened, names[:shown])) + rest
-
-
-class _Row:
-    """Makes an image of a row's cells.
-
-    Args:
-        names: of the columns.
-        root: folder that the paths are relative to.
-        look: whether to find size and modification time of each file.
+        columns: as `read_manifest`.
+        selection: as `read_manifest`.
     """
 
-    def __init__(self, names: Sequence[str], root: Path, *, look: bool) -> None:
-        self._width = len(names)
-        self._column = {name: number for number, name in enumerate(names)}
-        self._longest = [(self._column[name], name, most) for name, most in MAX_LENGTHS.items() if name in self._column]
-        self._root, self._look = root, look
+    def __init__(self, manifest: Path, root: Path, columns: Mapping[str, str], selection: Selection) -> None:
+        self._manifest, self._root, self._columns, self._selection = manifest, root, columns, selection
         # An absolute path may begin with the root as given, or with its target when the root is a link.
         self._roots = (str(root), os.path.realpath(root))
+        self._finder = FileFinder(root)
 
-    def __call__(self, cells: list[str]) -> NewImage:
-        if len(cells) != self._width:
-            raise _RowError("the number of cells differs from the number of columns")
-        cells = [cell.strip() for cell in cells]
-        for number, name, longest in self._longest:
-            if len(cells[number]) > longest or "\0" in cells[number]:
-                raise _RowError(f"{name} is longer than {longest} characters or contains a NUL")
-        path = cells[self._column["path"]]
-        if not path:
-            raise _RowError("path is empty")
-        if not _PLAIN.fullmatch(path):
-            path = _relative(path, self._roots)
-            if is_too_long(path):
-                raise _RowError(f"path is longer than {MAX_PATH_BYTES:,} bytes")
-        size_bytes, mtime_ns = size_and_time(self._root, path) if self._look else (None, None)
+    def rows(self, report: ManifestReport, *, look: bool) -> Iterator[NewImage]:
+        """Yield the images of the rows.
+
+        Args:
+            report: filled.
+            look: whether to find each file, its size and its modification time.
+        """
+        with open_table(self._manifest) as table:
+            plan = plan_columns(str(self._manifest), table.names, self._columns)
+            report.columns = plan
+            width = len(table.names)
+            for line, cells in table.rows:
+                if len(cells) > width and any(cell.strip() for cell in cells[width:]):
+                    report.add(_TOO_MANY_CELLS, line)
+                    continue
+                # Excel leaves out empty cells at the end of a row.
+                cells += [""] * (width - len(cells))
+                image = self._image(cells, plan, report, line, look=look)
+                if image is not None and not self._selection.excludes(image.path):
+                    yield image
+
+    def _image(
+        self, cells: list[str], plan: ColumnPlan, report: ManifestReport, line: int, *, look: bool
+    ) -> NewImage | None:
+        path = cells[plan.places["path"]].strip()
+        if not path or "\0" in path:
+            report.add(_NUL if path else _NO_PATH, line)
+            return None
+        texts: dict[str, str | None] = {}
+        for name in ("lesion_id", "patient_ref", "sex", "site"):
+            cell = cells[plan.places[name]].strip() if name in plan.places else ""
+            if len(cell) > MAX_LENGTHS[name] or "\0" in cell:
+                report.add(f"{name} has more than {MAX_LENGTHS[name]} characters, or a NUL", line)
+                cell = ""
+            texts[name] = cell or None
+        age = _age(cells[plan.places["age"]], report, line) if "age" in plan.places else None
+        text = path if _PLAIN.fullmatch(path) else self._relative(path)
+        size_bytes, mtime_ns = None, None
+        if look:
+            size_bytes, mtime_ns = size_and_time(self._root, text)
+            if (
+                size_bytes is None
+                and (other := self._written_otherwise(cells[plan.places["path"]], text, plan, report)) is not None
+            ):
+                text = other
+                size_bytes, mtime_ns = size_and_time(self._root, text)
+        failure = None
+        if is_too_long(text):
+            text, failure = shorten(text)
         return NewImage(
-            path=path,
+            path=text,
             size_bytes=size_bytes,
             mtime_ns=mtime_ns,
-            lesion_id=self._cell(cells, "lesion_id"),
-            patient_ref=self._cell(cells, "patient_ref"),
-            age=_age(self._cell(cells, "age")),
-            sex=self._cell(cells, "sex"),
-            site=self._cell(cells, "site"),
+            lesion_id=texts["lesion_id"],
+            patient_ref=texts["patient_ref"],
+            age=age,
+            sex=texts["sex"],
+            site=texts["site"],
+            failure=failure,
         )
 
-    def _cell(self, cells: list[str], name: str) -> str | None:
-        number = self._column.get(name)
-        return (cells[number] or None) if number is not None else None
-
-
-def _age(cell: str | None) -> float | None:
-    if cell is None:
+    def _written_otherwise(self, cell: str, text: str, plan: ColumnPlan, report: ManifestReport) -> str | None:
+        """The path of the one file that is meant by a path that leads to none."""
+        exported = self._finder.from_export(cell)
+        if exported is not None and not exported.startswith(("/", "../")):
+            report.found["by their paths as an export writes them"] += 1
+            return exported
+        cell = cell.strip()
+        if text.startswith(("/", "../")):
+            return None
+        if (similar := self._finder.similar(os.path.normpath(cell))) is not None:
+            report.found["by names that differ in Unicode form or case only"] += 1
+            return path_to_text(similar)
+        if plan.by_identifier and "/" not in cell:
+            found = self._finder.by_identifier(cell, self._all_images)
+            if found is not None:
+                report.found["by their identifiers, at any depth"] += 1
+            return found
         return None
-    try:
-        age = float(cell)
-    except ValueError:
-        age = float("nan")
+
+    def _all_images(self) -> Iterator[str]:
+        return (image.path for image in walk_folder(self._root, ScanReport()))
+
+    def _relative(self, cell: str) -> str:
+        """The path as the database stores it. One that leads out of the root stays, and a worker refuses it."""
+        path = os.path.normpath(cell)
+        if os.path.isabs(path):  # noqa: PTH117
+            root = next((root for root in self._roots if os.path.commonpath((path, root)) == root), None)
+            path = os.path.relpath(path, root) if root is not None else path
+        return path_to_text(path)
+
+
+def _age(cell: str, report: ManifestReport, line: int) -> float | None:
+    """Age in years."""
+    cell = cell.strip()
+    if not cell:
+        return None
+    found = _AGE.fullmatch(cell)
+    age = math.nan
+    if found is not None:
+        age = float(found[1].replace(",", ".")) / _PARTS_OF_A_YEAR[(found[2] or "y").lower()]
     if not _AGES[0] <= age <= _AGES[1]:
-        raise _RowError("age is not a number of years from 0 to 130")
+        report.add("age is not a number of years from 0 to 130", line)
+        return None
     return age
-
-
-def _relative(cell: str, roots: Sequence[str]) -> str:
-    """The path as the database stores it. One that leads out of the root stays unchanged, and a worker refuses it."""
-    path = os.path.normpath(cell)
-    if os.path.isabs(path):  # noqa: PTH117
-        root = next((root for root in roots if os.path.commonpath((path, root)) == root), None)
-        path = os.path.relpath(path, root) if root is not None else path
-    return path_to_text(path)

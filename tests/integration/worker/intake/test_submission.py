@@ -1,5 +1,6 @@
 """Intake: all that was found is recorded or nothing is, a broker that is away costs no image, and archives stream."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -11,15 +12,17 @@ from click.testing import CliRunner
 from kombu.exceptions import KombuError
 from sqlalchemy import Engine, event, select
 
-from db.claims import claim_chunk
+from db.audit import entries_of
+from db.claims import claim_chunk, waiting_images
 from db.jobs import view_jobs
 from db.models import Chunk, Image, Job
 from db.session import read, transact
-from db.status import ChunkStatus, JobStatus
+from db.status import ChunkStatus, FailureCode, ImageStatus, JobStatus
 from tests.integration.submissions import chunks, messages_of, paths, put, rows_in, submission
 from worker.cli import main
 from worker.errors import BundleError, ManifestError
 from worker.inference.bundle import Bundle
+from worker.intake.sources.passed_over import Selection
 from worker.intake.submission import submit
 from worker.local.broker import free_port
 from worker.queue.app import make_app
@@ -185,7 +188,7 @@ def test_a_root_beside_a_folder_is_refused(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
     source = put(tmp_path, "a.jpg")
-    with pytest.raises(ManifestError, match="--root belongs to a CSV manifest"):
+    with pytest.raises(ManifestError, match="--root belongs to a manifest"):
         submit(submission(source, root=tmp_path), database=sqlite_database, app=app, bundle=bundle)
     assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
 
@@ -203,7 +206,7 @@ def test_a_folder_without_images_leaves_no_job(
 
 
 @pytest.mark.parametrize(
-    "content", ["path,age\na.jpg,4\n" + "b.jpg,4\n" * 100 + "c.jpg,old\n", "file\na.jpg\n", "path\n", ""]
+    "content", ["path,age\na.jpg,4\n" + "b.jpg,4\n" * 100 + '"c.jpg\n', "picture\na.jpg\n", "path\n", "path\n \n", ""]
 )
 def test_a_wrong_manifest_leaves_no_job(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path, content: str
@@ -219,7 +222,7 @@ def test_a_wrong_manifest_leaves_no_job(
 def test_a_source_that_is_not_there_leaves_no_job(
     sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
 ) -> None:
-    with pytest.raises(ManifestError, match="Submit a folder of images or a CSV manifest"):
+    with pytest.raises(ManifestError, match="Submit a folder of images or a manifest"):
         submit(submission(tmp_path / "nowhere"), database=sqlite_database, app=app, bundle=bundle)
     assert rows_in(sqlite_database, Job) == [0]
 
@@ -359,3 +362,51 @@ def test_an_empty_source_is_not_the_current_folder() -> None:
     result = CliRunner().invoke(main, ["submit", ""])
     assert result.exit_code == 2
     assert "a dot is the current folder" in result.stderr
+
+
+def test_what_was_passed_over_is_kept_with_the_job_and_in_the_audit_log(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    names = (
+        "a.jpg",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "._a.jpg",
+        "b.heic",
+        "c.heic",
+        "letter.txt",
+        "x_mask.png",
+        "x.png",
+    )
+    source = put(tmp_path / "in", *names)
+    intake = submit(submission(source), database=database, app=app, bundle=bundle)
+    expected = {"unread: .heic": 2, "masks": 1, "system: @eaDir": 1, "system: ._*": 1, "other: .txt": 1}
+    (job,) = read(database, lambda c: view_jobs(c))
+    assert job.passed_over == expected
+    (entry,) = read(database, lambda c: entries_of(c, intake.job_id))
+    assert json.loads(entry.detail)["passed_over"] == expected
+    notes = " ".join(intake.notes())
+    assert "WARNING: 2 pictures (2 .heic) of formats that are not read NOT submitted" in notes
+    assert paths(database, intake) == ["a.jpg", "x.png"]
+
+
+def test_with_strict_pictures_that_are_not_read_become_images(
+    sqlite_database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    source = put(tmp_path / "in", "a.jpg", "b.heic", ".c.JPG.icloud", "d.dcm", "letter.txt")
+    selection = Selection(strict=True)
+    intake = submit(submission(source, selection=selection), database=sqlite_database, app=app, bundle=bundle)
+    assert paths(sqlite_database, intake) == [".c.JPG.icloud", "a.jpg", "b.heic", "d.dcm"]
+
+
+def test_a_path_that_is_too_long_fails_alone_by_its_name(
+    database: Engine, app: Celery, bundle: Bundle, tmp_path: Path
+) -> None:
+    source = put(tmp_path / "in", "a.jpg", "/".join(["d" * 200] * 4) + "/a.jpg")
+    intake = submit(submission(source), database=database, app=app, bundle=bundle)
+    long, short = read(database, lambda c: list(c.execute(select(Image).order_by(Image.path.desc()))))
+    assert (intake.images, short.path, short.failure_code) == (2, "a.jpg", None)
+    assert (long.status, long.failure_code) == (ImageStatus.WAITING, FailureCode.UNREADABLE)
+    assert long.path.startswith("d" * 150 + "…")
+    assert "809 characters and 809 bytes, where 800 and 2,400 are allowed" in str(long.reason)
+    waiting = {image.path: image.reason for image in read(database, lambda c: waiting_images(c, long.chunk_id))}
+    assert waiting == {"a.jpg": None, long.path: long.reason}

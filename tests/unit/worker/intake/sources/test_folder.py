@@ -1,6 +1,8 @@
 """What a source holds: no image is overlooked without a word, and no wrong row of a manifest gets in."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import read_file, text_to_path
-from worker.intake.sources.folder import ScanReport, walk_folder
+from worker.intake.scan_report import ScanReport
+from worker.intake.sources.folder import walk_folder
+from worker.intake.sources.passed_over import Selection
 
 
 def put(root: Path, *names: str) -> None:
@@ -69,7 +73,8 @@ class TestWalkFolder:
         put(tmp_path, ".hidden.jpg", ".thumbnails/a.jpg", "._a.jpg", "a.jpg")
         paths, report = walked(tmp_path)
         assert paths == ["a.jpg"]
-        assert report.hidden == 3
+        # An AppleDouble file is named as such.
+        assert (report.hidden, report.system) == (1, {".thumbnails": 1, "._*": 1})
 
     @pytest.mark.timeout(20)
     def test_linked_folders_are_not_followed_not_even_in_a_circle(self, tmp_path: Path) -> None:
@@ -134,12 +139,13 @@ class TestWalkFolder:
         with pytest.raises(ManifestError, match="nowhere cannot be read: No such file"):
             walked(tmp_path / "nowhere")
 
-    def test_a_path_longer_than_the_database_takes_is_refused(self, tmp_path: Path) -> None:
-        put(tmp_path, "/".join(["d" * 200] * 4) + "/a.jpg")
-        with pytest.raises(
-            ManifestError, match=r"too long: 809 characters and 809 bytes, where 800 and 2,400 are allowed"
-        ):
-            walked(tmp_path)
+    def test_a_path_longer_than_the_database_takes_fails_alone(self, tmp_path: Path) -> None:
+        put(tmp_path, "/".join(["d" * 200] * 4) + "/a.jpg", "b.jpg")
+        short, long = walk_folder(tmp_path, ScanReport())
+        assert (short.path, short.failure) == ("b.jpg", None)
+        assert len(long.path) < 400
+        assert long.failure is not None
+        assert "809 characters and 809 bytes, where 800 and 2,400 are allowed" in long.failure[1]
 
     def test_a_file_from_a_far_future_stops_nobody(self, tmp_path: Path) -> None:
         """Nanoseconds of years after 2262 are more than any database's integer; such a file is read all the same."""
@@ -158,3 +164,99 @@ class TestWalkFolder:
             max_bytes=1_000,
         )
         assert len(found.data) == image.size_bytes
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "@eaDir",
+            "#recycle",
+            "~snapshot",
+            "#snapshot",
+            "@Recycle",
+            "$RECYCLE.BIN",
+            "__MACOSX",
+            ".Trash-1000",
+            ".trashes",
+        ],
+    )
+    def test_folders_of_systems_are_passed_over_and_counted_by_name(self, tmp_path: Path, name: str) -> None:
+        put(tmp_path, "a.jpg", f"{name}/b.jpg", f"2019/{name}/deep/c.jpg")
+        for hidden in (False, True):
+            report = ScanReport()
+            images = list(walk_folder(tmp_path, report, Selection(include_hidden=hidden)))
+            assert [image.path for image in images] == ["a.jpg"]
+            assert sum(report.system.values()) == 2
+
+    def test_ordinary_folders_of_like_names_are_taken(self, tmp_path: Path) -> None:
+        names = ["recycle/a.jpg", "snapshot/a.jpg", "snapshots/a.jpg", "trash/a.jpg", "eaDir/a.jpg", "Thumbs/a.jpg"]
+        put(tmp_path, *names)
+        paths, report = walked(tmp_path)
+        assert (sorted(paths), report.passed_over()) == (sorted(names), {})
+
+    def test_files_of_systems(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.jpg", "Thumbs.db", "._a.jpg", ".DS_Store", "desktop.ini", "b.jpg@SynoEAStream", "~$cases.xlsx")
+        paths, report = walked(tmp_path)
+        assert paths == ["a.jpg"]
+        assert sum(report.system.values()) == 6
+
+    def test_pictures_that_are_not_read_are_counted_by_suffix(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.jpg", "b.HEIC", "c.heic", "d.cr2", "e.jp2", ".f.JPG.icloud", "g.docx")
+        paths, report = walked(tmp_path)
+        assert paths == ["a.jpg"]
+        assert report.unread == {".heic": 2, ".cr2": 1, ".jp2": 1, ".icloud": 1}
+        assert any("5 pictures" in note and note.startswith("WARNING") for note in report.notes())
+
+    def test_masks_are_passed_over_by_name(self, tmp_path: Path) -> None:
+        drawn = [
+            "ISIC_0000001_superpixels.png",
+            "masks/ISIC_0000001_segmentation.png",
+            "x_mask.png",
+            "X_Lesion_Mask.bmp",
+        ]
+        drawn += ["ISIC_0000001_attribute_pigment_network.png"]
+        taken = ["ISIC_0000001.jpg", "x.jpg", "lonely_mask.jpg", "segmentation.png"]
+        put(tmp_path, *drawn, *taken)
+        paths, report = walked(tmp_path)
+        assert (sorted(paths), report.drawn) == (sorted(taken), len(drawn))
+
+    def test_patterns_leave_out_names_paths_and_whole_folders(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.jpg", "a_overview.jpg", "2003/b.jpg", "2003/x/c.jpg", "2004/d.jpg", "2004/d.png")
+        report = ScanReport()
+        selection = Selection(exclude=("*_overview.jpg", "2003", "2004/*.png"))
+        assert [image.path for image in walk_folder(tmp_path, report, selection)] == ["a.jpg", "2004/d.jpg"]
+        assert report.excluded == 3
+
+    def test_hidden_ones_are_taken_on_request(self, tmp_path: Path) -> None:
+        put(tmp_path, ".a.jpg", ".b/c.jpg", "._d.jpg")
+        images = walk_folder(tmp_path, ScanReport(), Selection(include_hidden=True))
+        assert [image.path for image in images] == [".a.jpg", ".b/c.jpg"]
+
+    def test_an_entry_whose_stat_fails_becomes_an_image_that_a_worker_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file system without kinds in its entries: each question is a `stat`, which fails (EIO)."""
+        put(tmp_path, "a.jpg", "b.jpg", "folder/c.jpg")
+
+        class Failing:
+            def __init__(self, entry: os.DirEntry[str]) -> None:
+                self.name, self.path = entry.name, entry.path
+
+            def _fail(self, **_: object) -> bool:
+                raise OSError(5, "Input/output error")
+
+            is_dir = is_file = is_symlink = stat = _fail
+
+        real = os.scandir
+
+        @contextlib.contextmanager
+        def scandir(path: str) -> Iterator[list[object]]:
+            with real(path) as found:
+                yield [Failing(entry) if entry.name == "b.jpg" else entry for entry in found]
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        images = list(walk_folder(tmp_path, ScanReport()))
+        assert [(image.path, image.size_bytes is None) for image in images] == [
+            ("a.jpg", False),
+            ("b.jpg", True),
+            ("folder/c.jpg", False),
+        ]

@@ -1,0 +1,85 @@
+"""What lies in an archive's folders and is no part of the archive, by name."""
+
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+#: Folders of storage servers and systems: thumbnails, snapshots, trash. Keys in lower case, as the systems ignore case.
+#: A folder that is simply called ``snapshot`` or ``recycle`` is somebody's own.
+_SYSTEM_FOLDERS = {
+    name.lower(): name
+    for name in (
+        "@eaDir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@Recycle", "@Recently-Snapshot", ".@__thumb",
+        "~snapshot", ".snapshot", ".snapshots", ".zfs", "lost+found", "$RECYCLE.BIN", "System Volume Information",
+        "__MACOSX", ".Trash", ".Trashes", ".Spotlight-V100", ".fseventsd", ".TemporaryItems", ".DocumentRevisions-V100",
+        ".thumbnails", ".recycle", "RECYCLER",
+    )
+}  # fmt: skip
+_SYSTEM_FILES = {
+    name.lower(): name
+    for name in ("Thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".DS_Store", "Icon\r", ".picasa.ini")
+}
+#: Files by the beginning or the end of their names.
+_SYSTEM_PATTERNS = {
+    "._*": re.compile(r"\._."),
+    ".Trash-*": re.compile(r"\.trash-.", re.IGNORECASE),
+    ".nfs*": re.compile(r"\.nfs[0-9a-f]{8,}"),
+    "SYNOPHOTO_*": re.compile(r"SYNO(PHOTO|VIDEO|INDEX|FILE)_"),
+    "@SynoEAStream": re.compile(r".*@Syno(EAStream|Resource)$"),
+    "~$*": re.compile(r"~\$."),
+}
+#: Pictures that are drawn over an image: superpixels, masks, segmentations, and maps of an attribute, as ISIC's
+#: challenges name them. Of other names only beside the image itself.
+_DRAWN = re.compile(
+    r"(?P<image>.+?)_(?:superpixels|segmentation|segmentation_mask|mask|seg|lesion_mask|groundtruth"
+    r"|attribute_[a-z_]+)\.[a-z]+$",
+    re.IGNORECASE,
+)
+_ISIC = re.compile(r"ISIC_\d{7}$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which entries of a source are taken.
+
+    Args:
+        exclude: patterns of names or of paths from the root, such as ``*_overview.jpg`` or ``2003/*``. A folder that
+            fits is not entered.
+        include_hidden: take hidden files and folders, too.
+        strict: record a picture that is not read, such as a HEIC file, as an image, which fails; otherwise it is
+            counted and passed over.
+    """
+
+    exclude: tuple[str, ...] = ()
+    include_hidden: bool = False
+    strict: bool = False
+
+    def excludes(self, path: str) -> bool:
+        """Whether a pattern fits a path or its last part."""
+        if not self.exclude:
+            return False
+        name = path.rpartition("/")[2]
+        return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
+def system_name(name: str) -> str | None:
+    """What kind of file or folder of a system has this name. None for all others."""
+    lower = name.lower()
+    if (found := _SYSTEM_FOLDERS.get(lower) or _SYSTEM_FILES.get(lower)) is not None:
+        return found.strip()
+    return next((kind for kind, pattern in _SYSTEM_PATTERNS.items() if pattern.match(name)), None)
+
+
+def is_drawn_over(name: str, beside: Container[str]) -> bool:
+    """Whether a file is a mask or superpixels of an image, by its name.
+
+    Args:
+        name: of the file.
+        beside: stems of the files of the same folder, in lower case.
+    """
+    found = _DRAWN.match(name)
+    if found is None:
+        return False
+    image = found["image"]
+    return _ISIC.match(image) is not None or image.lower() in beside
