@@ -248,6 +248,8 @@ class Prediction(Base):
     class_probabilities: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
     #: Whether the output was reused from an earlier image with the same bytes and the same bundle.
     reused: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: Version of the code that made pixels of the bytes: another one may have read another picture.
+    reader: Mapped[int] = mapped_column(default=1, server_default="1")
     scored_at: Mapped[datetime] = mapped_column(UtcDateTime())
 
 

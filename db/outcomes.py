@@ -29,6 +29,8 @@ class Scored:
     class_probabilities: Mapping[str, float] | None = None
     #: The engine that inferred it for an earlier image with the same bytes. None when it was inferred now.
     reused_from: str | None = None
+    #: Version of the code that made pixels of the bytes.
+    reader: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class StoredInference:
     raw_probability: float
     engine: str
     class_probabilities: Mapping[str, float] | None = None
+    #: Version of the code that made pixels of the bytes then.
+    reader: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,7 @@ def _upsert(connection: Connection, scored: Sequence[Scored], job_id: int, bundl
             "bundle_id",
             "engine",
             "reused",
+            "reader",
             "raw_probability",
             "probability",
             "flag",
@@ -127,6 +132,7 @@ def _upsert(connection: Connection, scored: Sequence[Scored], job_id: int, bundl
                 "bundle_id": bundle_id,
                 "engine": outcome.reused_from or engine,
                 "reused": outcome.reused_from is not None,
+                "reader": outcome.reader,
                 "raw_probability": outcome.raw_probability,
                 "probability": outcome.probability,
                 "flag": outcome.flag,
@@ -157,12 +163,19 @@ def stored_inferences(connection: Connection, bundle_id: int, digests: Sequence[
     )
     rows = connection.execute(
         select(
-            Prediction.image_sha256, Prediction.raw_probability, Prediction.engine, Prediction.class_probabilities
+            Prediction.image_sha256,
+            Prediction.raw_probability,
+            Prediction.engine,
+            Prediction.class_probabilities,
+            Prediction.reader,
         ).where(Prediction.id.in_(newest))
     )
     return {
         row.image_sha256: StoredInference(
-            raw_probability=row.raw_probability, engine=row.engine, class_probabilities=row.class_probabilities
+            raw_probability=row.raw_probability,
+            engine=row.engine,
+            class_probabilities=row.class_probabilities,
+            reader=row.reader,
         )
         for row in rows
     }

@@ -26,12 +26,14 @@ _INTERRUPTED = "Interrupted. The images recorded so far are kept. Run the same `
 
 
 class _Source(click.Path):
-    """A path that is not empty: an unset variable would otherwise mean the current folder."""
+    """An address, or a path that is not empty: an unset variable would otherwise mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from worker.images.read_remote import is_remote
+
         if not os.fspath(value):
-            self.fail("The path is empty. Give a folder or a CSV manifest; a dot is the current folder.", param, ctx)
-        return super().convert(value, param, ctx)
+            self.fail("The path is empty. Give a folder or a manifest; a dot is the current folder.", param, ctx)
+        return value if isinstance(value, str) and is_remote(value) else super().convert(value, param, ctx)
 
 
 def _label(_context: click.Context, _option: click.Parameter, text: str | None) -> str | None:
@@ -88,7 +90,7 @@ def _columns(_context: click.Context, _option: click.Parameter, given: tuple[str
 @click.option("--dry-run", is_flag=True, help="List what would be submitted, and every problem; record nothing.")
 @click.option("--watch", "then_watch", is_flag=True, help="Show the progress until the job is finished.")
 def submit(
-    source: Path,
+    source: Path | str,
     root: Path | None,
     policy: str,
     urgent: bool,
@@ -102,7 +104,7 @@ def submit(
     dry_run: bool,
     then_watch: bool,
 ) -> None:
-    """Submit SOURCE, a folder of images or a manifest, as a job.
+    """Submit SOURCE as a job: a folder, a manifest, a ZIP or TAR archive, or an address (s3://, gs://, https://).
 
     A manifest is CSV, an Excel workbook or Parquet. It has the column path, and optionally lesion_id, patient_ref, age,
     sex and site. The metadata files of ISIC and HAM10000 are read as they are; --column names other columns.
@@ -111,6 +113,8 @@ def submit(
       dermq submit /archive/2019
       dermq submit cases.csv --root /archive --urgent --watch
       dermq submit /archive --name "Archive 1998-2004" --between 20:00-06:00
+      dermq submit export.zip --exclude '*_overview.jpg'
+      dermq submit s3://bucket/2019
       dermq submit cases.xlsx --root /archive --column lesion_id=LesionID --dry-run
 
     The hours of --between are in the time zone of DERMQ_TIME_ZONE, or of this machine.

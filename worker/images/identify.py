@@ -57,15 +57,14 @@ def describe_content(data: bytes) -> Content:
 
 def is_dicom(data: bytes) -> bool:
     """Whether bytes begin a DICOM file: with the mark of PS3.10, section 7.1, or as a data set without a preamble."""
-    return data[128:132] == b"DICM" or (
-        # Group 2 or 8 with a plausible element, explicit or implicit VR, as old scanners wrote.
-        data[:2] in (b"\x02\0", b"\x08\0")
-        and data[3:4] == b"\0"
-        and (data[4:6] in (b"UL", b"CS", b"UI", b"DA", b"SH", b"LO", b"OB") or data[6:8] == b"\0\0")
-        and len(data) > 8
-        and 0 < int.from_bytes(data[4:8], "little") != 0xFFFFFFFF
-        and any(data[:8])
-    )
+    if data[128:132] == b"DICM":
+        return True
+    # Group 2 or 8, an element of its first ones, and an explicit value representation or a short length, as old
+    # scanners wrote.
+    group, element = data[:2], data[2:4]
+    if group not in (b"\x02\0", b"\x08\0") or element not in (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0", b"\x16\0"):
+        return False
+    return data[4:6] in (b"UL", b"CS", b"UI", b"OB") or 0 < int.from_bytes(data[4:8], "little") <= 64
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:

@@ -144,6 +144,15 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
     return height, width
 
 
+def declared_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width by the frame header of any kind of JPEG, lossless and JPEG-LS, too. None without one."""
+    try:
+        frame = _read_frame(data)
+    except ImageFaultError:
+        return None
+    return frame.height, frame.width
+
+
 def decode_plain_jpeg(data: bytes, max_pixels: int, divisor: int = 1) -> npt.NDArray[np.uint8] | None:
     """Decode an undamaged colour JPEG that is stored upright, without a colour profile; nearly all are such.
 

@@ -63,13 +63,13 @@ class Preprocessing:
     fit: Fit = "cover"
     reduced_decoding: bool = False
 
-    def decode(self, data: bytes) -> DecodedImage:
-        """Decode a file as far as the model needs it.
+    def decode(self, data: bytes, frame: int | None = None) -> DecodedImage:
+        """Decode a file, or a frame of a DICOM file, as far as the model needs it.
 
         Raises:
             ImageFaultError, MemoryError: as `worker.images.decode.decode`.
         """
-        return decode_image(data, self._divisor if self.reduced_decoding else None)
+        return decode_image(data, self._divisor if self.reduced_decoding else None, frame)
 
     def load(self, data: bytes) -> RGBImage:
         """Decode a file and turn it into the model's input, (size, size, 3), uint8, RGB; see `decode`."""

@@ -1,9 +1,11 @@
 """Reading a file of an archive, with checks against everything that a hostile or broken archive can hold."""
 
+import errno
 import hashlib
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +14,29 @@ from worker.errors import ImageFaultError
 
 _OUTSIDE = "the path or a symbolic link leads out of the submitted folder, or of --root"
 _NEVER_THERE = "the file was not there at submission either. Paths are relative to the job's root (--root)"
-_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})|\\\\")
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})|\\\\|\\#[0-9]+$")
+#: The end of a path that stands for one frame of a DICOM file. No other path ends so: backslashes are doubled.
+_FRAME = re.compile(r"(?<!\\)(?:\\\\)*\\#([0-9]{1,9})$")
+#: Errors of network shares that may be over in a moment: tried again after these seconds.
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO, errno.ENETUNREACH)
+_PAUSES = (0.2, 1.0)
 #: Greatest modification time that the database can store, in nanoseconds. File systems allow years after 2262.
 _LATEST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileContent:
-    """The content of a file."""
+    """The content of a file.
+
+    Args:
+        data: its bytes.
+        sha256: of the bytes, or of the bytes and the number of the frame.
+        frame: of a DICOM file with several, from 1. None for the file as a whole.
+    """
 
     data: bytes
     sha256: str
+    frame: int | None = None
 
 
 def path_to_text(path: str) -> str:
@@ -38,9 +52,27 @@ def text_to_path(text: str) -> str:
     """Undo `path_to_text`."""
 
     def restore(match: re.Match[bytes]) -> bytes:
-        return b"\\" if match[1] is None else bytes([int(match[1], 16)])
+        if match[1] is None:
+            return b"\\" if match[0] == b"\\\\" else b""
+        return bytes([int(match[1], 16)])
 
     return os.fsdecode(_ESCAPED.sub(restore, text.encode("utf-8")))
+
+
+def with_frame(path: str, frame: int) -> str:
+    """The path of one frame of a DICOM file, as the database stores it.
+
+    Args:
+        path: of the file, from `path_to_text`.
+        frame: from 1.
+    """
+    return f"{path}\\#{frame}"
+
+
+def frame_of(path: str) -> int | None:
+    """The frame that a path from `with_frame` stands for. None for a file as a whole."""
+    found = _FRAME.search(path)
+    return int(found[1]) if found else None
 
 
 def mtime_ns_of(found: os.stat_result) -> int:
@@ -67,6 +99,26 @@ def read_file(
     Raises:
         ImageFaultError: ``outside_root``, ``missing``, ``unreadable``, ``too_large`` or ``changed_since_submission``.
     """
+    for pause in _PAUSES:
+        try:
+            return _read_once(real_root, path, size_bytes=size_bytes, mtime_ns=mtime_ns, max_bytes=max_bytes)
+        except _TransientError:
+            time.sleep(pause)
+    return _read_once(real_root, path, size_bytes=size_bytes, mtime_ns=mtime_ns, max_bytes=max_bytes)
+
+
+class _TransientError(ImageFaultError):
+    """An error of a share that may be over in a moment."""
+
+
+def _refused(what: str, error: OSError) -> ImageFaultError:
+    kind = _TransientError if error.errno in _TRANSIENT else ImageFaultError
+    return kind(FailureCode.UNREADABLE, f"{what}: {error.strerror}")
+
+
+def _read_once(
+    real_root: str, path: str, *, size_bytes: int | None, mtime_ns: int | None, max_bytes: int
+) -> FileContent:
     real = os.path.realpath(os.path.join(real_root, text_to_path(path)))  # noqa: PTH118 - bytes-safe, and realpath
     if os.path.commonpath((real_root, real)) != real_root:
         raise ImageFaultError(FailureCode.OUTSIDE_ROOT, _OUTSIDE)
@@ -79,7 +131,7 @@ def read_file(
     except NotADirectoryError:
         raise ImageFaultError(FailureCode.MISSING, "a part of the path is not a folder") from None
     except OSError as error:
-        raise ImageFaultError(FailureCode.UNREADABLE, f"the operating system refused: {error.strerror}") from None
+        raise _refused("the operating system refused", error) from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -88,7 +140,7 @@ def read_file(
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError):
-            raise ImageFaultError(FailureCode.UNREADABLE, f"the operating system refused: {error.strerror}") from None
+            raise _refused("the operating system refused", error) from None
         raise
     with os.fdopen(descriptor, "rb") as file:
         if found.st_size > max_bytes:
@@ -104,15 +156,19 @@ def read_file(
             # Not up to the limit: Python would allocate that many bytes beforehand.
             data = file.read(found.st_size + 1)
         except OSError as error:
-            raise ImageFaultError(FailureCode.UNREADABLE, f"reading failed: {error.strerror}") from None
+            raise _refused("reading failed", error) from None
     if len(data) != found.st_size:
         raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "its size changed while it was read")
-    return FileContent(data=data, sha256=sha256_of(data))
+    frame = frame_of(path)
+    return FileContent(data=data, sha256=sha256_of(data, frame), frame=frame)
 
 
-def sha256_of(data: bytes) -> str:
-    """SHA-256 of a file's bytes in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+def sha256_of(data: bytes, frame: int | None = None) -> str:
+    """SHA-256 of a file's bytes in hexadecimal, or of the bytes and the number of one of its frames."""
+    digest = hashlib.sha256(data)
+    if frame is not None:
+        digest.update(f"frame {frame}".encode())
+    return digest.hexdigest()
 
 
 def _refuse_outside(descriptor: int, real_root: str) -> None:

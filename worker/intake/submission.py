@@ -56,7 +56,7 @@ class Submission:
     """What to submit and how.
 
     Args:
-        source: a folder, or a manifest.
+        source: a folder, a manifest, a ZIP or TAR archive, or an address such as ``s3://bucket/2019``.
         root: folder that the manifest's paths are relative to. Default: the manifest's folder. None for a folder.
         selection: which entries are taken.
         columns: name of a manifest's column by dermq's own name.
@@ -71,7 +71,7 @@ class Submission:
         lease_seconds: seconds after which another submission may resume this one when it was killed.
     """
 
-    source: Path
+    source: Path | str
     root: Path | None
     policy: str
     urgent: bool

@@ -1,6 +1,5 @@
 """From the images of one batch to their outcomes: read, reuse, prepare, infer, flag. Each image gets exactly one."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -15,8 +14,9 @@ from db.session import read
 from db.status import FailureCode
 from worker.errors import EngineError, ImageFaultError
 from worker.images.colour import RGBImage
-from worker.images.decode import reads_as_ever
-from worker.images.read import FileContent, read_file, text_to_path
+from worker.images.decode import READER, reads_as_ever
+from worker.images.read import FileContent
+from worker.images.read_any import Reader, reader_of
 from worker.inference.engines import Inference
 from worker.inference.triage import triage_flag
 from worker.logging import get_logger
@@ -81,12 +81,11 @@ def prepare_images(
     """
     outcomes: list[Outcome] = []
     contents: dict[int, FileContent] = {}
-    # Anew for each batch: a share may be mounted meanwhile.
-    real_root = os.path.realpath(text_to_path(job.root))
+    reader = reader_of(job.root)
     for image in images:
         if cancelled():
             break
-        content = _or_failed(image.id, lambda image=image: _read(image, real_root, max_file_bytes))  # type: ignore[misc]
+        content = _or_failed(image.id, lambda image=image: _read(image, reader, max_file_bytes))  # type: ignore[misc]
         if isinstance(content, Failed):
             outcomes.append(content)
         else:
@@ -100,8 +99,7 @@ def prepare_images(
         # Out of memory with the last use.
         content = contents.pop(image_id)
         found = stored.get(content.sha256)
-        # An earlier version of dermq may have scored a file that is refused, or read otherwise, today.
-        same = _or_failed(image_id, lambda c=content: reads_as_ever(c.data)) if found is not None else False  # type: ignore[misc]
+        same = _reads_the_same(image_id, content, found) if found is not None else False
         if isinstance(same, Failed):
             outcomes.append(same)
         elif found is not None and same:
@@ -148,7 +146,10 @@ def infer_batch(
             label = outcome.reused_from or model.engine.label
             outcomes += [replace(outcome, image_id=copy, reused_from=label) for copy in copies]
             inferred[outcome.image_sha256] = StoredInference(
-                raw_probability=outcome.raw_probability, engine=label, class_probabilities=outcome.class_probabilities
+                raw_probability=outcome.raw_probability,
+                engine=label,
+                class_probabilities=outcome.class_probabilities,
+                reader=READER,
             )
         elif isinstance(outcome, Failed):
             outcomes += [Failed(image_id=copy, code=outcome.code, sentence=outcome.sentence) for copy in copies]
@@ -177,16 +178,20 @@ def _or_failed(image_id: int, make: Callable[[], Made]) -> Made | Failed:
         return Failed(image_id=image_id, code=FailureCode.ENGINE_ERROR, sentence=sentence)
 
 
-def _read(image: WaitingImage, real_root: str, max_file_bytes: int) -> FileContent:
+def _read(image: WaitingImage, reader: Reader, max_file_bytes: int) -> FileContent:
     if image.failure_code is not None:
         raise ImageFaultError(image.failure_code, image.reason or "it could not be submitted")
-    return read_file(
-        real_root,
+    return reader(
         image.path,
         size_bytes=image.size_bytes,
         mtime_ns=image.mtime_ns,
         max_bytes=max_file_bytes,
     )
+
+
+def _reads_the_same(image_id: int, content: FileContent, found: StoredInference) -> bool | Failed:
+    """Whether an earlier inference was made of the pixels that are read today: a file may even be refused today."""
+    return found.reader == READER or _or_failed(image_id, lambda: reads_as_ever(content.data))
 
 
 def _find_stored(contents: dict[int, FileContent], job: ChunkJob, database: Engine) -> dict[str, StoredInference]:
@@ -198,7 +203,7 @@ def _find_stored(contents: dict[int, FileContent], job: ChunkJob, database: Engi
 
 def _prepare(image_id: int, content: FileContent, model: LoadedModel) -> ReadyImage | Ungradable:
     preprocessing = model.bundle.preprocessing
-    decoded = preprocessing.decode(content.data)
+    decoded = preprocessing.decode(content.data, content.frame)
     refusal = model.gate.check_size(decoded.short_side)
     if refusal is None:
         model_input = preprocessing(decoded.pixels)
@@ -255,6 +260,7 @@ def _scored(
             malignant_probability=None if classes is None else sum(classes[name] for name in manifest.malignant),
             class_probabilities=classes,
             reused_from=inference.engine if reused else None,
+            reader=READER,
         )
 
     return _or_failed(image_id, score)

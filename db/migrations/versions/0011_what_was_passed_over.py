@@ -1,4 +1,4 @@
-"""What a source holds and was not submitted; the identifiers of images that came as DICOM."""
+"""What a source holds and was not submitted; identifiers of DICOM images; the reader of a prediction's pixels."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,9 +15,11 @@ def upgrade() -> None:
     op.add_column("job", sa.Column("passed_over", sa.JSON(), nullable=True))
     for name in _IDENTIFIERS:
         op.add_column("image", sa.Column(name, sa.String(64), nullable=True))
+    op.add_column("prediction", sa.Column("reader", sa.Integer(), nullable=False, server_default="1"))
 
 
 def downgrade() -> None:
+    op.drop_column("prediction", "reader")
     for name in reversed(_IDENTIFIERS):
         op.drop_column("image", name)
     op.drop_column("job", "passed_over")

@@ -2,18 +2,22 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from enum import Enum, auto
 from pathlib import Path
 
 from db.submission import NewImage
 from worker.errors import ManifestError
-from worker.images.formats import DICOM_MARK, DICOM_MARK_AT, DICOM_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from worker.images.dicom import dicom_is_installed
+from worker.images.formats import IMAGE_SUFFIXES, PLACEHOLDER
+from worker.images.identify import is_dicom
 from worker.images.read import mtime_ns_of, path_to_text
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.base import is_too_long, shorten
-from worker.intake.sources.passed_over import Selection, is_drawn_over, system_name
+from worker.intake.sources.dicom import dicom_images
+from worker.intake.sources.passed_over import Kind, Selection, kind_of_name, system_name
 from worker.regular_files import open_regular
 
+#: Bytes by which a DICOM file is recognised.
+_HEAD_BYTES = 132
 #: Every entry that is an image.
 EVERYTHING = Selection()
 
@@ -54,20 +58,13 @@ def walk_folder(root: Path, report: ScanReport, selection: Selection = EVERYTHIN
         for entry in entries:
             path = os.path.join(inside, entry.name)  # noqa: PTH118
             kind = _kind_of(entry, path, stems, report, selection)
-            if kind is _Kind.FOLDER:
+            if kind is None:
                 folders.append(path)
-            elif kind is _Kind.IMAGE:
+            elif kind is Kind.IMAGE:
                 yield _image(path_to_text(path), entry)
+            elif kind is Kind.DICOM:
+                yield from dicom_images(Path(entry.path), _image(path_to_text(path), entry), report, selection)
         pending.extend(reversed(folders))
-
-
-class _Kind(Enum):
-    """What happens to an entry of a folder."""
-
-    FOLDER = auto()
-    IMAGE = auto()
-    #: The report counts it.
-    PASSED_OVER = auto()
 
 
 class _Stems:
@@ -83,43 +80,46 @@ class _Stems:
         return stem in self._stems
 
 
-def _kind_of(entry: "os.DirEntry[str]", path: str, stems: _Stems, report: ScanReport, selection: Selection) -> _Kind:
-    """What an entry is. Counts it where it is passed over."""
+def _kind_of(
+    entry: "os.DirEntry[str]", path: str, stems: _Stems, report: ScanReport, selection: Selection
+) -> Kind | None:
+    """What an entry is, None for a folder that is entered. Counts it where it is passed over."""
     name = entry.name
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
     if selection.excludes(path):
         report.excluded += 1
-        return _Kind.PASSED_OVER
+        return Kind.PASSED_OVER
     if (system := system_name(name)) is not None:
         report.system[system] += 1
-        return _Kind.PASSED_OVER
+        return Kind.PASSED_OVER
     # Such as .IMG_1.HEIC.icloud: a hidden placeholder of a picture that is not here.
-    placeholder = suffix in UNREAD_SUFFIXES and suffix == ".icloud"
-    if name.startswith(".") and not selection.include_hidden and not placeholder:
+    if name.startswith(".") and not selection.include_hidden and suffix != PLACEHOLDER:
         report.hidden += 1
-        return _Kind.PASSED_OVER
+        return Kind.PASSED_OVER
     is_folder = _is_folder(entry)
     if is_folder:
-        return _Kind.FOLDER
+        return None
     if _leads_to_folder(entry):
         report.linked_folders += 1
-    elif suffix in IMAGE_SUFFIXES:
-        if not is_drawn_over(name, stems):
-            return _Kind.IMAGE
-        report.drawn += 1
-    elif is_folder is None:
+    elif is_folder is None and suffix not in IMAGE_SUFFIXES:
         report.unreadable.append(path_to_text(path))
-    elif suffix in UNREAD_SUFFIXES:
-        if selection.strict:
-            return _Kind.IMAGE
-        report.count_unread(suffix)
-    elif _is_dicom(entry, suffix):
-        if selection.strict:
-            return _Kind.IMAGE
-        report.dicom += 1
     else:
+        kind = kind_of_name(name, stems, report, selection)
+        return _perhaps_dicom(entry, suffix, report, selection) if kind is Kind.PERHAPS_DICOM else kind
+    return Kind.PASSED_OVER
+
+
+def _perhaps_dicom(entry: "os.DirEntry[str]", suffix: str, report: ScanReport, selection: Selection) -> Kind:
+    """By content: without a suffix, or with a number as at the end of an identifier."""
+    if not _begins_as_dicom(entry):
         report.count_other(suffix)
-    return _Kind.PASSED_OVER
+        return Kind.PASSED_OVER
+    if dicom_is_installed():
+        return Kind.DICOM
+    if selection.strict:
+        return Kind.IMAGE
+    report.dicom += 1
+    return Kind.PASSED_OVER
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:
@@ -138,17 +138,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool | None:
         return None
 
 
-def _is_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
-    """By the suffix; or by content when there is none or it is a number, as at the end of a DICOM identifier."""
-    if suffix in DICOM_SUFFIXES:
-        return True
-    if suffix and not suffix[1:].isdecimal():
-        return False
+def _begins_as_dicom(entry: "os.DirEntry[str]") -> bool:
     try:
         if not entry.is_file(follow_symlinks=False):
             return False
         with open_regular(Path(entry.path)) as file:
-            return file.read(DICOM_MARK_AT + len(DICOM_MARK))[DICOM_MARK_AT:] == DICOM_MARK
+            return is_dicom(file.read(_HEAD_BYTES))
     except OSError:
         return False
 

@@ -3,7 +3,6 @@
 What can be read of a row is read; the rest is left empty and counted. A row without a path is no image, and named.
 """
 
-import math
 import os
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from worker.errors import ManifestError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import path_to_text
 from worker.intake.scan_report import ScanReport
+from worker.intake.sources.ages import years_of
 from worker.intake.sources.base import MAX_LENGTHS, is_too_long, shorten, size_and_time
 from worker.intake.sources.folder import walk_folder
 from worker.intake.sources.manifest_columns import ColumnPlan, plan_columns
@@ -27,11 +27,6 @@ from worker.intake.sources.tables import open_table
 _NAMED_LINES, _KEPT_LINES = 10, 100_000
 #: A relative path that is stored as it is: most are. The others take the way through `os.path.normpath`.
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_. -]*/)*[A-Za-z0-9_-][A-Za-z0-9_. -]*")
-#: An age as people, spreadsheets and DICOM (047Y, 006M) write it. 85+ is the greatest that an anonymised file tells.
-_AGE = re.compile(r"(\d{1,3}(?:[.,]\d+)?)\s*(?:\+|(y|m|w|d)[a-z]*\.?)?", re.IGNORECASE)
-_PARTS_OF_A_YEAR = {"y": 1.0, "m": 12.0, "w": 52.18, "d": 365.25}
-#: Ages in years outside this range are not understood.
-_AGES = (0.0, 130.0)
 
 _NO_PATH = "without a path"
 _TOO_MANY_CELLS = "with more cells than columns"
@@ -230,15 +225,7 @@ class _Reader:
 
 
 def _age(cell: str, report: ManifestReport, line: int) -> float | None:
-    """Age in years."""
-    cell = cell.strip()
-    if not cell:
-        return None
-    found = _AGE.fullmatch(cell)
-    age = math.nan
-    if found is not None:
-        age = float(found[1].replace(",", ".")) / _PARTS_OF_A_YEAR[(found[2] or "y").lower()]
-    if not _AGES[0] <= age <= _AGES[1]:
+    age = years_of(cell)
+    if age is None and cell.strip():
         report.add("age is not a number of years from 0 to 130", line)
-        return None
     return age

@@ -8,10 +8,14 @@ from pathlib import Path
 from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.read import path_to_text
+from worker.images.read_remote import is_remote
 from worker.intake.scan_report import ScanReport
+from worker.intake.sources.archive import list_archive
 from worker.intake.sources.folder import walk_folder
 from worker.intake.sources.manifest import ManifestReport, read_manifest
 from worker.intake.sources.passed_over import Selection
+from worker.intake.sources.remote import list_store
+from worker.intake.sources.tables import is_archive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,9 @@ class OpenedSource:
 
 
 def open_source(
-    source: Path, root: Path | None, selection: Selection, columns: Mapping[str, str] | None = None
+    source: Path | str, root: Path | None, selection: Selection, columns: Mapping[str, str] | None = None
 ) -> OpenedSource:
-    """Open a folder or a manifest.
+    """Open a folder, a manifest, a ZIP or TAR archive, or a remote store.
 
     Args:
         source: as the submitter gave it.
@@ -56,16 +60,27 @@ def open_source(
     Raises:
         ManifestError: it cannot be read, or an option does not fit it.
     """
+    scan = ScanReport()
+    if isinstance(source, str) and is_remote(source):
+        _refuse_options(source, "an address", root, columns)
+        return OpenedSource(
+            images=list_store(source, scan, selection),
+            root=source.rstrip("/"),
+            scan=scan,
+            nothing=f"No image found below {source}.",
+        )
     # Not resolved: a symbolic link keeps the name that the operator gave.
     source = Path(os.path.abspath(source))  # noqa: PTH100 - `absolute` keeps ".."
+    if is_archive(source):
+        _refuse_options(str(source), "an archive", root, columns)
+        return OpenedSource(
+            images=list_archive(source, scan, selection),
+            root=path_to_text(str(source)),
+            scan=scan,
+            nothing=f"No image found in {source}.",
+        )
     if source.is_dir():
-        if root is not None or columns:
-            option = "--root" if root is not None else "--column"
-            raise ManifestError(
-                f"{option} belongs to a manifest, but {source} is a folder, and its paths start from itself. "
-                f"Leave out {option}."
-            )
-        scan = ScanReport()
+        _refuse_options(str(source), "a folder", root, columns)
         return OpenedSource(
             images=walk_folder(source, scan, selection),
             root=path_to_text(str(source)),
@@ -83,3 +98,12 @@ def open_source(
         rows=rows,
         nothing=f"{source} has a header but no rows. Write a row for each image.",
     )
+
+
+def _refuse_options(source: str, what: str, root: Path | None, columns: Mapping[str, str] | None) -> None:
+    if root is not None or columns:
+        option = "--root" if root is not None else "--column"
+        raise ManifestError(
+            f"{option} belongs to a manifest, but {source} is {what}, and its paths start from itself. "
+            f"Leave out {option}."
+        )

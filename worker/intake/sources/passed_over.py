@@ -1,9 +1,15 @@
 """What lies in an archive's folders and is no part of the archive, by name."""
 
+import os
 import re
 from collections.abc import Container
 from dataclasses import dataclass
+from enum import Enum, auto
 from fnmatch import fnmatchcase
+
+from worker.images.dicom import dicom_is_installed
+from worker.images.formats import DICOM_INDEX, DICOM_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from worker.intake.scan_report import ScanReport
 
 #: Folders of storage servers and systems: thumbnails, snapshots, trash. Keys in lower case, as the systems ignore case.
 #: A folder that is simply called ``snapshot`` or ``recycle`` is somebody's own.
@@ -61,6 +67,66 @@ class Selection:
             return False
         name = path.rpartition("/")[2]
         return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
+class Kind(Enum):
+    """What happens to an entry of a source."""
+
+    IMAGE = auto()
+    #: By its suffix, or perhaps: without one, or with a number as at the end of an identifier.
+    DICOM = auto()
+    PERHAPS_DICOM = auto()
+    #: The report counts it.
+    PASSED_OVER = auto()
+
+
+def kind_of_path(path: str, beside: Container[str], report: ScanReport, selection: Selection) -> Kind:
+    """What a file is by its path from the root, for sources that list whole paths. Counts it where it is passed over.
+
+    Args:
+        path: with forward slashes.
+        beside: stems of the files of the same folder, in lower case.
+        report: counts what is passed over.
+        selection: what is taken.
+    """
+    parts = path.split("/")
+    for number, part in enumerate(parts, 1):
+        if selection.excludes("/".join(parts[:number])):
+            report.excluded += 1
+            return Kind.PASSED_OVER
+        if (system := system_name(part)) is not None:
+            report.system[system] += 1
+            return Kind.PASSED_OVER
+        if part.startswith(".") and part not in (".", "..") and not selection.include_hidden:
+            report.hidden += 1
+            return Kind.PASSED_OVER
+    return kind_of_name(parts[-1], beside, report, selection)
+
+
+def kind_of_name(name: str, beside: Container[str], report: ScanReport, selection: Selection) -> Kind:
+    """What a file is by its name alone, as `kind_of_path`."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    if suffix in IMAGE_SUFFIXES:
+        if not is_drawn_over(name, beside):
+            return Kind.IMAGE
+        report.drawn += 1
+    elif suffix in UNREAD_SUFFIXES:
+        if selection.strict:
+            return Kind.IMAGE
+        report.count_unread(suffix)
+    elif name.upper() == DICOM_INDEX:
+        report.system[DICOM_INDEX] += 1
+    elif suffix in DICOM_SUFFIXES:
+        if dicom_is_installed():
+            return Kind.DICOM
+        if selection.strict:
+            return Kind.IMAGE
+        report.dicom += 1
+    elif not suffix or suffix[1:].isdecimal():
+        return Kind.PERHAPS_DICOM
+    else:
+        report.count_other(suffix)
+    return Kind.PASSED_OVER
 
 
 def system_name(name: str) -> str | None:

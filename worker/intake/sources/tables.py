@@ -18,6 +18,8 @@ from worker.tables import MAX_ROW, RowTooLongError, TableRows, describe_other_fi
 
 #: First bytes of Parquet, of the old workbooks of Excel, and of ZIP, which the newer ones are.
 _PARQUET, _OLD_WORKBOOK, _ZIP = b"PAR1", b"\xd0\xcf\x11\xe0", b"PK\x03\x04"
+#: First bytes of gzip, bzip2, xz and Zstandard.
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 #: Members by which a ZIP is a workbook.
 _WORKBOOK_MEMBERS = ("[Content_Types].xml", "mimetype")
 #: Bytes of the largest workbook, unpacked: it is read at once. A million rows have some 400 MB.
@@ -41,15 +43,16 @@ class Table:
     rows: Iterable[tuple[int, list[str]]]
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file is a ZIP archive, and no workbook."""
+def is_archive(path: Path) -> bool:
+    """Whether a file is a ZIP or TAR archive, or a compressed one, and no workbook."""
     try:
         with open_regular(path) as file:
-            if not file.read(4).startswith(_ZIP):
-                return False
-        return not _is_workbook(path)
+            head = file.read(512)
+        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            return not _is_workbook(path)
     except OSError:
         return False
+    return head[257:262] == b"ustar" or head.startswith(_COMPRESSED)
 
 
 @contextmanager

@@ -1,0 +1,78 @@
+"""A remote store as a source: s3://, gs:// or https://, listed folder by folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from db.submission import NewImage
+from worker.errors import ManifestError
+from worker.images.identify import is_dicom
+from worker.images.read import path_to_text
+from worker.images.read_remote import RemoteError, RemoteStore, open_store
+from worker.intake.scan_report import ScanReport
+from worker.intake.sources.base import is_too_long, shorten
+from worker.intake.sources.dicom import dicom_images
+from worker.intake.sources.passed_over import Kind, Selection, kind_of_path
+
+
+def list_store(root: str, report: ScanReport, selection: Selection) -> Iterator[NewImage]:
+    """Find the images below an address.
+
+    Args:
+        root: such as ``s3://bucket/2019``.
+        report: filled with everything that is passed over.
+        selection: what is taken.
+
+    Raises:
+        ManifestError: the store cannot be listed.
+    """
+    try:
+        store = open_store(root)
+        walked = store.files.walk(store.prefix, detail=True)
+        for folder, _, found in walked:
+            yield from _folder(store, str(folder).rstrip("/"), found, report, selection)
+    except RemoteError as error:
+        raise ManifestError(f"{root} cannot be read: {error}.") from None
+    except ManifestError:
+        raise
+    except PermissionError:
+        raise ManifestError(f"{root} cannot be listed: the store refuses access. Check the credentials.") from None
+    except FileNotFoundError:
+        raise ManifestError(f"{root} cannot be listed: there is no such bucket or folder.") from None
+    except Exception as error:
+        # Each store raises its own classes for a connection that is lost or times out.
+        raise ManifestError(
+            f"{root} cannot be listed ({type(error).__name__}). Check the address, the network and the credentials."
+        ) from None
+
+
+def _folder(
+    store: RemoteStore, folder: str, found: dict[str, dict[str, object]], report: ScanReport, selection: Selection
+) -> Iterator[NewImage]:
+    stems = {os.path.splitext(name)[0].lower() for name in found}  # noqa: PTH122
+    inside = folder[len(store.prefix) :].strip("/")
+    for name in sorted(found):
+        if not name:
+            # The folder's own marker.
+            continue
+        path = f"{inside}/{name}" if inside else name
+        kind = kind_of_path(path, stems, report, selection)
+        if kind is Kind.PASSED_OVER:
+            continue
+        described = store.describe(found[name])
+        text = path_to_text(path)
+        image = NewImage(path=text, size_bytes=described.size, mtime_ns=described.version)
+        if is_too_long(text):
+            text, failure = shorten(text)
+            image = replace(image, path=text, failure=failure)
+        if kind is Kind.IMAGE or image.failure is not None:
+            yield image
+            continue
+        with store.files.open(store.address(path), "rb") as file:
+            if is_dicom(file.read(132)):
+                file.seek(0)
+                yield from dicom_images(file, image, report, selection)
+            elif kind is Kind.DICOM:
+                yield image
+            else:
+                report.count_other(os.path.splitext(name)[1].lower())  # noqa: PTH122
