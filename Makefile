@@ -14,7 +14,7 @@ QUICK = $(VENV)/bin/python -m pytest -q -m "not slow"
 LONG = $(VENV)/bin/python -m pytest -q -m slow
 PINS = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate -c requirements/constraints.in \
-	pyproject.toml requirements/build.in --extra local --extra postgres
+	pyproject.toml requirements/build.in --extra local --extra postgres --extra dicom
 
 .PHONY: help demo test test-long test-all faults lint run-environment dev-environment pins clean
 
@@ -55,7 +55,7 @@ dev-environment: $(VENV)/dev.done ## Set up the trainer and the checks too
 
 pins: ## Pin the requirements again (needs uv)
 	$(PINS) -o requirements/run.txt
-	$(PINS) --extra trainer --group dev -c requirements/run.txt -o requirements/dev.txt
+	$(PINS) --extra trainer --extra parquet --extra s3 --extra https --group dev -c requirements/run.txt -o requirements/dev.txt
 
 clean: ## Remove environment, demo and caches
 	rm -rf $(VENV) .demo .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -84,9 +84,9 @@ class Job(Base):
     resting: Mapped[bool] = mapped_column(default=False, server_default=false())
     #: What was told of it last; see `db.notices`.
     notice: Mapped[str | None] = mapped_column(String(32))
-    #: Folder that every image path is relative to. No path may lead out of it.
+    #: What every image path is relative to: a folder, a ZIP or TAR archive, or an address. No path may lead out of it.
     root: Mapped[str] = mapped_column(String(4096))
-    #: The CSV manifest, or None for a folder.
+    #: The manifest, or None for any other source.
     manifest: Mapped[str | None] = mapped_column(String(4096))
     bundle_id: Mapped[int] = mapped_column(ForeignKey(ModelBundle.id))
     #: ``youden`` or ``sensitivity:X``. Its two thresholds are copied from the bundle, so that nothing moves them.

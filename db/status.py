@@ -57,7 +57,7 @@ class FailureCode(StrEnum):
     TRUNCATED = "truncated"
     #: More bytes or pixels than the limits allow, or than the worker's memory holds.
     TOO_LARGE = "too_large"
-    #: Not a JPEG, PNG, TIFF, BMP or WebP by its content, or a file with several pictures.
+    #: By its content, of no kind that is read (docs/formats.md), or a file with several pictures.
     UNSUPPORTED_FORMAT = "unsupported_format"
     #: The path or a symbolic link leads out of the archive.
     OUTSIDE_ROOT = "outside_root"

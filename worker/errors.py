@@ -3,7 +3,7 @@
 DermqError
 ├── SettingsError        a setting or an argument is wrong
 ├── BundleError          a bundle is missing, incomplete, or does not match its hashes
-├── ManifestError        a CSV manifest or a source folder cannot be read
+├── ManifestError        a manifest or another source cannot be read
 ├── SubmissionError      a submission belongs to another process, or was interrupted and can be resumed
 │   └── SubmissionInterruptedError
 ├── EngineError          an inference engine cannot be loaded, or returned an impossible output
@@ -29,7 +29,7 @@ class BundleError(DermqError):
 
 
 class ManifestError(DermqError):
-    """A CSV manifest or a source folder cannot be read."""
+    """A manifest or another source cannot be read."""
 
 
 class SubmissionError(DermqError):

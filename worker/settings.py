@@ -31,6 +31,8 @@ SHIPPED_BUNDLE = "ham10000-mel-nv"
 RUN_FILE = "run.json"
 #: Similarity, up to 1, from which an unknown variable counts as a misspelt setting.
 _SIMILARITY = 0.85
+#: Characters of the shortest key of pseudonyms.
+_MIN_KEY = 16
 #: Settings that were renamed.
 _RENAMED = {"DERMQ_HINT_SECONDS": "DERMQ_HINT_TIMEOUT", "DERMQ_SWEEP_SECONDS": "DERMQ_SWEEP_INTERVAL"}
 #: Greatest number of seconds between a chunk's time limit, at which it is released, and the kill of a hung process.
@@ -131,6 +133,9 @@ class Settings(BaseSettings):
     notify_command: str = ""
     """Command that the sweeper runs then, with the JSON as standard input."""
 
+    pseudonym_key: SecretStr | None = None
+    """Key of the hash by which `dermq submit --pseudonymise` replaces patient references. At least 16 characters."""
+
     metrics_token: SecretStr | None = None
     """Token with which Prometheus reads ``/metrics``. Without one, it signs in with a name and a password."""
 
@@ -170,6 +175,16 @@ class Settings(BaseSettings):
         if name and not (name.strip() and name.isprintable()):
             raise ValueError("the name is blank, or holds characters that cannot be printed on one line")
         return name.strip()
+
+    @field_validator("pseudonym_key")
+    @classmethod
+    def _is_long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        return _refuse(
+            key,
+            lambda held: (
+                None if len(held) >= _MIN_KEY else f"it has fewer than {_MIN_KEY} characters, and can be guessed"
+            ),
+        )
 
     @field_validator("notify_url")
     @classmethod

@@ -87,6 +87,7 @@ def _columns(_context: click.Context, _option: click.Parameter, given: tuple[str
 @click.option(
     "--column", "columns", multiple=True, metavar="NAME=COLUMN", callback=_columns, help="Column of a manifest."
 )
+@click.option("--pseudonymise", is_flag=True, help="Store hashes of patient references (DERMQ_PSEUDONYM_KEY).")
 @click.option("--dry-run", is_flag=True, help="List what would be submitted, and every problem; record nothing.")
 @click.option("--watch", "then_watch", is_flag=True, help="Show the progress until the job is finished.")
 def submit(
@@ -101,6 +102,7 @@ def submit(
     include_hidden: bool,
     strict: bool,
     columns: dict[str, str],
+    pseudonymise: bool,
     dry_run: bool,
     then_watch: bool,
 ) -> None:
@@ -139,6 +141,8 @@ def submit(
     if dry_run:
         _dry_run(open_source(source, root, selection, columns), console)
         return
+    if pseudonymise and settings.pseudonym_key is None:
+        raise click.UsageError("--pseudonymise needs DERMQ_PSEUDONYM_KEY, a secret of at least 16 characters.")
     database = open_checked_database()
     resting = hours is not None and not Hours.parse(hours).include(settings.local_time().time())
     submission = Submission(
@@ -154,6 +158,7 @@ def submit(
         resting=resting,
         selection=selection,
         columns=columns,
+        pseudonym_key=settings.pseudonym_key.get_secret_value() if pseudonymise and settings.pseudonym_key else None,
         actor=current_actor(),
     )
     configure_logging(settings)

@@ -4,7 +4,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 
@@ -39,6 +39,7 @@ from db.submission import (
 from worker.errors import BrokerError, ManifestError, SubmissionError, SubmissionInterruptedError
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.inference.bundle import Bundle
+from worker.intake.pseudonyms import pseudonymised
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.manifest import ManifestReport
 from worker.intake.sources.opened import OpenedSource, open_source
@@ -60,6 +61,7 @@ class Submission:
         root: folder that the manifest's paths are relative to. Default: the manifest's folder. None for a folder.
         selection: which entries are taken.
         columns: name of a manifest's column by dermq's own name.
+        pseudonym_key: key of the hash that replaces patient references. None keeps them.
         policy: triage policy of the bundle.
         urgent: whether workers take it before bulk jobs.
         force: whether files are scored again that were scored earlier with the same bundle.
@@ -84,6 +86,7 @@ class Submission:
     lease_seconds: float = 60.0
     selection: Selection = field(default_factory=Selection)
     columns: Mapping[str, str] = field(default_factory=dict)
+    pseudonym_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(kw_only=True)
@@ -207,6 +210,8 @@ def submit(
     """
     numbers = bundle.thresholds(submission.policy)
     source = open_source(submission.source, submission.root, submission.selection, submission.columns)
+    if submission.pseudonym_key is not None:
+        source = replace(source, images=pseudonymised(source.images, submission.pseudonym_key))
     size = submission.chunk_size * _CHUNKS_PER_TRANSACTION
     # Read the first batch before the job is recorded, so that an empty source leaves nothing behind.
     first = list(islice(source.images, size))

@@ -74,8 +74,9 @@ def test_what_is_wrong_is_said_and_nothing_is_recorded(system: RunningSystem, tm
     for source, words in (
         (tmp_path / "nowhere", "cannot be read"),
         (tmp_path / "empty", "No image found"),
-        (_manifest(tmp_path, "file\na.jpg\n"), "path"),
-        (_manifest(tmp_path, "path,age\na.jpg,old\nb.jpg,50\nc.jpg,older\n"), "line 4"),
+        (_manifest(tmp_path, "picture\na.jpg\n"), "the column path is missing"),
+        (_manifest(tmp_path, 'path,age\na.jpg,old\n"b.jpg,50\n'), "begins in line 3"),
+        (_manifest(tmp_path, "path,age\n,old\n,50\n"), "2 rows without a path NOT submitted: lines 2, 3"),
         (tmp_path / "picture.jpg", "is an image"),
     ):
         refused = system.dermq("submit", source, check=False)

@@ -28,7 +28,8 @@ def list_store(root: str, report: ScanReport, selection: Selection) -> Iterator[
     """
     try:
         store = open_store(root)
-        walked = store.files.walk(store.prefix, detail=True)
+        # Without this, an error would be an empty folder.
+        walked = store.files.walk(store.prefix, detail=True, on_error="raise")
         for folder, _, found in walked:
             yield from _folder(store, str(folder).rstrip("/"), found, report, selection)
     except RemoteError as error:

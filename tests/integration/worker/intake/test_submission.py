@@ -26,7 +26,7 @@ from worker.intake.sources.passed_over import Selection
 from worker.intake.submission import submit
 from worker.local.broker import free_port
 from worker.queue.app import make_app
-from worker.settings import Settings
+from worker.settings import Settings, load_settings
 
 
 def test_a_folder_becomes_a_job_with_its_chunks(
@@ -321,6 +321,7 @@ def test_a_folder_that_cannot_be_read_is_reported_and_no_success(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr("worker.intake.sources.folder.dicom_is_installed", lambda: False)
     monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
     monkeypatch.setenv("DERMQ_BROKER_URL", "redis://127.0.0.1:1/0")
     result = CliRunner().invoke(main, ["submit", str(source)])
@@ -410,3 +411,42 @@ def test_a_path_that_is_too_long_fails_alone_by_its_name(
     assert "809 characters and 809 bytes, where 800 and 2,400 are allowed" in str(long.reason)
     waiting = {image.path: image.reason for image in read(database, lambda c: waiting_images(c, long.chunk_id))}
     assert waiting == {"a.jpg": None, long.path: long.reason}
+
+
+def test_a_dry_run_lists_every_problem_with_its_line_and_records_nothing(
+    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "cases.csv").write_text("path,age,note\na.jpg,old,x\n,4,x\ngone.jpg,5,x\nb.jpg,6,x,y\n")
+    monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
+    result = CliRunner().invoke(main, ["submit", str(tmp_path / "cases.csv"), "--dry-run"])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "not found: gone.jpg",
+        "line 2: age is not a number of years from 0 to 130",
+        "line 3: a row without a path",
+        "line 5: a row with more cells than columns",
+    ]
+    assert "2 images would be submitted, 1 of them not found." in result.stderr
+    assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
+
+
+def test_pseudonyms_need_a_key_and_replace_every_reference(
+    sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a.jpg")
+    (tmp_path / "cases.csv").write_text("path,patient_ref\na.jpg,Miller\n")
+    monkeypatch.setenv("DERMQ_DATABASE_URL", str(sqlite_database.url))
+    monkeypatch.setenv("DERMQ_BROKER_URL", "redis://127.0.0.1:1/0")
+    arguments = ["submit", str(tmp_path / "cases.csv"), "--pseudonymise"]
+    refused = CliRunner().invoke(main, arguments)
+    assert (refused.exit_code, "DERMQ_PSEUDONYM_KEY" in refused.stderr) == (2, True)
+    monkeypatch.setenv("DERMQ_PSEUDONYM_KEY", "short")
+    load_settings.cache_clear()
+    assert "can be guessed" in CliRunner().invoke(main, arguments).stderr
+    monkeypatch.setenv("DERMQ_PSEUDONYM_KEY", "a key of the hospital")
+    load_settings.cache_clear()
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    load_settings.cache_clear()
+    reference = read(sqlite_database, lambda c: c.scalar(select(Image.patient_ref)))
+    assert len(str(reference)) == 32

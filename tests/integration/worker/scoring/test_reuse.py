@@ -27,11 +27,13 @@ from tests.integration.stub_scoring import (
     score,
     without_green,
 )
+from tests.picture_files import tiff
 from worker.errors import EngineError
 from worker.inference.bundle import Bundle
 from worker.inference.engines import Inference
 from worker.output.csv import write_csv
 from worker.synthetic.archive import encode
+from worker.synthetic.lesion import draw_lesion
 
 
 class TestReuse:
@@ -78,7 +80,8 @@ class TestReuse:
         whole = (archive / "0.jpg").read_bytes()
         (archive / "0.jpg").write_bytes(whole[: len(whole) // 2] + whole[len(whole) // 2 + 512 :])
         with monkeypatch.context() as earlier:
-            earlier.setattr("worker.images.decode.jpeg_damage", lambda data: None)
+            earlier.setattr("worker.images.jpeg.jpeg_damage", lambda data: None)
+            earlier.setattr("worker.scoring.batch.READER", 1)
             score(sqlite_database, job_of(sqlite_database, archive), bundle, FakeEngine())
         second, engine = job_of(sqlite_database, archive), FakeEngine()
         assert score(sqlite_database, second, bundle, engine) == 5
@@ -86,6 +89,20 @@ class TestReuse:
         found = self.rows(sqlite_database, second)
         assert found.pop("0.jpg").failure_code == FailureCode.TRUNCATED
         assert {(row.status, row.reused) for row in found.values()} == {(ImageStatus.SCORED, True)}
+
+    def test_a_file_of_which_an_earlier_version_read_other_pixels_is_inferred_anew(
+        self, sqlite_database: Engine, bundle: Bundle, archive: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (archive / "0.jpg").unlink()
+        (archive / "0.tif").write_bytes(tiff(draw_lesion(99, width=450, height=300)))
+        with monkeypatch.context() as earlier:
+            earlier.setattr("worker.scoring.batch.READER", 1)
+            score(sqlite_database, job_of(sqlite_database, archive), bundle, FakeEngine())
+        for reused in (False, True):
+            again, engine = job_of(sqlite_database, archive), FakeEngine()
+            score(sqlite_database, again, bundle, engine)
+            assert sum(engine.batches) == (0 if reused else 1)
+            assert self.rows(sqlite_database, again)["0.tif"].reused == reused
 
     def test_across_jobs_nothing_is_inferred_but_each_job_has_its_own_threshold(
         self, sqlite_database: Engine, bundle: Bundle, archive: Path

@@ -1,5 +1,8 @@
 """DICOM: the pixels to the last bit in each lossless syntax, and a refusal with the true name for all others."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -136,6 +139,16 @@ def test_without_its_support_a_file_is_refused_as_dicom(monkeypatch: pytest.Monk
     fault = fault_of(dicom(PICTURE))
     assert "a DICOM file" in fault.sentence
     assert "pip install 'dermq[dicom]'" in fault.sentence
+
+
+@pytest.mark.ham10000
+def test_real_images_wrapped_as_dermoscopy_have_their_pixels_to_the_last_bit() -> None:
+    folder = os.environ.get("DERMQ_HAM10000")
+    if folder is None:
+        pytest.skip("DERMQ_HAM10000 is not set to the folder of HAM10000")
+    for number, file in enumerate(sorted(Path(folder).rglob("*.jpg"))[::1000]):
+        picture = decode(file.read_bytes())
+        assert np.array_equal(decode(dicom(picture, syntax=(*NATIVE, *LOSSLESS)[number % 8])), picture)
 
 
 @settings(deadline=None, max_examples=150)

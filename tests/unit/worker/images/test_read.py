@@ -1,5 +1,6 @@
 """Reading a file of an archive: nothing hangs, nothing leads out, and what changed since submission is noticed."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
-from worker.images.read import FileContent, path_to_text, read_file, text_to_path
+from worker.images.read import FileContent, frame_of, path_to_text, read_file, text_to_path, with_frame
 
 CONTENT = b"not looked at here"
 
@@ -219,3 +220,45 @@ def test_a_folder_that_becomes_a_link_after_it_was_looked_at_leads_nobody_out(
     monkeypatch.setattr(os.path, "commonpath", commonpath_and_swap)
     assert fault_of(archive, "inside/a.jpg").code == FailureCode.OUTSIDE_ROOT
     assert swapped
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("place", ["open", "fstat"])
+def test_an_error_of_a_share_that_is_over_in_a_moment_costs_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, place: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"abc")
+    monkeypatch.setattr("worker.images.read._PAUSES", (0.01, 0.01))
+    real, failures = getattr(os, place), [1, 1]
+
+    def unsteady(*given: object, **more: object) -> object:
+        if failures:
+            failures.pop()
+            raise OSError(error, os.strerror(error))
+        return real(*given, **more)
+
+    monkeypatch.setattr(os, place, unsteady)
+    content = read_file(str(tmp_path.resolve()), "a.jpg", size_bytes=None, mtime_ns=None, max_bytes=10)
+    assert content.data == b"abc"
+    failures += [1, 1, 1]
+    with pytest.raises(ImageFaultError) as caught:
+        read_file(str(tmp_path.resolve()), "a.jpg", size_bytes=None, mtime_ns=None, max_bytes=10)
+    assert (caught.value.code, failures) == (FailureCode.UNREADABLE, [])
+
+
+@pytest.mark.parametrize(
+    ("path", "frame", "name"),
+    [
+        (r"a.dcm\#2", 2, "a.dcm"),
+        (r"a\\#2", None, r"a\#2"),
+        (r"a\\\#12", 12, "a\\"),
+        (r"a\#2.jpg", None, r"a\#2.jpg"),
+        ("a#2", None, "a#2"),
+    ],
+)
+def test_a_frame_is_the_end_of_a_path_that_no_file_name_gives(path: str, frame: int | None, name: str) -> None:
+    assert frame_of(path) == frame
+    assert text_to_path(path) == name
+    if frame is not None:
+        assert path == with_frame(path_to_text(name), frame)
+    assert frame_of(path_to_text(name)) is None

@@ -5,10 +5,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from db.submission import NewImage
+from tests.dicom_files import CT, dicom
+from tests.picture_files import GREY, PICTURE
 from worker.errors import ManifestError
+from worker.images.decode import decode_image
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import read_file, text_to_path
 from worker.intake.scan_report import ScanReport
@@ -48,7 +52,9 @@ class TestWalkFolder:
         assert sorted(paths) == sorted([*names, "UPPER.JPG"])
         assert report.others == {".docx": 2, "": 2}
 
-    def test_dicom_is_told_by_name_and_by_content(self, tmp_path: Path) -> None:
+    def test_dicom_is_told_by_name_and_by_content(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("folder", "passed_over"):
+            monkeypatch.setattr(f"worker.intake.sources.{module}.dicom_is_installed", lambda: False)
         put(tmp_path, "a.jpg", "b.dcm", "c.DICOM", "README", "notes.5", "dicom.txt")
         for name in ("IM0001", "1.2.840.113619.2.5", "letter.txt"):
             (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
@@ -58,6 +64,30 @@ class TestWalkFolder:
         assert report.dicom == 4
         # A name that says what the file is is believed: nobody opens a million letters.
         assert report.others == {".txt": 2, "": 2, ".5": 1}
+
+    def test_dicom_files_become_images_with_what_they_say(self, tmp_path: Path) -> None:
+        put(tmp_path, "a.jpg", "DICOMDIR", "not_dicom.dcm")
+        (tmp_path / "IM0001").write_bytes(dicom(PICTURE))
+        (tmp_path / "1.2.840.7").write_bytes(dicom(PICTURE, preamble=False))
+        (tmp_path / "many.dcm").write_bytes(dicom(PICTURE, PICTURE, PatientID="", PatientAge="006M"))
+        (tmp_path / "ct.dcm").write_bytes(dicom(GREY, photometric="MONOCHROME2", kind=CT))
+        report = ScanReport()
+        images = {image.path: image for image in walk_folder(tmp_path, report)}
+        assert list(images) == ["1.2.840.7", "IM0001", "a.jpg", r"many.dcm\#1", r"many.dcm\#2", "not_dicom.dcm"]
+        image = images["IM0001"]
+        assert (image.patient_ref, image.age, image.sex, image.site) == ("P-7", 47.0, "female", "SKIN")
+        assert all((image.study_uid, image.series_uid, image.instance_uid))
+        assert (images[r"many.dcm\#2"].patient_ref, images[r"many.dcm\#2"].age) == (None, 0.5)
+        assert images["not_dicom.dcm"].study_uid is None
+        assert (report.unread, report.system) == ({"DICOM CT Image Storage": 1}, {"DICOMDIR": 1})
+        assert "Miller" not in repr(images)
+        for path, frame in ((r"many.dcm\#1", 1), (r"many.dcm\#2", 2), ("IM0001", None)):
+            found = images[path]
+            content = read_file(
+                str(tmp_path), path, size_bytes=found.size_bytes, mtime_ns=found.mtime_ns, max_bytes=10**6
+            )
+            assert content.frame == frame
+            assert np.array_equal(decode_image(content.data, frame=content.frame).pixels, PICTURE)
 
     def test_an_entry_of_which_nobody_can_tell_what_it_is_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
