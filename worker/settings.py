@@ -136,6 +136,15 @@ class Settings(BaseSettings):
     pseudonym_key: SecretStr | None = None
     """Key of the hash by which `dermq submit --pseudonymise` replaces patient references. At least 16 characters."""
 
+    dicomweb_user: str = ""
+    """Account with which DICOMweb is asked (HTTP Basic)."""
+
+    dicomweb_password: SecretStr | None = None
+    """Its password."""
+
+    dicomweb_token: SecretStr | None = None
+    """Bearer token with which DICOMweb is asked, in place of an account."""
+
     metrics_token: SecretStr | None = None
     """Token with which Prometheus reads ``/metrics``. Without one, it signs in with a name and a password."""
 

@@ -87,6 +87,8 @@ def _columns(_context: click.Context, _option: click.Parameter, given: tuple[str
 @click.option(
     "--column", "columns", multiple=True, metavar="NAME=COLUMN", callback=_columns, help="Column of a manifest."
 )
+@click.option("--dicomweb", is_flag=True, help="SOURCE is the address of a PACS with DICOMweb.")
+@click.option("--query", multiple=True, metavar="ATTRIBUTE=VALUE", help="With --dicomweb: studies, as QIDO-RS has it.")
 @click.option("--pseudonymise", is_flag=True, help="Store hashes of patient references (DERMQ_PSEUDONYM_KEY).")
 @click.option("--dry-run", is_flag=True, help="List what would be submitted, and every problem; record nothing.")
 @click.option("--watch", "then_watch", is_flag=True, help="Show the progress until the job is finished.")
@@ -102,6 +104,8 @@ def submit(
     include_hidden: bool,
     strict: bool,
     columns: dict[str, str],
+    dicomweb: bool,
+    query: tuple[str, ...],
     pseudonymise: bool,
     dry_run: bool,
     then_watch: bool,
@@ -117,6 +121,7 @@ def submit(
       dermq submit /archive --name "Archive 1998-2004" --between 20:00-06:00
       dermq submit export.zip --exclude '*_overview.jpg'
       dermq submit s3://bucket/2019
+      dermq submit https://pacs/dicom-web --dicomweb --query StudyDate=20190101-20191231
       dermq submit cases.xlsx --root /archive --column lesion_id=LesionID --dry-run
 
     The hours of --between are in the time zone of DERMQ_TIME_ZONE, or of this machine.
@@ -129,6 +134,7 @@ def submit(
     from db.hours import Hours
     from db.status import JobStatus
     from worker.inference.bundle import load_bundle
+    from worker.intake.sources.dicomweb import dicomweb_root
     from worker.intake.sources.opened import open_source
     from worker.intake.sources.passed_over import Selection
     from worker.intake.submission import Submission, submit
@@ -137,6 +143,10 @@ def submit(
 
     settings = load_settings()
     console = make_console(stderr=True)
+    if dicomweb:
+        source = dicomweb_root(str(source), query)
+    elif query:
+        raise click.UsageError("--query belongs to --dicomweb.")
     selection = Selection(exclude=exclude, include_hidden=include_hidden, strict=strict)
     if dry_run:
         _dry_run(open_source(source, root, selection, columns), console)
@@ -241,7 +251,8 @@ def _dry_run(source: "OpenedSource", console: "Console") -> None:
             click.echo(problem)
     if not images:
         raise click.ClickException(nothing_found(source))
-    console.print(f"{images:,} images would be submitted, {not_found:,} of them not found.", highlight=False)
+    plural = "s" if images != 1 else ""
+    console.print(f"{images:,} image{plural} would be submitted, {not_found:,} of them not found.", highlight=False)
     for note in [*source.scan.notes(), *(source.rows.notes() if source.rows is not None else [])]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     if not_found or source.scan.unreadable or (source.rows is not None and source.rows.not_submitted_by_kind()):

@@ -77,6 +77,16 @@ class DicomHeader:
     site: str | None
 
 
+def is_picture_of_skin(sop_class: str) -> bool:
+    """Whether objects of this class are scored."""
+    return sop_class in _KINDS
+
+
+def name_of_kind(sop_class: str) -> str:
+    """The name of a class of objects, such as ``CT Image Storage``."""
+    return _name_of(sop_class) if sop_class else "object of an unknown kind"
+
+
 @cache
 def dicom_is_installed() -> bool:
     """Whether DICOM files can be read here."""

@@ -1,4 +1,4 @@
-"""Reading an image of a job from wherever its archive is: a folder, a ZIP or TAR archive, or a remote store."""
+"""Reading an image of a job from wherever its archive is: a folder, an archive file, a store, or a PACS."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from functools import partial
 
 from worker.images.read import FileContent, read_file, text_to_path
 from worker.images.read_archive import read_member
+from worker.images.read_dicomweb import DICOMWEB, read_instance
 from worker.images.read_remote import is_remote, read_object
 
 #: Reads the image at a path; keywords as `worker.images.read.read_file`.
@@ -18,6 +19,8 @@ def reader_of(root: str) -> Reader:
     Args:
         root: of the job, as the database stores it.
     """
+    if root.startswith(DICOMWEB):
+        return partial(read_instance, root)
     if is_remote(root):
         return partial(read_object, root)
     # Anew for each batch: a share may be mounted meanwhile.

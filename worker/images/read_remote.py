@@ -29,11 +29,11 @@ class RemoteObject:
     """An object of a store.
 
     Args:
-        size: in bytes. None where the store does not tell.
+        size: in bytes. 0 where the store does not tell.
         version: number that changes with its content, from its ETag or time.
     """
 
-    size: int | None
+    size: int
     version: int
 
 
@@ -58,9 +58,7 @@ class RemoteStore:
         size = entry.get("size")
         tag = next((entry[key] for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if entry.get(key)), "")
         digest = hashlib.sha256(f"{tag} {size}".encode()).digest()
-        return RemoteObject(
-            size=int(size) if size is not None else None, version=int.from_bytes(digest[:_TAG_BYTES], "big")
-        )
+        return RemoteObject(size=int(size or 0), version=int.from_bytes(digest[:_TAG_BYTES], "big"))
 
 
 def is_remote(root: str) -> bool:
@@ -104,7 +102,7 @@ def read_object(root: str, path: str, *, size_bytes: int | None, mtime_ns: int |
     Args:
         root: address that the path is relative to.
         path: from `path_to_text`.
-        size_bytes: size at submission. None when the object was not found, or the store did not tell.
+        size_bytes: size at submission. 0 where the store did not tell.
         mtime_ns: version at submission, as `RemoteObject.version`. None when it may have been replaced since.
         max_bytes: size of the largest object that is read.
 
@@ -138,13 +136,13 @@ def _read_once(root: str, path: str, *, size_bytes: int | None, version: int | N
     found = store.describe(store.files.info(address))
     if version is not None and (found.size, found.version) != (size_bytes, version):
         raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "the object is not what it was at submission")
-    if found.size is not None and found.size > max_bytes:
+    if found.size > max_bytes:
         raise ImageFaultError(FailureCode.TOO_LARGE, f"the object has {found.size:,} bytes, the limit is {max_bytes:,}")
     with store.files.open(address, "rb", cache_type="none", block_size=max_bytes + 1) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ImageFaultError(FailureCode.TOO_LARGE, f"the object has more than {max_bytes:,} bytes")
-    if found.size is not None and len(data) != found.size:
+    if found.size and len(data) != found.size:
         raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "its size changed while it was read")
     frame = frame_of(path)
     return FileContent(data=data, sha256=sha256_of(data, frame), frame=frame)

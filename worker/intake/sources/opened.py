@@ -8,9 +8,11 @@ from pathlib import Path
 from db.submission import NewImage
 from worker.errors import ManifestError
 from worker.images.read import path_to_text
+from worker.images.read_dicomweb import DICOMWEB
 from worker.images.read_remote import is_remote
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.archive import list_archive
+from worker.intake.sources.dicomweb import list_pacs
 from worker.intake.sources.folder import walk_folder
 from worker.intake.sources.manifest import ManifestReport, read_manifest
 from worker.intake.sources.passed_over import Selection
@@ -61,6 +63,16 @@ def open_source(
         ManifestError: it cannot be read, or an option does not fit it.
     """
     scan = ScanReport()
+    if isinstance(source, str) and source.startswith(DICOMWEB):
+        _refuse_options(source, "a PACS", root, columns)
+        return OpenedSource(
+            images=list_pacs(source, scan, selection),
+            root=source.partition("?")[0],
+            # The search stands for a manifest: it says which images of the PACS are meant.
+            manifest=source if "?" in source else None,
+            scan=scan,
+            nothing=f"No image found in {source}.",
+        )
     if isinstance(source, str) and is_remote(source):
         _refuse_options(source, "an address", root, columns)
         return OpenedSource(
