@@ -23,6 +23,7 @@ RESULTS = ROOT / "benchmarks" / "results.md"
 COMMANDS = (
     "end_to_end.py FOLDER",
     "large_images.py FOLDER",
+    "readers.py FOLDER",
     "overhead.py",
     "overhead.py --postgres",
     "many_workers.py --most 8 --seconds-an-image 0.004",

@@ -1,11 +1,15 @@
 """CSV manifests: every row becomes an image, or the line is named."""
 
+import contextlib
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from db.submission import NewImage
 from worker.errors import ManifestError
@@ -315,3 +319,13 @@ class TestReadManifest:
     def test_no_such_root(self, tmp_path: Path) -> None:
         with pytest.raises(ManifestError, match="name the folder that the manifest's paths start from"):
             read_manifest(tmp_path / "manifest.csv", tmp_path / "nowhere")
+
+
+@settings(deadline=None, max_examples=200)
+@given(content=st.one_of(st.binary(max_size=400), st.text(alphabet=',;\t\n\r" path.jpg\x00éage85+', max_size=200)))
+def test_whatever_is_in_a_manifest_it_is_read_or_refused(content: bytes | str) -> None:
+    with TemporaryDirectory() as folder:
+        manifest = Path(folder) / "cases.csv"
+        manifest.write_bytes(content if isinstance(content, bytes) else b"path,age\n" + content.encode())
+        with contextlib.suppress(ManifestError):
+            list(read_manifest(manifest, Path(folder)))
