@@ -6,7 +6,8 @@ from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.bmp import decode_bmp
 from worker.images.colour import RGBImage
-from worker.images.dicom import decode_dicom, dicom_is_installed
+from worker.images.dicom import decode_dicom
+from worker.images.dicom_header import dicom_is_installed
 from worker.images.identify import Format, describe_content, is_dicom, sniff_format
 from worker.images.jpeg import DecodedImage, Divisor, decode_jpeg, is_plain_jpeg, refuse_damaged_jpeg
 from worker.images.png import decode_png, is_plain_png

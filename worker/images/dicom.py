@@ -1,19 +1,12 @@
-"""DICOM: what a file says of its pictures, and their pixels. Needs the extra ``dicom``.
+"""Pixels of DICOM files. Needs the extra ``dicom``.
 
 pydicom reads the data set and decodes with GDCM, CharLS and its own code; JPEG of 8 bits goes the way of every other
 JPEG. Names that are burnt into the pixels are neither found nor read.
 """
 
 import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simplejpeg
@@ -21,6 +14,7 @@ import simplejpeg
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage, to_srgb
+from worker.images.dicom_header import is_picture_of_skin, name_of_kind, quiet_pydicom
 from worker.images.jpeg import declared_size, decode_jpeg
 from worker.images.opencv import MAX_IMAGE_PIXELS
 from worker.images.samples import scale_to_8_bits
@@ -28,16 +22,6 @@ from worker.images.samples import scale_to_8_bits
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-#: Kinds of objects that are scored (PS3.4, annex B.5): photographs of skin, and screenshots and scans of them.
-_KINDS = {
-    "1.2.840.10008.5.1.4.1.1.77.1.7": "Dermoscopic Photography",
-    "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic",
-    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.1": "Multi-frame Single Bit Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture",
-}
 #: Transfer syntaxes that are decoded (PS3.5, annex A).
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
 _JPEG_8_BITS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
@@ -49,67 +33,6 @@ _DECODED = (*_NATIVE, *_JPEG_8_BITS, *_JPEG_LOSSLESS, *_JPEG_LS, *_JPEG_2000, *_
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _MAX_FRAMES = 10_000
-#: Attributes that are read at submission. The patient's name is not among them.
-_TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "NumberOfFrames", "Rows", "Columns",
-    "PatientID", "PatientAge", "PatientSex", "BodyPartExamined", "AnatomicRegionSequence", "SpecificCharacterSet",
-)  # fmt: skip
-_SEXES = {"M": "male", "F": "female", "O": "other"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class DicomHeader:
-    """What a file says of itself, beside its pixels. Empty texts are None.
-
-    Args:
-        kind: of object, by name, where it is none that is scored. None where it is.
-        frames: pictures in it.
-    """
-
-    kind: str | None
-    frames: int
-    study_uid: str | None
-    series_uid: str | None
-    instance_uid: str | None
-    patient_id: str | None
-    age: str | None
-    sex: str | None
-    site: str | None
-
-
-def is_picture_of_skin(sop_class: str) -> bool:
-    """Whether objects of this class are scored."""
-    return sop_class in _KINDS
-
-
-def name_of_kind(sop_class: str) -> str:
-    """The name of a class of objects, such as ``CT Image Storage``."""
-    return _name_of(sop_class) if sop_class else "object of an unknown kind"
-
-
-@cache
-def dicom_is_installed() -> bool:
-    """Whether DICOM files can be read here."""
-    return find_spec("pydicom") is not None
-
-
-def read_dicom_header(file: Path | BinaryIO) -> DicomHeader | None:
-    """Read what a file says of itself. None where it is no data set that can be parsed: decoding says why.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    import pydicom
-
-    with _quiet():
-        try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
-            return _header(dataset)
-        except (OSError, MemoryError):
-            raise
-        except Exception:
-            # Of a broken data set pydicom raises a dozen classes.
-            return None
 
 
 def decode_dicom(data: bytes, frame: int | None = None) -> RGBImage:
@@ -126,7 +49,7 @@ def decode_dicom(data: bytes, frame: int | None = None) -> RGBImage:
     """
     import pydicom
 
-    with _quiet():
+    with quiet_pydicom():
         try:
             dataset = pydicom.dcmread(BytesIO(data), force=True)
             return _decode(dataset, frame)
@@ -136,55 +59,10 @@ def decode_dicom(data: bytes, frame: int | None = None) -> RGBImage:
             raise _damaged("it cannot be decoded") from None
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """pydicom warns of every odd value, with the value: it may be a patient's."""
-    import pydicom.config
-
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _header(dataset: "Dataset") -> DicomHeader | None:
-    sop_class = str(dataset.get("SOPClassUID", ""))
-    if not sop_class:
-        return None
-    kind = None if sop_class in _KINDS else _name_of(sop_class)
-    if kind is None and not dataset.get("Rows"):
-        kind = "object without a picture"
-    region = dataset.get("AnatomicRegionSequence") or []
-    site = str(region[0].get("CodeMeaning", "")) if region else ""
-    sex = _text(dataset, "PatientSex")
-    return DicomHeader(
-        kind=kind,
-        frames=max(1, int(dataset.get("NumberOfFrames") or 1)),
-        study_uid=_text(dataset, "StudyInstanceUID"),
-        series_uid=_text(dataset, "SeriesInstanceUID"),
-        instance_uid=_text(dataset, "SOPInstanceUID"),
-        patient_id=_text(dataset, "PatientID"),
-        age=_text(dataset, "PatientAge"),
-        sex=_SEXES.get(sex, sex) if sex else None,
-        site=(site or str(dataset.get("BodyPartExamined", "") or "")).strip() or None,
-    )
-
-
-def _text(dataset: "Dataset", name: str) -> str | None:
-    return str(dataset.get(name) or "").replace("\0", "").strip() or None
-
-
-def _name_of(uid: str) -> str:
-    from pydicom.uid import UID
-
-    name = UID(uid).name
-    return name if name != uid else "object of an unknown kind"
-
-
 def _decode(dataset: "Dataset", frame: int | None) -> RGBImage:
     sop_class = str(dataset.get("SOPClassUID", ""))
-    if sop_class not in _KINDS:
-        raise _unsupported(f"is no picture of skin, but: {_name_of(sop_class) if sop_class else 'no object at all'}")
+    if not is_picture_of_skin(sop_class):
+        raise _unsupported(f"is no picture of skin, but: {name_of_kind(sop_class)}")
     if "PixelData" not in dataset:
         raise _unsupported("has no pixel data where DICOM puts them")
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
@@ -201,7 +79,7 @@ def _decode(dataset: "Dataset", frame: int | None) -> RGBImage:
     index = (frame or 1) - 1
     syntax = _syntax_of(dataset)
     if syntax not in _DECODED:
-        raise _unsupported(f"has the transfer syntax {_name_of(syntax)}, which is not decoded")
+        raise _unsupported(f"has the transfer syntax {name_of_kind(syntax)}, which is not decoded")
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in (*_GREY, *_COLOUR, "PALETTE COLOR"):
         raise _unsupported(f"has the photometric interpretation {photometric or '(none)'}, which is not read")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from db.submission import NewImage
-from worker.images.dicom import DicomHeader, read_dicom_header
+from worker.images.dicom_header import DicomHeader, read_dicom_header
 from worker.images.read import with_frame
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.ages import years_of

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from db.submission import NewImage
 from worker.errors import ManifestError
-from worker.images.dicom import is_picture_of_skin, name_of_kind
+from worker.images.dicom_header import is_picture_of_skin, name_of_kind
 from worker.images.read import with_frame
 from worker.images.read_dicomweb import DICOMWEB, DicomWebError, dicomweb_client, explain
 from worker.intake.scan_report import ScanReport

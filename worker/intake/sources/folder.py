@@ -6,7 +6,7 @@ from pathlib import Path
 
 from db.submission import NewImage
 from worker.errors import ManifestError
-from worker.images.dicom import dicom_is_installed
+from worker.images.dicom_header import dicom_is_installed
 from worker.images.formats import IMAGE_SUFFIXES, PLACEHOLDER
 from worker.images.identify import is_dicom
 from worker.images.read import mtime_ns_of, path_to_text

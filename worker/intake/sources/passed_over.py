@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from fnmatch import fnmatchcase
 
-from worker.images.dicom import dicom_is_installed
+from worker.images.dicom_header import dicom_is_installed
 from worker.images.formats import DICOM_INDEX, DICOM_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from worker.intake.scan_report import ScanReport
 

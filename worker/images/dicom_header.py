@@ -1,0 +1,126 @@
+"""What a DICOM file says of itself, without its pixels. Loads no decoder: submission reads it."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+#: Kinds of objects that are scored (PS3.4, annex B.5): photographs of skin, and screenshots and scans of them.
+_KINDS = {
+    "1.2.840.10008.5.1.4.1.1.77.1.7": "Dermoscopic Photography",
+    "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic",
+    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
+    "1.2.840.10008.5.1.4.1.1.7.1": "Multi-frame Single Bit Secondary Capture",
+    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture",
+    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture",
+    "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture",
+}
+#: Attributes that are read at submission. The patient's name is not among them.
+_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "NumberOfFrames", "Rows", "Columns",
+    "PatientID", "PatientAge", "PatientSex", "BodyPartExamined", "AnatomicRegionSequence", "SpecificCharacterSet",
+)  # fmt: skip
+_SEXES = {"M": "male", "F": "female", "O": "other"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DicomHeader:
+    """What a file says of itself, beside its pixels. Empty texts are None.
+
+    Args:
+        kind: of object, by name, where it is none that is scored. None where it is.
+        frames: pictures in it.
+    """
+
+    kind: str | None
+    frames: int
+    study_uid: str | None
+    series_uid: str | None
+    instance_uid: str | None
+    patient_id: str | None
+    age: str | None
+    sex: str | None
+    site: str | None
+
+
+@cache
+def dicom_is_installed() -> bool:
+    """Whether DICOM files can be read here."""
+    return find_spec("pydicom") is not None
+
+
+def is_picture_of_skin(sop_class: str) -> bool:
+    """Whether objects of this class are scored."""
+    return sop_class in _KINDS
+
+
+def name_of_kind(uid: str) -> str:
+    """The name of a class of objects or of a transfer syntax, such as ``CT Image Storage``."""
+    from pydicom.uid import UID
+
+    name = UID(uid).name
+    return name if uid and name != uid else "object of an unknown kind"
+
+
+def read_dicom_header(file: Path | BinaryIO) -> DicomHeader | None:
+    """Read what a file says of itself. None where it is no data set that can be parsed: decoding says why.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    import pydicom
+
+    with quiet_pydicom():
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
+            return _header(dataset)
+        except (OSError, MemoryError):
+            raise
+        except Exception:
+            # Of a broken data set pydicom raises a dozen classes.
+            return None
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """pydicom warns of every odd value, with the value: it may be a patient's."""
+    import pydicom.config
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _header(dataset: "Dataset") -> DicomHeader | None:
+    sop_class = str(dataset.get("SOPClassUID", ""))
+    if not sop_class:
+        return None
+    kind = None if sop_class in _KINDS else name_of_kind(sop_class)
+    if kind is None and not dataset.get("Rows"):
+        kind = "object without a picture"
+    region = dataset.get("AnatomicRegionSequence") or []
+    site = str(region[0].get("CodeMeaning", "")) if region else ""
+    sex = _text(dataset, "PatientSex")
+    return DicomHeader(
+        kind=kind,
+        frames=max(1, int(dataset.get("NumberOfFrames") or 1)),
+        study_uid=_text(dataset, "StudyInstanceUID"),
+        series_uid=_text(dataset, "SeriesInstanceUID"),
+        instance_uid=_text(dataset, "SOPInstanceUID"),
+        patient_id=_text(dataset, "PatientID"),
+        age=_text(dataset, "PatientAge"),
+        sex=_SEXES.get(sex, sex) if sex else None,
+        site=(site or str(dataset.get("BodyPartExamined", "") or "")).strip() or None,
+    )
+
+
+def _text(dataset: "Dataset", name: str) -> str | None:
+    return str(dataset.get(name) or "").replace("\0", "").strip() or None

@@ -1,0 +1,111 @@
+"use strict";
+// Findings stay in this browser, and leave it only by the button.
+const body = document.body, list = document.getElementById("cases");
+const cases = Array.from(document.querySelectorAll(".case"));
+const byFlag = document.getElementById("by-flag"), byText = document.getElementById("by-text");
+const openOnly = document.getElementById("open-only"), order = document.getElementById("order");
+let current = -1, findings = {};
+
+function load() {
+  try { findings = JSON.parse(localStorage.getItem(body.dataset.key) || "{}"); } catch { findings = {}; }
+}
+function store() {
+  try { localStorage.setItem(body.dataset.key, JSON.stringify(findings)); } catch {
+    document.getElementById("count").textContent = "This browser keeps nothing: save the findings before you close the page.";
+  }
+}
+function idOf(item) { return item.dataset.lesion ? "lesion " + item.dataset.lesion : "path " + item.dataset.path; }
+function fields(item) {
+  return { reviewed: item.querySelector(".reviewed"), finding: item.querySelector(".finding"), comment: item.querySelector(".comment") };
+}
+function show(item) {
+  const found = findings[idOf(item)] || {}, inputs = fields(item);
+  inputs.reviewed.checked = Boolean(found.reviewed);
+  inputs.finding.value = found.finding || "";
+  inputs.comment.value = found.comment || "";
+  item.classList.toggle("done", Boolean(found.reviewed));
+}
+function keep(item) {
+  const inputs = fields(item);
+  findings[idOf(item)] = { reviewed: inputs.reviewed.checked, finding: inputs.finding.value, comment: inputs.comment.value };
+  item.classList.toggle("done", inputs.reviewed.checked);
+  store();
+  count();
+}
+function isOpen(item) { return !(findings[idOf(item)] || {}).reviewed; }
+function filter() {
+  const text = byText.value.trim().toLowerCase();
+  for (const item of cases) {
+    const words = [item.dataset.path, item.dataset.lesion, item.dataset.patient || ""].join(" ").toLowerCase();
+    item.hidden = Boolean((byFlag.value && item.dataset.flag !== byFlag.value) || (text && !words.includes(text)) || (openOnly.checked && !isOpen(item)));
+  }
+  count();
+}
+function count() {
+  const shown = cases.filter((item) => !item.hidden).length, reviewed = cases.filter((item) => !isOpen(item)).length;
+  document.getElementById("count").textContent = `${shown} of ${cases.length} cases shown, ${reviewed} reviewed`;
+}
+function sort() {
+  const key = order.value;
+  cases.sort((a, b) => key === "path" ? a.dataset.path.localeCompare(b.dataset.path) : a.dataset.rank - b.dataset.rank);
+  list.append(...cases);
+}
+function step(by) {
+  const shown = cases.filter((item) => !item.hidden);
+  if (!shown.length) { return; }
+  let place = shown.indexOf(cases[current]);
+  place = place < 0 ? (by > 0 ? 0 : shown.length - 1) : Math.min(Math.max(place + by, 0), shown.length - 1);
+  if (current >= 0) { cases[current].classList.remove("current"); }
+  current = cases.indexOf(shown[place]);
+  cases[current].classList.add("current");
+  cases[current].focus({ preventScroll: true });
+  cases[current].scrollIntoView({ block: "nearest" });
+}
+function cell(text) {
+  // A spreadsheet must not run a comment.
+  const safe = /^[=+\-@\t\r]/.test(text) ? "'" + text : text;
+  return '"' + safe.replaceAll('"', '""') + '"';
+}
+function save() {
+  const rows = [["job", "rank", "path", "lesion_id", "probability", "flag", "reviewed", "finding", "comment"]];
+  for (const item of [...cases].sort((a, b) => a.dataset.rank - b.dataset.rank)) {
+    const found = findings[idOf(item)] || {};
+    rows.push([body.dataset.job, item.dataset.rank, item.dataset.path, item.dataset.lesion, item.dataset.probability, item.dataset.flag, found.reviewed ? "yes" : "no", found.finding || "", found.comment || ""]);
+  }
+  const text = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = `findings-of-job-${body.dataset.job}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+function predict() {
+  const chosen = document.getElementById("prevalence"), sensitivity = Number(body.dataset.sensitivity), specificity = Number(body.dataset.specificity);
+  if (!chosen) { return; }
+  const share = Number(chosen.value), caught = sensitivity * share, alarms = (1 - specificity) * (1 - share);
+  const melanomas = Math.round(100 * caught / (caught + alarms)), missed = (1000 * share * (1 - sensitivity)).toFixed(1);
+  document.getElementById("predictive").textContent = `Then about ${melanomas} of 100 high-risk cases are melanomas, and of 1,000 lesions about ${missed} melanomas are below the threshold.`;
+}
+load();
+cases.forEach(show);
+filter();
+predict();
+for (const item of cases) {
+  item.addEventListener("change", () => keep(item));
+  item.querySelector(".comment").addEventListener("input", () => keep(item));
+}
+byFlag.addEventListener("change", filter);
+byText.addEventListener("input", filter);
+openOnly.addEventListener("change", filter);
+order.addEventListener("change", sort);
+document.getElementById("save").addEventListener("click", save);
+document.getElementById("prevalence")?.addEventListener("change", predict);
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, select, textarea, button") || event.ctrlKey || event.metaKey || event.altKey) {
+    if (event.key === "Escape") { event.target.blur(); }
+    return;
+  }
+  if (event.key === "j" || event.key === "k") { step(event.key === "j" ? 1 : -1); event.preventDefault(); }
+  if (current >= 0 && event.key === "r") { fields(cases[current]).reviewed.click(); }
+  if (current >= 0 && event.key === "f") { fields(cases[current]).finding.focus(); event.preventDefault(); }
+});

@@ -1,0 +1,132 @@
+"""The cases of a worklist: the images of a lesion together, ranked by the most suspicious one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from db.status import ImageStatus, TriageFlag, UngradableReason
+from db.worklist import OutcomeRow
+
+#: What a code means to a doctor. A failure's own sentence says the rest.
+UNGRADABLE_IN_WORDS = {
+    UngradableReason.TOO_SMALL: "The picture is too small to be scored.",
+    UngradableReason.NO_CONTRAST: "The picture is nearly of one tone.",
+    UngradableReason.BLURRED: "The picture is blurred.",
+    UngradableReason.OUT_OF_DISTRIBUTION: "The picture is unlike the dermoscopic images that the model was trained on.",
+}
+#: Bins of the histogram of probabilities, of equal width from 0 to 1.
+BINS = 20
+
+
+@dataclass(kw_only=True)
+class Case:
+    """A lesion, or an image whose lesion is not known.
+
+    Args:
+        rank: from 1.
+        lesion: its identifier. None where it is not known.
+        images: scored ones, the most suspicious first.
+        not_scored: images of the same lesion without a score.
+    """
+
+    rank: int
+    lesion: str | None
+    images: list[OutcomeRow] = field(default_factory=list)
+    not_scored: list[OutcomeRow] = field(default_factory=list)
+
+    @property
+    def first(self) -> OutcomeRow:
+        """The most suspicious image, by which the case is ranked."""
+        return self.images[0]
+
+    @property
+    def probability(self) -> float:
+        """Of the most suspicious image."""
+        return self.first.probability or 0.0
+
+    @property
+    def flag(self) -> TriageFlag:
+        """Of the most suspicious image."""
+        return self.first.flag or TriageFlag.UNGRADABLE
+
+
+@dataclass(kw_only=True)
+class Worklist:
+    """The cases of a job, and what stays outside of them.
+
+    Args:
+        cases: ranked, at most as many as were asked for.
+        all_cases: number of cases with a score.
+        not_scored: images that are ungradable, failed, or wait in a job that was cancelled, and whose lesion has no
+            score: a human must look.
+        all_not_scored: number of these images.
+        waiting: images without an outcome yet.
+        flags: cases by triage flag.
+        histogram: scored images by calibrated probability, in `BINS` bins.
+    """
+
+    cases: list[Case]
+    all_cases: int
+    not_scored: list[OutcomeRow]
+    all_not_scored: int
+    waiting: int
+    flags: dict[TriageFlag, int]
+    histogram: list[int]
+
+
+def make_worklist(rows: Iterable[OutcomeRow], *, most: int, cancelled: bool) -> Worklist:
+    """Group a job's outcomes to cases.
+
+    Args:
+        rows: from `db.worklist.outcomes_ranked`: those without a score, then the others, the highest probability first.
+        most: cases, and images without a score, that are kept. The others are counted.
+        cancelled: whether the job was cancelled, so that waiting images are without a score for good.
+    """
+    by_lesion: dict[str, Case] = {}
+    pending: list[OutcomeRow] = []
+    worklist = Worklist(
+        cases=[],
+        all_cases=0,
+        not_scored=[],
+        all_not_scored=0,
+        waiting=0,
+        flags=dict.fromkeys(TriageFlag, 0),
+        histogram=[0] * BINS,
+    )
+    for row in rows:
+        if row.status is ImageStatus.WAITING and not cancelled:
+            worklist.waiting += 1
+        elif row.status is not ImageStatus.SCORED:
+            pending.append(row)
+        else:
+            probability = row.probability or 0.0
+            worklist.histogram[min(int(probability * BINS), BINS - 1)] += 1
+            found = by_lesion.get(row.lesion_id) if row.lesion_id else None
+            if found is not None:
+                found.images.append(row)
+                continue
+            worklist.all_cases += 1
+            case = Case(rank=worklist.all_cases, lesion=row.lesion_id, images=[row])
+            worklist.flags[case.flag] += 1
+            if row.lesion_id:
+                by_lesion[row.lesion_id] = case
+            if len(worklist.cases) < most:
+                worklist.cases.append(case)
+    for row in pending:
+        case_of_row = by_lesion.get(row.lesion_id) if row.lesion_id else None
+        if case_of_row is not None:
+            case_of_row.not_scored.append(row)
+            continue
+        worklist.all_not_scored += 1
+        if len(worklist.not_scored) < most:
+            worklist.not_scored.append(row)
+    return worklist
+
+
+def why_not_scored(row: OutcomeRow) -> str:
+    """Why an image has no score, in a doctor's words."""
+    if row.ungradable_reason is not None:
+        return UNGRADABLE_IN_WORDS[row.ungradable_reason]
+    if row.status is ImageStatus.WAITING:
+        return "The job was cancelled before this image was scored."
+    sentence = (row.reason or "It could not be read.").strip()
+    return sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith(".") else ".")
