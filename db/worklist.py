@@ -1,6 +1,6 @@
 """The outcomes of a job's images, read for exports, worklists and summaries."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -141,3 +141,15 @@ def _outcomes(*, outer: bool = True) -> Select[*tuple[Any, ...]]:
         .join(ModelBundle, ModelBundle.id == Job.bundle_id)
         .join(Prediction, Prediction.image_id == Image.id, isouter=outer)
     )
+
+
+def references_of(connection: Connection, image_ids: Sequence[int]) -> dict[int, str]:
+    """Patient references by image id, of the images that have one."""
+    found: dict[int, str] = {}
+    for start in range(0, len(image_ids), _PAGE):
+        part = image_ids[start : start + _PAGE]
+        rows = connection.execute(
+            select(Image.id, Image.patient_ref).where(Image.id.in_(part), Image.patient_ref.is_not(None))
+        )
+        found.update({row.id: row.patient_ref for row in rows})
+    return found

@@ -13,6 +13,7 @@ from worker.cli.error_handling import CommandGroup
 from worker.cli.export import export
 from worker.cli.job_control import cancel, delete, pause, prune, resume, retry
 from worker.cli.jobs import jobs, status, top, watch
+from worker.cli.report import report
 from worker.cli.serve import flower, migrate, sweep, up, worker
 from worker.cli.submit import submit
 from worker.cli.users import users
@@ -29,7 +30,7 @@ def main(actor: str | None) -> None:
     \b
     On one machine:  dermq up              in one terminal, then in another
                      dermq submit FOLDER --watch
-                     dermq export 1 --ranked -o worklist.csv
+                     dermq report 1 -o worklist.html
 
     Settings are environment variables DERMQ_…, listed in docs/settings.md. For research only, not a medical device.
     """
@@ -39,7 +40,7 @@ def main(actor: str | None) -> None:
 
 
 for _command in (
-    *(up, submit, jobs, status, watch, top, export),
+    *(up, submit, jobs, status, watch, top, report, export),
     *(pause, resume, cancel, retry, delete, prune),
     *(check, reconcile, audit, demo, bench),
     *(worker, sweep, flower, users, migrate),

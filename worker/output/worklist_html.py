@@ -51,17 +51,17 @@ class PageOptions:
     state: str
 
 
-def policy_figures(bundle: Bundle, policy: str) -> PolicyFigures | None:
-    """Figures of a policy on the test split that the bundle names. None where it has none."""
-    policies = (bundle.manifest.metrics or {}).get("policies", {}) if isinstance(bundle.manifest.metrics, dict) else {}
-    found = policies.get(policy)
-    if not found:
+def policy_figures(bundle: Bundle, policy: str, threshold: float) -> PolicyFigures | None:
+    """Figures of a policy on the bundle's test images. None where it has none for this threshold."""
+    found = bundle.manifest.metrics.policies.get(policy)
+    if found is None or found.threshold != threshold:
         return None
-
-    def share(name: str) -> tuple[float, float, float]:
-        return found[name]["value"], found[name]["low"], found[name]["high"]
-
-    return PolicyFigures(sensitivity=share("sensitivity"), specificity=share("specificity"))
+    shares = []
+    for estimate in (found.sensitivity, found.specificity):
+        if estimate.value is None or estimate.low is None or estimate.high is None:
+            return None
+        shares.append((estimate.value, estimate.low, estimate.high))
+    return PolicyFigures(sensitivity=shares[0], specificity=shares[1])
 
 
 def write_worklist_page(
@@ -102,7 +102,8 @@ def write_worklist_page(
         key=f"dermq-worklist-{job.id}-{job.bundle_sha256[:12]}-{int(job.submitted_at.timestamp())}",
     )
     page.enable_buffering(64)
-    page.dump(file)
+    for piece in page:
+        file.write(piece)
 
 
 def _hash(text: str) -> str:

@@ -79,9 +79,19 @@ function save() {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
+// Where the calibrated probabilities hold: 14 of 100 lesions are melanomas (docs/worklist.md).
+const calibratedAt = 0.14;
+function adjust(probability, share) {
+  const odds = probability / (1 - probability) * (share / (1 - share)) / (calibratedAt / (1 - calibratedAt));
+  return odds / (1 + odds);
+}
+function percent(probability) { return probability < 0.01 ? "under 1" : String(Math.round(100 * probability)); }
 function predict() {
   const chosen = document.getElementById("prevalence"), sensitivity = Number(body.dataset.sensitivity), specificity = Number(body.dataset.specificity);
   if (!chosen) { return; }
+  for (const item of cases) {
+    item.querySelector(".adjusted").textContent = `${percent(adjust(Number(item.dataset.probability), Number(chosen.value)))} of 100 like it`;
+  }
   const share = Number(chosen.value), caught = sensitivity * share, alarms = (1 - specificity) * (1 - share);
   const melanomas = Math.round(100 * caught / (caught + alarms)), missed = (1000 * share * (1 - sensitivity)).toFixed(1);
   document.getElementById("predictive").textContent = `Then about ${melanomas} of 100 high-risk cases are melanomas, and of 1,000 lesions about ${missed} melanomas are below the threshold.`;

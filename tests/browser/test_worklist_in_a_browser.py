@@ -1,0 +1,167 @@
+"""The worklist page as a dermatologist uses it: offline, by keyboard, on a phone; and what it must never do."""
+
+import csv
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from db.jobs import JobView
+from db.status import ImageStatus, JobStatus, TriageFlag
+from tests.acceptance.conftest import running_system
+from tests.browser.test_flower_in_a_browser import browser, pytestmark  # noqa: F401 - a fixture and a mark
+from tests.picture_files import PICTURE
+from tests.unit.worker.output.test_csv import NOT_SCORED, ROW
+from worker.images.opencv import cv2
+from worker.output.thumbnails import embedded
+from worker.output.worklist_cases import make_worklist
+from worker.output.worklist_html import PageOptions, PolicyFigures, write_worklist_page
+from worker.synthetic.archive import make_archive
+
+HOSTILE = "\"><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">.jpg"
+THUMBNAIL = cv2.imencode(".jpg", PICTURE)[1].tobytes()
+FIGURES = PolicyFigures(sensitivity=(0.77, 0.69, 0.85), specificity=(0.86, 0.83, 0.89))
+JOB = JobView(
+    id=7, status=JobStatus.FINISHED, urgent=False, name=HOSTILE, submitted_by="x", hours=None, resting=False,
+    root="/archive", manifest=None, bundle_name="synthetic", bundle_version="1", bundle_sha256="b" * 64, bundle_id=1,
+    policy="youden", threshold=0.25, borderline_threshold=0.2, interrupted=False, passed_over=None,
+    submitted_at=datetime(2026, 1, 1, tzinfo=UTC), started_at=None, finished_at=None,
+)  # fmt: skip
+
+
+def write(path: Path, cases: int) -> None:
+    rows = [replace(NOT_SCORED, image_id=10**6, path=HOSTILE, status=ImageStatus.FAILED, reason=HOSTILE)]
+    for number in range(cases):
+        flag = TriageFlag.HIGH_RISK if number < cases / 2 else TriageFlag.LOWER_PRIORITY
+        lesion = HOSTILE if number == 0 else f"L{number // 2}"
+        rows.append(
+            replace(
+                ROW, image_id=number, path=HOSTILE if number == 1 else f"{cases - number:05}.jpg", flag=flag,
+                lesion_id=lesion, probability=0.99 - 0.9 * number / cases,
+            )
+        )  # fmt: skip
+    options = PageOptions(
+        thumbnail=embedded(dict.fromkeys(range(50), THUMBNAIL)),
+        references={0: HOSTILE},
+        made_at=datetime(2026, 1, 2, tzinfo=UTC),
+        state="finished",
+    )
+    with path.open("w", encoding="utf-8") as file:
+        write_worklist_page(make_worklist(rows, most=10_000, cancelled=False), JOB, FIGURES, options, file)
+
+
+def opened(browser: Browser, path: Path, **options: object) -> tuple[Page, list[str]]:  # noqa: F811
+    page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else said.append(request.url))
+    page.goto(path.as_uri())
+    return page, said
+
+
+def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    write(tmp_path / "page.html", 40)
+    page, said = opened(browser, tmp_path / "page.html")
+    cases = page.locator(".case")
+    expect(page.locator("#count")).to_have_text("21 of 21 cases shown, 0 reviewed")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(cases.nth(1)).to_be_focused()
+    page.keyboard.press("r")
+    expect(cases.nth(1).locator(".reviewed")).to_be_checked()
+    page.keyboard.press("f")
+    expect(cases.nth(1).locator(".finding")).to_be_focused()
+    cases.nth(1).locator(".finding").select_option("excise")
+    cases.nth(1).locator(".comment").fill('=1+1, "urgent"')
+    page.get_by_label("not reviewed yet").check()
+    expect(page.locator("#count")).to_have_text("20 of 21 cases shown, 1 reviewed")
+    page.get_by_label("not reviewed yet").uncheck()
+    page.locator("#by-flag").select_option("lower_priority")
+    expect(page.locator(".case:visible")).to_have_count(10)
+    page.locator("#by-flag").select_option("")
+    page.locator("#order").select_option("path")
+    assert cases.first.get_attribute("data-rank") != "1"
+    # 0.99 where 14 of 100 are melanomas; odds 99 : 1, and a seventh or so of them where 2 of 100 are.
+    first = page.locator('.case[data-rank="1"] .adjusted')
+    expect(first).to_have_text("93 of 100 like it")
+    before = page.locator("#predictive").inner_text()
+    page.get_by_label("Of 100 lesions here, melanomas:").select_option("0.14")
+    assert page.locator("#predictive").inner_text() != before
+    expect(first).to_have_text("99 of 100 like it")
+    # Closed and opened again: what was found is still there.
+    page.reload()
+    expect(cases.nth(1).locator(".comment")).to_have_value('=1+1, "urgent"')
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save findings as CSV").click()
+    text = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    saved = list(csv.DictReader(StringIO(text, newline="")))
+    assert len(saved) == 21
+    assert (saved[1]["rank"], saved[1]["reviewed"], saved[1]["finding"]) == ("2", "yes", "excise")
+    assert saved[1]["comment"] == '\'=1+1, "urgent"'
+    assert page.title() != "hacked"
+    assert said == []
+
+
+def test_nothing_hostile_runs_nothing_leaves_and_nothing_is_hard_to_read(
+    browser: Browser,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "page.html", 30)
+    for width, scheme in ((1280, "light"), (390, "light"), (1280, "dark")):
+        page, said = opened(
+            browser,
+            tmp_path / "page.html",
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            bypass_csp=True,
+        )
+        page.keyboard.press("j")
+        page.keyboard.press("r")
+        assert page.title() != "hacked"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page).response
+        serious = [
+            (fault["id"], [node["html"][:200] for node in fault["nodes"]])
+            for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], (width, scheme)
+        assert said == []
+        page.context.close()
+
+
+def test_ten_thousand_cases_open_and_filter_fast(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    write(tmp_path / "page.html", 20_000)
+    page, _ = opened(browser, tmp_path / "page.html")
+    expect(page.locator("#count")).to_have_text("10000 of 10000 cases shown, 0 reviewed")
+    started = time.monotonic()
+    page.locator("#by-text").fill("L77")
+    expect(page.locator("#count")).to_contain_text("111 of 10000")
+    # A hang, and no measurement: some tenths of a second are usual.
+    assert time.monotonic() - started < 20
+
+
+def test_the_command_writes_a_page_with_pictures_and_says_so_in_the_audit_log(
+    browser: Browser,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    make_archive(tmp_path / "archive", 24)
+    target = tmp_path / "worklist.html"
+    with running_system(tmp_path / "home") as system:
+        job = system.dermq("submit", tmp_path / "archive", "--watch").stdout.strip()
+        system.dermq("report", job, "-o", target, "--with-references")
+        assert "references" in system.dermq("audit", "list").stdout
+        refused = system.dermq("report", job, "-o", tmp_path / "nowhere" / "x.html", check=False)
+        assert (refused.returncode, "There is no folder" in refused.stderr) == (2, True)
+    assert target.stat().st_mode & 0o777 == 0o600
+    page, said = opened(browser, target)
+    pictures = page.locator(".case img")
+    assert pictures.count() > 3
+    assert pictures.first.evaluate("image => image.naturalWidth") > 100
+    expect(page.locator("#unscored .lost").first).to_be_visible()
+    assert said == []
