@@ -48,15 +48,25 @@ def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRo
     return _streamed(connection, _outcomes().where(Image.job_id == job_id).order_by(Image.id))
 
 
-def outcomes_ranked(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
+def outcomes_ranked(connection: Connection, job_id: int, *, cancelled: bool = False) -> Iterator[OutcomeRow]:
     """Every image of a job: images without a score first, then by calibrated probability, highest first.
 
     Each query is in the order of an index, so nothing is sorted.
+
+    Args:
+        job_id: the job.
+        cancelled: whether waiting images will never be scored: then they come first. Otherwise they come last.
     """
-    for status in (*UNSCORED, ImageStatus.WAITING):
-        unscored = _outcomes().where(Image.job_id == job_id, Image.status == status).order_by(Image.id)
-        yield from _streamed(connection, unscored)
+    waiting = (ImageStatus.WAITING,)
+    for status in (*UNSCORED, *(waiting if cancelled else ())):
+        yield from _streamed(connection, _of_status(job_id, status))
     yield from _streamed(connection, _scored(job_id))
+    if not cancelled:
+        yield from _streamed(connection, _of_status(job_id, ImageStatus.WAITING))
+
+
+def _of_status(job_id: int, status: ImageStatus) -> Select[*tuple[Any, ...]]:
+    return _outcomes().where(Image.job_id == job_id, Image.status == status).order_by(Image.id)
 
 
 def _streamed(connection: Connection, outcomes: Select[*tuple[Any, ...]]) -> Iterator[OutcomeRow]:

@@ -1,54 +1,21 @@
-"""The outcomes of a job as CSV, one line per image."""
+"""The outcomes of a job as CSV, one line per image: all that is known, or the worklist for people."""
 
 import csv
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TextIO
 
-from db.status import ImageStatus, TriageFlag
 from db.worklist import OutcomeRow
+from worker.output.rows import COLUMNS, RANK, CountedRows, Written
 from worker.terminal import printable
 
-#: Reason code and reason of an image that was waiting when its job was cancelled.
-CANCELLED = "cancelled"
-_CANCELLED_REASON = "the job was cancelled before the image was scored"
-#: First column of a ranked export.
-RANK = "rank"
-COLUMNS = (
-    "path",
-    "status",
-    "flag",
-    "probability",
-    "raw_probability",
-    "malignant_probability",
-    "class_probabilities",
-    "threshold",
-    "policy",
-    "bundle",
-    "bundle_sha256",
-    "engine",
-    "reused",
-    "image_sha256",
-    "lesion_id",
-    "reason_code",
-    "reason",
-)
+#: Columns of the worklist for people. A lesion has one rank; what is not scored has none. The last three are theirs.
+WORKLIST_COLUMNS = ("lesion_rank", "lesion_id", "path", "probability", "flag", "note", "reviewed", "finding", "comment")
+
 #: Where a spreadsheet program would see a formula (OWASP, "CSV Injection"): at the start of a cell, or behind a
 #: character that another program or locale takes for the end of a cell. The wide characters are of East Asian
 #: keyboards.
 _FORMULA = re.compile(r"(^|[,;\t|\n])(?=[ \"]*[=+\-@\t＝＋－＠])")  # noqa: RUF001
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """Numbers of an export: lines, and images without an outcome or a score."""
-
-    images: int
-    waiting: int
-    #: Images that are ungradable or failed, or were waiting when the job was cancelled.
-    not_scored: int
 
 
 def write_csv(
@@ -68,52 +35,39 @@ def write_csv(
     """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([RANK, *COLUMNS] if ranked else COLUMNS)
-    counts = Counter[ImageStatus]()
-    for row in rows:
-        counts[row.status] += 1
-        rank = [counts[ImageStatus.SCORED] if row.status is ImageStatus.SCORED else None] if ranked else []
-        cells = map(_safe, [*rank, *_cells(row, cancelled=cancelled)])
-        writer.writerow(printable(cell) if terminal and isinstance(cell, str) else cell for cell in cells)
-    return Written(
-        images=counts.total(),
-        waiting=counts[ImageStatus.WAITING],
-        not_scored=counts[ImageStatus.UNGRADABLE]
-        + counts[ImageStatus.FAILED]
-        + (counts[ImageStatus.WAITING] if cancelled else 0),
-    )
+    counted = CountedRows(rows, cancelled=cancelled)
+    for rank, _, cells in counted:
+        safe = map(_safe, [rank, *cells] if ranked else cells)
+        writer.writerow(printable(cell) if terminal and isinstance(cell, str) else cell for cell in safe)
+    return counted.written()
 
 
-def _cells(row: OutcomeRow, *, cancelled: bool) -> tuple[object, ...]:
-    cancelled_waiting = cancelled and row.status is ImageStatus.WAITING
-    # One flag for everything that a human must look at.
-    not_scored = cancelled_waiting or row.status in (ImageStatus.UNGRADABLE, ImageStatus.FAILED)
-    flag = TriageFlag.UNGRADABLE if not_scored else row.flag
-    code = CANCELLED if cancelled_waiting else row.failure_code or row.ungradable_reason
-    reason = _CANCELLED_REASON if cancelled_waiting else row.reason
-    return (
-        row.path,
-        row.status,
-        flag,
-        row.probability,
-        row.raw_probability,
-        row.malignant_probability,
-        None if row.class_probabilities is None else _by_class(row.class_probabilities),
-        row.threshold,
-        row.policy,
-        f"{row.bundle_name} {row.bundle_version}",
-        row.bundle_sha256,
-        row.engine,
-        None if row.reused is None else ("yes" if row.reused else "no"),
-        row.image_sha256,
-        row.lesion_id,
-        code,
-        reason,
-    )
+def write_worklist_csv(rows: Iterable[OutcomeRow], file: TextIO, *, cancelled: bool = False) -> Written:
+    """Write the worklist for people: few columns, two digits, and room for what a reader finds.
 
-
-def _by_class(probabilities: Mapping[str, float]) -> str:
-    """``akiec=0.0103 bcc=0.0021 …``."""
-    return " ".join(f"{name}={probability:.4f}" for name, probability in probabilities.items())
+    Args:
+        rows: from `db.worklist.outcomes_ranked`.
+        file: opened for text with ``newline=""``.
+        cancelled: whether the job was cancelled.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(WORKLIST_COLUMNS)
+    counted, ranks, cases = CountedRows(rows, cancelled=cancelled), dict[str, int](), 0
+    for rank, row, cells in counted:
+        case: int | None = None
+        if rank is not None:
+            # Images of a lesion share the rank of its most suspicious one.
+            case = ranks.get(row.lesion_id) if row.lesion_id else None
+            if case is None:
+                cases += 1
+                case = cases
+                if row.lesion_id:
+                    ranks[row.lesion_id] = case
+        named = dict(zip(COLUMNS, cells, strict=True))
+        probability = None if row.probability is None else f"{row.probability:.2f}"
+        found = [case, row.lesion_id, row.path, probability, named["flag"], named["reason"], None, None, None]
+        writer.writerow(map(_safe, found))
+    return counted.written()
 
 
 def _safe(cell: object) -> object:

@@ -13,7 +13,7 @@ import trainer.cli
 import worker.cli
 from db.status import FailureCode, UngradableReason
 from worker.errors import SettingsError
-from worker.output.csv import CANCELLED
+from worker.output.rows import CANCELLED
 from worker.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[3]

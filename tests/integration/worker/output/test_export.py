@@ -14,11 +14,13 @@ from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine
+from pyarrow import parquet
+from sqlalchemy import Engine, update
 
 from db.audit import entries_of
 from db.claims import claim_chunk
 from db.job_control import cancel_job, pause_job
+from db.models import Image
 from db.outcomes import Failed, Outcome, Scored, Ungradable, write_outcomes
 from db.session import read, transact
 from db.status import AuditAction, FailureCode, TriageFlag, UngradableReason
@@ -128,16 +130,66 @@ def test_a_ranked_export_begins_with_images_without_a_score_and_then_the_highest
     assert order == [
         ("", "0/1.jpg", "failed"),
         ("", "0/3.jpg", "ungradable"),
-        ("", "0/5.jpg", "waiting"),
         ("1", "0/4.jpg", "scored"),
         ("2", "0/2.jpg", "scored"),
         ("3", "0/6.jpg", "scored"),
         ("4", "0/0.jpg", "scored"),
+        # Without an outcome yet: no reason to look at it first, and the file says so.
+        ("", "0/5.jpg", "waiting"),
     ]
+    assert "no outcome yet" in lines(result.stdout)[-1]["reason"]
     assert f"7 images of job {made.job_id}, the first 2 without a score: a human must look." in result.stderr
     plain = lines(export(made.job_id).stdout)
     assert [line["path"] for line in plain] == [f"0/{index}.jpg" for index in range(7)]
     assert "rank" not in plain[0]
+
+
+def test_every_format_tells_the_same(sqlite_database: Engine, export: Export, tmp_path: Path) -> None:
+    made = add_job(sqlite_database, 4)
+    first, second, third, _ = made.image_ids
+    write(sqlite_database, made, scored(first, 0.1), failed(second), scored(third, 0.9))
+    as_csv = lines(export(made.job_id, "--ranked").stdout)
+    as_json = [json.loads(line) for line in export(made.job_id, "--ranked", "--format", "jsonl").stdout.splitlines()]
+    target = tmp_path / "outcomes.parquet"
+    assert export(made.job_id, "--ranked", "--format", "parquet", "-o", target).exit_code == 0
+    table = parquet.read_table(target)
+    assert {name: str(table.schema.field(name).type) for name in ("rank", "probability", "reused", "path")} == {
+        "rank": "int64", "probability": "double", "reused": "bool", "path": "string",
+    }  # fmt: skip
+    for by_csv, by_json, by_parquet in zip(as_csv, as_json, table.to_pylist(), strict=True):
+        assert list(by_csv) == list(by_json) == list(by_parquet)
+        assert by_json["probability"] == by_parquet["probability"]
+        assert by_csv["probability"] == ("" if by_json["probability"] is None else repr(by_json["probability"]))
+        for name in ("path", "status", "flag", "reason"):
+            assert by_csv[name] == (by_json[name] or "") == (by_parquet[name] or "")
+    refused = export(made.job_id, "--format", "parquet")
+    assert (refused.exit_code, "Name a file with -o" in refused.stderr) == (2, True)
+    assert export(made.job_id, "--worklist", "--format", "jsonl").exit_code == 2
+
+
+def test_the_worklist_for_people_ranks_lesions_and_leaves_room_for_findings(
+    sqlite_database: Engine, export: Export
+) -> None:
+    made = add_job(sqlite_database, 4)
+    first, second, third, fourth = made.image_ids
+    write(sqlite_database, made, scored(first, 0.9), scored(second, 0.5), scored(third, 0.123), failed(fourth))
+    change(sqlite_database, first, "=L1")
+    change(sqlite_database, third, "=L1")
+    result = export(made.job_id, "--worklist")
+    found = [
+        (line["lesion_rank"], line["lesion_id"], line["path"], line["probability"]) for line in lines(result.stdout)
+    ]
+    assert found == [
+        ("", "", "0/3.jpg", ""),
+        ("1", "'=L1", "0/0.jpg", "0.90"),
+        ("2", "", "0/1.jpg", "0.50"),
+        ("1", "'=L1", "0/2.jpg", "0.12"),
+    ]
+    assert list(lines(result.stdout)[0])[-3:] == ["reviewed", "finding", "comment"]
+
+
+def change(database: Engine, image_id: int, lesion: str) -> None:
+    transact(database, lambda c: c.execute(update(Image).where(Image.id == image_id).values(lesion_id=lesion)))
 
 
 def test_a_ranked_export_of_many_comes_page_by_page_in_order_and_whole(

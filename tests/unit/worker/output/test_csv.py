@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
 from db.worklist import OutcomeRow
-from worker.output.csv import COLUMNS, Written, write_csv
+from worker.output.csv import write_csv
+from worker.output.rows import COLUMNS, Written
 
 ROW = OutcomeRow(
     image_id=1,
