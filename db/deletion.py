@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, or_, select, update
 
 from db.audit import append_entry, find_entry
-from db.models import Chunk, ChunkGroup, Image, Job, Prediction
+from db.models import Chunk, ChunkGroup, Feedback, Image, Job, Prediction
 from db.session import transact
 from db.status import AuditAction, JobStatus
 from db.totals import totals_of_jobs
@@ -88,6 +88,7 @@ def _delete_part(connection: Connection, job_id: int) -> int | None:
     # Children first and explicitly, so that the database need not follow the cascade of each row.
     images = select(Image.id).where(Image.chunk_id.in_(chunks)).scalar_subquery()
     connection.execute(delete(Prediction).where(Prediction.image_id.in_(images)))
+    connection.execute(delete(Feedback).where(Feedback.image_id.in_(images)))
     deleted = connection.execute(delete(Image).where(Image.chunk_id.in_(chunks))).rowcount
     connection.execute(delete(Chunk).where(Chunk.id.in_(chunks)))
     return deleted

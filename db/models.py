@@ -1,6 +1,6 @@
 """The tables."""
 
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -251,6 +251,26 @@ class Prediction(Base):
     #: Version of the code that made pixels of the bytes: another one may have read another picture.
     reader: Mapped[int] = mapped_column(default=1, server_default="1")
     scored_at: Mapped[datetime] = mapped_column(UtcDateTime())
+
+
+class Feedback(Base):
+    """What a reviewer found on an image. A later finding is a new version; none is changed."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (UniqueConstraint("image_id", "version"), Index(None, "job_id"))
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey(Job.id))
+    image_id: Mapped[int] = mapped_column(ForeignKey(Image.id, ondelete="CASCADE"))
+    #: From 1 for each image.
+    version: Mapped[int]
+    #: What is to be done, and what it is, in the reviewer's words.
+    finding: Mapped[str | None] = mapped_column(String(200))
+    diagnosis: Mapped[str | None] = mapped_column(String(200))
+    comment: Mapped[str | None] = mapped_column(String(500))
+    reviewer: Mapped[str] = mapped_column(String(200))
+    reviewed_on: Mapped[date | None]
+    recorded_at: Mapped[datetime] = mapped_column(UtcDateTime())
 
 
 class AuditEntry(Base):

@@ -114,5 +114,7 @@ class AuditAction(StrEnum):
     RETRIED = "retried"
     #: Its outcomes were exported.
     EXPORTED = "exported"
+    #: Reviewers' findings were recorded.
+    REVIEWED = "reviewed"
     #: Its images, predictions and patient data were deleted.
     DELETED = "deleted"

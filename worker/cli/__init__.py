@@ -11,6 +11,7 @@ from worker.cli.check import check, reconcile
 from worker.cli.demo import demo
 from worker.cli.error_handling import CommandGroup
 from worker.cli.export import export
+from worker.cli.feedback import audit_performance, feedback
 from worker.cli.job_control import cancel, delete, pause, prune, resume, retry
 from worker.cli.jobs import jobs, status, top, watch
 from worker.cli.report import report
@@ -41,6 +42,7 @@ def main(actor: str | None) -> None:
 
 for _command in (
     *(up, submit, jobs, status, watch, top, report, export),
+    *(feedback, audit_performance),
     *(pause, resume, cancel, retry, delete, prune),
     *(check, reconcile, audit, demo, bench),
     *(worker, sweep, flower, users, migrate),
