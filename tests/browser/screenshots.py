@@ -56,7 +56,24 @@ def main(target: Path) -> None:
             shoot(page, target / "stall.png")
             for child in frozen:
                 os.kill(child, signal.SIGCONT)
+        with running_system(made / "quick") as system:
+            shoot_worklist(system, made / "clinic-south" / "letters", page, target / "worklist.png")
         browser.close()
+
+
+def shoot_worklist(system: RunningSystem, archive: Path, page: Page, file: Path) -> None:
+    """The worklist of some lesions with one to three images each."""
+    paths = sorted(path.relative_to(archive) for path in archive.rglob("*.jpg"))[:60]
+    rows = [f"{path},L{number * 5 // 8}" for number, path in enumerate(paths)]
+    (archive / "cases.csv").write_text("\n".join(["path,lesion_id", *rows]) + "\n")
+    system.dermq("submit", archive / "cases.csv", "--name", "South, this week", "--watch")
+    system.dermq("report", "1", "-o", archive / "worklist.html")
+    page.set_viewport_size({**SIZE, "height": 1000})
+    page.goto((archive / "worklist.html").as_uri())
+    page.keyboard.press("j")
+    page.wait_for_timeout(500)
+    page.screenshot(path=file)
+    print(file, file.stat().st_size)
 
 
 def submit(system: RunningSystem, made: Path, folder: str, name: str, *options: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from worker.intake.sources.opened import OpenedSource
+    from worker.intake.sources.passed_over import Selection
 
 _LONGEST_LABEL = 100
 _INTERRUPTED = "Interrupted. The images recorded so far are kept. Run the same `dermq submit` again to resume."
@@ -148,11 +149,12 @@ def submit(
     elif query:
         raise click.UsageError("--query belongs to --dicomweb.")
     selection = Selection(exclude=exclude, include_hidden=include_hidden, strict=strict)
-    if dry_run:
-        _dry_run(open_source(source, root, selection, columns), console)
-        return
     if pseudonymise and settings.pseudonym_key is None:
         raise click.UsageError("--pseudonymise needs DERMQ_PSEUDONYM_KEY, a secret of at least 16 characters.")
+    if dry_run:
+        load_bundle(settings.resolved_bundle()).thresholds(policy)
+        _dry_run(open_source(source, root, selection, columns), selection, console)
+        return
     database = open_checked_database()
     resting = hours is not None and not Hours.parse(hours).include(settings.local_time().time())
     submission = Submission(
@@ -234,15 +236,18 @@ def submit(
         sys.exit(1)
 
 
-def _dry_run(source: "OpenedSource", console: "Console") -> None:
+def _dry_run(source: "OpenedSource", selection: "Selection", console: "Console") -> None:
     """Read a source to its end and tell what would be submitted. Exit status 1 where something would be missing."""
     from worker.intake.submission import nothing_found
 
-    images = not_found = 0
+    images = not_found = outside = 0
     for image in source.images:
         images += 1
         if image.failure is not None:
             click.echo(f"fails: {printable(image.path)}: {image.failure[1]}")
+        elif image.path.startswith(("/", "../")):
+            outside += 1
+            click.echo(f"outside the folder: {printable(image.path)}")
         elif image.size_bytes is None:
             not_found += 1
             click.echo(f"not found: {printable(image.path)}")
@@ -253,9 +258,15 @@ def _dry_run(source: "OpenedSource", console: "Console") -> None:
         raise click.ClickException(nothing_found(source))
     plural = "s" if images != 1 else ""
     console.print(f"{images:,} image{plural} would be submitted, {not_found:,} of them not found.", highlight=False)
-    for note in [*source.scan.notes(), *(source.rows.notes() if source.rows is not None else [])]:
+    notes = [*source.scan.notes(), *(source.rows.notes() if source.rows is not None else []), *selection.notes()]
+    for note in notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    if not_found or source.scan.unreadable or (source.rows is not None and source.rows.not_submitted_by_kind()):
+    if (
+        not_found
+        or outside
+        or source.scan.unreadable
+        or (source.rows is not None and source.rows.not_submitted_by_kind())
+    ):
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from worker.images.opencv import MAX_IMAGE_PIXELS
 from worker.images.pillow import open_with_pillow, pixels_of
 
 #: Sizes of the headers that Windows and OS/2 write, and that of the newest, which may hold a profile.
-_HEADERS, _NEWEST = (12, 40, 52, 56, 64, 108, 124), 124
+_HEADERS, _SHORT, _NEWEST = (12, 40, 52, 56, 64, 108, 124), 40, 124
 _DEPTHS = (1, 4, 8, 16, 24, 32)
 #: Compressions: none, run lengths of 8 and of 4 bits, and colour masks.
 _COMPRESSIONS = (0, 1, 2, 3)
@@ -66,6 +66,8 @@ def _masked(data: bytes, header: int, width: int, height: int, depth: int) -> RG
     # In the header, or right behind a short one.
     masks = struct.unpack_from("<III", data, 54)
     (start,) = struct.unpack_from("<I", data, 10)
+    if start < 14 + header + (12 if header == _SHORT else 0):
+        raise _damaged("its pixels would begin in its header")
     row = _bytes(width, 1, depth)
     padded = (row + 3) // 4 * 4
     flat = np.frombuffer(data, np.uint8, padded * (abs(height) - 1) + row, start)

@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
+from db.status import FailureCode
+from worker.errors import ImageFaultError
+
 RGBImage = npt.NDArray[np.uint8]
 #: Largest profile that is read. Printers' profiles have some 3 MB.
 MAX_PROFILE_BYTES = 16 * 1024 * 1024
@@ -19,6 +22,8 @@ MAX_PROFILE_BYTES = 16 * 1024 * 1024
 _SAME = 1
 #: Where a profile names the colour space of its pictures (ICC.1:2022, section 7.2.6).
 _SPACE = slice(16, 20)
+#: Step above which a conversion of 8 bits is too coarse for a file of 16. Of gamma 1.8 it is 3, of linear light 13.
+_MOST_STEEP = 5
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
 
 #: Chromaticities of red, green, blue and white (IEC 61966-2-1, Adobe RGB (1998) section 4.3).
@@ -30,13 +35,17 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 _D50 = np.array([0.9642, 1.0, 0.8249])
 
 
-def to_srgb(image: RGBImage, profile: bytes | None) -> RGBImage:
+def to_srgb(image: RGBImage, profile: bytes | None, *, deep: bool = False) -> RGBImage:
     """Convert an RGB or grey picture to sRGB.
 
     Args:
         image: (height, width, 3), uint8.
+        deep: whether the file has more than 8 bits, which were scaled to 8 before.
         profile: ICC profile of the file. None, a damaged one or one of another colour model changes nothing, as in
             every viewer.
+
+    Raises:
+        ImageFaultError: ``unsupported_format`` for a deep picture in linear light, for which 8 bits are too few.
     """
     if not profile or len(profile) > MAX_PROFILE_BYTES:
         return image
@@ -44,6 +53,16 @@ def to_srgb(image: RGBImage, profile: bytes | None) -> RGBImage:
     if transform is None:
         return image
     convert, mode = transform
+    if mode == "L" and not (
+        np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
+    ):
+        # A profile of grey in a picture in colour.
+        return image
+    if deep and _steepest(convert, mode) > _MOST_STEEP:
+        raise ImageFaultError(
+            FailureCode.UNSUPPORTED_FORMAT,
+            "the file has more than 8 bits in linear light, which is not read. Save it as sRGB",
+        )
     return np.asarray(ImageCms.applyTransform(Image.fromarray(image if mode == "RGB" else image[..., 0]), convert))
 
 
@@ -87,6 +106,14 @@ def _transform(profile: bytes) -> tuple[ImageCms.ImageCmsTransform, str] | None:
     if np.abs(converted.astype(int) - expected).max() <= _SAME:
         return None
     return convert, mode
+
+
+def _steepest(convert: ImageCms.ImageCmsTransform, mode: str) -> int:
+    """The greatest step of the converted values between two neighbours among 256 greys."""
+    greys = np.arange(256, dtype=np.uint8)[None]
+    ramp = greys if mode == "L" else np.repeat(greys[..., None], 3, axis=2)
+    converted = np.asarray(ImageCms.applyTransform(Image.fromarray(ramp), convert)).astype(int)
+    return int(np.abs(np.diff(converted, axis=1)).max())
 
 
 def _open(profile: bytes) -> ImageCms.ImageCmsProfile | None:

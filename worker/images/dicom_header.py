@@ -1,12 +1,12 @@
 """What a DICOM file says of itself, without its pixels. Loads no decoder: submission reads it."""
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "NumberOfFrames", "Rows", "Columns",
     "PatientID", "PatientAge", "PatientSex", "BodyPartExamined", "AnatomicRegionSequence", "SpecificCharacterSet",
 )  # fmt: skip
+#: Frames of one file.
+MAX_FRAMES = 10_000
+#: Deflated Explicit VR Little Endian, within the first bytes of a file; the most that such a file may inflate to.
+_DEFLATED, _META_BYTES, _MAX_INFLATED = b"1.2.840.10008.1.2.1.99", 2_048, 256 * 1024 * 1024
+_PART = 1024 * 1024
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 
 
@@ -69,7 +74,7 @@ def name_of_kind(uid: str) -> str:
     return name if uid and name != uid else "object of an unknown kind"
 
 
-def read_dicom_header(file: Path | BinaryIO) -> DicomHeader | None:
+def read_dicom_header(file: BinaryIO) -> DicomHeader | None:
     """Read what a file says of itself. None where it is no data set that can be parsed: decoding says why.
 
     Raises:
@@ -79,6 +84,8 @@ def read_dicom_header(file: Path | BinaryIO) -> DicomHeader | None:
 
     with quiet_pydicom():
         try:
+            if inflates_too_far(file):
+                return None
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS))
             return _header(dataset)
         except (OSError, MemoryError):
@@ -86,6 +93,28 @@ def read_dicom_header(file: Path | BinaryIO) -> DicomHeader | None:
         except Exception:
             # Of a broken data set pydicom raises a dozen classes.
             return None
+
+
+def inflates_too_far(file: BinaryIO) -> bool:
+    """Whether a file is deflated as a whole and inflates to more than any picture needs: pydicom inflates it at once.
+
+    The file is read from its beginning, and left there.
+    """
+    file.seek(0)
+    head = file.read(_META_BYTES)
+    file.seek(0)
+    if _DEFLATED not in head or head[132:136] != b"\x02\0\0\0":
+        return False
+    # Group 2 begins with its own length (PS3.10, section 7.1).
+    file.seek(144 + int.from_bytes(head[140:144], "little"))
+    inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    try:
+        while size <= _MAX_INFLATED and (part := inflate.unconsumed_tail or file.read(_PART)):
+            size += len(inflate.decompress(part, _PART))
+    except zlib.error:
+        pass
+    file.seek(0)
+    return size > _MAX_INFLATED
 
 
 @contextmanager

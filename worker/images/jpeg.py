@@ -5,10 +5,11 @@ returns the picture like any other. `simplejpeg` raises libjpeg-turbo's warnings
 same pixels. Pillow decodes four colours.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,14 @@ from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage, adobe_rgb, cmyk_to_srgb, to_srgb
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
+from worker.images.orientation import orientation_of_exif, upright
 from worker.images.pillow import open_with_pillow, pixels_of
 
 #: Takes height and width of a JPEG in pixels, and gives what its sides may be divided by while it is decoded: 1, 2, 4
 #: or 8.
 Divisor = Callable[[int, int], int]
 
-#: OpenCV's flags for these divisors. They apply the EXIF orientation, as the flag for the full size does.
+#: OpenCV's flags for these divisors. The orientation is applied here.
 _FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -57,10 +59,12 @@ _OTHER_FRAMES = {
     0xCF: "a hierarchical JPEG",
     0xF7: "a JPEG-LS picture",
 }
-#: Segments before the first scan, and scans, that a file may have. A file of a million of either would take hours.
-_MAX_SEGMENTS, _MAX_SCANS = 10_000, 200
-#: Pixels above which the scans are counted. Below, any number of them is quick.
-_MANY_PIXELS = 1 << 20
+#: Segments before the first scan that a file may have. A file of a million would take hours.
+_MAX_SEGMENTS = 10_000
+#: Scans that any file may have; usual are 1 to 10. More only of a small picture: each goes over all of it.
+_USUAL_SCANS, _PIXELS_OF_SCANS = 32, 1 << 27
+#: The beginning of a scan: its marker, its length, and one to four components.
+_SCAN_HEADER = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
 #: The checker's text for an unknown chroma subsampling. It is no sign of damage.
 _NOT_CHECKED = "Could not determine subsampling"
 #: libjpeg's text when an allocation failed.
@@ -83,7 +87,7 @@ class DecodedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Frame:
+class Frame:
     """What a JPEG's frame header declares, and whether Adobe's marker says what its colours mean."""
 
     marker: int
@@ -114,8 +118,9 @@ def decode_jpeg(data: bytes, divisor: Divisor | None = None) -> DecodedImage:
     if frame.components == 4:
         image = _four_colours(data, frame)
         return DecodedImage(pixels=image, short_side=min(image.shape[:2]))
-    image = _with_opencv(data, divided)
-    return DecodedImage(pixels=to_srgb(image, _profile(data)), short_side=min(size or image.shape[:2]))
+    profile, orientation = _profile_and_orientation(data)
+    image = upright(_with_opencv(data, divided), orientation)
+    return DecodedImage(pixels=to_srgb(image, profile), short_side=min(size or image.shape[:2]))
 
 
 def refuse_damaged_jpeg(data: bytes) -> None:
@@ -142,15 +147,6 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
         # A KeyError stands for a chroma subsampling that simplejpeg has no name for.
         return None
     return height, width
-
-
-def declared_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width by the frame header of any kind of JPEG, lossless and JPEG-LS, too. None without one."""
-    try:
-        frame = _read_frame(data)
-    except ImageFaultError:
-        return None
-    return frame.height, frame.width
 
 
 def decode_plain_jpeg(data: bytes, max_pixels: int, divisor: int = 1) -> npt.NDArray[np.uint8] | None:
@@ -198,9 +194,9 @@ def jpeg_damage(data: bytes) -> str | None:
     return found if found is None else _warning(_without_segments(data))
 
 
-def _checked_frame(data: bytes) -> _Frame:
+def _checked_frame(data: bytes) -> Frame:
     """The frame header of a file of a kind that is decoded."""
-    frame = _read_frame(data)
+    frame = read_frame(data)
     if frame.marker in _OTHER_FRAMES:
         raise _unsupported(_OTHER_FRAMES[frame.marker])
     if frame.precision != 8:
@@ -215,17 +211,24 @@ def _checked_frame(data: bytes) -> _Frame:
             f"the JPEG declares {frame.width:,} x {frame.height:,} pixels, the limit is {MAX_IMAGE_PIXELS:,} in all",
         )
     if _has_too_many_scans(data, frame.width * frame.height):
-        raise _unsupported(f"a JPEG with more than {_MAX_SCANS} scans")
+        raise _unsupported("a JPEG with far more scans than any camera or program writes")
     return frame
 
 
 def _has_too_many_scans(data: bytes, pixels: int) -> bool:
-    return pixels > _MANY_PIXELS and data.count(bytes((0xFF, _SCAN))) > _MAX_SCANS
+    most = max(_USUAL_SCANS, _PIXELS_OF_SCANS // max(pixels, 1))
+    # Nothing is quicker than to count the markers, which thumbnails and what lies behind the picture may hold, too.
+    return data.count(bytes((0xFF, _SCAN))) > most and len(_SCAN_HEADER.findall(data)) > most
 
 
-def _read_frame(data: bytes) -> _Frame:
+def read_frame(data: bytes) -> Frame:
+    """The frame header of any kind of JPEG, lossless and JPEG-LS, too.
+
+    Raises:
+        ImageFaultError: ``truncated``: there is none.
+    """
     place, adobe = len(_START), False
-    found: _Frame | None = None
+    found: Frame | None = None
     for _ in range(_MAX_SEGMENTS):
         # Fill bytes: any number of them may precede a marker. And what is no marker at all, libjpeg passes over.
         place = data.find(b"\xff", place)
@@ -243,7 +246,7 @@ def _read_frame(data: bytes) -> _Frame:
         if marker == 0xEE and content.startswith(b"Adobe"):
             adobe = True
         if (marker in _DECODED_FRAMES or marker in _OTHER_FRAMES) and len(content) >= 6 and found is None:
-            found = _Frame(
+            found = Frame(
                 marker=marker,
                 precision=content[0],
                 height=int.from_bytes(content[1:3], "big"),
@@ -254,7 +257,7 @@ def _read_frame(data: bytes) -> _Frame:
         place += 2 + int.from_bytes(length, "big")
     if found is None:
         raise _damaged("it has no picture")
-    return _Frame(**{**vars(found), "adobe": adobe})
+    return Frame(**{**vars(found), "adobe": adobe})
 
 
 def _refuse_damage(data: bytes) -> bytes:
@@ -274,7 +277,7 @@ def _refuse_damage(data: bytes) -> bytes:
 
 def _with_opencv(data: bytes, divided: int) -> RGBImage:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[divided])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS[divided] | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         if error.code == _CV_NO_MEMORY:
             raise MemoryError from None
@@ -295,7 +298,7 @@ def _decodes_small(data: bytes) -> bool:
         return False
 
 
-def _four_colours(data: bytes, frame: _Frame) -> RGBImage:
+def _four_colours(data: bytes, frame: Frame) -> RGBImage:
     """CMYK to sRGB: with the embedded profile, or, where Adobe's marker says how inks are counted, as browsers do."""
     image = open_with_pillow(data, "JPEG")
     profile = image.info.get("icc_profile")
@@ -314,21 +317,26 @@ def _four_colours(data: bytes, frame: _Frame) -> RGBImage:
     return pixels_of(image, "JPEG")
 
 
-def _profile(data: bytes) -> bytes | None:
-    """The embedded ICC profile, or Adobe RGB where EXIF declares it. None for sRGB, or what cannot be read."""
+def _profile_and_orientation(data: bytes) -> tuple[bytes | None, Any]:
+    """The embedded ICC profile, or Adobe RGB where EXIF declares it, and the orientation.
+
+    None for sRGB, and 1 for an orientation, where they are missing or cannot be read.
+    """
     if is_plain_jpeg(data):
-        return None
+        return None, 1
     try:
         with Image.open(BytesIO(data), formats=["JPEG"]) as image:
+            exif = image.getexif()
+            orientation = orientation_of_exif(exif)
             if profile := image.info.get("icc_profile"):
-                return cast("bytes", profile)
-            mark = image.getexif().get_ifd(_EXIF_INTEROPERABILITY).get(1)
+                return profile, orientation
+            mark = exif.get_ifd(_EXIF_INTEROPERABILITY).get(1)
     except MemoryError:
         raise
     except Exception:
         # EXIF of any kind: Pillow raises a dozen classes. Its picture is whole, and no viewer would refuse it.
-        return None
-    return adobe_rgb() if str(mark).strip("\0 ") == _ADOBE_RGB_MARK else None
+        return None, 1
+    return (adobe_rgb() if str(mark).strip("\0 ") == _ADOBE_RGB_MARK else None), orientation
 
 
 def _unsupported(what: str) -> ImageFaultError:
@@ -353,7 +361,12 @@ def _warning(data: bytes) -> str | None:
     return None
 
 
-def _without_segments(data: bytes) -> bytes:
+def without_exif_and_profile(data: bytes) -> bytes:
+    """A JPEG without its EXIF and its colour profile: in another container, those of the container count."""
+    return _without_segments(data, (0xE1, 0xE2))
+
+
+def _without_segments(data: bytes, markers: Sequence[int] = _WITHOUT_PIXELS) -> bytes:
     """The file without these segments before its first scan. Unchanged where the segments cannot be parsed."""
     parts, place, frame = [_START], len(_START), 0
     while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
@@ -365,13 +378,13 @@ def _without_segments(data: bytes) -> bytes:
         end = place + 2 + length
         if marker == _SCAN:
             head, rest = data[place:end], data[end:]
-            if frame in _SEQUENTIAL_FRAMES:
+            if frame in _SEQUENTIAL_FRAMES and markers is _WITHOUT_PIXELS:
                 # Some encoders leave them at zero. libjpeg warns of that and decodes as if they were right.
                 head = head[: -len(_SEQUENTIAL_PARAMETERS)] + _SEQUENTIAL_PARAMETERS
             return b"".join([*parts, head, rest])
         if 0xC0 <= marker <= 0xC2:
             frame = marker
-        if marker not in _WITHOUT_PIXELS:
+        if marker not in markers:
             parts.append(data[place:end])
         place = end
     return data

@@ -6,28 +6,30 @@ profiles and gamma, which are read here.
 
 import struct
 import zlib
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.colour import MAX_PROFILE_BYTES, SRGB_PRIMARIES, RGBImage, matrix_profile, to_srgb
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
+from worker.images.orientation import orientation_of_exif, upright
 from worker.images.samples import scale_to_8_bits, white_of_16_bits
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: Chunks that OpenCV gets: pixels, palette, and the EXIF orientation.
-_FOR_DECODER = (b"IHDR", b"PLTE", b"IDAT", b"eXIf", b"IEND")
+#: Chunks that OpenCV gets: pixels and palette.
+_FOR_DECODER = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 #: Chunks that matter here. Others are passed over.
-_READ = (*_FOR_DECODER, b"sBIT", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"acTL")
+_READ = (*_FOR_DECODER, b"eXIf", b"sBIT", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP", b"acTL")
 #: Most chunks of a file. Some encoders write one for each 8 KiB.
 _MAX_CHUNKS = 200_000
 #: Largest EXIF chunk: that of JPEG.
 _MAX_EXIF = 65_535
 #: Depths and colour types (PNG, section 11.2.1), and the colour type of a palette.
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_PALETTE = 3
+_PALETTE, _COLOUR_BIT = 3, 2
 #: 1 / 2.2 in PNG's units, by which sRGB is declared; what differs by less is meant to be the same.
 _USUAL_GAMMA, _GAMMA_TOLERANCE = 45_455, 1_000
 #: Difference of chromaticities, in PNG's units, that is rounding.
@@ -59,10 +61,9 @@ def decode_png(data: bytes) -> RGBImage:
         samples = cast("np.ndarray[tuple[int, ...], np.dtype[np.uint16]]", image)
         if samples.dtype != np.uint16:
             raise _damaged("its decoder gave other samples than its header declares")
-        significant = min(chunks[b"sBIT"][0][:3], default=None) if b"sBIT" in chunks else None
-        white = white_of_16_bits(samples, "PNG", significant)
+        white = white_of_16_bits(samples, "PNG", _significant_bits(chunks))
         image = cv2.cvtColor(scale_to_8_bits(samples, white), cv2.COLOR_BGR2RGB)
-    return to_srgb(cast("RGBImage", image), profile)
+    return to_srgb(upright(cast("RGBImage", image), _orientation(chunks)), profile, deep=depth == 16)
 
 
 def is_plain_png(data: bytes) -> bool:
@@ -72,7 +73,7 @@ def is_plain_png(data: bytes) -> bool:
         ImageFaultError: as `decode_png`, as far as it shows without decoding.
     """
     chunks = _chunks(data)
-    return _check_header(chunks) <= 8 and _profile(chunks) is None
+    return _check_header(chunks) <= 8 and _profile(chunks) is None and _orientation(chunks) == 1
 
 
 def _damaged(what: str) -> ImageFaultError:
@@ -100,7 +101,7 @@ def _chunks(data: bytes) -> dict[bytes, list[bytes]]:
             # A damaged chunk without pixels, such as a profile, is no reason to refuse the picture.
             if zlib.crc32(view[place + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big"):
                 found.setdefault(kind, []).append(bytes(view[place + 8 : end - 4]))
-            elif kind in _FOR_DECODER and kind != b"eXIf":
+            elif kind in _FOR_DECODER:
                 raise _damaged("a checksum is wrong")
         elif not kind.isalpha():
             raise _damaged("a chunk has no valid name")
@@ -171,14 +172,33 @@ def _profile(chunks: dict[bytes, list[bytes]]) -> bytes | None:
         raise _unsupported("declares a gamma or primaries that no colour space has") from None
 
 
+def _significant_bits(chunks: dict[bytes, list[bytes]]) -> int | None:
+    """Bits of each colour that the file says are significant. None where it does not say, or they differ."""
+    colours = 3 if chunks[b"IHDR"][0][9] & _COLOUR_BIT else 1
+    stated = set(chunks[b"sBIT"][0][:colours]) if b"sBIT" in chunks else set[int]()
+    return stated.pop() if len(stated) == 1 and 0 < min(stated) <= 16 else None
+
+
+def _orientation(chunks: dict[bytes, list[bytes]]) -> Any:
+    content = chunks.get(b"eXIf", [b""])[0]
+    if not content or len(content) > _MAX_EXIF:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(b"Exif\0\0" + content)
+    except MemoryError:
+        raise
+    except Exception:
+        return 1
+    return orientation_of_exif(exif)
+
+
 def _for_decoder(chunks: dict[bytes, list[bytes]]) -> bytes:
     """A PNG of the chunks that OpenCV needs: others could only harm."""
     parts = [_SIGNATURE]
-    exif = [content for content in chunks.get(b"eXIf", [])[:1] if len(content) <= _MAX_EXIF]
     for kind, contents in (
         (b"IHDR", chunks[b"IHDR"]),
         (b"PLTE", chunks.get(b"PLTE", [])),
-        (b"eXIf", exif),
         (b"IDAT", chunks[b"IDAT"]),
         (b"IEND", [b""]),
     ):

@@ -18,6 +18,8 @@ _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zip
 _ENCRYPTED = 0x1
 #: First bytes of a ZIP, with members and without.
 _ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
+#: Bytes of a block of a TAR, and read at once behind its last member.
+_BLOCK, _PART = 512, 1024 * 1024
 #: Archives that a process keeps open.
 _OPEN = 4
 
@@ -43,8 +45,11 @@ class Member:
 
 class _Zip:
     def __init__(self, path: str) -> None:
+        #: Members that a later one of the same name hides.
+        self.hidden = 0
         try:
             self._archive = zipfile.ZipFile(path)
+            self.hidden = len(self._archive.filelist) - len(self._archive.NameToInfo)
         except (zipfile.BadZipFile, NotImplementedError, ValueError):
             raise NoArchiveError("a damaged ZIP archive, or one of several parts. Copy or pack it again") from None
 
@@ -53,6 +58,14 @@ class _Zip:
             entry = self._archive.NameToInfo[name]
             if not entry.is_dir():
                 yield Member(name=name, size=entry.file_size, problem=_problem_of_zip(entry))
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first bytes of a member."""
+        try:
+            with self._archive.open(name) as file:
+                return file.read(size)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+            return b""
 
     def size(self, name: str) -> int | None:
         entry = self._archive.NameToInfo.get(name)
@@ -75,15 +88,37 @@ class _Tar:
     def __init__(self, path: str) -> None:
         self._path = path
         self._places: dict[str, tuple[int, int] | None] = {}
+        #: Members that a later one of the same name hides.
+        self.hidden = 0
         try:
             with tarfile.open(path, "r:") as archive:
+                end = 0
                 for entry in archive:
                     if not entry.isdir():
-                        # A later member of the same name replaces an earlier one.
+                        self.hidden += entry.name in self._places
                         whole = entry.isreg() and not entry.issparse()
                         self._places[entry.name] = (entry.offset_data, entry.size) if whole else None
+                    end = entry.offset_data + (0 if entry.isdir() or entry.islnk() else entry.size)
         except (tarfile.TarError, OSError, ValueError, EOFError):
             raise NoArchiveError("a damaged TAR archive. Copy or pack it again") from None
+        # To tarfile, a damaged header is the end: the members behind it would be lost without a word.
+        with Path(path).open("rb") as file:
+            file.seek(-(-end // _BLOCK) * _BLOCK)
+            rest = file.read(_BLOCK)
+            while rest and not rest.strip(b"\0"):
+                if not (more := file.read(_PART)):
+                    break
+                rest = more
+        if len(rest) < 1 or rest.strip(b"\0"):
+            raise NoArchiveError(
+                f"a TAR archive that is cut short or damaged behind member number {len(self._places):,}, or several of "
+                "them in one file. Copy or pack it again"
+            )
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first bytes of a member."""
+        place = self._places[name]
+        return b"" if place is None else self.read(name, min(size, place[1]))
 
     def members(self) -> Iterator[Member]:
         for name in sorted(self._places):

@@ -8,6 +8,8 @@ from worker.errors import ImageFaultError
 
 #: Samples of 16 bits whose greatest value is below this, the half of white, may have fewer bits than their file says.
 _DOUBTFUL_BELOW = 1 << 15
+#: Share of samples that may be above it all the same: defects of a sensor.
+_FEW = 1e-4
 #: Rows that are scaled at once: the sums need 32 bits.
 _ROWS = 512
 
@@ -61,12 +63,13 @@ def white_of_16_bits(samples: npt.NDArray[np.uint16], kind: str, significant_bit
         # Spread samples this dark have zeros in the lower bits, whether these repeat the upper ones or are empty.
         lower = (1 << (16 - significant_bits)) - 1
         return 65535 if greatest and not (samples & np.uint16(lower)).any() else white
-    if significant_bits == 16 or greatest >= _DOUBTFUL_BELOW or _repeats_its_bytes(samples):
+    bright = int(np.count_nonzero(samples >= _DOUBTFUL_BELOW))
+    if significant_bits == 16 or bright > _FEW * samples.size or _repeats_its_bytes(samples):
         return 65535
     raise ImageFaultError(
         FailureCode.UNSUPPORTED_FORMAT,
-        f"the {kind} has samples of 16 bits of which none is above {greatest}, and does not say which value is white: "
-        f"a dark picture, or one of {max(greatest, 1).bit_length()} bits or more. Export it again as 8 bits",
+        f"the {kind} has samples of 16 bits of which hardly any uses the upper half, and does not say which value is "
+        "white: a dark picture, or one of 10, 12 or 14 bits. Export it again as 8 bits",
     )
 
 

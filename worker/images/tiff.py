@@ -23,6 +23,7 @@ from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage, cmyk_to_srgb, to_srgb
 from worker.images.jpeg import jpeg_damage
 from worker.images.opencv import MAX_IMAGE_PIXELS
+from worker.images.orientation import upright
 from worker.images.samples import scale_to_8_bits, white_of_16_bits
 from worker.images.tiff_structure import refuse_broken_structure
 
@@ -32,14 +33,15 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 Samples = npt.NDArray[np.unsignedinteger[Any]]
 
 _NONE, _JPEG = 1, 7
-_LZW, _PACKBITS, _ZSTD = 5, 32773, 50000
+_LZW, _PACKBITS = 5, 32773
 #: Deflate by its two numbers.
 _DEFLATE = (8, 32946)
 #: Compressions that are not decoded, by name. Others are named by tifffile.
 _COMPRESSION_NAMES = {
     2: "CCITT", 3: "CCITT fax", 4: "CCITT fax", 6: "JPEG of the old kind", 33003: "JPEG 2000", 33004: "JPEG 2000",
     33005: "JPEG 2000", 34712: "JPEG 2000", 34713: "Nikon raw", 34887: "LERC", 34892: "lossy JPEG of a DNG",
-    34925: "LZMA", 34933: "PNG", 34934: "JPEG XR", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+    34925: "LZMA", 34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
+    52546: "JPEG XL",
 }  # fmt: skip
 #: Photometric interpretations (TIFF 6.0, section 8, and later ones).
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -120,7 +122,8 @@ def _decode_page(data: bytes, page: tifffile.TiffPage) -> RGBImage:
             profile = None
     if image.shape[2] < 3:
         image = np.repeat(image[..., :1], 3, axis=2)
-    return to_srgb(_upright(np.ascontiguousarray(image[..., :3]), page), profile)
+    image = upright(np.ascontiguousarray(image[..., :3]), page.tags.valueof(274, 1))
+    return to_srgb(image, profile, deep=layout.bits > 8)
 
 
 def _layout(page: tifffile.TiffPage) -> _Layout:
@@ -128,14 +131,16 @@ def _layout(page: tifffile.TiffPage) -> _Layout:
     compression, photometric = int(page.compression), _number(page.photometric, "photometric interpretation")
     if _DNG in page.tags or photometric in (32803, 34892):
         raise _unsupported("holds the raw samples of a camera (DNG)")
-    if compression not in (_NONE, _LZW, *_DEFLATE, _PACKBITS, _ZSTD, _JPEG):
+    if compression not in (_NONE, _LZW, *_DEFLATE, _PACKBITS, _JPEG):
         name = _COMPRESSION_NAMES.get(compression, getattr(page.compression, "name", f"number {compression}"))
         raise _unsupported(f"is compressed as {name}")
     if photometric not in _COLOURS:
         raise _unsupported(f"holds {_PHOTOMETRIC_NAMES.get(photometric, f'colours of kind {photometric}')}")
     height, width, samples = int(page.imagelength), int(page.imagewidth), int(page.samplesperpixel)
-    if height <= 0 or width <= 0 or int(page.imagedepth) != 1:
-        raise _damaged("its header declares no pixels, or a volume")
+    if int(page.imagedepth) != 1:
+        raise _unsupported("holds a volume")
+    if height <= 0 or width <= 0:
+        raise _damaged("its header declares no pixels")
     if height * width > MAX_IMAGE_PIXELS:
         raise ImageFaultError(
             FailureCode.TOO_LARGE,
@@ -154,7 +159,9 @@ def _layout(page: tifffile.TiffPage) -> _Layout:
         raise _unsupported(f"has a palette of {bits} bits")
     if page.predictor not in (1, 2) or (page.predictor == 2 and bits not in (8, 16) and compression != _NONE):
         raise _unsupported("stores differences of a kind that is not read")
-    if photometric == _RGB and samples > 3 and page.extrasamples and int(page.extrasamples[0]) == _ASSOCIATED_ALPHA:
+    if 262 not in page.tags:
+        raise _unsupported("does not state its photometric interpretation")
+    if any(int(extra) == _ASSOCIATED_ALPHA for extra in page.extrasamples or ()):
         raise _unsupported("has colours that were multiplied by their transparency")
     together = samples if int(page.planarconfig or 1) == 1 else 1
     if compression == _JPEG and (together not in (1, 3) or (photometric == _YCBCR and together != 3)):
@@ -176,7 +183,8 @@ def _layout(page: tifffile.TiffPage) -> _Layout:
         columns=columns,
         compression=compression,
         photometric=photometric,
-        differences=page.predictor == 2 and compression not in (_NONE, _JPEG),
+        # Of the others libtiff ignores the tag.
+        differences=page.predictor == 2 and compression in (_LZW, *_DEFLATE),
         reversed_bits=int(page.fillorder) == 2 and compression != _JPEG,
         byte_order=page.parent.byteorder,
     )
@@ -290,8 +298,6 @@ def _decompress(piece: bytes, compression: int, most: int) -> bytes:
     try:
         if compression in _DEFLATE:
             return bytes(imagecodecs.zlib_decode(piece, out=most))
-        if compression == _ZSTD:
-            return bytes(imagecodecs.zstd_decode(piece, out=most))
         decode = imagecodecs.lzw_decode if compression == _LZW else imagecodecs.packbits_decode
         # With room for more: a damaged strip may decode to too many bytes.
         return bytes(decode(piece, out=most + _SLACK_BYTES))
@@ -360,21 +366,6 @@ def _from_cmyk(image: npt.NDArray[np.uint8], profile: bytes | None) -> RGBImage:
     if converted is None:
         raise _unsupported("has four colours (CMYK) without a colour profile that says which inks")
     return converted
-
-
-def _upright(image: RGBImage, page: tifffile.TiffPage) -> RGBImage:
-    orientation = page.tags.valueof(274, 1)
-    turns: dict[Any, Callable[[RGBImage], RGBImage]] = {
-        2: np.fliplr,
-        3: lambda picture: np.rot90(picture, 2),
-        4: np.flipud,
-        5: lambda picture: picture.transpose(1, 0, 2),
-        6: lambda picture: np.rot90(picture, -1),
-        7: lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
-        8: lambda picture: np.rot90(picture, 1),
-    }
-    turn = turns.get(orientation)
-    return image if turn is None else np.ascontiguousarray(turn(image))
 
 
 def _unsupported(what: str) -> ImageFaultError:

@@ -8,6 +8,8 @@ from worker.images.pillow import open_with_pillow, pixels_of
 
 #: Bit of an extended WebP's features.
 _ANIMATED = 0x02
+#: Its decoder takes up to 24 bytes a pixel.
+_MAX_PIXELS = MAX_IMAGE_PIXELS // 2
 
 
 def decode_webp(data: bytes) -> RGBImage:
@@ -32,11 +34,11 @@ def decode_webp(data: bytes) -> RGBImage:
             "an animated WebP: only its first picture would be scored. Save each picture as its own file",
         )
     width, height = _declared_size(data)
-    if width * height > MAX_IMAGE_PIXELS:
-        # Before Pillow opens it: its decoder would allocate them twice.
+    if width * height > _MAX_PIXELS:
+        # Before Pillow opens it: its decoder would allocate them several times.
         raise ImageFaultError(
             FailureCode.TOO_LARGE,
-            f"the WebP declares {width:,} x {height:,} pixels, the limit is {MAX_IMAGE_PIXELS:,} in all",
+            f"the WebP declares {width:,} x {height:,} pixels, the limit is {_MAX_PIXELS:,} in all",
         )
     image = open_with_pillow(data, "WEBP")
     return to_srgb(pixels_of(image, "WEBP"), image.info.get("icc_profile"))

@@ -36,6 +36,8 @@ class ScanReport:
     excluded: int = 0
     #: Hidden files and folders, whose names begin with a dot.
     hidden: int = 0
+    #: Members of an archive that a later one of the same name hides.
+    repeated: int = 0
     #: Symbolic links to folders, which are not followed.
     linked_folders: int = 0
     #: Folders that could not be read, and entries whose kind is unknown.
@@ -57,6 +59,7 @@ class ScanReport:
             "unreadable": len(self.unreadable),
             "linked folders": self.linked_folders,
             "masks": self.drawn,
+            "repeated names": self.repeated,
             "excluded": self.excluded,
             "hidden": self.hidden,
             **{f"system: {kind}": count for kind, count in self.system.most_common()},
@@ -82,6 +85,11 @@ class ScanReport:
             notes.append(
                 f"WARNING: {_listed(self.unread, 'picture')} of formats that are not read NOT submitted. "
                 f"{_UNREAD_ADVICE}"
+            )
+        if self.repeated:
+            notes.append(
+                f"WARNING: {_counted(self.repeated, 'member')} NOT submitted: a later one has the same name. Pack the "
+                "archive again."
             )
         if self.linked_folders:
             count = _counted(self.linked_folders, "symbolic link")

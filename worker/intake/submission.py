@@ -117,6 +117,7 @@ class SubmissionResult:
     scan: ScanReport = field(default_factory=ScanReport)
     #: What was noticed in a manifest.
     rows: ManifestReport | None = None
+    selection: Selection = field(default_factory=Selection)
 
     def notes(self) -> list[str]:
         """What the submitter should know, one line each."""
@@ -149,6 +150,7 @@ class SubmissionResult:
         notes += self.scan.notes()
         if self.rows is not None:
             notes += self.rows.notes()
+        notes += self.selection.notes()
         if not self.hinted:
             notes.append(
                 "The broker cannot be reached. The job is recorded and starts by itself when the broker is back. On "
@@ -239,6 +241,7 @@ def submit(
 
     result = _begin_or_resume(transact(database, describe), submission, database)
     result.scan, result.rows, result.paths_from = source.scan, source.rows, source.paths_from
+    result.selection = submission.selection
     lease = submission.lease_seconds
 
     def renew() -> None:

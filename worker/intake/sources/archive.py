@@ -19,8 +19,8 @@ from worker.intake.sources.passed_over import Kind, Selection, kind_of_path
 
 #: Archives inside an archive are named and not opened.
 _NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-#: Largest DICOM member that is read at submission, for its header.
-_MAX_DICOM_BYTES = 1024**3
+#: Largest DICOM member that is read at submission, for its header, and bytes by which it is recognised.
+_MAX_DICOM_BYTES, _HEAD_BYTES = 256 * 1024 * 1024, 132
 
 
 def list_archive(archive: Path, report: ScanReport, selection: Selection) -> Iterator[NewImage]:
@@ -44,6 +44,7 @@ def list_archive(archive: Path, report: ScanReport, selection: Selection) -> Ite
         raise ManifestError(f"{archive} is {error}.") from None
     except OSError as error:
         raise ManifestError(f"{archive} cannot be read: {error.strerror}.") from None
+    report.repeated = opened.hidden
     stems = {os.path.splitext(member.name)[0].lower() for member in opened.members()}  # noqa: PTH122
     for member in opened.members():
         folder, _, name = member.name.rpartition("/")
@@ -57,8 +58,8 @@ def list_archive(archive: Path, report: ScanReport, selection: Selection) -> Ite
         if kind is Kind.IMAGE or image.failure is not None:
             yield image
             continue
-        data = _read(archive, image)
-        if data is None or is_dicom(data):
+        if is_dicom(opened.head(member.name, _HEAD_BYTES)):
+            data = _read(archive, image)
             yield from dicom_images(BytesIO(data or b""), image, report, selection)
         elif kind is Kind.DICOM:
             yield image

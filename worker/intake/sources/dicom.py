@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from db.status import FailureCode
 from db.submission import NewImage
-from worker.images.dicom_header import DicomHeader, read_dicom_header
+from worker.images.dicom_header import MAX_FRAMES, DicomHeader, read_dicom_header
 from worker.images.read import with_frame
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.ages import years_of
 from worker.intake.sources.base import MAX_LENGTHS
 from worker.intake.sources.passed_over import Selection
+from worker.regular_files import open_regular
 
 #: Longest identifier of DICOM (PS3.5, section 9.1).
 _MAX_UID = 64
@@ -29,7 +31,11 @@ def dicom_images(
         selection: whether they are recorded as images, which fail.
     """
     try:
-        header = read_dicom_header(file)
+        if isinstance(file, Path):
+            with open_regular(file) as opened:
+                header = read_dicom_header(opened)
+        else:
+            header = read_dicom_header(file)
     except OSError:
         header = None
     if header is None or image.failure is not None:
@@ -42,7 +48,10 @@ def dicom_images(
             report.count_unread(f"DICOM {header.kind}")
     else:
         described = _described(image, header)
-        if header.frames == 1:
+        if header.frames > MAX_FRAMES:
+            sentence = f"it declares {header.frames:,} frames, where {MAX_FRAMES:,} are the most"
+            yield replace(described, failure=(FailureCode.TOO_LARGE, sentence))
+        elif header.frames == 1:
             yield described
         else:
             for frame in range(1, header.frames + 1):

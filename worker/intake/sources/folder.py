@@ -62,6 +62,9 @@ def walk_folder(root: Path, report: ScanReport, selection: Selection = EVERYTHIN
                 folders.append(path)
             elif kind is Kind.IMAGE:
                 yield _image(path_to_text(path), entry)
+            elif kind is Kind.DICOM and entry.is_symlink():
+                # It may lead out of the archive: a worker follows it, with every check.
+                yield _image(path_to_text(path), entry)
             elif kind is Kind.DICOM:
                 yield from dicom_images(Path(entry.path), _image(path_to_text(path), entry), report, selection)
         pending.extend(reversed(folders))

@@ -45,6 +45,10 @@ class ManifestReport:
     #: Files that were found in another way than by their path as it stands, by that way.
     found: Counter[str] = field(default_factory=Counter)
     columns: ColumnPlan | None = None
+    #: Of the table itself.
+    note: str = ""
+    #: Rows whose path a pattern of ``--exclude`` fits.
+    excluded: int = 0
 
     def add(self, problem: str, line: int) -> None:
         """Count a problem of a line. Its content is not kept: it may be a patient's."""
@@ -67,7 +71,9 @@ class ManifestReport:
             else:
                 notes.append(f"Left empty, {problem}: {count:,} row{'s' if count != 1 else ''}, {where}.")
         notes += [f"Found {way}: {count:,} file{'s' if count != 1 else ''}." for way, count in self.found.items()]
-        return notes + (self.columns.notes() if self.columns else [])
+        if self.excluded:
+            notes.append(f"Skipped, excluded rows: {self.excluded:,}.")
+        return [*([self.note] if self.note else []), *notes, *(self.columns.notes() if self.columns else [])]
 
     def problems(self) -> Iterator[str]:
         """Every problem with its line, in the order of lines."""
@@ -141,7 +147,7 @@ class _Reader:
         """
         with open_table(self._manifest) as table:
             plan = plan_columns(str(self._manifest), table.names, self._columns)
-            report.columns = plan
+            report.columns, report.note = plan, table.note
             width = len(table.names)
             for line, cells in table.rows:
                 if len(cells) > width and any(cell.strip() for cell in cells[width:]):
@@ -150,7 +156,9 @@ class _Reader:
                 # Excel leaves out empty cells at the end of a row.
                 cells += [""] * (width - len(cells))
                 image = self._image(cells, plan, report, line, look=look)
-                if image is not None and not self._selection.excludes(image.path):
+                if image is not None and self._selection.excludes(image.path):
+                    report.excluded += 1
+                elif image is not None:
                     yield image
 
     def _image(

@@ -98,4 +98,5 @@ def _without_quotes(cell: str) -> Iterator[str]:
 
 def _key(name: str) -> str:
     """Equal for names that differ in Unicode form and case only."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())
+    # Not NFKD, and not casefold: ² is not 2, and ß is not ss.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).lower())

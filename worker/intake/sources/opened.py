@@ -44,7 +44,10 @@ class OpenedSource:
 
     def passed_over(self) -> dict[str, int]:
         """What the source holds and was not submitted, by kind."""
-        rows = {} if self.rows is None else {f"rows {kind}": n for kind, n in self.rows.not_submitted_by_kind().items()}
+        rows: dict[str, int] = {}
+        if self.rows is not None:
+            rows = {f"rows {kind}": number for kind, number in self.rows.not_submitted_by_kind().items()}
+            rows |= {"excluded": self.rows.excluded} if self.rows.excluded else {}
         return {**rows, **self.scan.passed_over()}
 
 

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from fnmatch import fnmatchcase
 
 from worker.images.dicom_header import dicom_is_installed
 from worker.images.formats import DICOM_INDEX, DICOM_SUFFIXES, IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from worker.intake.scan_report import ScanReport
+from worker.terminal import printable
 
 #: Folders of storage servers and systems: thumbnails, snapshots, trash. Keys in lower case, as the systems ignore case.
 #: A folder that is simply called ``snapshot`` or ``recycle`` is somebody's own.
@@ -60,13 +61,26 @@ class Selection:
     exclude: tuple[str, ...] = ()
     include_hidden: bool = False
     strict: bool = False
+    #: Patterns that fitted something so far.
+    fitted: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def excludes(self, path: str) -> bool:
         """Whether a pattern fits a path or its last part."""
         if not self.exclude:
             return False
-        name = path.rpartition("/")[2]
-        return any(fnmatchcase(path, pattern) or fnmatchcase(name, pattern) for pattern in self.exclude)
+        # Archives write paths with a leading ./, and people folders with a slash at the end.
+        path = path.removeprefix("./")
+        name, excluded = path.rpartition("/")[2], False
+        for pattern in self.exclude:
+            plain = pattern.removeprefix("./").removeprefix("/").rstrip("/")
+            if fnmatchcase(path, plain) or fnmatchcase(name, plain):
+                self.fitted.add(pattern)
+                excluded = True
+        return excluded
+
+    def notes(self) -> list[str]:
+        """Of patterns that fitted nothing: a misspelt one leaves out nothing."""
+        return [f"WARNING: --exclude {printable(p)} fits nothing." for p in self.exclude if p not in self.fitted]
 
 
 class Kind(Enum):

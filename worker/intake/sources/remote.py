@@ -13,6 +13,7 @@ from worker.intake.scan_report import ScanReport
 from worker.intake.sources.base import is_too_long, shorten
 from worker.intake.sources.dicom import dicom_images
 from worker.intake.sources.passed_over import Kind, Selection, kind_of_path
+from worker.url_redaction import without_password
 
 
 def list_store(root: str, report: ScanReport, selection: Selection) -> Iterator[NewImage]:
@@ -26,6 +27,7 @@ def list_store(root: str, report: ScanReport, selection: Selection) -> Iterator[
     Raises:
         ManifestError: the store cannot be listed.
     """
+    shown = without_password(root, root)
     try:
         store = open_store(root)
         # Without this, an error would be an empty folder.
@@ -33,17 +35,17 @@ def list_store(root: str, report: ScanReport, selection: Selection) -> Iterator[
         for folder, _, found in walked:
             yield from _folder(store, str(folder).rstrip("/"), found, report, selection)
     except RemoteError as error:
-        raise ManifestError(f"{root} cannot be read: {error}.") from None
+        raise ManifestError(f"{shown} cannot be read: {error}.") from None
     except ManifestError:
         raise
     except PermissionError:
-        raise ManifestError(f"{root} cannot be listed: the store refuses access. Check the credentials.") from None
+        raise ManifestError(f"{shown} cannot be listed: the store refuses access. Check the credentials.") from None
     except FileNotFoundError:
-        raise ManifestError(f"{root} cannot be listed: there is no such bucket or folder.") from None
+        raise ManifestError(f"{shown} cannot be listed: there is no such bucket or folder.") from None
     except Exception as error:
         # Each store raises its own classes for a connection that is lost or times out.
         raise ManifestError(
-            f"{root} cannot be listed ({type(error).__name__}). Check the address, the network and the credentials."
+            f"{shown} cannot be listed ({type(error).__name__}). Check the address, the network and the credentials."
         ) from None
 
 

@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 from worker.errors import ManifestError
 from worker.regular_files import open_regular
 from worker.tables import MAX_ROW, RowTooLongError, TableRows, describe_other_file, read_header
+from worker.terminal import printable
 
 #: First bytes of Parquet, of the old workbooks of Excel, and of ZIP, which the newer ones are.
 _PARQUET, _OLD_WORKBOOK, _ZIP = b"PAR1", b"\xd0\xcf\x11\xe0", b"PK\x03\x04"
 #: First bytes of gzip, bzip2, xz and Zstandard.
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
-#: Members by which a ZIP is a workbook.
-_WORKBOOK_MEMBERS = ("[Content_Types].xml", "mimetype")
+#: Members by which a ZIP is a workbook, of Excel and of OpenDocument.
+_WORKBOOK_MEMBERS = ("xl/workbook.xml", "xl/workbook.bin", "content.xml")
 #: Bytes of the largest workbook, unpacked: it is read at once. A million rows have some 400 MB.
 _MAX_WORKBOOK_BYTES = 1024**3
 #: Blank lines that may precede the header.
@@ -37,10 +38,12 @@ class Table:
     Args:
         names: of its columns, stripped and in lower case.
         rows: number of the line (of a CSV file the one in which the row ends), and cells. Blank rows are left out.
+        note: what a person should know of it. Empty where there is nothing.
     """
 
     names: Sequence[str]
     rows: Iterable[tuple[int, list[str]]]
+    note: str = ""
 
 
 def is_archive(path: Path) -> bool:
@@ -89,8 +92,8 @@ def _csv(path: Path) -> Iterator[Table]:
             delimiter, names, header_line = _csv_header(path, file)
             rows = TableRows(file, delimiter, header_line)
             yield Table(names=names, rows=((rows.line, cells) for cells in rows if any(map(str.strip, cells))))
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 (byte {error.start}). Save it as CSV UTF-8.") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path} is not UTF-8. Save it as CSV UTF-8.") from None
     except RowTooLongError as error:
         raise ManifestError(f"In {path}, {error}. Is a quotation mark missing, or is it another file?") from None
     except csv.Error as error:
@@ -133,7 +136,7 @@ def _is_workbook(path: Path) -> bool:
 
 
 def _workbook(path: Path) -> Table:
-    from python_calamine import CalamineError, CalamineWorkbook
+    from python_calamine import CalamineError, CalamineWorkbook, SheetVisibleEnum
 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -141,11 +144,23 @@ def _workbook(path: Path) -> Table:
         if size > _MAX_WORKBOOK_BYTES:
             raise ManifestError(f"{path} unpacks to {size:,} bytes. Save the table as CSV UTF-8.")
     try:
-        # Tables are small beside images. The first sheet is the manifest.
-        rows = CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0).iter_rows()
-        return _numbered(path, ([_text_of(cell) for cell in row] for row in rows))
+        book = CalamineWorkbook.from_path(str(path))
+        visible = [sheet.name for sheet in book.sheets_metadata if sheet.visible is SheetVisibleEnum.Visible]
+        filled = [sheet for name in visible if (sheet := book.get_sheet_by_name(name)).total_height]
+        if not filled:
+            raise ManifestError(f"{path} is empty. A manifest needs at least the column path.")
+        if filled[0].merged_cell_ranges:
+            raise ManifestError(
+                f"{path} has merged cells, of which only the first one holds a value. Unmerge them and fill each row."
+            )
+        # Tables are small beside images.
+        table = _numbered(path, ([_text_of(cell) for cell in row] for row in filled[0].iter_rows()))
     except (CalamineError, OSError, ValueError):
         raise ManifestError(f"{path} is a damaged or encrypted workbook. Save the table as CSV UTF-8.") from None
+    if len(filled) == 1:
+        return table
+    others = ", ".join(printable(sheet.name) for sheet in filled[1:])
+    return replace(table, note=f"WARNING: only the sheet {printable(filled[0].name)} is read, and not {others}.")
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def test_a_store_that_does_not_answer_costs_its_images_alone(
 def test_a_wrong_address_is_refused(s3: fsspec.AbstractFileSystem, address: str, says: str) -> None:
     with pytest.raises(ManifestError, match=says) as caught:
         list(list_store(address, ScanReport(), Selection()))
-    assert "secret" not in str(caught.value).replace(address, "")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_web_server_is_read(tmp_path: Path) -> None:

@@ -428,6 +428,12 @@ def test_a_dry_run_lists_every_problem_with_its_line_and_records_nothing(
         "line 5: a row with more cells than columns",
     ]
     assert "2 images would be submitted, 1 of them not found." in result.stderr
+    for wrong in (["--policy", "nope"], ["--pseudonymise"]):
+        refused = CliRunner().invoke(main, ["submit", str(tmp_path / "cases.csv"), "--dry-run", *wrong])
+        assert refused.exit_code == 2, wrong
+    (tmp_path / "out.csv").write_text("path\n../../x\n/etc/hostname\na.jpg\n")
+    result = CliRunner().invoke(main, ["submit", str(tmp_path / "out.csv"), "--dry-run"])
+    assert (result.exit_code, result.stdout.count("outside the folder: ")) == (1, 2)
     assert rows_in(sqlite_database, Job, Chunk, Image) == [0, 0, 0]
 
 

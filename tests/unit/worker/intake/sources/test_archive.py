@@ -113,6 +113,36 @@ def test_changes_are_noticed(tmp_path: Path) -> None:
     assert code_of(archive, "a.jpg", **seen) == FailureCode.MISSING
 
 
+@pytest.mark.parametrize("damage", ["header", "bit", "cut between", "two in one"])
+def test_a_tar_whose_later_members_cannot_be_found_is_refused(tmp_path: Path, damage: str) -> None:
+    archive = tarred(tmp_path / "a.tar", {f"{number}.jpg": b"x" * 700 for number in range(20)})
+    data = bytearray(archive.read_bytes())
+    place = 10 * (512 + 1024)
+    if damage == "header":
+        data[place : place + 512] = bytes(512)
+    elif damage == "bit":
+        data[place + 3] ^= 1
+    elif damage == "cut between":
+        del data[place:]
+    else:
+        data = data * 2
+    archive.write_bytes(data)
+    os.utime(archive, ns=(1, len(damage)))
+    with pytest.raises(ManifestError, match=f"damaged behind member number {20 if damage == 'two in one' else 10}"):
+        list(list_archive(archive, ScanReport(), Selection()))
+
+
+def test_a_name_that_occurs_twice_is_counted(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.jpg", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.jpg", b"2")
+    report = ScanReport()
+    assert len(list(list_archive(tmp_path / "a.zip", report, Selection()))) == 1
+    assert report.passed_over() == {"repeated names": 1}
+    assert any(note.startswith("WARNING: 1 member NOT submitted") for note in report.notes())
+
+
 def test_links_in_a_tar_fail_and_compressed_ones_are_refused_with_advice(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         entry = tarfile.TarInfo("a.jpg")

@@ -249,6 +249,31 @@ class TestWalkFolder:
         paths, report = walked(tmp_path)
         assert (sorted(paths), report.drawn) == (sorted(taken), len(drawn))
 
+    @pytest.mark.timeout(20)
+    def test_a_dicom_name_that_is_no_file_hangs_nobody_and_no_link_is_followed(self, tmp_path: Path) -> None:
+        secret = tmp_path / "secret.dcm"
+        secret.write_bytes(dicom(PICTURE))
+        root = tmp_path / "root"
+        put(root, "a.jpg")
+        os.mkfifo(root / "pipe.dcm")
+        (root / "zero.dcm").symlink_to("/dev/zero")
+        (root / "out.dcm").symlink_to(secret)
+        images = {image.path: image.patient_ref for image in walk_folder(root, ScanReport())}
+        assert images == dict.fromkeys(("a.jpg", "out.dcm", "pipe.dcm", "zero.dcm"))
+
+    def test_a_dicom_file_of_a_billion_frames_is_one_image_that_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "a.dcm").write_bytes(dicom(PICTURE, NumberOfFrames=2_000_000_000))
+        (image,) = walk_folder(tmp_path, ScanReport())
+        assert image.failure is not None
+        assert "2,000,000,000 frames" in image.failure[1]
+
+    @pytest.mark.parametrize("pattern", ["2003/", "./2003", "/2003", "2003/*"])
+    def test_patterns_as_people_write_them(self, tmp_path: Path, pattern: str) -> None:
+        put(tmp_path, "a.jpg", "2003/b.jpg")
+        selection = Selection(exclude=(pattern, "typo*"))
+        assert [image.path for image in walk_folder(tmp_path, ScanReport(), selection)] == ["a.jpg"]
+        assert selection.notes() == ["WARNING: --exclude typo* fits nothing."]
+
     def test_patterns_leave_out_names_paths_and_whole_folders(self, tmp_path: Path) -> None:
         put(tmp_path, "a.jpg", "a_overview.jpg", "2003/b.jpg", "2003/x/c.jpg", "2004/d.jpg", "2004/d.png")
         report = ScanReport()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import openpyxl
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -166,7 +167,7 @@ class TestReadManifest:
         [
             ("45", 45.0), ("45.5", 45.5), ('"45,0"', 45.0), ("85+", 85.0), ("047Y", 47.0), ("006M", 0.5), ("0", 0.0),
             ("", None), ("unknown", None), ("old", None), ("-1", None), ("131", None), ("nan", None),
-            ("1e9", None), ("52 years", 52.0), ("45-50", None),
+            ("1e9", None), ("52 years", 52.0), ("45 m", None), ("45-50", None),
         ],
     )  # fmt: skip
     def test_ages_as_people_write_them(self, tmp_path: Path, cell: str, age: float | None) -> None:
@@ -256,6 +257,8 @@ class TestReadManifest:
             ("a.JPG", "a.jpg", True),
             ("Photos/A.jpg", "photos/a.JPG", True),
             ("a.jpg", "b.jpg", False),
+            ("Weiß.jpg", "Weiss.jpg", False),
+            ("img².jpg", "img2.jpg", False),
         ],
     )
     def test_names_that_look_equal_are_found(self, tmp_path: Path, written: str, on_disk: str, found: bool) -> None:
@@ -281,6 +284,27 @@ class TestReadManifest:
         first, second = read_manifest(manifest, tmp_path)
         assert (first.path, first.age, first.lesion_id, first.sex) == ("a.jpg", 45.0, "7", "male")
         assert (second.path, second.age, second.lesion_id, second.sex) == ("b.jpg", None, "8", None)
+
+    def test_of_a_workbook_the_first_visible_sheet_is_read_and_merged_cells_are_refused(self, tmp_path: Path) -> None:
+        book = openpyxl.Workbook()
+        hidden = book.active
+        hidden.append(["path"])
+        hidden.append(["hidden.jpg"])
+        hidden.sheet_state = "hidden"
+        for name in ("first", "second"):
+            sheet = book.create_sheet(name)
+            sheet.append(["path", "lesion_id"])
+            sheet.append([f"{name}.jpg", "L1"])
+            sheet.append([f"{name}2.jpg", None])
+        book.save(tmp_path / "cases.xlsx")
+        report = ManifestReport()
+        images = list(read_manifest(tmp_path / "cases.xlsx", tmp_path, report))
+        assert [image.path for image in images] == ["first.jpg", "first2.jpg"]
+        assert "WARNING: only the sheet first is read, and not second." in report.notes()
+        book["first"].merge_cells("B2:B3")
+        book.save(tmp_path / "merged.xlsx")
+        with pytest.raises(ManifestError, match="has merged cells"):
+            read_manifest(tmp_path / "merged.xlsx", tmp_path)
 
     @pytest.mark.parametrize("begins", [b"PAR1", b"\xd0\xcf\x11\xe0\xa1\xb1"])
     def test_a_damaged_table_is_refused(self, tmp_path: Path, begins: bytes) -> None:
