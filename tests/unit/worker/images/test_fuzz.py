@@ -15,12 +15,14 @@ MUTATIONS = int(os.environ.get("DERMQ_FUZZ", "40"))
 
 _FUZZ = """
 import json, random, resource, struct, sys, time
-from tests.picture_files import CASES
+from tests.dicom_files import LOSSLESS, NATIVE, dicom
+from tests.picture_files import CASES, PICTURE
 from worker.errors import ImageFaultError
 from worker.images.decode import decode, reads_as_ever
 
 part, parts, mutations, megabytes, seconds = (int(word) for word in sys.argv[1:])
-seeds = [case.make() for case in CASES][part::parts]
+seeds = [case.make() for case in CASES] + [dicom(PICTURE, syntax=syntax) for syntax in (*NATIVE, *LOSSLESS)]
+seeds = seeds[part::parts]
 for data in seeds:
     # Everything that is loaded on first use.
     try:
