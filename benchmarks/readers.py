@@ -16,7 +16,7 @@ import numpy as np
 # The files are made by the tests.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.picture_files import CASES, READ
+from tests.format_cases import CASES, READ
 from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage
 from worker.images.decode import decode

@@ -16,7 +16,7 @@ _PART = 5_000
 
 @dataclass(frozen=True, kw_only=True)
 class NewFinding:
-    """A reviewer's finding on an image. At least one of the texts is given."""
+    """A reviewer's finding on an image. Without any text, the image was looked at."""
 
     image_id: int
     finding: str | None

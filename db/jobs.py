@@ -55,7 +55,7 @@ class JobView:
     borderline_threshold: float
     #: Whether its submission was interrupted: the submitting process is gone and images may be missing.
     interrupted: bool
-    #: What the source holds and was not submitted, by kind.
+    #: Number of files that were not submitted, by kind.
     passed_over: dict[str, int] | None
     submitted_at: datetime
     started_at: datetime | None

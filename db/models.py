@@ -84,7 +84,7 @@ class Job(Base):
     resting: Mapped[bool] = mapped_column(default=False, server_default=false())
     #: What was told of it last; see `db.notices`.
     notice: Mapped[str | None] = mapped_column(String(32))
-    #: What every image path is relative to: a folder, a ZIP or TAR archive, or an address. No path may lead out of it.
+    #: Every image path begins here: in a folder, a ZIP or TAR archive, or at an address. No path may lead out of it.
     root: Mapped[str] = mapped_column(String(4096))
     #: The manifest, or None for any other source.
     manifest: Mapped[str | None] = mapped_column(String(4096))
@@ -97,7 +97,7 @@ class Job(Base):
     borderline_threshold: Mapped[float]
     #: Score files again that were scored earlier with the same bundle.
     force: Mapped[bool] = mapped_column(default=False, server_default=false())
-    #: What the source holds and was not submitted, by kind. None where there was nothing, or before schema 0011.
+    #: Number of files that were not submitted, by kind. None without any, or before schema 0011.
     passed_over: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     #: The submitter that still adds images: host, process and a random number. None once all images are recorded.
     submitter: Mapped[str | None] = mapped_column(String(200))

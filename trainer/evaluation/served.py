@@ -21,7 +21,7 @@ from trainer.data.splits import TRAIN
 from trainer.data.test_access_log import read_test_accesses
 from trainer.errors import ExportError, MissingError, RunError
 from trainer.evaluation.crossfit import folds_of
-from trainer.metrics.precision_cost import compare_precisions, faults_of
+from trainer.metrics.precision_cost import compare_precisions, find_faults
 from trainer.networks.converted import PredictOutputs, load_converted
 from trainer.networks.heads import with_all_outputs
 from trainer.networks.openvino_conversion import convert
@@ -89,7 +89,7 @@ def serve(
             clinics_of(before),
         )[1].thresholds
         cost = compare_precisions(before, outputs, thresholds).model_copy(update={"layers": layers})
-        if faults := faults_of(cost):
+        if faults := find_faults(cost):
             raise ExportError(f"{precision} costs too much: {'; '.join(faults)}. Nothing was written.")
         # First, so that no description stands beside another network.
         folder.served_description.unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def compare_precisions(
     )
 
 
-def faults_of(cost: PrecisionCost) -> list[str]:
+def find_faults(cost: PrecisionCost) -> list[str]:
     """Name each cost that is above its limit, in a clause."""
     faults = []
     if (loss := -cost.auroc_difference.or_nan) > MAX_AUROC_LOSS:

@@ -69,7 +69,7 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
     reader, thumbnails = reader_of(view.root), {}
     with console.status("reading pictures …") as status:
         for number, row in enumerate(shown, 1):
-            data = make_thumbnail(reader, row.path, settings.max_file_bytes)
+            data = make_thumbnail(reader, row.path, row.image_sha256, settings.max_file_bytes)
             if data is not None:
                 thumbnails[row.image_id] = data
             if number % 50 == 0:
@@ -104,6 +104,8 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
         soft_wrap=True,
     )
     if gone:
-        console.print(f"{gone:,} pictures cannot be read, now or ever; the page says so.", highlight=False)
+        console.print(
+            f"{gone:,} pictures cannot be read, or are not those that were scored; the page says so.", highlight=False
+        )
     if worklist.waiting:
         console.print(f"WARNING: {worklist.waiting:,} images have no outcome yet and are not in it.", highlight=False)

@@ -148,6 +148,8 @@ def submit(
         source = dicomweb_root(str(source), query)
     elif query:
         raise click.UsageError("--query belongs to --dicomweb.")
+    if dicomweb and pseudonymise:
+        raise click.UsageError("--pseudonymise cannot be used with --dicomweb: the paths of a PACS name the study.")
     selection = Selection(exclude=exclude, include_hidden=include_hidden, strict=strict)
     if pseudonymise and settings.pseudonym_key is None:
         raise click.UsageError("--pseudonymise needs DERMQ_PSEUDONYM_KEY, a secret of at least 16 characters.")

@@ -1,5 +1,6 @@
 """What a DICOM file says of itself, without its pixels. Loads no decoder: submission reads it."""
 
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+# They would write odd values, and what they ask a PACS for, to standard error: these may be a patient's.
+for _name in ("pydicom", "dicomweb_client"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 #: Kinds of objects that are scored (PS3.4, annex B.5): photographs of skin, and screenshots and scans of them.
 _KINDS = {
@@ -72,6 +77,11 @@ def name_of_kind(uid: str) -> str:
 
     name = UID(uid).name
     return name if uid and name != uid else "object of an unknown kind"
+
+
+def sex_in_words(sex: str | None) -> str | None:
+    """``female`` for ``F``; what is no code of DICOM stays."""
+    return _SEXES.get(sex, sex) if sex else None
 
 
 def read_dicom_header(file: BinaryIO) -> DicomHeader | None:
@@ -146,7 +156,7 @@ def _header(dataset: "Dataset") -> DicomHeader | None:
         instance_uid=_text(dataset, "SOPInstanceUID"),
         patient_id=_text(dataset, "PatientID"),
         age=_text(dataset, "PatientAge"),
-        sex=_SEXES.get(sex, sex) if sex else None,
+        sex=sex_in_words(sex),
         site=(site or str(dataset.get("BodyPartExamined", "") or "")).strip() or None,
     )
 

@@ -7,7 +7,7 @@ same pixels. Pillow decodes four colours.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, cast
 
@@ -257,7 +257,7 @@ def read_frame(data: bytes) -> Frame:
         place += 2 + int.from_bytes(length, "big")
     if found is None:
         raise _damaged("it has no picture")
-    return Frame(**{**vars(found), "adobe": adobe})
+    return replace(found, adobe=adobe)
 
 
 def _refuse_damage(data: bytes) -> bytes:

@@ -45,6 +45,11 @@ def _contain(image: RGBImage, side: int) -> RGBImage:
     )
 
 
+def greatest_divisor(side: int, wanted: int) -> int:
+    """By what a JPEG's sides may be divided while it is decoded, 1 to 8, so that one keeps the wanted length."""
+    return next((divisor for divisor in (8, 4, 2) if side // divisor >= wanted), 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Turns an image file, or a decoded image, into one input of the model.
@@ -78,7 +83,7 @@ class Preprocessing:
     def _divisor(self, height: int, width: int) -> int:
         """The greatest divisor that leaves the side that decides the scale at least as long as the model's input."""
         side = max(height, width) if self.fit == "contain" else min(height, width)
-        return next((divisor for divisor in (8, 4, 2) if side // divisor >= self.size), 1)
+        return greatest_divisor(side, self.size)
 
     def __call__(self, image: RGBImage) -> RGBImage:
         """Turn an image of any size into an array of shape (size, size, 3), uint8, RGB."""

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,19 +100,27 @@ def read_file(
     Raises:
         ImageFaultError: ``outside_root``, ``missing``, ``unreadable``, ``too_large`` or ``changed_since_submission``.
     """
-    for pause in _PAUSES:
-        try:
-            return _read_once(real_root, path, size_bytes=size_bytes, mtime_ns=mtime_ns, max_bytes=max_bytes)
-        except _TransientError:
-            time.sleep(pause)
-    return _read_once(real_root, path, size_bytes=size_bytes, mtime_ns=mtime_ns, max_bytes=max_bytes)
+    return with_retries(
+        lambda: _read_once(real_root, path, size_bytes=size_bytes, mtime_ns=mtime_ns, max_bytes=max_bytes)
+    )
 
 
 class _TransientError(ImageFaultError):
     """An error of a share that may be over in a moment."""
 
 
-def _refused(what: str, error: OSError) -> ImageFaultError:
+def with_retries(read: Callable[[], FileContent]) -> FileContent:
+    """Read, and read again where `refused` found an error of a share that may be over in a moment."""
+    for pause in _PAUSES:
+        try:
+            return read()
+        except _TransientError:
+            time.sleep(pause)
+    return read()
+
+
+def refused(what: str, error: OSError) -> ImageFaultError:
+    """The failure of an image whose reading the operating system refused."""
     kind = _TransientError if error.errno in _TRANSIENT else ImageFaultError
     return kind(FailureCode.UNREADABLE, f"{what}: {error.strerror}")
 
@@ -131,7 +140,7 @@ def _read_once(
     except NotADirectoryError:
         raise ImageFaultError(FailureCode.MISSING, "a part of the path is not a folder") from None
     except OSError as error:
-        raise _refused("the operating system refused", error) from None
+        raise refused("the operating system refused", error) from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -140,7 +149,7 @@ def _read_once(
     except BaseException as error:
         os.close(descriptor)
         if isinstance(error, OSError):
-            raise _refused("the operating system refused", error) from None
+            raise refused("the operating system refused", error) from None
         raise
     with os.fdopen(descriptor, "rb") as file:
         if found.st_size > max_bytes:
@@ -156,7 +165,7 @@ def _read_once(
             # Not up to the limit: Python would allocate that many bytes beforehand.
             data = file.read(found.st_size + 1)
         except OSError as error:
-            raise _refused("reading failed", error) from None
+            raise refused("reading failed", error) from None
     if len(data) != found.st_size:
         raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "its size changed while it was read")
     frame = frame_of(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from db.status import FailureCode
 from worker.errors import ImageFaultError
-from worker.images.read import FileContent, frame_of, mtime_ns_of, sha256_of, text_to_path
+from worker.images.read import FileContent, frame_of, mtime_ns_of, refused, sha256_of, text_to_path, with_retries
 
 #: Compressions of a ZIP that are read: none, deflate, bzip2, LZMA.
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -193,6 +193,12 @@ def read_member(
         ImageFaultError: ``missing``, ``unreadable``, ``truncated``, ``too_large``, ``unsupported_format`` or
             ``changed_since_submission``.
     """
+    return with_retries(
+        lambda: _read_once(archive, path, size_bytes=size_bytes, mtime_ns=mtime_ns, max_bytes=max_bytes)
+    )
+
+
+def _read_once(archive: str, path: str, *, size_bytes: int | None, mtime_ns: int | None, max_bytes: int) -> FileContent:
     name = text_to_path(path)
     try:
         opened = open_archive(archive)
@@ -211,7 +217,7 @@ def read_member(
     except NoArchiveError as error:
         raise ImageFaultError(FailureCode.UNREADABLE, f"its archive is {error}") from None
     except OSError as error:
-        raise ImageFaultError(FailureCode.UNREADABLE, f"reading the archive failed: {error.strerror}") from None
+        raise refused("reading the archive failed", error) from None
     if len(data) != size:
         raise ImageFaultError(FailureCode.TRUNCATED, "its part of the archive is cut short")
     frame = frame_of(path)

@@ -128,7 +128,10 @@ def _decode_page(data: bytes, page: tifffile.TiffPage) -> RGBImage:
 
 def _layout(page: tifffile.TiffPage) -> _Layout:
     """The layout of a picture that is decoded, checked."""
-    compression, photometric = int(page.compression), _number(page.photometric, "photometric interpretation")
+    # Where the tag is missing, tifffile fills it in.
+    if 262 not in page.tags:
+        raise _unsupported("does not state its photometric interpretation")
+    compression, photometric = int(page.compression), int(page.photometric)
     if _DNG in page.tags or photometric in (32803, 34892):
         raise _unsupported("holds the raw samples of a camera (DNG)")
     if compression not in (_NONE, _LZW, *_DEFLATE, _PACKBITS, _JPEG):
@@ -159,8 +162,6 @@ def _layout(page: tifffile.TiffPage) -> _Layout:
         raise _unsupported(f"has a palette of {bits} bits")
     if page.predictor not in (1, 2) or (page.predictor == 2 and bits not in (8, 16) and compression != _NONE):
         raise _unsupported("stores differences of a kind that is not read")
-    if 262 not in page.tags:
-        raise _unsupported("does not state its photometric interpretation")
     if any(int(extra) == _ASSOCIATED_ALPHA for extra in page.extrasamples or ()):
         raise _unsupported("has colours that were multiplied by their transparency")
     together = samples if int(page.planarconfig or 1) == 1 else 1
@@ -190,12 +191,6 @@ def _layout(page: tifffile.TiffPage) -> _Layout:
     )
 
 
-def _number(value: Any, what: str) -> int:
-    if value is None:
-        raise _unsupported(f"does not state its {what}")
-    return int(value)
-
-
 def _bits(page: tifffile.TiffPage) -> int:
     """Bits of a sample, one number for all, of unsigned integers."""
     kinds = page.tags.valueof(339, 1)
@@ -219,21 +214,13 @@ def _white(page: tifffile.TiffPage, layout: _Layout, samples: Samples) -> int:
     The tag MaxSampleValue is meant for statistics, but is what cameras with 10, 12 or 14 bits write their white into.
     It is taken for white where it is all ones, and cannot be just the greatest sample of a dark picture by chance.
     """
-    full = (1 << layout.bits) - 1
-    if layout.photometric == _PALETTE or layout.bits < 8:
-        return full
+    if layout.bits != 16:
+        return (1 << layout.bits) - 1
     stated = page.tags.valueof(_MAX_SAMPLE_VALUE)
     stated = max(stated) if isinstance(stated, tuple) and stated else stated
-    all_ones = isinstance(stated, int) and 255 <= stated <= full and (stated + 1) & stated == 0
-    if layout.bits != 16:
-        return full
-    greatest = int(samples.max()) if samples.size else 0
-    if all_ones and isinstance(stated, int) and greatest <= stated:
+    if isinstance(stated, int) and 255 <= stated <= 65535 and (stated + 1) & stated == 0 and samples.max() <= stated:
         return stated
     colours = samples[..., : _COLOURS[layout.photometric]]
-    if layout.photometric == _WHITE_IS_ZERO:
-        # Its upper bits are empty in a bright picture.
-        return white_of_16_bits(np.ascontiguousarray(colours), "TIFF")
     return white_of_16_bits(colours.astype(np.uint16, copy=False), "TIFF")
 
 

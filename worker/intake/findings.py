@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from db.feedback import NewFinding, images_by_lesion, images_by_path
 from worker.errors import ManifestError
 from worker.intake.sources.tables import open_table
+from worker.output.safe_cells import meant_by
 
 #: Columns that are read. A row needs a path or a lesion, and one of the texts.
 COLUMNS = ("path", "lesion_id", "finding", "diagnosis", "comment", "reviewed", "reviewer", "date")
@@ -69,10 +70,8 @@ def read_findings(connection: Connection, job_id: int, file: Path, reviewer: str
     def cell(cells: Sequence[str], name: str) -> str:
         return cells[places[name]] if name in places else ""
 
-    by_path = images_by_path(connection, job_id, [path for _, cells in rows if (path := cell(cells, "path"))])
-    # The page puts a quote before what a spreadsheet would run.
-    quoted = [path[1:] for _, cells in rows if (path := cell(cells, "path")).startswith("'")]
-    by_path |= {f"'{path}": found for path, found in images_by_path(connection, job_id, quoted).items()}
+    candidates = [text for _, cells in rows if (path := cell(cells, "path")) for text in meant_by(path)]
+    by_path = images_by_path(connection, job_id, candidates)
     only_lesions = [lesion for _, cells in rows if not cell(cells, "path") and (lesion := cell(cells, "lesion_id"))]
     by_lesion = images_by_lesion(connection, job_id, only_lesions)
     read = FindingsFile()
@@ -83,7 +82,9 @@ def read_findings(connection: Connection, job_id: int, file: Path, reviewer: str
             read.empty += 1
             continue
         path, lesion = cell(cells, "path"), cell(cells, "lesion_id")
-        images = [by_path[path]] if path in by_path else by_lesion.get(lesion, []) if not path else []
+        images = by_lesion.get(lesion, [])
+        if path:
+            images = [by_path[text] for text in meant_by(path) if text in by_path][:1]
         problem = _problem(texts, cell(cells, "date"), images)
         if problem is None and any(seen[image] for image in images):
             problem = "the image stands in an earlier row"

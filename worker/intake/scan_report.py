@@ -52,7 +52,7 @@ class ScanReport:
         _count(self.unread, kind)
 
     def passed_over(self) -> dict[str, int]:
-        """Everything by kind: ``{"hidden": 3, "system: @eaDir": 12, "unread: .heic": 5, "other: .txt": 9}``."""
+        """Everything by kind: ``{"hidden": 3, "system: @eaDir": 12, "unread: .heic": 5, "other files": 9}``."""
         counts = {
             **{f"unread: {printable(kind)}": count for kind, count in self.unread.most_common()},
             "DICOM": self.dicom,
@@ -63,7 +63,8 @@ class ScanReport:
             "excluded": self.excluded,
             "hidden": self.hidden,
             **{f"system: {kind}": count for kind, count in self.system.most_common()},
-            **{f"other: {printable(kind) or 'without suffix'}": count for kind, count in self.others.most_common()},
+            # Without the suffixes, which may be parts of names: this is shown in Flower.
+            "other files": self.others.total(),
         }
         return {kind: count for kind, count in counts.items() if count}
 

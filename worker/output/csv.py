@@ -1,21 +1,16 @@
 """The outcomes of a job as CSV, one line per image: all that is known, or the worklist for people."""
 
 import csv
-import re
 from collections.abc import Iterable
 from typing import TextIO
 
 from db.worklist import OutcomeRow
 from worker.output.rows import COLUMNS, RANK, CountedRows, Written
+from worker.output.safe_cells import safe_cell
 from worker.terminal import printable
 
 #: Columns of the worklist for people. A lesion has one rank; what is not scored has none. The last three are theirs.
 WORKLIST_COLUMNS = ("lesion_rank", "lesion_id", "path", "probability", "flag", "note", "reviewed", "finding", "comment")
-
-#: Where a spreadsheet program would see a formula (OWASP, "CSV Injection"): at the start of a cell, or behind a
-#: character that another program or locale takes for the end of a cell. The wide characters are of East Asian
-#: keyboards.
-_FORMULA = re.compile(r"(^|[,;\t|\n])(?=[ \"]*[=+\-@\t＝＋－＠])")  # noqa: RUF001
 
 
 def write_csv(
@@ -37,7 +32,7 @@ def write_csv(
     writer.writerow([RANK, *COLUMNS] if ranked else COLUMNS)
     counted = CountedRows(rows, cancelled=cancelled)
     for rank, _, cells in counted:
-        safe = map(_safe, [rank, *cells] if ranked else cells)
+        safe = map(safe_cell, [rank, *cells] if ranked else cells)
         writer.writerow(printable(cell) if terminal and isinstance(cell, str) else cell for cell in safe)
     return counted.written()
 
@@ -66,13 +61,5 @@ def write_worklist_csv(rows: Iterable[OutcomeRow], file: TextIO, *, cancelled: b
         named = dict(zip(COLUMNS, cells, strict=True))
         probability = None if row.probability is None else f"{row.probability:.2f}"
         found = [case, row.lesion_id, row.path, probability, named["flag"], named["reason"], None, None, None]
-        writer.writerow(map(_safe, found))
+        writer.writerow(map(safe_cell, found))
     return counted.written()
-
-
-def _safe(cell: object) -> object:
-    """Put a quote before everything that a spreadsheet would run. Numbers stay numbers."""
-    if not isinstance(cell, str):
-        return cell
-    # Some readers end a line at a bare carriage return, and Python's writer quotes it only from 3.13 on.
-    return _FORMULA.sub(r"\1'", cell.replace("\r", "\\r"))

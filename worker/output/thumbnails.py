@@ -9,22 +9,26 @@ import numpy as np
 from worker.errors import ImageFaultError
 from worker.images.decode import decode_image
 from worker.images.opencv import cv2
+from worker.images.preprocess import greatest_divisor
 from worker.images.read_any import Reader
 
 #: Longest side in pixels, and quality of the JPEG: some 7 KB each.
 SIDE, _QUALITY = 240, 80
 
 
-def make_thumbnail(reader: Reader, path: str, max_bytes: int) -> bytes | None:
+def make_thumbnail(reader: Reader, path: str, sha256: str | None, max_bytes: int) -> bytes | None:
     """A small JPEG of an image, without anything of the file but its pixels. None where it cannot be read now.
 
     Args:
         reader: of the job's archive.
         path: of the image, from `path_to_text`.
+        sha256: of the bytes that were scored: another picture must not stand beside the score. None without one.
         max_bytes: size of the largest file that is read.
     """
     try:
         content = reader(path, size_bytes=None, mtime_ns=None, max_bytes=max_bytes)
+        if sha256 is not None and content.sha256 != sha256:
+            return None
         image = decode_image(content.data, _divisor, content.frame).pixels
     except (ImageFaultError, MemoryError):
         return None
@@ -38,7 +42,7 @@ def make_thumbnail(reader: Reader, path: str, max_bytes: int) -> bytes | None:
 
 
 def _divisor(height: int, width: int) -> int:
-    return next((divisor for divisor in (8, 4, 2) if max(height, width) // divisor >= SIDE), 1)
+    return greatest_divisor(max(height, width), SIDE)
 
 
 def embedded(thumbnails: Mapping[int, bytes]) -> Callable[[int], str | None]:
@@ -53,7 +57,9 @@ def embedded(thumbnails: Mapping[int, bytes]) -> Callable[[int], str | None]:
 
 def in_folder(thumbnails: Mapping[int, bytes], folder: Path) -> Callable[[int], str | None]:
     """Write the thumbnails into a folder, and give their addresses relative to the folder that holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    # They are pictures of patients.
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
     for image_id, data in thumbnails.items():
         (folder / f"{image_id}.jpg").write_bytes(data)
     return lambda image_id: f"{folder.name}/{image_id}.jpg" if image_id in thumbnails else None

@@ -1,4 +1,4 @@
-"""What a source holds and was not submitted; identifiers of DICOM images; the reader of a prediction's pixels."""
+"""Files that were not submitted, by kind; identifiers of DICOM images; the reader of a prediction's pixels."""
 
 import sqlalchemy as sa
 from alembic import op

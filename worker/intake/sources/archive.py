@@ -15,7 +15,7 @@ from worker.images.read_archive import Member, NoArchiveError, archive_mtime_ns,
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.base import is_too_long, shorten
 from worker.intake.sources.dicom import dicom_images
-from worker.intake.sources.passed_over import Kind, Selection, kind_of_path
+from worker.intake.sources.passed_over import Kind, Selection, kind_of_dicom, kind_of_path
 
 #: Archives inside an archive are named and not opened.
 _NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
@@ -58,13 +58,16 @@ def list_archive(archive: Path, report: ScanReport, selection: Selection) -> Ite
         if kind is Kind.IMAGE or image.failure is not None:
             yield image
             continue
-        if is_dicom(opened.head(member.name, _HEAD_BYTES)):
+        if kind is Kind.PERHAPS_DICOM:
+            if not is_dicom(opened.head(member.name, _HEAD_BYTES)):
+                report.count_other(os.path.splitext(name)[1].lower())  # noqa: PTH122
+                continue
+            kind = kind_of_dicom(report, selection)
+        if kind is Kind.DICOM:
             data = _read(archive, image)
             yield from dicom_images(BytesIO(data or b""), image, report, selection)
-        elif kind is Kind.DICOM:
+        elif kind is Kind.IMAGE:
             yield image
-        else:
-            report.count_other(os.path.splitext(name)[1].lower())  # noqa: PTH122
 
 
 class _Beside:

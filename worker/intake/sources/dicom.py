@@ -41,7 +41,22 @@ def dicom_images(
     if header is None or image.failure is not None:
         # A worker says what is wrong with it.
         yield image
-    elif header.kind is not None:
+    else:
+        yield from images_of_header(header, image, report, selection)
+
+
+def images_of_header(
+    header: DicomHeader, image: NewImage, report: ScanReport, selection: Selection
+) -> Iterator[NewImage]:
+    """The images of a DICOM object: one for each frame, with what it says of patient and study.
+
+    Args:
+        header: what the object says of itself.
+        image: the object as an image, without that.
+        report: as `dicom_images`.
+        selection: as `dicom_images`.
+    """
+    if header.kind is not None:
         if selection.strict:
             yield image
         else:

@@ -1,24 +1,26 @@
 """A PACS as a source: studies by QIDO-RS (PS3.18, section 10.6), one image for each frame of their pictures."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from db.submission import NewImage
 from worker.errors import ManifestError
-from worker.images.dicom_header import is_picture_of_skin, name_of_kind
-from worker.images.read import with_frame
+from worker.images.dicom_header import DicomHeader, is_picture_of_skin, name_of_kind, sex_in_words
 from worker.images.read_dicomweb import DICOMWEB, DicomWebError, dicomweb_client, explain
 from worker.intake.scan_report import ScanReport
-from worker.intake.sources.ages import years_of
-from worker.intake.sources.base import MAX_LENGTHS
+from worker.intake.sources.dicom import images_of_header
 from worker.intake.sources.passed_over import Selection
 
 #: Studies of one answer.
 _PAGE = 100
 #: Attributes beyond those that every server sends.
 _FIELDS = ("PatientAge", "PatientSex", "BodyPartExamined", "NumberOfFrames", "SOPClassUID")
-_SEXES = {"M": "male", "F": "female", "O": "other"}
+#: Attributes whose values may be shown: they tell of no single patient or study.
+_SHOWN = ("StudyDate", "StudyTime", "ModalitiesInStudy", "Modality", "InstitutionName", "StudyDescription")
+#: Digits that stand for any other value.
+_DIGITS = 12
 
 
 def dicomweb_root(address: str, query: Sequence[str]) -> str:
@@ -47,6 +49,19 @@ def dicomweb_root(address: str, query: Sequence[str]) -> str:
         pairs.append((name, value))
     plain = f"{DICOMWEB}{address.partition('?')[0].rstrip('/')}"
     return f"{plain}?{urlencode(pairs)}" if pairs else plain
+
+
+def shown_search(root: str) -> str | None:
+    """The search of a root as it is stored and shown, None without one. Values that may name a patient are digests.
+
+    Two equal searches have the same text, by which an interrupted submission is found again.
+    """
+    service, _, query = root.partition("?")
+    pairs = [
+        (name, value if name in _SHOWN else hashlib.sha256(value.encode()).hexdigest()[:_DIGITS])
+        for name, value in parse_qsl(query)
+    ]
+    return f"{service}?{urlencode(pairs)}" if pairs else None
 
 
 def list_pacs(root: str, report: ScanReport, selection: Selection) -> Iterator[NewImage]:
@@ -91,31 +106,23 @@ def _instance(
 ) -> Iterator[NewImage]:
     study_uid, series, instance = _value(study, "0020000D"), _value(found, "0020000E"), _value(found, "00080018")
     kind = _value(found, "00080016")
-    if not is_picture_of_skin(kind) and not selection.strict:
-        report.count_unread(f"DICOM {name_of_kind(kind)}")
-        return
     frames = _value(found, "00280008")
     if not frames and kind.startswith("1.2.840.10008.5.1.4.1.1.7."):
         # Of a multi-frame object; not every server tells in a search.
         frames = _value(client.retrieve_instance_metadata(study_uid, series, instance), "00280008")
-    sex = _value(found, "00100040") or _value(study, "00100040")
-    image = {
-        "size_bytes": 0,
-        "mtime_ns": 0,
-        "patient_ref": (_value(found, "00100020") or _value(study, "00100020"))[: MAX_LENGTHS["patient_ref"]] or None,
-        "age": years_of(_value(found, "00101010") or _value(study, "00101010")),
-        "sex": _SEXES.get(sex, sex)[: MAX_LENGTHS["sex"]] or None,
-        "site": _value(found, "00180015")[: MAX_LENGTHS["site"]] or None,
-        "study_uid": study_uid,
-        "series_uid": series,
-        "instance_uid": instance,
-    }
-    path = f"{study_uid}/{series}/{instance}.dcm"
-    if not frames or int(frames) <= 1:
-        yield NewImage(path=path, **image)  # type: ignore[arg-type]
-        return
-    for frame in range(1, int(frames) + 1):
-        yield NewImage(path=with_frame(path, frame), **image)  # type: ignore[arg-type]
+    header = DicomHeader(
+        kind=None if is_picture_of_skin(kind) else name_of_kind(kind),
+        frames=int(frames or 1),
+        study_uid=study_uid,
+        series_uid=series,
+        instance_uid=instance,
+        patient_id=_value(found, "00100020") or _value(study, "00100020") or None,
+        age=_value(found, "00101010") or _value(study, "00101010"),
+        sex=sex_in_words(_value(found, "00100040") or _value(study, "00100040")),
+        site=_value(found, "00180015") or None,
+    )
+    image = NewImage(path=f"{study_uid}/{series}/{instance}.dcm", size_bytes=0, mtime_ns=0)
+    yield from images_of_header(header, image, report, selection)
 
 
 def _value(found: dict[str, Any], tag: str) -> str:

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from db.submission import NewImage
 from worker.errors import ManifestError
-from worker.images.dicom_header import dicom_is_installed
 from worker.images.formats import IMAGE_SUFFIXES, PLACEHOLDER
 from worker.images.identify import is_dicom
 from worker.images.read import mtime_ns_of, path_to_text
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.base import is_too_long, shorten
 from worker.intake.sources.dicom import dicom_images
-from worker.intake.sources.passed_over import Kind, Selection, kind_of_name, system_name
+from worker.intake.sources.passed_over import Kind, Selection, kind_of_dicom, kind_of_name, system_name
 from worker.regular_files import open_regular
 
 #: Bytes by which a DICOM file is recognised.
@@ -117,12 +116,7 @@ def _perhaps_dicom(entry: "os.DirEntry[str]", suffix: str, report: ScanReport, s
     if not _begins_as_dicom(entry):
         report.count_other(suffix)
         return Kind.PASSED_OVER
-    if dicom_is_installed():
-        return Kind.DICOM
-    if selection.strict:
-        return Kind.IMAGE
-    report.dicom += 1
-    return Kind.PASSED_OVER
+    return kind_of_dicom(report, selection)
 
 
 def _leads_to_folder(entry: "os.DirEntry[str]") -> bool:

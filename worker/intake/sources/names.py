@@ -4,24 +4,17 @@ Systems write é as one character or as two, take .JPG for .jpg, and an export o
 """
 
 import os
-import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 
 from worker.images.formats import IMAGE_SUFFIXES
 from worker.images.read import text_to_path
+from worker.output.safe_cells import meant_by
 
 #: Folders whose names are kept at once.
 _FOLDERS = 64
-#: The quote that an export puts before what a spreadsheet would run, behind the beginning or a delimiter.
-_QUOTE = re.compile(r"(^|[,;\t|\n])'(?=[ \"]*[=+\-@\t＝＋－＠])")  # noqa: RUF001
-
-#: Quotes of a cell that are tried with and without.
-_MAX_QUOTES = 6
-_ESCAPES = re.compile(r"\\\\|\\r")
 
 
 class FileFinder:
@@ -38,9 +31,7 @@ class FileFinder:
 
     def from_export(self, cell: str) -> str | None:
         """The path that an export wrote into this cell, as the database stores it. None where no such file exists."""
-        for text in _without_quotes(cell):
-            # Of a carriage return an export makes two characters; of a backslash in a name, two backslashes.
-            candidate = _ESCAPES.sub(lambda found: "\r" if found[0] == "\\r" else found[0], text)
+        for candidate in meant_by(cell):
             try:
                 if os.path.lexists(os.path.join(self._root, text_to_path(candidate))):  # noqa: PTH118
                     return candidate
@@ -86,14 +77,6 @@ class FileFinder:
         except (OSError, ValueError):
             pass
         return names
-
-
-def _without_quotes(cell: str) -> Iterator[str]:
-    """A cell as it is, and with each choice of its quotes left out: a name may hold such quotes by itself."""
-    places = [found.end() - 1 for found in _QUOTE.finditer(cell)][:_MAX_QUOTES]
-    for left_out in product((False, True), repeat=len(places)):
-        out = {place for place, left in zip(places, left_out, strict=True) if left}
-        yield "".join(character for place, character in enumerate(cell) if place not in out)
 
 
 def _key(name: str) -> str:

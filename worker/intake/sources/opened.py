@@ -12,7 +12,7 @@ from worker.images.read_dicomweb import DICOMWEB
 from worker.images.read_remote import is_remote
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.archive import list_archive
-from worker.intake.sources.dicomweb import list_pacs
+from worker.intake.sources.dicomweb import list_pacs, shown_search
 from worker.intake.sources.folder import walk_folder
 from worker.intake.sources.manifest import ManifestReport, read_manifest
 from worker.intake.sources.passed_over import Selection
@@ -72,9 +72,9 @@ def open_source(
             images=list_pacs(source, scan, selection),
             root=source.partition("?")[0],
             # The search stands for a manifest: it says which images of the PACS are meant.
-            manifest=source if "?" in source else None,
+            manifest=shown_search(source),
             scan=scan,
-            nothing=f"No image found in {source}.",
+            nothing=f"No image found in {shown_search(source) or source}.",
         )
     if isinstance(source, str) and is_remote(source):
         _refuse_options(source, "an address", root, columns)

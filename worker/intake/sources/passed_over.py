@@ -131,15 +131,21 @@ def kind_of_name(name: str, beside: Container[str], report: ScanReport, selectio
     elif name.upper() == DICOM_INDEX:
         report.system[DICOM_INDEX] += 1
     elif suffix in DICOM_SUFFIXES:
-        if dicom_is_installed():
-            return Kind.DICOM
-        if selection.strict:
-            return Kind.IMAGE
-        report.dicom += 1
+        return kind_of_dicom(report, selection)
     elif not suffix or suffix[1:].isdecimal():
         return Kind.PERHAPS_DICOM
     else:
         report.count_other(suffix)
+    return Kind.PASSED_OVER
+
+
+def kind_of_dicom(report: ScanReport, selection: Selection) -> Kind:
+    """What happens to a DICOM file. Counts it where it is passed over."""
+    if dicom_is_installed():
+        return Kind.DICOM
+    if selection.strict:
+        return Kind.IMAGE
+    report.dicom += 1
     return Kind.PASSED_OVER
 
 

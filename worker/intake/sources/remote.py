@@ -12,8 +12,11 @@ from worker.images.read_remote import RemoteError, RemoteStore, open_store
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.base import is_too_long, shorten
 from worker.intake.sources.dicom import dicom_images
-from worker.intake.sources.passed_over import Kind, Selection, kind_of_path
+from worker.intake.sources.passed_over import Kind, Selection, kind_of_dicom, kind_of_path
 from worker.url_redaction import without_password
+
+#: Bytes by which a DICOM file is recognised, and that are fetched together.
+_HEAD_BYTES, _PART_BYTES = 132, 256 * 1024
 
 
 def list_store(root: str, report: ScanReport, selection: Selection) -> Iterator[NewImage]:
@@ -71,11 +74,14 @@ def _folder(
         if kind is Kind.IMAGE or image.failure is not None:
             yield image
             continue
-        with store.files.open(store.address(path), "rb") as file:
-            if is_dicom(file.read(132)):
-                file.seek(0)
-                yield from dicom_images(file, image, report, selection)
-            elif kind is Kind.DICOM:
-                yield image
-            else:
+        if kind is Kind.PERHAPS_DICOM:
+            if not is_dicom(store.files.cat_file(store.address(path), start=0, end=_HEAD_BYTES)):
                 report.count_other(os.path.splitext(name)[1].lower())  # noqa: PTH122
+                continue
+            kind = kind_of_dicom(report, selection)
+        if kind is Kind.DICOM:
+            # In small parts: the header lies at the beginning.
+            with store.files.open(store.address(path), "rb", block_size=_PART_BYTES) as file:
+                yield from dicom_images(file, image, report, selection)
+        elif kind is Kind.IMAGE:
+            yield image

@@ -24,7 +24,7 @@ from worker.images.decode import decode_image
 from worker.images.read_any import reader_of
 from worker.images.read_dicomweb import _instance, dicomweb_client
 from worker.intake.scan_report import ScanReport
-from worker.intake.sources.dicomweb import dicomweb_root, list_pacs
+from worker.intake.sources.dicomweb import dicomweb_root, list_pacs, shown_search
 from worker.intake.sources.passed_over import Selection
 from worker.local.broker import free_port
 from worker.settings import load_settings
@@ -112,6 +112,16 @@ def test_pictures_are_found_and_come_back_to_the_last_bit(pacs: tuple[str, Store
     )
     query = dicomweb_root(address, ["StudyDate=20210101-20211231"])
     assert {image.study_uid for image in list_pacs(query, ScanReport(), Selection())} == {"1.2.9"}
+
+
+def test_a_search_is_stored_without_what_names_a_patient() -> None:
+    root = dicomweb_root("https://pacs/dicom-web", ["StudyDate=2019", "PatientID=P-7"])
+    shown = shown_search(root)
+    assert shown is not None
+    assert "P-7" not in shown
+    assert "StudyDate=2019" in shown
+    assert shown == shown_search(root) != shown_search(root.replace("P-7", "P-8"))
+    assert shown_search(dicomweb_root("https://pacs", ())) is None
 
 
 def test_what_is_gone_or_too_large_fails_alone(pacs: tuple[str, Store]) -> None:

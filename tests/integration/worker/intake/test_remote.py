@@ -47,7 +47,7 @@ def test_objects_are_listed_counted_and_read(s3: fsspec.AbstractFileSystem) -> N
     report = ScanReport()
     images = list(list_store("s3://archive/2019", report, Selection()))
     assert sorted(image.path for image in images) == ["IM1", "a.png", "deep/ü b.png"]
-    assert report.passed_over() == {"unread: .heic": 1, "system: @eaDir": 1, "other: without suffix": 1}
+    assert report.passed_over() == {"unread: .heic": 1, "system: @eaDir": 1, "other files": 1}
     read = reader_of("s3://archive/2019")
     for image in images:
         content = read(image.path, size_bytes=image.size_bytes, mtime_ns=image.mtime_ns, max_bytes=10**6)

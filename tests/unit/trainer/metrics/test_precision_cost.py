@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trainer.metrics.precision_cost import MAX_AUROC_LOSS, MAX_SENSITIVITY_LOSS, compare_precisions, faults_of
+from trainer.metrics.precision_cost import MAX_AUROC_LOSS, MAX_SENSITIVITY_LOSS, compare_precisions, find_faults
 from trainer.thresholds.policies import fit_policies
 from worker.inference.bundle import PolicyThreshold, PrecisionCost
 from worker.inference.metrics import Estimate
@@ -25,14 +25,14 @@ def test_the_same_output_costs_nothing() -> None:
     assert cost.auroc_difference.value == 0
     assert {found.value for found in cost.sensitivity_difference.values()} == {0}
     assert set(cost.sensitivity_difference) == set(thresholds)
-    assert faults_of(cost) == []
+    assert find_faults(cost) == []
 
 
 def test_another_scale_costs_nothing_for_thresholds_are_chosen_anew() -> None:
     rows, thresholds = predictions()
     cost = compare_precisions(rows, 0.5 * rows["probability"].to_numpy() ** 2, thresholds)
     assert cost.auroc_difference.value == 0
-    assert faults_of(cost) == []
+    assert find_faults(cost) == []
 
 
 def test_noise_costs_area_and_sensitivity() -> None:
@@ -43,7 +43,7 @@ def test_noise_costs_area_and_sensitivity() -> None:
     assert low is not None
     assert high is not None
     assert low < cost.auroc_difference.or_nan < high < 0
-    assert "the area under the ROC curve falls by" in faults_of(cost)[0]
+    assert "the area under the ROC curve falls by" in find_faults(cost)[0]
 
 
 def test_clinics_weigh_the_same() -> None:
@@ -76,6 +76,6 @@ def test_what_is_more_than_allowed_is_said(area: float | None, sensitivity: floa
         auroc_difference=Estimate(value=area),
         sensitivity_difference={"youden": Estimate(value=sensitivity)},
     )
-    faults = faults_of(cost)
+    faults = find_faults(cost)
     assert len(faults) == len(said)
     assert all(fault.startswith(words) for fault, words in zip(faults, said, strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.picture_files import CASES, READ, Case
+from tests.format_cases import CASES, READ, Case
 from worker.errors import ImageFaultError
 from worker.images.decode import decode
 

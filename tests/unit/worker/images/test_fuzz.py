@@ -16,7 +16,8 @@ MUTATIONS = int(os.environ.get("DERMQ_FUZZ", "40"))
 _FUZZ = """
 import json, random, resource, struct, sys, time
 from tests.dicom_files import LOSSLESS, NATIVE, dicom
-from tests.picture_files import CASES, PICTURE
+from tests.format_cases import CASES
+from tests.picture_files import PICTURE
 from worker.errors import ImageFaultError
 from worker.images.decode import decode, reads_as_ever
 

@@ -1,5 +1,6 @@
 """ZIP and TAR archives: every member is an image, passed over by name, or fails by name; nothing is unpacked."""
 
+import errno
 import io
 import os
 import struct
@@ -16,6 +17,7 @@ from db.status import FailureCode
 from tests.dicom_files import dicom
 from tests.picture_files import PICTURE
 from worker.errors import ImageFaultError, ManifestError
+from worker.images import read_archive
 from worker.images.read_any import reader_of
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.archive import list_archive
@@ -60,7 +62,7 @@ def test_members_are_listed_counted_and_read(tmp_path: Path, pack: object) -> No
     assert [image.path for image in images] == ["2019/b.PNG", "2019/ü.tif", "a.jpg"]
     assert report.passed_over() == {
         "unread: .heic": 1, "unread: nested .zip": 1, "masks": 1, "system: Thumbs.db": 1, "system: __MACOSX": 1,
-        "other: .txt": 1,
+        "other files": 1,
     }  # fmt: skip
     read = reader_of(str(archive))
     for image in images:
@@ -167,6 +169,35 @@ def test_dicom_members_become_images_with_what_they_say(tmp_path: Path) -> None:
     image = images[2]
     content = reader_of(str(archive))(image.path, size_bytes=image.size_bytes, mtime_ns=image.mtime_ns, max_bytes=10**6)
     assert content.frame == 2
+
+
+def test_dicom_members_without_dicom_support_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.intake.sources.passed_over.dicom_is_installed", lambda: False)
+    archive = zipped(tmp_path / "a.zip", {"IM1": dicom(PICTURE), "b.dcm": dicom(PICTURE), "a.jpg": b"x"})
+    report = ScanReport()
+    assert [image.path for image in list_archive(archive, report, Selection())] == ["a.jpg"]
+    assert report.passed_over() == {"DICOM": 2}
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE])
+def test_an_error_of_a_share_that_is_over_in_a_moment_costs_no_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    archive = zipped(tmp_path / "a.zip", {"a.jpg": b"x"})
+    monkeypatch.setattr("worker.images.read._PAUSES", (0.01, 0.01))
+    failures, real = [1, 1], read_archive.open_archive
+
+    def unsteady(path: str) -> object:
+        if failures:
+            failures.pop()
+            raise OSError(error, os.strerror(error))
+        return real(path)
+
+    monkeypatch.setattr(read_archive, "open_archive", unsteady)
+    read = reader_of(str(archive))
+    assert read("a.jpg", size_bytes=None, mtime_ns=None, max_bytes=10).data == b"x"
+    failures += [1, 1, 1]
+    assert code_of(archive, "a.jpg") == FailureCode.UNREADABLE
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
