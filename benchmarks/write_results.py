@@ -24,6 +24,7 @@ COMMANDS = (
     "end_to_end.py FOLDER",
     "large_images.py FOLDER",
     "readers.py FOLDER",
+    "damage.py",
     "overhead.py",
     "overhead.py --postgres",
     "many_workers.py --most 8 --seconds-an-image 0.004",

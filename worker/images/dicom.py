@@ -17,6 +17,7 @@ from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage, to_srgb
 from worker.images.dicom_header import MAX_FRAMES, inflates_too_far, is_picture_of_skin, name_of_kind, quiet_pydicom
+from worker.images.holes import has_hole
 from worker.images.jpeg import decode_jpeg, read_frame, without_exif_and_profile
 from worker.images.opencv import MAX_IMAGE_PIXELS
 from worker.images.samples import scale_to_8_bits
@@ -39,6 +40,8 @@ _PALETTE = "PALETTE COLOR"
 #: Attributes that change how grey values are shown, of all frames or of one.
 _FRAME_DISPLAYS = ("FrameVOILUTSequence", "PixelValueTransformationSequence")
 _WINDOW = ("WindowWidth", "WindowCenter")
+#: Bytes before the data set.
+_PREAMBLE = 132
 #: Bytes in which a JPEG names its container.
 _HEAD = 64
 
@@ -64,7 +67,11 @@ def decode_dicom(data: bytes, frame: int | None = None) -> RGBImage:
                     FailureCode.TOO_LARGE, "the DICOM file inflates to far more than any picture needs"
                 )
             dataset = pydicom.dcmread(BytesIO(data), force=True)
-            return _decode(dataset, frame)
+            image = _decode(dataset, frame)
+            # Behind the preamble. The decoders of these two go over a hole without a word.
+            if _syntax_of(dataset) in (*_RLE, *_JPEG_2000) and has_hole(data, _PREAMBLE):
+                raise _damaged("it has a hole of zeros")
+            return image
         except (ImageFaultError, MemoryError):
             raise
         except Exception:

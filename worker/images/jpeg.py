@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage, adobe_rgb, cmyk_to_srgb, to_srgb
+from worker.images.holes import has_hole
 from worker.images.opencv import MAX_IMAGE_PIXELS, cv2
 from worker.images.orientation import orientation_of_exif, upright
 from worker.images.pillow import open_with_pillow, pixels_of
@@ -96,6 +97,8 @@ class Frame:
     width: int
     components: int
     adobe: bool
+    #: Where the first scan begins.
+    scan: int
 
 
 def decode_jpeg(data: bytes, divisor: Divisor | None = None) -> DecodedImage:
@@ -114,7 +117,7 @@ def decode_jpeg(data: bytes, divisor: Divisor | None = None) -> DecodedImage:
     if (plain := decode_plain_jpeg(data, MAX_IMAGE_PIXELS, divided)) is not None:
         return DecodedImage(pixels=plain, short_side=min(size or plain.shape[:2]))
     frame = _checked_frame(data)
-    data = _refuse_damage(data)
+    data = _refuse_damage(data, frame)
     if frame.components == 4:
         image = _four_colours(data, frame)
         return DecodedImage(pixels=image, short_side=min(image.shape[:2]))
@@ -129,8 +132,7 @@ def refuse_damaged_jpeg(data: bytes) -> None:
     Raises:
         ImageFaultError, MemoryError: as `decode_jpeg`.
     """
-    _checked_frame(data)
-    _refuse_damage(data)
+    _refuse_damage(data, _checked_frame(data))
 
 
 def is_plain_jpeg(data: bytes) -> bool:
@@ -161,7 +163,7 @@ def decode_plain_jpeg(data: bytes, max_pixels: int, divisor: int = 1) -> npt.NDA
         (height, width, 3), uint8, RGB, the same pixels as OpenCV's. None for any other file, which OpenCV decodes and
         `jpeg_damage` checks.
     """
-    if not is_plain_jpeg(data):
+    if not is_plain_jpeg(data) or has_hole(data):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=True)
@@ -253,16 +255,23 @@ def read_frame(data: bytes) -> Frame:
                 width=int.from_bytes(content[3:5], "big"),
                 components=content[5],
                 adobe=False,
+                scan=len(data),
             )
         place += 2 + int.from_bytes(length, "big")
     if found is None:
         raise _damaged("it has no picture")
-    return replace(found, adobe=adobe)
+    return replace(found, adobe=adobe, scan=place if place > 0 else len(data))
 
 
-def _refuse_damage(data: bytes) -> bytes:
+def _refuse_damage(data: bytes, frame: Frame) -> bytes:
     """The file, without zeros between its last pixel and its end, which some archives pad with."""
-    damage = jpeg_damage(data)
+
+    def damage_of(whole: bytes) -> str | None:
+        # Within compressed pixels, no end stands.
+        hole = has_hole(whole, frame.scan, whole.find(_END, frame.scan))
+        return "a hole of zeros in its pixels" if hole else jpeg_damage(whole)
+
+    damage = damage_of(data)
     if damage is None:
         return data
     end = data.rfind(_END)
@@ -270,7 +279,7 @@ def _refuse_damage(data: bytes) -> bytes:
         bare = data[:end].rstrip(b"\0")
         # A byte 0xFF of the compressed picture is followed by a zero, which belongs to it.
         for shortened in (bare + _END, bare + b"\0" + _END):
-            if jpeg_damage(shortened) is None:
+            if damage_of(shortened) is None:
                 return shortened
     raise _damaged(f"its decoder reports: {damage}")
 

@@ -3,11 +3,14 @@
 from db.status import FailureCode
 from worker.errors import ImageFaultError
 from worker.images.colour import RGBImage, to_srgb
+from worker.images.holes import has_hole
 from worker.images.opencv import MAX_IMAGE_PIXELS
 from worker.images.pillow import open_with_pillow, pixels_of
 
 #: Bit of an extended WebP's features.
 _ANIMATED = 0x02
+#: Parts with compressed pixels.
+_PIXELS = (b"VP8 ", b"VP8L")
 #: Its decoder takes up to 24 bytes a pixel.
 _MAX_PIXELS = MAX_IMAGE_PIXELS // 2
 
@@ -27,6 +30,8 @@ def decode_webp(data: bytes) -> RGBImage:
         length = int.from_bytes(data[place + 4 : place + 8], "little")
         if place + 8 + length > end:
             raise ImageFaultError(FailureCode.TRUNCATED, "the WebP is damaged: a part declares more bytes than it has")
+        if data[place : place + 4] in _PIXELS and has_hole(data, place + 8, place + 8 + length):
+            raise ImageFaultError(FailureCode.TRUNCATED, "the WebP is damaged: a hole of zeros in its pixels")
         place += 8 + length + length % 2
     if data[12:16] == b"VP8X" and len(data) > 20 and data[20] & _ANIMATED:
         raise ImageFaultError(
