@@ -64,6 +64,8 @@ _OTHER_FRAMES = {
 _MAX_SEGMENTS = 10_000
 #: Scans that any file may have; usual are 1 to 10. More only of a small picture: each goes over all of it.
 _USUAL_SCANS, _PIXELS_OF_SCANS = 32, 1 << 27
+#: Bytes times pixels below which the scans are not counted: a scan takes 10 bytes at least, and a nanosecond a pixel.
+_QUICK = 20_000_000_000
 #: The beginning of a scan: its marker, its length, and one to four components.
 _SCAN_HEADER = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
 #: The checker's text for an unknown chroma subsampling. It is no sign of damage.
@@ -218,6 +220,9 @@ def _checked_frame(data: bytes) -> Frame:
 
 
 def _has_too_many_scans(data: bytes, pixels: int) -> bool:
+    # However many scans so few bytes hold, they are done in some three seconds.
+    if len(data) * pixels < _QUICK:
+        return False
     most = max(_USUAL_SCANS, _PIXELS_OF_SCANS // max(pixels, 1))
     # Nothing is quicker than to count the markers, which thumbnails and what lies behind the picture may hold, too.
     return data.count(bytes((0xFF, _SCAN))) > most and len(_SCAN_HEADER.findall(data)) > most
