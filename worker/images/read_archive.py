@@ -1,6 +1,9 @@
 """Reading members of a ZIP or TAR archive without unpacking it."""
 
+import errno
+import lzma
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -16,6 +19,19 @@ from worker.images.read import FileContent, frame_of, mtime_ns_of, refused, sha2
 #: Compressions of a ZIP that are read: none, deflate, bzip2, LZMA.
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _ENCRYPTED = 0x1
+#: What `zipfile` raises for damaged bytes, which may be those of a header, a name or packed data.
+_ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 #: First bytes of a ZIP, with members and without.
 _ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 #: Bytes of a block of a TAR, and read at once behind its last member.
@@ -26,6 +42,10 @@ _OPEN = 4
 
 class NoArchiveError(ValueError):
     """A file is no archive that is read. The text says what it is instead, and what to do."""
+
+
+class _DamagedMemberError(Exception):
+    """A member of a ZIP cannot be unpacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +70,21 @@ class _Zip:
         try:
             self._archive = zipfile.ZipFile(path)
             self.hidden = len(self._archive.filelist) - len(self._archive.NameToInfo)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        except _ZIP_DAMAGE:
             raise NoArchiveError("a damaged ZIP archive, or one of several parts. Copy or pack it again") from None
 
     def members(self) -> Iterator[Member]:
         for name in sorted(self._archive.NameToInfo):
             entry = self._archive.NameToInfo[name]
-            if not entry.is_dir():
+            # Not `is_dir`, which fails where a damaged name is empty.
+            if not name.endswith("/"):
                 yield Member(name=name, size=entry.file_size, problem=_problem_of_zip(entry))
 
     def head(self, name: str, size: int) -> bytes:
-        """The first bytes of a member."""
+        """The first bytes of a member. Empty where it is damaged."""
         try:
-            with self._archive.open(name) as file:
-                return file.read(size)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+            return self._unpack(self._archive.NameToInfo[name], size)
+        except _DamagedMemberError:
             return b""
 
     def size(self, name: str) -> int | None:
@@ -76,12 +96,23 @@ class _Zip:
         if (problem := _problem_of_zip(entry)) is not None:
             raise ImageFaultError(FailureCode.UNSUPPORTED_FORMAT, problem)
         try:
-            with self._archive.open(entry) as file:
-                return file.read(size + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+            return self._unpack(entry, size + 1)
+        except _DamagedMemberError:
             raise ImageFaultError(
                 FailureCode.TRUNCATED, "its part of the ZIP archive is damaged (the checksum or the compression)"
             ) from None
+
+    def _unpack(self, entry: zipfile.ZipInfo, size: int) -> bytes:
+        try:
+            with self._archive.open(entry) as file:
+                return file.read(size)
+        except _ZIP_DAMAGE:
+            raise _DamagedMemberError from None
+        except OSError as error:
+            # Of bzip2 data, which has no number, or of a place before the file. Others are the share's.
+            if error.errno not in (None, errno.EINVAL):
+                raise
+            raise _DamagedMemberError from None
 
 
 class _Tar:
@@ -99,7 +130,7 @@ class _Tar:
                         whole = entry.isreg() and not entry.issparse()
                         self._places[entry.name] = (entry.offset_data, entry.size) if whole else None
                     end = entry.offset_data + (0 if entry.isdir() or entry.islnk() else entry.size)
-        except (tarfile.TarError, OSError, ValueError, EOFError):
+        except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError):
             raise NoArchiveError("a damaged TAR archive. Copy or pack it again") from None
         # To tarfile, a damaged header is the end: the members behind it would be lost without a word.
         with Path(path).open("rb") as file:

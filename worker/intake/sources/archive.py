@@ -48,6 +48,9 @@ def list_archive(archive: Path, report: ScanReport, selection: Selection) -> Ite
     stems = {os.path.splitext(member.name)[0].lower() for member in opened.members()}  # noqa: PTH122
     for member in opened.members():
         folder, _, name = member.name.rpartition("/")
+        if not name:
+            report.count_other("")
+            continue
         if name.lower().endswith(_NESTED):
             report.count_unread(f"nested {os.path.splitext(name)[1].lower()}")  # noqa: PTH122
             continue
