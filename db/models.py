@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -250,6 +251,14 @@ class Prediction(Base):
     reused: Mapped[bool] = mapped_column(default=False, server_default=false())
     #: Version of the code that made pixels of the bytes: another one may have read another picture.
     reader: Mapped[int] = mapped_column(default=1, server_default="1")
+    #: Measures of the quality gate and of the out-of-distribution gate. None in rows from before schema 0013.
+    contrast: Mapped[float | None]
+    sharpness: Mapped[float | None]
+    ood_score: Mapped[float | None]
+    #: What is unusual about the image: values of `db.status.QualityNote` with spaces between. None without notes.
+    quality_notes: Mapped[str | None] = mapped_column(String(200))
+    #: Where the network sees evidence of melanoma: one byte a place, row by row. Empty where nothing speaks for it.
+    evidence: Mapped[bytes | None] = mapped_column(LargeBinary)
     scored_at: Mapped[datetime] = mapped_column(UtcDateTime())
 
 

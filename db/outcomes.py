@@ -8,11 +8,32 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from db.models import Image, Prediction
-from db.status import FailureCode, ImageStatus, TriageFlag, UngradableReason
+from db.status import FailureCode, ImageStatus, QualityNote, TriageFlag, UngradableReason
 from db.types import db_now
 
 #: Longest reason that is kept, in characters.
 REASON_LENGTH = 500
+#: Columns of a prediction that hold an `Appearance`.
+_APPEARANCE = ("contrast", "sharpness", "ood_score", "quality_notes", "evidence")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Appearance:
+    """What was measured of an image that was scored.
+
+    Args:
+        contrast: of the quality gate.
+        sharpness: of the quality gate.
+        ood_score: distance or score of the out-of-distribution gate. None where the bundle has none.
+        notes: what is unusual about it.
+        evidence: map of one byte a place, row by row; empty where nothing speaks for melanoma. None: not made.
+    """
+
+    contrast: float | None = None
+    sharpness: float | None = None
+    ood_score: float | None = None
+    notes: Sequence[QualityNote] = ()
+    evidence: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +52,7 @@ class Scored:
     reused_from: str | None = None
     #: Version of the code that made pixels of the bytes.
     reader: int = 1
+    appearance: Appearance = Appearance()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +64,7 @@ class StoredInference:
     class_probabilities: Mapping[str, float] | None = None
     #: Version of the code that made pixels of the bytes then.
     reader: int = 1
+    appearance: Appearance = Appearance()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +142,7 @@ def _upsert(connection: Connection, scored: Sequence[Scored], job_id: int, bundl
             "flag",
             "malignant_probability",
             "class_probabilities",
+            *_APPEARANCE,
             "scored_at",
         )
     }
@@ -138,6 +162,11 @@ def _upsert(connection: Connection, scored: Sequence[Scored], job_id: int, bundl
                 "flag": outcome.flag,
                 "malignant_probability": outcome.malignant_probability,
                 "class_probabilities": outcome.class_probabilities,
+                "contrast": outcome.appearance.contrast,
+                "sharpness": outcome.appearance.sharpness,
+                "ood_score": outcome.appearance.ood_score,
+                "quality_notes": quality_notes_to_text(outcome.appearance.notes),
+                "evidence": outcome.appearance.evidence,
             }
             for outcome in scored
         ],
@@ -168,6 +197,7 @@ def stored_inferences(connection: Connection, bundle_id: int, digests: Sequence[
             Prediction.engine,
             Prediction.class_probabilities,
             Prediction.reader,
+            *(getattr(Prediction, name) for name in _APPEARANCE),
         ).where(Prediction.id.in_(newest))
     )
     return {
@@ -176,6 +206,23 @@ def stored_inferences(connection: Connection, bundle_id: int, digests: Sequence[
             engine=row.engine,
             class_probabilities=row.class_probabilities,
             reader=row.reader,
+            appearance=Appearance(
+                contrast=row.contrast,
+                sharpness=row.sharpness,
+                ood_score=row.ood_score,
+                notes=quality_notes_of_text(row.quality_notes),
+                evidence=row.evidence,
+            ),
         )
         for row in rows
     }
+
+
+def quality_notes_to_text(notes: Sequence[QualityNote]) -> str | None:
+    """Notes as a column holds them. None without notes."""
+    return " ".join(notes) or None
+
+
+def quality_notes_of_text(text: str | None) -> tuple[QualityNote, ...]:
+    """The notes of a column."""
+    return tuple(QualityNote(word) for word in (text or "").split())

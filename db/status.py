@@ -80,8 +80,37 @@ class UngradableReason(StrEnum):
     NO_CONTRAST = "no_contrast"
     #: Less detail than the training images have.
     BLURRED = "blurred"
+    #: Far darker than the training images.
+    TOO_DARK = "too_dark"
+    #: Far brighter than the training images.
+    TOO_BRIGHT = "too_bright"
+    #: Mostly white: reflections, or a page of paper.
+    GLARE = "glare"
+    #: Mostly the dark frame of a dermatoscope.
+    DARK_FRAME = "dark_frame"
     #: Colours, layout and texture are not those of dermoscopy: a letter, a screenshot, an X-ray.
     OUT_OF_DISTRIBUTION = "out_of_distribution"
+
+
+class QualityNote(StrEnum):
+    """What is unusual about an image that was scored: its probability may be worth less."""
+
+    #: Less contrast than nearly all training images.
+    LOW_CONTRAST = "low_contrast"
+    #: Less sharp.
+    BLURRED = "blurred"
+    #: Darker.
+    DARK = "dark"
+    #: Brighter.
+    BRIGHT = "bright"
+    #: More white reflections.
+    GLARE = "glare"
+    #: A wider dark frame.
+    DARK_FRAME = "dark_frame"
+    #: More hair, or other dark lines.
+    HAIR = "hair"
+    #: Further from dermoscopy.
+    UNUSUAL = "unusual"
 
 
 class TriageFlag(StrEnum):

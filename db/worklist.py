@@ -40,6 +40,8 @@ class OutcomeRow:
     failure_code: FailureCode | None
     ungradable_reason: UngradableReason | None
     reason: str | None
+    #: See `db.models.Prediction.quality_notes`.
+    quality_notes: str | None
     completed_at: datetime | None
 
 
@@ -145,12 +147,27 @@ def _outcomes(*, outer: bool = True) -> Select[*tuple[Any, ...]]:
             Image.failure_code,
             Image.ungradable_reason,
             Image.reason,
+            Prediction.quality_notes,
             Image.completed_at,
         )
         .join(Job, Job.id == Image.job_id)
         .join(ModelBundle, ModelBundle.id == Job.bundle_id)
         .join(Prediction, Prediction.image_id == Image.id, isouter=outer)
     )
+
+
+def evidence_of(connection: Connection, image_ids: Sequence[int]) -> dict[int, bytes]:
+    """Evidence maps by image id, of the images that have one: see `db.models.Prediction.evidence`."""
+    found: dict[int, bytes] = {}
+    for start in range(0, len(image_ids), _PAGE):
+        part = image_ids[start : start + _PAGE]
+        rows = connection.execute(
+            select(Prediction.image_id, Prediction.evidence).where(
+                Prediction.image_id.in_(part), Prediction.evidence.is_not(None)
+            )
+        )
+        found.update({row.image_id: row.evidence for row in rows})
+    return found
 
 
 def references_of(connection: Connection, image_ids: Sequence[int]) -> dict[int, str]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
@@ -40,13 +41,18 @@ def write(path: Path, cases: int) -> None:
         lesion = HOSTILE if number == 0 else f"L{number // 2}"
         rows.append(
             replace(
-                ROW, image_id=number, path=HOSTILE if number == 1 else f"{cases - number:05}.jpg", flag=flag,
+                ROW,
+                image_id=number,
+                quality_notes="hair unusual" if number == 0 else None,
+                path=HOSTILE if number == 1 else f"{cases - number:05}.jpg", flag=flag,
                 lesion_id=lesion, probability=0.99 - 0.9 * number / cases,
             )
         )  # fmt: skip
     options = PageOptions(
         thumbnail=embedded(dict.fromkeys(range(50), THUMBNAIL)),
         references={0: HOSTILE},
+        evidence={0: bytes(range(0, 49 * 5, 5)), 1: b""},
+        fit="contain",
         made_at=datetime(2026, 1, 2, tzinfo=UTC),
         state="finished",
     )
@@ -105,6 +111,41 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     assert saved[1]["comment"] == '\'=1+1, "urgent"'
     assert page.title() != "hacked"
     assert said == []
+
+
+def test_heat_maps_are_drawn_on_demand_and_where_they_belong(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    write(tmp_path / "page.html", 10)
+    page, said = opened(browser, tmp_path / "page.html")
+    first = page.locator(".case").first
+    expect(first.locator(".borderline-quality")).to_have_text(
+        "Borderline quality: much hair, or other dark lines, unlike most images that the model was trained on"
+    )
+    maps = page.locator("canvas")
+    expect(maps).to_have_count(0)
+    page.keyboard.press("j")
+    page.keyboard.press("h")
+    expect(maps).to_have_count(1)
+    # The model has seen mirrored borders above and below the wide picture, which are not on the page.
+    image, drawn = first.locator("img").first, maps.first
+    assert drawn.bounding_box() == image.bounding_box()
+    width, height = drawn.evaluate("canvas => [canvas.width, canvas.height]")
+    assert width > height
+    for y in (height // 5, height // 2, height - height // 5):
+        row = ((width - height) / 2 + y) / width * 7 - 0.5
+        alpha = drawn.evaluate(
+            "(c, [x, y]) => c.getContext('2d', { willReadFrequently: true }).getImageData(x, y, 1, 1).data[3]",
+            [width // 2, y],
+        )
+        assert alpha == pytest.approx(0.75 * 5 * (7 * row + 3), abs=8)
+    page.keyboard.press("h")
+    expect(maps).to_have_count(0)
+    page.get_by_label("heat maps").check()
+    expect(maps).to_have_count(1)
+    expect(page.locator(".empty-map:visible")).to_have_count(1)
+    expect(page.locator("#about-maps")).to_be_visible()
+    page.get_by_label("heat maps").uncheck()
+    expect(maps).to_have_count(0)
+    assert [line for line in said if not line.startswith("Canvas2D")] == []
 
 
 def test_nothing_hostile_runs_nothing_leaves_and_nothing_is_hard_to_read(

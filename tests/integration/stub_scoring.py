@@ -32,7 +32,7 @@ class FakeEngine:
     def __init__(self, before: Callable[[Images], None] = lambda images: None) -> None:
         self.before, self.batches = before, list[int]()
 
-    def infer(self, images: Images, *, features: bool = False) -> Inference:
+    def infer(self, images: Images, *, features: bool = False, maps_from: float | None = None) -> Inference:
         self.before(images)
         self.batches.append(len(images))
         return Inference(probability=images.mean(axis=(1, 2, 3)) / 255)

@@ -31,7 +31,7 @@ from trainer.report.schema import Report, read_report
 from trainer.run_folder import RunFolder
 from trainer.thresholds.clinic_weights import PREVALENCE
 from worker.images.fit import Fit
-from worker.inference.bundle import BundleManifest
+from worker.inference.bundle import BundleManifest, OutOfDistribution
 from worker.inference.metrics import BundleMetrics
 
 _LICENCE = "CC BY-NC 4.0 (weights, because of the training images); code Apache-2.0"
@@ -50,6 +50,7 @@ class _Facts:
     weights_from: str
     split_sha256: str
     licence: str
+    gate: OutOfDistribution | None = None
 
 
 def model_card(manifest: BundleManifest, weights_from: str, report: Report | None = None) -> str:
@@ -73,6 +74,7 @@ def model_card(manifest: BundleManifest, weights_from: str, report: Report | Non
         weights_from=weights_from,
         split_sha256=manifest.split_manifest_sha256,
         licence=manifest.licence,
+        gate=manifest.out_of_distribution,
     )
     cost = manifest.precision_cost
     return _card(facts, manifest.metrics, report, precision(manifest.precision, cost) if cost else "")
@@ -173,13 +175,25 @@ _LIMITS = """## Limits
 - The calibrated probability holds at the share of melanomas in HAM10000, not in a screening population. Below about
   0.01 only the order is informative, because validation had hardly any melanomas there.
 - Nearly all patients are light-skinned Europeans and Australians. Performance on dark skin is unknown.
-- HAM10000 names no patients: two lesions of one person may be on two sides of the split.
-- Letters, screenshots, X-rays and most photographs are recognised by colours and coarseness and go to a human without a
-  score. A portrait or a close photograph of skin may pass and get a score."""
+- HAM10000 names no patients: two lesions of one person may be on two sides of the split."""
+
+
+def _gate(gate: OutOfDistribution | None) -> str:
+    if gate is None or gate.caught is None:
+        return (
+            "- Letters, screenshots, X-rays and most photographs are recognised by colours and coarseness and go to a "
+            "human\n  without a score. A portrait or a close photograph of skin may pass and get a score."
+        )
+    return (
+        f"- Letters, screenshots, X-rays and photographs go to a human without a score: {100 * gate.caught:.1f}% of "
+        "pictures were\n  caught by a gate that had seen none of their kind. The others got a score. At a clinic that "
+        "is not among the training\n  sources, up to 2% of dermoscopic images go to a human too "
+        "(docs/decisions/0024-an-ood-gate-that-has-seen-both-sides.md)."
+    )
 
 
 def _limits(facts: _Facts, report: Report | None) -> str:
-    limits = [_LIMITS]
+    limits = [_LIMITS, _gate(facts.gate)]
     if facts.fit == "cover":
         limits.append("- Only the middle square of an image is used: a lesion at the edge of a wide picture is cut.")
     limits += [f"- {remark}" for remark in report.remarks] if report else []

@@ -40,6 +40,12 @@ def serve(run: Path, precision: "Precision", dataset: tuple[Path, ...]) -> None:
 @dataset_option()
 @click.option("--name", help="Name of the bundle, for predictions and exports.  [default: name of the folder]")
 @click.option("--version", required=True, help="Version of the bundle, such as 1.")
+@click.option(
+    "--not-dermoscopy",
+    type=PATH,
+    multiple=True,
+    help="Folder of pictures that are no dermoscopy, for the gate that refuses such. Several times: several folders.",
+)
 @click.option("--replace", is_flag=True, help="Replace the bundle that BUNDLE holds.")
 def export(
     run: Path,
@@ -47,6 +53,7 @@ def export(
     dataset: tuple[Path, ...],
     name: str | None,
     version: str,
+    not_dermoscopy: tuple[Path, ...],
     replace: bool,
 ) -> None:
     """Write the bundle of RUN into the folder BUNDLE, if it gives the same as the Keras model on real images.
@@ -58,7 +65,9 @@ def export(
     from trainer.export.export import export
 
     name = name or bundle.resolve().name
-    exported = export(dataset, run, bundle, name=name, version=version, replace=replace, say=say)
+    exported = export(
+        dataset, run, bundle, name=name, version=version, not_dermoscopy=not_dermoscopy, replace=replace, say=say
+    )
     click.echo(f"{bundle}: {exported.manifest.name} {exported.manifest.version}, SHA-256 {exported.sha256}")
 
 

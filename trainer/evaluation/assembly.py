@@ -58,10 +58,12 @@ def make_report(
     """
     thresholds = subject.policies.thresholds
     told = len(others) > 0 and not options.skip_robustness
-    robustness = None
+    robustness, heat_maps = None, None
     if not options.skip_robustness:
         options.say("Changing images and scoring them again: hair, ruler, ink, vignette, blur, JPEG")
         robustness = engines.robustness(scored)
+        options.say("Blurring the pictures by their heat maps and scoring them again")
+        heat_maps = engines.heat_maps(scored, next(iter(thresholds.values())).threshold)
     return Report(
         kind=kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -78,6 +80,7 @@ def make_report(
         else None,
         engine_parity=parity,
         robustness=robustness,
+        heat_maps=heat_maps,
         **of_this_kind,
     )
 

@@ -1,5 +1,6 @@
 """The two engines of a model under evaluation: Keras, which trained it, and the one that workers use."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,15 +8,17 @@ import numpy.typing as npt
 import pandas as pd
 
 from trainer.evaluation.engine_parity import Floats, PredictInputs, compare, converted_model
+from trainer.evaluation.heat_maps import measure_heat_maps
 from trainer.evaluation.robustness import measure_robustness
 from trainer.evaluation.trained_run import TrainedRun
-from trainer.metrics.figures import EngineParity, Robustness
+from trainer.metrics.figures import EngineParity, HeatMaps, Robustness
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import require_tensorflow
 from trainer.networks.predict import PREDICT_BATCH
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Bundle, Calibration, PolicyThreshold
 from worker.inference.engines import InferenceEngine, load_engine
+from worker.inference.evidence import Head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Engines:
         calibration: of the model.
         thresholds: by policy.
         preprocessing: how an image becomes the model's input.
+        evidence: gives the heat maps of inputs, (n, height, width). None of a bundle without a head.
     """
 
     label: str
@@ -40,6 +44,7 @@ class Engines:
     calibration: Calibration
     thresholds: dict[str, PolicyThreshold]
     preprocessing: Preprocessing
+    evidence: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]] | None = None
 
     def parity(self, scored: pd.DataFrame, other: Floats) -> EngineParity:
         """How far the two are apart.
@@ -65,6 +70,23 @@ class Engines:
             self.thresholds,
         )
 
+    def heat_maps(self, scored: pd.DataFrame, threshold: float) -> HeatMaps | None:
+        """Whether the heat maps show what the probability rests on, see `trainer.evaluation.heat_maps`.
+
+        Args:
+            scored: rows with ``label``, ``lesion_id``, ``path`` and ``probability``.
+            threshold: of the first policy.
+        """
+        if self.evidence is None:
+            return None
+        return measure_heat_maps(
+            scored,
+            self.preprocessing,
+            self.evidence,
+            lambda changed: self.calibration.apply(self.worker(changed)),
+            threshold,
+        )
+
 
 def run_engines(trained_run: TrainedRun, worker: PredictInputs | None = None, label: str = "") -> Engines:
     """The engines of a run. Its figures are made with Keras, or in the precision that the run is served in.
@@ -83,6 +105,7 @@ def run_engines(trained_run: TrainedRun, worker: PredictInputs | None = None, la
             calibration=trained_run.calibration,
             thresholds=trained_run.thresholds,
             preprocessing=trained_run.preprocessing,
+            evidence=trained_run.evidence,
         )
     if worker is None:
         worker = converted_model(trained_run.model, trained_run.config.size)
@@ -95,6 +118,7 @@ def run_engines(trained_run: TrainedRun, worker: PredictInputs | None = None, la
         calibration=trained_run.calibration,
         thresholds=trained_run.thresholds,
         preprocessing=trained_run.preprocessing,
+        evidence=trained_run.evidence,
     )
 
 
@@ -117,7 +141,23 @@ def bundle_engines(bundle: Bundle, worker: InferenceEngine) -> Engines:
         calibration=bundle.manifest.calibration,
         thresholds=bundle.manifest.thresholds,
         preprocessing=bundle.preprocessing,
+        evidence=_evidence(bundle, worker),
     )
+
+
+def _evidence(
+    bundle: Bundle, engine: InferenceEngine
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]] | None:
+    if bundle.manifest.head is None:
+        return None
+    head = Head.from_bytes(bundle.read(bundle.manifest.head))
+
+    def maps(inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        found = engine.infer(inputs, features=True, maps_from=0.0)
+        pairs = zip(found.features if found.features is not None else (), found.feature_maps, strict=True)
+        return np.stack([head.evidence(features, each) for features, each in pairs if each is not None])
+
+    return maps
 
 
 def _uncalibrated(engine: InferenceEngine) -> PredictInputs:

@@ -17,7 +17,7 @@ from trainer.data.preprocessing import preprocessing_of
 from trainer.errors import MissingError
 from trainer.metrics.seven_classes import probability_columns
 from trainer.networks.converted import PredictOutputs, load_converted
-from trainer.networks.heads import with_all_outputs
+from trainer.networks.heads import head_of, with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.predict import PREDICT_BATCH, traced
 from trainer.run_folder import RunFolder
@@ -73,6 +73,19 @@ class TrainedRun:
         outputs = self._step(inputs)
         parts = [outputs[name] for name in ("probability", "class_probabilities") if name in outputs]
         return np.concatenate(parts, axis=1).astype(np.float64)
+
+    def evidence(self, inputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Heat maps by the Keras model, (n, height, width): see `worker.inference.evidence`.
+
+        Args:
+            inputs: (n, size, size, 3), uint8, RGB.
+        """
+        head, found = head_of(self.model), []
+        for start in range(0, len(inputs), PREDICT_BATCH):
+            outputs = self._step(inputs[start : start + PREDICT_BATCH])
+            pairs = zip(np.asarray(outputs["features"]), np.asarray(outputs["feature_map"]), strict=True)
+            found += [head.evidence(*pair) for pair in pairs]
+        return np.stack(found)
 
     @cached_property
     def _step(self) -> Callable[[npt.NDArray[np.uint8]], Any]:

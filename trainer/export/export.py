@@ -12,14 +12,24 @@ from trainer.card.model_card import model_card
 from trainer.card.training import first_weights
 from trainer.config import RunConfig
 from trainer.data.diagnoses import DIAGNOSES, MALIGNANT
+from trainer.data.preprocessing import preprocessing_of
 from trainer.data.run_images import RunImages
 from trainer.data.splits import LESION_DISJOINT, TRAIN, manifest_sha256, read_manifest, split_kind
 from trainer.errors import ExportError
 from trainer.evaluation.served import PARITY_TOLERANCE
 from trainer.export.folder import new_bundle, refuse_occupied, seal
+from trainer.export.ood_detector import LIMIT_QUANTILE as DETECTOR_QUANTILE
+from trainer.export.ood_detector import (
+    NOTED_QUANTILE,
+    OtherPictures,
+    Seen,
+    caught_of_unseen_groups,
+    fit_detector,
+    read_other_pictures,
+)
 from trainer.export.ood_statistics import LIMIT_QUANTILE, distances, fit_image_statistics
 from trainer.export.reference_model import round_kernels, write_compressed
-from trainer.networks.heads import OUTPUTS, with_all_outputs
+from trainer.networks.heads import OUTPUTS, head_of, with_all_outputs
 from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import convert
 from trainer.networks.predict import predict, predict_by, traced
@@ -38,6 +48,7 @@ from worker.inference.bundle import (
     InputSpec,
     OutOfDistribution,
     QualityLimits,
+    QualityNotes,
     load_bundle,
 )
 from worker.inference.engines import load_engine
@@ -49,16 +60,24 @@ from worker.synthetic.lesion import draw_lesion
 _QUANTILES = (0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.995, 0.999)
 #: File of the OOD statistics.
 _OOD_FILE = "ood-statistics.npz"
+#: File of the OOD detector, which takes its place where pictures that are no dermoscopy were given.
+_DETECTOR_FILE = "ood-detector.npz"
+#: File of the layers behind the pooling, for evidence maps.
+_HEAD_FILE = "head.npz"
 #: File that tells copies of the training images from images of other clinics.
 _TRAINING_IMAGES_FILE = "training-images.txt"
 #: Images of each side that the OOD statistics are fitted on, and the seed of the fit.
 _OOD_IMAGES, _OOD_SEED = 2000, 1
+#: Images of each side that the OOD detector is fitted on.
+_DETECTOR_IMAGES = 5000
 #: Real images that parity is checked on.
 _PARITY_IMAGES = 256
 #: Seeds of the synthetic reference images.
 _REFERENCE_SEEDS = (11, 23, 42, 57)
 #: The quality gate refuses images below this share of a low quantile of the training images.
 _QUALITY_SHARE, _QUALITY_QUANTILE = 0.5, 0.001
+#: An image is noted that lies beyond this quantile of the training images, on either side.
+_NOTED = 0.005
 _LICENCE = "CC BY-NC 4.0 (weights, because of the training images); code Apache-2.0"
 
 
@@ -69,6 +88,7 @@ def export(
     *,
     name: str,
     version: str,
+    not_dermoscopy: Sequence[Path] = (),
     replace: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
@@ -80,6 +100,7 @@ def export(
         target: folder of the bundle.
         name: of the bundle.
         version: of the bundle.
+        not_dermoscopy: folders of pictures that are no dermoscopy. Without them the OOD gate knows dermoscopy alone.
         replace: whether a bundle in the target is replaced.
         say: called with a line about each step, for the person who waits.
 
@@ -87,6 +108,7 @@ def export(
         The bundle, loaded and verified.
 
     Raises:
+        DatasetError: see `trainer.export.ood_detector.read_other_pictures`.
         ExportError: the target holds something else or a bundle that is not to be replaced, the run is not finished,
             its report is of other thresholds or its split leaks, or the converted model differs from the Keras model.
         InputError: another version evaluated the run.
@@ -115,6 +137,7 @@ def export(
     model, reference = (with_all_outputs(keras.saving.load_model(run / "model.keras", compile=False)) for _ in range(2))
     round_kernels(reference)
     images = RunImages(datasets, run, config)
+    others = read_other_pictures(not_dermoscopy, preprocessing_of(config), _DETECTOR_IMAGES) if not_dermoscopy else None
     with new_bundle(target) as folder:
         write_compressed(reference, folder / "model.keras")
         convert(reference, folder / "model.xml", config.size)
@@ -137,8 +160,11 @@ def export(
             manifest = manifest.model_copy(update={"precision": served.precision, "precision_cost": served.cost})
             _expect_of_engine(folder, manifest)
         _check_parity(expected, "rounded reference's", rounded)
-        say("Fitting the OOD statistics")
-        manifest = manifest.model_copy(update={"out_of_distribution": _fit_ood(images, folder)})
+        (folder / _HEAD_FILE).write_bytes(head_of(model).to_bytes())
+        manifest = manifest.model_copy(update={"head": _HEAD_FILE})
+        say("Fitting the OOD gate")
+        gate = _fit_ood(images, folder) if others is None else _fit_detector(images, folder, manifest, others)
+        manifest = manifest.model_copy(update={"out_of_distribution": gate})
         # Sorted, so that the order tells nothing.
         known = sorted(digest[:TRAINING_IMAGE_DIGITS] for digest in images.digests)
         (folder / _TRAINING_IMAGES_FILE).write_text("".join(f"{digest}\n" for digest in known))
@@ -171,6 +197,32 @@ def _fit_ood(images: RunImages, folder: Path) -> OutOfDistribution:
     )
 
 
+def _fit_detector(
+    images: RunImages, folder: Path, manifest: BundleManifest, others: OtherPictures
+) -> OutOfDistribution:
+    """Write ``ood-detector.npz``, with limits from other dermoscopic images than it was fitted on."""
+    engine = load_engine("openvino", _unsealed(folder, manifest), threads=available_cpus())
+
+    def seen(inputs: npt.NDArray[np.uint8]) -> Seen:
+        starts = range(0, len(inputs), _PARITY_IMAGES)
+        parts = [engine.infer(inputs[start : start + _PARITY_IMAGES], features=True).features for start in starts]
+        return Seen.of(inputs, np.concatenate([part for part in parts if part is not None]))
+
+    training, held_out = (seen(side) for side in images.of_every_diagnosis(_DETECTOR_IMAGES))
+    pictures = seen(others.inputs)
+    detector = fit_detector(training, pictures)
+    (folder / _DETECTOR_FILE).write_bytes(detector.to_bytes())
+    found = detector.scores(held_out.measures, held_out.features)
+    return OutOfDistribution(
+        kind="detector",
+        file=_DETECTOR_FILE,
+        limit=float(np.quantile(found, DETECTOR_QUANTILE)),
+        noted=float(np.quantile(found, NOTED_QUANTILE)),
+        distances=_quantiles(found),
+        caught=caught_of_unseen_groups(training, held_out, pictures, others.groups),
+    )
+
+
 def _manifest(
     images: RunImages,
     run: Path,
@@ -182,7 +234,7 @@ def _manifest(
     version: str,
 ) -> BundleManifest:
     seven = config.classes == "seven"
-    limits, quality = _quality(images.of(TRAIN), config.size)
+    limits, notes, quality = _quality(images.of(TRAIN), config.size)
     return BundleManifest(
         format=FORMAT,
         name=name,
@@ -202,6 +254,7 @@ def _manifest(
         thresholds=policies.thresholds,
         calibration=calibration,
         quality=limits,
+        quality_notes=notes,
         image_quality=quality,
         metrics=RunFolder(run).metrics(),
         split_manifest_sha256=manifest_sha256(read_manifest(run)),
@@ -211,18 +264,37 @@ def _manifest(
     )
 
 
-def _quality(inputs: npt.NDArray[np.uint8], size: int) -> tuple[QualityLimits, ImageQuality]:
-    """Limits of the quality gate, and the quantiles that they come from."""
+def _quality(inputs: npt.NDArray[np.uint8], size: int) -> tuple[QualityLimits, QualityNotes, ImageQuality]:
+    """Limits of the quality gate, those of its notes, and the quantiles that they come from."""
     measures = [measure_quality(len(image), image) for image in inputs]
-    contrast = np.array([measure.contrast for measure in measures])
-    sharpness = np.array([measure.sharpness for measure in measures])
+    values = {name: np.array([getattr(each, name) for each in measures]) for name in ImageQuality.model_fields}
 
-    def limit(values: npt.NDArray[np.float64]) -> float:
-        return _QUALITY_SHARE * float(np.quantile(values, _QUALITY_QUANTILE))
+    def beyond(name: str, end: float) -> float:
+        """A limit between an extreme quantile of the training images and the end of the scale."""
+        quantile = float(np.quantile(values[name], _QUALITY_QUANTILE if end == 0 else 1 - _QUALITY_QUANTILE))
+        return end + _QUALITY_SHARE * (quantile - end)
 
-    # With fewer pixels than the model's input, interpolation would invent detail.
-    limits = QualityLimits(short_side=size, contrast=limit(contrast), sharpness=limit(sharpness))
-    return limits, ImageQuality(contrast=_quantiles(contrast), sharpness=_quantiles(sharpness))
+    limits = QualityLimits(
+        # With fewer pixels than the model's input, interpolation would invent detail.
+        short_side=size,
+        contrast=beyond("contrast", 0),
+        sharpness=beyond("sharpness", 0),
+        darkest=beyond("brightness", 0),
+        brightest=beyond("brightness", 255),
+        glare=beyond("glare", 1),
+        frame=beyond("frame", 1),
+    )
+    low, high = ({name: float(np.quantile(values[name], at)) for name in values} for at in (_NOTED, 1 - _NOTED))
+    notes = QualityNotes(
+        contrast=low["contrast"],
+        sharpness=low["sharpness"],
+        darkest=low["brightness"],
+        brightest=high["brightness"],
+        glare=high["glare"],
+        frame=high["frame"],
+        hair=high["hair"],
+    )
+    return limits, notes, ImageQuality(**{name: _quantiles(each) for name, each in values.items()})
 
 
 def _quantiles(values: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -32,14 +32,14 @@ def fit_image_statistics(inputs: npt.NDArray[np.uint8], *, seed: int) -> ImageSt
     unchanged = [measure_image_statistics(image) for image in inputs]
     changed = [measure_image_statistics(_WITH_ARTEFACTS(image, size, rng)) for image in inputs]
     with_a_rim = [measure_image_statistics(draw_rim(_OTHER_CAMERA(image, size, rng), rng)) for image in inputs]
-    fitted = [_fit(np.stack(measures)) for measures in (unchanged + changed, with_a_rim)]
+    fitted = [fit_gaussian(np.stack(measures)) for measures in (unchanged + changed, with_a_rim)]
     return ImageStatistics(
         mean=np.stack([mean for mean, _ in fitted]), precision=np.stack([each for _, each in fitted])
     )
 
 
-def _fit(measures: Floats) -> tuple[Floats, Floats]:
-    """Mean and inverse covariance."""
+def fit_gaussian(measures: Floats) -> tuple[Floats, Floats]:
+    """Mean and inverse covariance of measures, (n, `MEASURES`)."""
     scaler = StandardScaler().fit(measures)
     fitted = LedoitWolf(assume_centered=True).fit(scaler.transform(measures))
     return scaler.mean_, fitted.precision_ / np.outer(scaler.scale_, scaler.scale_)

@@ -220,6 +220,27 @@ class Robustness(Figures):
     subgroups: tuple[Subgroups, ...] = ()
 
 
+class MapCurves(Figures):
+    """Mean probability at each share of the picture that was changed, by heat maps and by maps of chance.
+
+    ``area_difference`` is the area under the first curve minus that under the second.
+    """
+
+    by_map: tuple[Number, ...]
+    by_chance: tuple[Number, ...]
+    area_difference: Estimate
+
+
+class HeatMaps(Figures):
+    """Deletion and insertion on flagged melanomas, of which ``empty`` have no positive evidence anywhere."""
+
+    images: int
+    empty: int
+    shares: tuple[Number, ...]
+    deletion: MapCurves
+    insertion: MapCurves
+
+
 class FlagAgreement(Figures):
     """Share of images with the same high-risk flag, and the number of others."""
 

@@ -11,6 +11,7 @@ from keras import layers
 from trainer.data.diagnoses import DIAGNOSES
 from trainer.networks.backbones import build_backbone
 from trainer.networks.backbones.weights import IMAGENET
+from worker.inference.evidence import Head
 
 #: Names of the outputs that every exported model has, in order; seven classes add ``class_probabilities``.
 OUTPUTS = ("probability", "features", "feature_map")
@@ -123,3 +124,16 @@ def with_all_outputs(classifier: keras.Model) -> keras.Model:
         softmax = layers.Softmax(dtype="float32", name="class_probabilities")
         outputs["class_probabilities"] = softmax(classifier.get_layer("logits").output)
     return keras.Model(classifier.input, outputs, name=classifier.name)
+
+
+def head_of(model: keras.Model) -> Head:
+    """The layers behind the pooling, up to the logit of melanoma; of seven classes, of melanoma against nevus.
+
+    Args:
+        model: from `build_classifier`, `build_seven_class_classifier` or `with_all_outputs`.
+    """
+    hidden, bias = model.get_layer("hidden").get_weights()
+    output = model.get_layer("probability").get_weights()[0][:, 0]
+    if any(layer.name == "logits" for layer in model.layers):
+        output = model.get_layer("logits").get_weights()[0] @ output
+    return Head(hidden=hidden, bias=bias, output=output)

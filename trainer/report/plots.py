@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from trainer.metrics.figures import Assessment, Change, CoveragePoint, NetBenefit, UnchangedFlags
+from trainer.metrics.figures import Assessment, Change, CoveragePoint, HeatMaps, NetBenefit, UnchangedFlags
 from worker.inference.metrics import CalibrationMeasures, Estimate
 
 INK, MUTED, GRID = "#1f2933", "#66717d", "#e3e8ee"
@@ -231,6 +231,26 @@ def robustness(changes: Sequence[Change], unchanged: UnchangedFlags, policy: str
         axes.set_ylabel("Share")
         axes.set_ylim(0, 1.02)
         axes.legend(loc="lower right", ncols=2)
+    return _address(figure)
+
+
+def heat_maps(found: HeatMaps) -> str:
+    """Deletion and insertion curves, by maps and by chance."""
+    figure, axes = _figure(5.6, 3.6)
+    with mpl.rc_context(_STYLE):
+        for name, curves, colour, marker in (
+            ("deletion", found.deletion, CASE, "o"),
+            ("insertion", found.insertion, MODEL, "s"),
+        ):
+            axes.plot(
+                found.shares, curves.by_map, f"{marker}-", color=colour, markersize=4, label=f"{name} by heat map"
+            )
+            axes.plot(found.shares, curves.by_chance, "--", color=colour, linewidth=1.2, label=f"{name} by chance")
+        axes.set_xlabel("Share of the picture that was changed")
+        axes.set_ylabel("Mean probability")
+        axes.set_xlim(-0.01, 1.01)
+        axes.set_ylim(0, None)
+        axes.legend(loc="best")
     return _address(figure)
 
 

@@ -11,6 +11,7 @@ from trainer.metrics.figures import (
     EngineParity,
     ExternalImages,
     Flow,
+    HeatMaps,
     Leakage,
     LeftOutSource,
     MissedMelanoma,
@@ -66,7 +67,7 @@ class Subject(Figures):
 class Report(Figures):
     """``report.json``. Fields that only one kind of report has are None in the other kind."""
 
-    #: Version of the layout. Raise it when a figure is added, renamed or removed.
+    #: Version of the layout. Raise it when a figure is renamed or removed, or added without a default.
     format: Literal[4] = 4
     kind: Literal["test", "external"]
     created: str
@@ -81,6 +82,8 @@ class Report(Figures):
     seven_classes: SevenClasses | None
     engine_parity: EngineParity
     robustness: Robustness | None
+    #: None where no melanoma is flagged, with --skip-robustness, of a bundle without a head, and in older reports.
+    heat_maps: HeatMaps | None = None
     #: Of a report on the test split.
     flow: Flow | None = None
     leakage: Leakage | None = None

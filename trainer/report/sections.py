@@ -4,6 +4,7 @@ from trainer.report.clinics import clinics
 from trainer.report.crossfit import crossfit
 from trainer.report.document import Document, Key, Section, counted, interval, number, percent
 from trainer.report.groups import other_diagnoses, seven_classes, sources, subgroups
+from trainer.report.heat_maps import heat_maps
 from trainer.report.limits import coverage, missed, parity, seeds
 from trainer.report.participants import external_images, leakage, participants
 from trainer.report.performance import calibration, decision, discrimination, policies, predictive, recalibrated
@@ -49,6 +50,7 @@ def document(report: Report, pictures: dict[str, str]) -> Document:
         other_diagnoses(report),
         seven_classes(report),
         robustness(report),
+        heat_maps(report),
         coverage(report),
         None if alone else seeds(report),
         parity(report),

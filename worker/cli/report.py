@@ -37,7 +37,7 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
 
     from db.audit import append_entry
     from db.session import read, transact
-    from db.worklist import outcomes_ranked, references_of
+    from db.worklist import evidence_of, outcomes_ranked, references_of
     from worker.atomic_files import replace_file
     from worker.images.read_any import reader_of
     from worker.inference.bundle import load_bundle
@@ -78,13 +78,19 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
     if with_references:
         ids = [row.image_id for row in shown]
         references = read(database, lambda connection: references_of(connection, ids))
+    scored_ids = [row.image_id for case in worklist.cases for row in case.images]
+    evidence = read(database, lambda connection: evidence_of(connection, scored_ids))
     bundle = load_bundle(settings.resolved_bundle())
-    figures = policy_figures(bundle, view.policy, view.threshold) if bundle.sha256 == view.bundle_sha256 else None
+    same = bundle.sha256 == view.bundle_sha256
+    figures = policy_figures(bundle, view.policy, view.threshold) if same else None
     few = len(thumbnails) <= _EMBEDDED
     try:
         options = PageOptions(
             thumbnail=embedded(thumbnails) if few else in_folder(thumbnails, target.with_suffix(".pictures")),
             references=references,
+            # Where a map lies is known of this bundle only.
+            evidence=evidence if same else {},
+            fit=bundle.manifest.input.fit,
             made_at=datetime.now(UTC),
             state=describe_job(database, view).state,
         )

@@ -26,6 +26,8 @@ MEASURES = 13 + _LEVELS
 _FLAT, _FLAT_LEVEL, _PALE = 0.5, 0.2, 0.5
 #: Converts OpenCV's 8-bit CIELAB to CIELAB units.
 _SCALE, _OFFSET = np.array((100 / 255, 1, 1)), np.array((0, 128, 128))
+#: What a bundle's file holds.
+_WHAT = "statistics for the out-of-distribution gate"
 #: Quantiles of the chroma that are measured.
 _CHROMA = (0.05, 0.95)
 
@@ -116,21 +118,11 @@ class ImageStatistics:
         Raises:
             BundleError: the content is something else.
         """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                mean, precision = arrays["mean"], arrays["precision"]
-        # NumPy and zipfile raise a dozen kinds of errors for damaged bytes, MemoryError and TokenError among them.
-        except Exception as error:
-            raise _invalid(type(error).__name__) from None
-        if not (isinstance(mean, np.ndarray) and isinstance(precision, np.ndarray)):
-            raise _invalid("no arrays")
-        if mean.dtype != np.float64 or precision.dtype != np.float64:
-            raise _invalid(f"numbers of kind {mean.dtype} and {precision.dtype}")
+        arrays = load_arrays(data, ("mean", "precision"), _WHAT)
+        mean, precision = arrays["mean"], arrays["precision"]
         groups = len(mean) if mean.ndim else 0
         if not groups or mean.shape != (groups, MEASURES) or precision.shape != (groups, MEASURES, MEASURES):
             raise _invalid(f"shapes {mean.shape} and {precision.shape}")
-        if not (np.isfinite(mean).all() and np.isfinite(precision).all()):
-            raise _invalid("values that are not finite numbers")
         # With any other matrix a page of text could have the distance 0.
         symmetric = np.allclose(precision, precision.transpose(0, 2, 1))
         if not symmetric or not (np.linalg.eigvalsh(precision) > 0).all():
@@ -138,8 +130,32 @@ class ImageStatistics:
         return cls(mean=mean, precision=precision)
 
 
-def _invalid(why: str) -> BundleError:
-    return BundleError(
-        f"The bundle's statistics for the out-of-distribution gate are invalid ({why}). Export the bundle again with "
-        "`dermq-train export`."
-    )
+def load_arrays(data: bytes, names: tuple[str, ...], what: str) -> dict[str, Floats]:
+    """Read plain arrays of a bundle's ``.npz``. Nothing in it is executed.
+
+    Args:
+        data: the file.
+        names: of the arrays that it must hold, of finite 64-bit floats.
+        what: for the error.
+
+    Raises:
+        BundleError: the content is something else.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names}
+    # NumPy and zipfile raise a dozen kinds of errors for damaged bytes, MemoryError and TokenError among them.
+    except Exception as error:
+        raise _invalid(type(error).__name__, what) from None
+    for array in arrays.values():
+        if not isinstance(array, np.ndarray):
+            raise _invalid("no arrays", what)
+        if array.dtype != np.float64:
+            raise _invalid(f"numbers of kind {array.dtype}", what)
+        if not np.isfinite(array).all():
+            raise _invalid("values that are not finite numbers", what)
+    return arrays
+
+
+def _invalid(why: str, what: str = _WHAT) -> BundleError:
+    return BundleError(f"The bundle's {what} are invalid ({why}). Export the bundle again with `dermq-train export`.")

@@ -124,11 +124,27 @@ class Calibration(_Part):
 
 
 class QualityLimits(_Part):
-    """An image below any of these limits is ungradable."""
+    """An image outside any of these limits is ungradable. None: the bundle is from before this limit."""
 
     short_side: int = Field(ge=1)
     contrast: Annotated[Number, Field(ge=0)]
     sharpness: Annotated[Number, Field(ge=0)]
+    darkest: Annotated[Number, Field(ge=0)] | None = None
+    brightest: Annotated[Number, Field(gt=0)] | None = None
+    glare: Share | None = None
+    frame: Share | None = None
+
+
+class QualityNotes(_Part):
+    """An image outside any of these limits is scored, and noted as unusual."""
+
+    contrast: Annotated[Number, Field(ge=0)]
+    sharpness: Annotated[Number, Field(ge=0)]
+    darkest: Annotated[Number, Field(ge=0)]
+    brightest: Annotated[Number, Field(gt=0)]
+    glare: Share
+    frame: Share
+    hair: Share
 
 
 class ImageQuality(_Part):
@@ -136,20 +152,33 @@ class ImageQuality(_Part):
 
     contrast: dict[str, Number]
     sharpness: dict[str, Number]
+    #: Empty in bundles from before these measures.
+    brightness: dict[str, Number] = Field(default_factory=dict)
+    glare: dict[str, Number] = Field(default_factory=dict)
+    frame: dict[str, Number] = Field(default_factory=dict)
+    hair: dict[str, Number] = Field(default_factory=dict)
 
 
 class OutOfDistribution(_Part):
     """The out-of-distribution (OOD) gate.
 
     Args:
-        file: holds a `worker.images.out_of_distribution.ImageStatistics` of the training images.
-        limit: distance beyond which an image is ungradable. None in bundles from before this gate.
-        distances: quantiles of the distance of other images of the data set.
+        kind: ``distance`` from the training images, by a `worker.images.out_of_distribution.ImageStatistics`; or the
+            score of a `worker.images.ood_detector.OodDetector`, which has seen pictures that are no dermoscopy.
+        file: holds the statistics or the detector.
+        limit: distance or score beyond which an image is ungradable. None in bundles from before this gate.
+        noted: distance or score beyond which an image is noted as unusual. None in bundles from before it.
+        distances: quantiles of the distance or score of other images of the data set.
+        caught: share of the pictures without dermoscopy beyond the limit, by a detector that had not seen their folder.
+            None where there were none.
     """
 
+    kind: Literal["distance", "detector"] = "distance"
     file: str
     limit: Annotated[Number, Field(gt=0)] | None = None
+    noted: Number | None = None
     distances: dict[str, Number]
+    caught: Share | None = None
 
 
 class PrecisionCost(_Part):
@@ -210,8 +239,12 @@ class BundleManifest(_Part):
     calibration: Calibration
     recalibration: Recalibration | None = None
     quality: QualityLimits
+    #: None in bundles from before version 11.
+    quality_notes: QualityNotes | None = None
     image_quality: ImageQuality | None = None
     out_of_distribution: OutOfDistribution | None = None
+    #: File with a `worker.inference.evidence.Head`. None in bundles from before version 11.
+    head: str | None = None
     metrics: BundleMetrics
     split_manifest_sha256: str
     #: File with the first `TRAINING_IMAGE_DIGITS` digits of the SHA-256 of every image of the training data set. None

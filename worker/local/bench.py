@@ -32,6 +32,7 @@ from worker.errors import DermqError, ImageFaultError
 from worker.images.opencv import cv2
 from worker.images.read import FileContent, path_to_text, read_file, sha256_of
 from worker.inference.bundle import load_bundle
+from worker.inference.quality_gate import Measured
 from worker.intake.scan_report import ScanReport
 from worker.intake.sources.folder import walk_folder
 from worker.scoring.chunk import ChunkLimits, score_chunk
@@ -147,11 +148,17 @@ def measure_stages(folder: Path, images: Sequence[NewImage], settings: Settings,
             refused += 1
             continue
         model_input = timed("resize", lambda picture=picture: bundle.preprocessing(picture.pixels))  # type: ignore[misc]
-        if timed("gates", lambda a=picture, b=model_input: model.gate.check(a.short_side, b)) is not None:  # type: ignore[misc]
+        measured = timed("gates", lambda a=picture, b=model_input: model.gate.check(a.short_side, b))  # type: ignore[misc]
+        if not isinstance(measured, Measured):
             refused += 1
             continue
-        timed("infer", lambda ready=model_input: model.engine.infer(ready[None]))  # type: ignore[misc]
-        scored += 1
+        wanted = model.gate.detector is not None or model.head is not None
+        found = timed("infer", lambda ready=model_input, f=wanted: model.engine.infer(ready[None], features=f))  # type: ignore[misc]
+        if found.features is not None:
+            seen = found.features[0]
+            measured = timed("gates", lambda m=measured, f=seen: model.gate.check_features(m, f))  # type: ignore[misc]
+        scored += isinstance(measured, Measured)
+        refused += not isinstance(measured, Measured)
     # Both were measured twice.
     spent["read"] -= spent["hash"]
     spent["write"] = _time_writes(scratch, len(some), settings.batch_size)

@@ -128,7 +128,7 @@ def _check_bundle(settings: Settings) -> str:
         )
         raise _ProblemError(f"{name}: {what}. Do not score with this engine on this machine.")
     text = f"{name}: {replay.images} reference images replayed, largest difference {replay.largest_difference:.4f}"
-    return text if model.gate.statistics is not None else f"{text}; it has no out-of-distribution gate"
+    return text if model.gate.max_score is not None else f"{text}; it has no out-of-distribution gate"
 
 
 def _check_database(settings: Settings, *, pages: bool) -> str:

@@ -32,6 +32,7 @@ COLUMNS = (
     "lesion_id",
     "reason_code",
     "reason",
+    "quality_notes",
 )
 
 
@@ -104,6 +105,7 @@ def cells_of(row: OutcomeRow, *, cancelled: bool) -> tuple[object, ...]:
         row.lesion_id,
         code,
         reason,
+        row.quality_notes,
     )
 
 

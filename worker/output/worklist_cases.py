@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from db.status import ImageStatus, TriageFlag, UngradableReason
+from db.outcomes import quality_notes_of_text
+from db.status import ImageStatus, QualityNote, TriageFlag, UngradableReason
 from db.worklist import OutcomeRow
 
 #: What a code means to a doctor. A failure's own sentence says the rest.
@@ -11,7 +12,32 @@ UNGRADABLE_IN_WORDS = {
     UngradableReason.TOO_SMALL: "The picture is too small to be scored.",
     UngradableReason.NO_CONTRAST: "The picture is nearly of one tone.",
     UngradableReason.BLURRED: "The picture is blurred.",
+    UngradableReason.TOO_DARK: "The picture is too dark.",
+    UngradableReason.TOO_BRIGHT: "The picture is too bright.",
+    UngradableReason.GLARE: "The picture is mostly white: reflections, or no skin at all.",
+    UngradableReason.DARK_FRAME: "The picture is mostly the dark frame around the lens.",
     UngradableReason.OUT_OF_DISTRIBUTION: "The picture is unlike the dermoscopic images that the model was trained on.",
+}
+#: What is unusual about a scored picture, to a doctor.
+NOTES_IN_WORDS = {
+    QualityNote.LOW_CONTRAST: "little contrast",
+    QualityNote.BLURRED: "blurred",
+    QualityNote.DARK: "dark",
+    QualityNote.BRIGHT: "very bright",
+    QualityNote.GLARE: "white reflections",
+    QualityNote.DARK_FRAME: "a wide dark frame",
+    QualityNote.HAIR: "much hair, or other dark lines",
+    QualityNote.UNUSUAL: "unlike most images that the model was trained on",
+}
+#: HAM10000's names of the diagnoses, to a doctor.
+_DIAGNOSES = {
+    "akiec": "actinic keratosis or Bowen's disease",
+    "bcc": "basal cell carcinoma",
+    "bkl": "benign keratosis",
+    "df": "dermatofibroma",
+    "mel": "melanoma",
+    "nv": "nevus",
+    "vasc": "vascular lesion",
 }
 #: Bins of the histogram of probabilities, of equal width from 0 to 1.
 BINS = 20
@@ -130,3 +156,17 @@ def why_not_scored(row: OutcomeRow) -> str:
         return "The job was cancelled before this image was scored."
     sentence = (row.reason or "It could not be read.").strip()
     return sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith(".") else ".")
+
+
+def borderline_quality(row: OutcomeRow) -> str:
+    """What is unusual about a scored picture, in a doctor's words. Empty where nothing is."""
+    return ", ".join(NOTES_IN_WORDS[note] for note in quality_notes_of_text(row.quality_notes))
+
+
+def diagnoses(row: OutcomeRow) -> str:
+    """The probabilities of a bundle that tells more than two diagnoses, the likeliest first. Empty for others."""
+    if row.class_probabilities is None:
+        return ""
+    ranked = sorted(row.class_probabilities.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{_DIAGNOSES.get(name, name)} {probability:.2f}" for name, probability in ranked)
+    return f"Any malignant diagnosis {row.malignant_probability or 0:.2f}. {parts[:1].upper()}{parts[1:]}."

@@ -12,8 +12,9 @@ import jinja2
 
 from db.jobs import JobView
 from db.status import TriageFlag
+from worker.images.fit import Fit
 from worker.inference.bundle import Bundle
-from worker.output.worklist_cases import BINS, Worklist, why_not_scored
+from worker.output.worklist_cases import BINS, Worklist, borderline_quality, diagnoses, why_not_scored
 
 _TEMPLATES = Path(__file__).parent / "templates"
 #: Shares of melanomas among the lesions of a clinic that a reader may choose: screening to referral.
@@ -41,12 +42,16 @@ class PageOptions:
     Args:
         thumbnail: gives the address of an image's thumbnail by its id, or None where the picture cannot be read now.
         references: patient reference by image id. None leaves them out.
+        evidence: evidence maps by image id, from `db.worklist.evidence_of`.
+        fit: how the model's input was made of a picture, so that a map lies where it belongs.
         made_at: UTC.
         state: of the job, in one word.
     """
 
     thumbnail: Callable[[int], str | None]
     references: Mapping[int, str] | None
+    evidence: Mapping[int, bytes]
+    fit: Fit
     made_at: datetime
     state: str
 
@@ -98,6 +103,9 @@ def write_worklist_page(
         prevalences=PREVALENCES,
         meanings=_MEANINGS,
         why=why_not_scored,
+        quality=borderline_quality,
+        diagnoses=diagnoses,
+        maps={image_id: base64.b64encode(data).decode() for image_id, data in options.evidence.items()},
         bars=[(number / BINS, count, count / highest) for number, count in enumerate(worklist.histogram)],
         key=f"dermq-worklist-{job.id}-{job.bundle_sha256[:12]}-{int(job.submitted_at.timestamp())}",
     )

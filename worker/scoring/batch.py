@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Engine
 
 from db.claims import ChunkJob, WaitingImage
-from db.outcomes import Failed, Outcome, Scored, StoredInference, Ungradable, stored_inferences
+from db.outcomes import Appearance, Failed, Outcome, Scored, StoredInference, Ungradable, stored_inferences
 from db.session import read
 from db.status import FailureCode
 from worker.errors import EngineError, ImageFaultError
@@ -18,6 +19,8 @@ from worker.images.decode import READER, reads_as_ever
 from worker.images.read import FileContent
 from worker.images.read_any import Reader, reader_of
 from worker.inference.engines import Inference
+from worker.inference.evidence import to_bytes
+from worker.inference.quality_gate import Measured, Refusal
 from worker.inference.triage import triage_flag
 from worker.logging import get_logger
 from worker.scoring.loaded_model import LoadedModel
@@ -29,11 +32,12 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyImage:
-    """An image that passed the gates, with its model input, (size, size, 3), uint8, RGB."""
+    """An image that passed the gates before inference, with its model input, (size, size, 3), uint8, RGB."""
 
     image_id: int
     sha256: str
     model_input: RGBImage
+    measured: Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +106,7 @@ def prepare_images(
         same = _reads_the_same(image_id, content, found) if found is not None else False
         if isinstance(same, Failed):
             outcomes.append(same)
-        elif found is not None and same:
+        elif found is not None and same and not _lacks_evidence(found, job, model):
             outcomes.append(_scored(image_id, content.sha256, found, job, model, reused=True))
         elif content.sha256 in copies and not job.force:
             copies[content.sha256].append(image_id)
@@ -150,9 +154,10 @@ def infer_batch(
                 engine=label,
                 class_probabilities=outcome.class_probabilities,
                 reader=READER,
+                appearance=outcome.appearance,
             )
-        elif isinstance(outcome, Failed):
-            outcomes += [Failed(image_id=copy, code=outcome.code, sentence=outcome.sentence) for copy in copies]
+        else:
+            outcomes += [replace(outcome, image_id=copy) for copy in copies]
     return outcomes
 
 
@@ -194,6 +199,15 @@ def _reads_the_same(image_id: int, content: FileContent, found: StoredInference)
     return found.reader == READER or _or_failed(image_id, lambda: reads_as_ever(content.data))
 
 
+def _lacks_evidence(found: StoredInference, job: ChunkJob, model: LoadedModel) -> bool:
+    """Whether this job's policy flags an image that an earlier one did not, so that it has no evidence map."""
+    return (
+        model.head is not None
+        and found.appearance.evidence is None
+        and found.raw_probability >= model.raw_probability_of(job.borderline_threshold)
+    )
+
+
 def _find_stored(contents: dict[int, FileContent], job: ChunkJob, database: Engine) -> dict[str, StoredInference]:
     if job.force or not contents:
         return {}
@@ -204,42 +218,69 @@ def _find_stored(contents: dict[int, FileContent], job: ChunkJob, database: Engi
 def _prepare(image_id: int, content: FileContent, model: LoadedModel) -> ReadyImage | Ungradable:
     preprocessing = model.bundle.preprocessing
     decoded = preprocessing.decode(content.data, content.frame)
-    refusal = model.gate.check_size(decoded.short_side)
-    if refusal is None:
-        model_input = preprocessing(decoded.pixels)
-        refusal = model.gate.check(decoded.short_side, model_input)
-    if refusal is not None:
-        reason, sentence = refusal
-        return Ungradable(image_id=image_id, reason=reason, sentence=sentence)
-    return ReadyImage(image_id=image_id, sha256=content.sha256, model_input=model_input)
+    if (refusal := model.gate.check_size(decoded.short_side)) is not None:
+        return _ungradable(image_id, refusal)
+    model_input = preprocessing(decoded.pixels)
+    measured = model.gate.check(decoded.short_side, model_input)
+    if not isinstance(measured, Measured):
+        return _ungradable(image_id, measured)
+    return ReadyImage(image_id=image_id, sha256=content.sha256, model_input=model_input, measured=measured)
+
+
+def _ungradable(image_id: int, refusal: Refusal) -> Ungradable:
+    reason, sentence = refusal
+    return Ungradable(image_id=image_id, reason=reason, sentence=sentence)
 
 
 def _infer(ready: Sequence[ReadyImage], job: ChunkJob, model: LoadedModel) -> list[Outcome]:
     if not ready:
         return []
     try:
-        inference = model.engine.infer(np.stack([image.model_input for image in ready]))
+        inference = model.engine.infer(
+            np.stack([image.model_input for image in ready]),
+            features=model.gate.detector is not None or model.head is not None,
+            maps_from=None if model.head is None else model.raw_probability_of(job.borderline_threshold),
+        )
+        return [_outcome(image, inference, index, job, model) for index, image in enumerate(ready)]
     except EngineError as error:
         if len(ready) > 1:
             # One image is at fault. Infer each alone, so that the others are scored.
             return [outcome for image in ready for outcome in _infer([image], job, model)]
         log.error("engine failed on an image", image=ready[0].image_id)
         return [Failed(image_id=ready[0].image_id, code=FailureCode.ENGINE_ERROR, sentence=str(error))]
-    return [
-        _scored(image.image_id, image.sha256, _inference_of(inference, index, model), job, model, reused=False)
-        for index, image in enumerate(ready)
-    ]
 
 
-def _inference_of(inference: Inference, index: int, model: LoadedModel) -> StoredInference:
-    """The engine's output for one image of a batch."""
+def _outcome(image: ReadyImage, inference: Inference, index: int, job: ChunkJob, model: LoadedModel) -> Outcome:
+    """What the engine's output for one image of a batch gives."""
+    features = None if inference.features is None else inference.features[index]
+    measured: Refusal | Measured = image.measured
+    if features is not None:
+        measured = model.gate.check_features(image.measured, features)
+    if not isinstance(measured, Measured):
+        return _ungradable(image.image_id, measured)
     table = inference.class_probabilities
     names = model.bundle.manifest.classes
-    return StoredInference(
+    stored = StoredInference(
         raw_probability=float(inference.probability[index]),
         engine=model.engine.label,
         class_probabilities=None if table is None else dict(zip(names, table[index].tolist(), strict=True)),
+        appearance=Appearance(
+            contrast=measured.quality.contrast,
+            sharpness=measured.quality.sharpness,
+            ood_score=measured.ood_score,
+            notes=measured.notes,
+            evidence=_evidence(features, inference.feature_maps[index] if inference.feature_maps else None, model),
+        ),
     )
+    return _scored(image.image_id, image.sha256, stored, job, model, reused=False)
+
+
+def _evidence(
+    features: npt.NDArray[np.float32] | None, feature_map: npt.NDArray[np.float32] | None, model: LoadedModel
+) -> bytes | None:
+    if model.head is None or features is None or feature_map is None:
+        return None
+    return to_bytes(model.head.evidence(features, feature_map))
 
 
 def _scored(
@@ -261,6 +302,7 @@ def _scored(
             class_probabilities=classes,
             reused_from=inference.engine if reused else None,
             reader=READER,
+            appearance=inference.appearance,
         )
 
     return _or_failed(image_id, score)

@@ -1,11 +1,13 @@
 """A verified bundle with its loaded engine and gates: what a worker process scores with."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.errors import BundleError, EngineError
-from worker.inference.bundle import Bundle, load_bundle
+from worker.inference.bundle import Bundle, load_bundle, logit
 from worker.inference.engines import EngineName, InferenceEngine, load_engine
+from worker.inference.evidence import Head
 from worker.inference.quality_gate import QualityGate
 from worker.logging import get_logger
 
@@ -14,11 +16,18 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A verified bundle, the engine that runs its model, and its quality gate."""
+    """A verified bundle, the engine that runs its model, its gates, and its head for evidence maps, if it has one."""
 
     bundle: Bundle
     engine: InferenceEngine
     gate: QualityGate
+    head: Head | None = None
+
+    def raw_probability_of(self, calibrated: float) -> float:
+        """The network's output that is calibrated to a probability; a little less, so that none is lost to rounding."""
+        calibration = self.bundle.manifest.calibration
+        odds = (logit(calibrated) - calibration.intercept) / calibration.slope
+        return 1 / (1 + math.exp(min(-odds, 700))) - 1e-6
 
     @classmethod
     def load(cls, bundle: Bundle, engine: EngineName) -> "LoadedModel":
@@ -35,7 +44,9 @@ class LoadedModel:
                 "in float32: its thresholds were chosen on other outputs. Set DERMQ_BUNDLE to the float32 bundle "
                 "beside it, or score with DERMQ_ENGINE=openvino."
             )
-        return cls(bundle=bundle, engine=load_engine(engine, bundle), gate=QualityGate.load(bundle))
+        file = bundle.manifest.head
+        head = None if file is None else Head.from_bytes(bundle.read(file))
+        return cls(bundle=bundle, engine=load_engine(engine, bundle), gate=QualityGate.load(bundle), head=head)
 
 
 class ModelCache:

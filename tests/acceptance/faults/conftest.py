@@ -13,6 +13,7 @@ from db.status import ImageStatus, JobStatus
 from tests.acceptance.conftest import until
 from tests.acceptance.faults.processes import FaultSystem, running_system
 from tests.acceptance.faults.reconcile import Outcome, job_status, outcomes
+from tests.gates import checked
 from tests.integration.databases import PostgresServer, find_postgres_binaries
 from worker.images.decode import decode
 from worker.inference.bundle import load_bundle
@@ -76,7 +77,7 @@ def _gradable_pictures() -> Iterator[bytes]:
     for seed in range(IMAGES + IMAGES // 10):
         data = encode(draw_lesion(seed, width=360, height=270), ".jpg")
         image = decode(data)
-        if model.gate.check(min(image.shape[:2]), model.bundle.preprocessing(image)) is None:
+        if not isinstance(checked(model, image), tuple):
             yield data
 
 

@@ -363,15 +363,16 @@ def test_both_engines_give_what_the_keras_model_gave(bundle: Bundle, name: str) 
     assert count == 4
     assert worst <= TOLERANCE
     batch = np.stack([Preprocessing(size=SIZE)(draw_lesion(seed, width=96, height=72)) for seed in range(5)])
-    inference = engine.infer(batch, features=True)
-    assert engine.infer(batch).feature_map is None
+    inference = engine.infer(batch, features=True, maps_from=0.0)
+    assert engine.infer(batch, maps_from=1.1).feature_maps == [None] * 5
+    assert engine.infer(batch).features is None
     assert inference.probability.shape == (5,)
     assert inference.features is not None
-    assert inference.feature_map is not None
     assert inference.features.shape == (5, 1280)
-    assert inference.feature_map.shape == (5, 2, 2, 1280)
+    maps = np.stack([each for each in inference.feature_maps if each is not None])
+    assert maps.shape == (5, 2, 2, 1280)
     # The pooled features are the mean of the map: what an explanation relies on.
-    assert inference.features == pytest.approx(inference.feature_map.mean(axis=(1, 2)), abs=1e-2)
+    assert inference.features == pytest.approx(maps.mean(axis=(1, 2)), abs=1e-2)
     alone = engine.infer(batch[2:3]).probability
     assert alone[0] == pytest.approx(inference.probability[2], abs=1e-6)
 

@@ -1,5 +1,6 @@
 """Inference engines behind one protocol. Load them in the process that infers, never before a fork."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,13 +20,14 @@ class Inference:
     Args:
         probability: probability of melanoma before calibration, (n,), float64.
         features: pooled features, (n, channels), float32. None unless asked for.
-        feature_map: last feature map, (n, height, width, channels), float32. None unless asked for.
+        feature_maps: last feature map of each image, (height, width, channels), float32, or None where it was not asked
+            for.
         class_probabilities: (n, classes), float64. None for a bundle with two classes.
     """
 
     probability: npt.NDArray[np.float64]
     features: npt.NDArray[np.float32] | None = None
-    feature_map: npt.NDArray[np.float32] | None = None
+    feature_maps: Sequence[npt.NDArray[np.float32] | None] = ()
     class_probabilities: npt.NDArray[np.float64] | None = None
 
 
@@ -35,12 +37,16 @@ class InferenceEngine(Protocol):
     #: Engine and version, stored with each prediction.
     label: str
 
-    def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
+    def infer(
+        self, images: npt.NDArray[np.uint8], *, features: bool = False, maps_from: float | None = None
+    ) -> Inference:
         """Score preprocessed images.
 
         Args:
             images: (n, size, size, 3), uint8, RGB, n of at least 1.
-            features: whether to copy the features and the feature map, 250 KB an image, which scoring does not read.
+            features: whether to copy the pooled features.
+            maps_from: least probability, before calibration, of an image whose feature map is copied, 250 KB. None
+                copies none.
 
         Raises:
             EngineError: the engine failed or returned something other than probabilities.

@@ -11,7 +11,7 @@ from worker.inference.bundle import Bundle
 from worker.inference.engines import Inference, checked_distributions, checked_probabilities
 from worker.inference.precision import HINTS, require_precision
 
-_FEATURES = ("features", "feature_map")
+_MAP = "feature_map"
 
 
 class OpenVinoEngine:
@@ -53,25 +53,32 @@ class OpenVinoEngine:
         if precision != "float32":
             self.label += f" {precision}"
 
-    def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
+    def infer(
+        self, images: npt.NDArray[np.uint8], *, features: bool = False, maps_from: float | None = None
+    ) -> Inference:
         """Score preprocessed images; see `worker.inference.engines.InferenceEngine.infer`."""
-        wanted = [name for name in self._outputs if features or name not in _FEATURES]
-        parts = [self._infer_one(images[index : index + 1], wanted) for index in range(len(images))]
+        wanted = [name for name in self._outputs if name != _MAP and (features or name != "features")]
+        parts = [self._infer_one(images[index : index + 1], wanted, maps_from) for index in range(len(images))]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
         distributions = joined.get("class_probabilities")
         return Inference(
             probability=checked_probabilities(joined["probability"], len(images)),
             features=joined.get("features"),
-            feature_map=joined.get("feature_map"),
+            feature_maps=[part[_MAP][0] if _MAP in part else None for part in parts],
             class_probabilities=None
             if distributions is None
             else checked_distributions(distributions, len(images), self._classes),
         )
 
-    def _infer_one(self, image: npt.NDArray[np.uint8], wanted: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    def _infer_one(
+        self, image: npt.NDArray[np.uint8], wanted: Sequence[str], maps_from: float | None
+    ) -> dict[str, npt.NDArray[np.float32]]:
         try:
             # Shared: the next call overwrites the outputs, so those that are wanted are copied.
             result = self._request.infer({0: image}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {error}") from None
-        return {name: np.array(result[name]) for name in wanted}
+        copied = {name: np.array(result[name]) for name in wanted}
+        if maps_from is not None and copied["probability"].item() >= maps_from:
+            copied[_MAP] = np.array(result[_MAP])
+        return copied

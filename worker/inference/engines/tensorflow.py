@@ -38,17 +38,24 @@ class TensorFlowEngine:
         self._classes = len(bundle.manifest.classes)
         self.label = f"tensorflow {tensorflow.__version__}"
 
-    def infer(self, images: npt.NDArray[np.uint8], *, features: bool = False) -> Inference:
+    def infer(
+        self, images: npt.NDArray[np.uint8], *, features: bool = False, maps_from: float | None = None
+    ) -> Inference:
         """Score preprocessed images; see `worker.inference.engines.InferenceEngine.infer`."""
         try:
             outputs = self._model(images.astype(np.float32), training=False)
         except self._errors as error:
             raise EngineError(f"TensorFlow failed: {error}") from None
         distributions = outputs.get("class_probabilities")
+        probability = checked_probabilities(np.asarray(outputs["probability"]), len(images))
+        maps = np.asarray(outputs["feature_map"])
         return Inference(
-            probability=checked_probabilities(np.asarray(outputs["probability"]), len(images)),
+            probability=probability,
             features=np.asarray(outputs["features"]) if features else None,
-            feature_map=np.asarray(outputs["feature_map"]) if features else None,
+            feature_maps=[
+                each if maps_from is not None and found >= maps_from else None
+                for each, found in zip(maps, probability, strict=True)
+            ],
             class_probabilities=None
             if distributions is None
             else checked_distributions(np.asarray(distributions), len(images), self._classes),

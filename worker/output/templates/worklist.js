@@ -96,6 +96,48 @@ function predict() {
   const melanomas = Math.round(100 * caught / (caught + alarms)), missed = (1000 * share * (1 - sensitivity)).toFixed(1);
   document.getElementById("predictive").textContent = `Then about ${melanomas} of 100 high-risk cases are melanomas, and of 1,000 lesions about ${missed} melanomas are below the threshold.`;
 }
+// A map of n by n bytes covers the model's square input, of which the picture is a part or which is a part of it.
+function placed(width, height) {
+  const longer = Math.max(width, height), shorter = Math.min(width, height);
+  if (body.dataset.fit === "contain") { return { from: [(1 - width / longer) / 2, (1 - height / longer) / 2, width / longer, height / longer], to: [0, 0, width, height] }; }
+  if (body.dataset.fit === "cover") { return { from: [0, 0, 1, 1], to: [(width - shorter) / 2, (height - shorter) / 2, shorter, shorter] }; }
+  return { from: [0, 0, 1, 1], to: [0, 0, width, height] };
+}
+function drawn(image, text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)), side = Math.round(Math.sqrt(bytes.length));
+  const small = document.createElement("canvas"), canvas = document.createElement("canvas");
+  small.width = small.height = side;
+  canvas.width = image.naturalWidth;
+  canvas.height = image.naturalHeight;
+  const context = small.getContext("2d"), pixels = context.createImageData(side, side);
+  bytes.forEach((value, place) => pixels.data.set([0, 255, 255, 0.75 * value], 4 * place));
+  context.putImageData(pixels, 0, 0);
+  const { from, to } = placed(canvas.width, canvas.height), large = canvas.getContext("2d");
+  large.imageSmoothingQuality = "high";
+  large.drawImage(small, ...from.map((part) => part * side), ...to);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "Heat map: bright places speak for melanoma");
+  return canvas;
+}
+function showMap(picture, wanted) {
+  const text = picture.dataset.evidence, shown = picture.querySelector("canvas"), image = picture.querySelector("img");
+  if (text === undefined) { return; }
+  picture.parentElement.querySelector(".empty-map").hidden = !wanted || text !== "";
+  if (text === "" || wanted === Boolean(shown)) { return; }
+  if (!wanted) { shown.remove(); return; }
+  image.loading = "eager";
+  image.decode().then(() => { if (!picture.querySelector("canvas")) { picture.append(drawn(image, text)); } }, () => {});
+}
+const near = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
+  for (const entry of entries) { if (entry.isIntersecting) { showMap(entry.target, true); } }
+}, { rootMargin: "400px" }) : null;
+// Drawn when they come near the window: a page has up to 10,000 of them.
+function showMaps(wanted) {
+  document.getElementById("about-maps").hidden = !wanted;
+  for (const picture of document.querySelectorAll("[data-evidence]")) {
+    if (wanted && near) { near.observe(picture); } else { near?.unobserve(picture); showMap(picture, wanted); }
+  }
+}
 load();
 cases.forEach(show);
 filter();
@@ -108,6 +150,7 @@ byFlag.addEventListener("change", filter);
 byText.addEventListener("input", filter);
 openOnly.addEventListener("change", filter);
 order.addEventListener("change", sort);
+document.getElementById("maps")?.addEventListener("change", (event) => showMaps(event.target.checked));
 document.getElementById("save").addEventListener("click", save);
 document.getElementById("prevalence")?.addEventListener("change", predict);
 document.addEventListener("keydown", (event) => {
@@ -117,5 +160,10 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.key === "j" || event.key === "k") { step(event.key === "j" ? 1 : -1); event.preventDefault(); }
   if (current >= 0 && event.key === "r") { fields(cases[current]).reviewed.click(); }
+  if (current >= 0 && event.key === "h") {
+    const pictures = cases[current].querySelectorAll("[data-evidence]"), wanted = !cases[current].querySelector("canvas, .empty-map:not([hidden])");
+    pictures.forEach((picture) => showMap(picture, wanted));
+    if (pictures.length) { document.getElementById("about-maps").hidden = !wanted; }
+  }
   if (current >= 0 && event.key === "f") { fields(cases[current]).finding.focus(); event.preventDefault(); }
 });

@@ -159,7 +159,7 @@ class TestReuse:
 class _SevenEngine(FakeEngine):
     """An engine of a bundle with three classes."""
 
-    def infer(self, images: Images, *, features: bool = False) -> Inference:
+    def infer(self, images: Images, *, features: bool = False, maps_from: float | None = None) -> Inference:
         inference = super().infer(images, features=features)
         melanoma = inference.probability
         table = np.stack([melanoma * 0.5, melanoma * 0.25, 1 - melanoma * 0.75], axis=1)

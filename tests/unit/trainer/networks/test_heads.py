@@ -48,6 +48,43 @@ def test_the_outputs_of_the_bundle_belong_together(classifier: Any, images: np.n
     assert ((found["probability"] > 0) & (found["probability"] < 1)).all()
 
 
+@pytest.mark.parametrize("classes", ["two", "seven"])
+def test_evidence_in_closed_form_is_grad_cam_and_changes_with_the_weights(images: np.ndarray, classes: str) -> None:
+    import keras
+    import tensorflow as tf
+
+    from trainer.networks.heads import build_classifier, build_seven_class_classifier, head_of, with_all_outputs
+
+    build = build_classifier if classes == "two" else build_seven_class_classifier
+    model = with_all_outputs(build("efficientnet-lite0", SIZE).scoring)
+    # Weights by chance of which some speak for melanoma.
+    rng = np.random.default_rng(3)
+    hidden, last = model.get_layer("hidden"), model.get_layer("probability" if classes == "two" else "logits")
+    for layer in (hidden, last):
+        layer.set_weights([rng.normal(0.02, 0.1, part.shape) for part in layer.get_weights()])
+    found = {name: np.asarray(value) for name, value in model(images, training=False).items()}
+    behind = keras.Model(model.get_layer("features").input, model.output["probability"])
+    feature_map = tf.constant(found["feature_map"])
+    with tf.GradientTape() as tape:
+        tape.watch(feature_map)
+        probability = behind(feature_map, training=False)
+        logit = tf.math.log(probability) - tf.math.log1p(-probability)
+    gradient = tape.gradient(logit, feature_map).numpy()
+    # Selvaraju et al.: the map weighed by the gradient's mean over all places, and what is negative left out.
+    expected = np.maximum((found["feature_map"] * gradient.sum(axis=(1, 2), keepdims=True)).sum(axis=-1), 0)
+    evidence = np.stack(
+        [head_of(model).evidence(*each) for each in zip(found["features"], found["feature_map"], strict=True)]
+    )
+    assert expected.max() > 0
+    assert evidence == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    # With other weights behind the pooling it is another map: it shows the network, not only the picture.
+    hidden.set_weights([rng.permutation(part.ravel()).reshape(part.shape) for part in hidden.get_weights()])
+    other = np.stack(
+        [head_of(model).evidence(*each) for each in zip(found["features"], found["feature_map"], strict=True)]
+    )
+    assert not np.allclose(other, evidence, rtol=0.1, atol=0.1 * evidence.max())
+
+
 def test_frozen_batch_normalisation_keeps_its_statistics_while_the_rest_trains(
     classifier: Any, images: np.ndarray
 ) -> None:

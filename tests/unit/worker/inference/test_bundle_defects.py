@@ -189,10 +189,44 @@ MEAN, IDENTITY = np.zeros((1, MEASURES)), np.eye(MEASURES)[None]
 )
 def test_statistics_that_disable_the_out_of_distribution_gate_are_refused(shipped: Path, data: bytes) -> None:
     """With a precision of zeros every page of text had the distance 0 and was scored."""
+    _with_gate(shipped, "distance", "ood-statistics.npz")
     _replace(shipped, "ood-statistics.npz", data)
     with pytest.raises(BundleError):
         QualityGate.load(load_bundle(shipped))
     assert ImageStatistics.from_bytes(_npz(mean=MEAN, precision=IDENTITY))
+
+
+def _with_gate(folder: Path, kind: str, file: str) -> None:
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["out_of_distribution"] |= {"kind": kind, "file": file}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+PAIRS = MEASURES * (MEASURES + 1) // 2
+DETECTOR = {
+    "centre": np.zeros(MEASURES), "scale": np.ones(MEASURES), "measures": np.ones(MEASURES),
+    "products": np.ones(PAIRS), "features": np.ones(1280), "intercept": np.array(0.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"scale": np.zeros(MEASURES)},
+        {"products": np.zeros(PAIRS)},
+        {"features": np.zeros(1280)},
+        {"features": np.ones((2, 640))},
+        {"intercept": np.array(np.nan)},
+        {"measures": np.ones(MEASURES, np.float32)},
+    ],
+)
+def test_a_detector_that_would_pass_everything_is_refused(shipped: Path, changed: dict[str, Any]) -> None:
+    _with_gate(shipped, "detector", "ood-detector.npz")
+    _replace(shipped, "ood-detector.npz", _npz(**DETECTOR))
+    assert QualityGate.load(load_bundle(shipped)).detector is not None
+    _replace(shipped, "ood-detector.npz", _npz(**{**DETECTOR, **changed}))
+    with pytest.raises(BundleError, match="statistics for the out-of-distribution gate are invalid"):
+        QualityGate.load(load_bundle(shipped))
 
 
 def test_a_bundle_that_is_nested_without_end_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ ROW = OutcomeRow(
     lesion_id="L1",
     failure_code=None,
     ungradable_reason=None,
+    quality_notes=None,
     reason=None,
     completed_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
@@ -85,6 +86,7 @@ def test_a_scored_image_line_by_line() -> None:
         "lesion_id": "L1",
         "reason_code": "",
         "reason": "",
+        "quality_notes": "",
     }
 
 
