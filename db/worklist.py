@@ -43,11 +43,22 @@ class OutcomeRow:
     #: See `db.models.Prediction.quality_notes`.
     quality_notes: str | None
     completed_at: datetime | None
+    site: str | None
+    #: Of an image that came as DICOM.
+    study_uid: str | None
+    series_uid: str | None
+    instance_uid: str | None
 
 
 def outcomes_by_image(connection: Connection, job_id: int) -> Iterator[OutcomeRow]:
     """Every image of a job in the order of submission."""
     return _streamed(connection, _outcomes().where(Image.job_id == job_id).order_by(Image.id))
+
+
+def outcomes_after(connection: Connection, job_id: int, image_id: int, limit: int) -> list[OutcomeRow]:
+    """The images of a job that follow one in the order of submission, at most ``limit``: for what takes long."""
+    query = _outcomes().where(Image.job_id == job_id, Image.id > image_id).order_by(Image.id).limit(limit)
+    return [OutcomeRow(**row) for row in connection.execute(query).mappings()]
 
 
 def outcomes_ranked(connection: Connection, job_id: int, *, cancelled: bool = False) -> Iterator[OutcomeRow]:
@@ -149,6 +160,10 @@ def _outcomes(*, outer: bool = True) -> Select[*tuple[Any, ...]]:
             Image.reason,
             Prediction.quality_notes,
             Image.completed_at,
+            Image.site,
+            Image.study_uid,
+            Image.series_uid,
+            Image.instance_uid,
         )
         .join(Job, Job.id == Image.job_id)
         .join(ModelBundle, ModelBundle.id == Job.bundle_id)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from db.schema import migrate
 from db.session import open_database
 from tests.integration.databases import PostgresServer, find_postgres_binaries
+from tests.integration.orthanc import pacs, pacs_account  # noqa: F401 - fixtures
 from tests.integration.submissions import messages_of
 from tests.synthetic_bundle import METRICS
 from worker.inference.bundle import Bundle, BundleManifest

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ MAX_FRAMES = 10_000
 #: Deflated Explicit VR Little Endian, within the first bytes of a file; the most that such a file may inflate to.
 _DEFLATED, _META_BYTES, _MAX_INFLATED = b"1.2.840.10008.1.2.1.99", 2_048, 256 * 1024 * 1024
 _PART = 1024 * 1024
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+#: Attributes of patient and study that a report repeats (PS3.3, C.7.1.1 and C.7.2.1), and identifiers.
+_EVIDENCE = (
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "NumberOfFrames",
+    "Rows", "Columns", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyDate",
+    "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription", "TimezoneOffsetFromUTC",
+)  # fmt: skip
+#: Those of them that a report must have, if only without a value.
+_REQUIRED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 
 
@@ -163,3 +176,33 @@ def _header(dataset: "Dataset") -> DicomHeader | None:
 
 def _text(dataset: "Dataset", name: str) -> str | None:
     return str(dataset.get(name) or "").replace("\0", "").strip() or None
+
+
+def read_evidence(data: bytes) -> "Dataset":
+    """What a report of an image must repeat of it: patient, study and identifiers. It has no pixels.
+
+    Args:
+        data: the file.
+
+    Raises:
+        ValueError: it is no DICOM file, or without identifiers.
+    """
+    from pydicom import dcmread
+
+    with quiet_pydicom():
+        try:
+            if inflates_too_far(BytesIO(data)):
+                raise ValueError("it inflates to more than any picture needs")
+            found = dcmread(BytesIO(data), stop_before_pixels=True, force=True, specific_tags=list(_EVIDENCE))
+            complete = all(found.get(name) for name in _IDENTIFIERS)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Of a broken data set pydicom raises a dozen classes.
+            raise ValueError("it is no DICOM file that can be read") from error
+        if not complete:
+            raise ValueError("it has no identifiers")
+        for name in _REQUIRED:
+            if name not in found:
+                setattr(found, name, None)
+    return found

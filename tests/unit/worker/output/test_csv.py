@@ -36,6 +36,10 @@ ROW = OutcomeRow(
     failure_code=None,
     ungradable_reason=None,
     quality_notes=None,
+    site=None,
+    study_uid=None,
+    series_uid=None,
+    instance_uid=None,
     reason=None,
     completed_at=datetime(2026, 1, 1, tzinfo=UTC),
 )
