@@ -87,7 +87,7 @@ def main() -> None:
         for images in arguments.images:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dermq-scale-")))
             url = stack.enter_context(postgres_url(arguments.postgres)) or f"sqlite:///{folder / 'dermq.db'}"
-            subjects.append(_prepare(url, images, folder))
+            subjects.append(prepare(url, images, folder))
         times: list[Times] = [defaultdict(list) for _ in subjects]
         for step, runs in _STEPS:
             # In turn, so that a slow minute of the machine meets all of them.
@@ -109,7 +109,7 @@ def main() -> None:
     print(f"memory    {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:10,.0f} MB at most")
 
 
-def _prepare(url: str, images: int, folder: Path) -> _Subject:
+def prepare(url: str, images: int, folder: Path) -> _Subject:
     database = open_database(url)
     migrate(database)
     started = time.perf_counter()

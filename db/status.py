@@ -145,5 +145,7 @@ class AuditAction(StrEnum):
     EXPORTED = "exported"
     #: Reviewers' findings were recorded.
     REVIEWED = "reviewed"
+    #: A share of its images was scored with a second bundle, to compare the two.
+    COMPARED = "compared"
     #: Its images, predictions and patient data were deleted.
     DELETED = "deleted"

@@ -136,7 +136,10 @@ def test_heat_maps_are_drawn_on_demand_and_where_they_belong(browser: Browser, t
             "(c, [x, y]) => c.getContext('2d', { willReadFrequently: true }).getImageData(x, y, 1, 1).data[3]",
             [width // 2, y],
         )
-        assert alpha == pytest.approx(0.75 * 5 * (7 * row + 3), abs=8)
+        assert alpha == pytest.approx(0.8 * max(0, 5 * (7 * row + 3) - 85), abs=16)
+    page.get_by_label("larger pictures").check()
+    expect(image).to_have_css("width", "320px")
+    assert drawn.bounding_box() == image.bounding_box()
     page.keyboard.press("h")
     expect(maps).to_have_count(0)
     page.get_by_label("heat maps").check()

@@ -34,7 +34,7 @@ from trainer.networks.minibatches import predict_in_batches
 from trainer.networks.openvino_conversion import convert
 from trainer.networks.predict import predict, predict_by, traced
 from trainer.report.schema import read_report
-from trainer.run_folder import RunFolder
+from trainer.run_folder import RunFolder, read_predictions
 from trainer.thresholds.policies import Policies, fit_policies_on_validation
 from worker.images.opencv import cv2
 from worker.images.quality import measure_quality
@@ -253,6 +253,7 @@ def _manifest(
         outputs=(*OUTPUTS, "class_probabilities") if seven else OUTPUTS,
         thresholds=policies.thresholds,
         calibration=calibration,
+        probabilities=_quantiles(calibration.apply(_validated(run))),
         quality=limits,
         quality_notes=notes,
         image_quality=quality,
@@ -262,6 +263,12 @@ def _manifest(
         licence=_LICENCE,
         files={},
     )
+
+
+def _validated(run: Path) -> npt.NDArray[np.float64]:
+    """Probabilities before calibration of the images that the thresholds were chosen on, (n,)."""
+    found: npt.NDArray[np.float64] = read_predictions(RunFolder(run).chosen_predictions())["probability"].to_numpy()
+    return found
 
 
 def _quality(inputs: npt.NDArray[np.uint8], size: int) -> tuple[QualityLimits, QualityNotes, ImageQuality]:

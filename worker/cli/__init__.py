@@ -9,6 +9,7 @@ from worker.cli.audit import audit
 from worker.cli.bench import bench
 from worker.cli.check import check, reconcile
 from worker.cli.demo import demo
+from worker.cli.drift import challenge, drift
 from worker.cli.error_handling import CommandGroup
 from worker.cli.export import export
 from worker.cli.feedback import audit_performance, feedback
@@ -42,7 +43,7 @@ def main(actor: str | None) -> None:
 
 for _command in (
     *(up, submit, jobs, status, watch, top, report, export),
-    *(feedback, audit_performance),
+    *(feedback, audit_performance, drift, challenge),
     *(pause, resume, cancel, retry, delete, prune),
     *(check, reconcile, audit, demo, bench),
     *(worker, sweep, flower, users, migrate),

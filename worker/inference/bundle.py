@@ -239,6 +239,9 @@ class BundleManifest(_Part):
     calibration: Calibration
     recalibration: Recalibration | None = None
     quality: QualityLimits
+    #: Quantiles (0 to 1, as text) of the calibrated probabilities that the thresholds were chosen on. Empty in bundles
+    #: from before version 11.
+    probabilities: dict[str, Number] = Field(default_factory=dict)
     #: None in bundles from before version 11.
     quality_notes: QualityNotes | None = None
     image_quality: ImageQuality | None = None

@@ -12,8 +12,8 @@ from worker.images.opencv import cv2
 from worker.images.preprocess import greatest_divisor
 from worker.images.read_any import Reader
 
-#: Longest side in pixels, and quality of the JPEG: some 7 KB each.
-SIDE, _QUALITY = 240, 80
+#: Longest side in pixels, and quality of the JPEG: some 13 KB each.
+SIDE, _QUALITY = 360, 80
 
 
 def make_thumbnail(reader: Reader, path: str, sha256: str | None, max_bytes: int) -> bytes | None:

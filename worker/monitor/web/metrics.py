@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,13 +17,16 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.web import HTTPError
 
+from db.drift import newest_of_bundle
 from db.jobs import count_by_status, is_workable, view_jobs
-from db.models import Chunk, Job
+from db.models import Chunk, Job, ModelBundle
 from db.progress import HeldChunk, held_chunks
 from db.session import read
 from db.status import ChunkStatus, FailureCode, ImageStatus, JobStatus, TriageFlag, UngradableReason
 from db.types import db_now
-from worker.errors import BrokerError
+from worker.errors import BrokerError, BundleError
+from worker.inference.bundle import Bundle, BundleManifest, load_bundle
+from worker.monitor.drift import MOST, measure_drift
 from worker.monitor.stalls import EXPECTED, StallKind, diagnose
 from worker.monitor.web.handlers import Handler, Monitor
 from worker.queue import counters
@@ -87,6 +92,9 @@ class _Figures:
             yield from self._of_broker()
         with suppress(SQLAlchemyError):
             yield from read(self._monitor.database, lambda connection: list(_of_database(connection)))
+        with suppress(SQLAlchemyError, BundleError):
+            bundle = _bundle(self._monitor.settings.resolved_bundle())
+            yield read(self._monitor.database, lambda connection: _drift(connection, bundle.manifest, bundle.sha256))
         free = GaugeMetricFamily("dermq_home_free_bytes", "Free bytes on the disk of the home folder")
         if self._monitor.settings.home.is_dir():
             free.add_metric([], shutil.disk_usage(self._monitor.settings.home).free)
@@ -121,6 +129,12 @@ class _Figures:
         )
 
 
+@lru_cache(maxsize=1)
+def _bundle(folder: Path) -> Bundle:
+    """Read once: what it refers to does not change while Flower runs."""
+    return load_bundle(folder)
+
+
 def _of_database(connection: Connection) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("dermq_jobs", "Jobs by status", labels=["status"])
     by_status = count_by_status(connection)
@@ -138,6 +152,19 @@ def _of_database(connection: Connection) -> Iterator[Metric]:
     expired = sum(chunk.lease_seconds_left < 0 for chunk in held)
     yield GaugeMetricFamily("dermq_expired_leases", "Chunks whose worker is frozen or dead", value=expired)
     yield _silence(held)
+
+
+def _drift(connection: Connection, manifest: BundleManifest, sha256: str) -> Metric:
+    family = GaugeMetricFamily(
+        "dermq_drift",
+        "Population stability index of the images scored last against those of the bundle",
+        labels=["measure"],
+    )
+    bundle = connection.scalar(select(ModelBundle.id).where(ModelBundle.sha256 == sha256))
+    images = [] if bundle is None else newest_of_bundle(connection, bundle, MOST)
+    for each in measure_drift(images, manifest):
+        family.add_metric([each.measure], each.index)
+    return family
 
 
 def _waiting(connection: Connection) -> Iterator[Metric]:

@@ -110,7 +110,8 @@ function drawn(image, text) {
   canvas.width = image.naturalWidth;
   canvas.height = image.naturalHeight;
   const context = small.getContext("2d"), pixels = context.createImageData(side, side);
-  bytes.forEach((value, place) => pixels.data.set([0, 255, 255, 0.75 * value], 4 * place));
+  // From a third of the greatest value on, so that the picture below is seen.
+  bytes.forEach((value, place) => pixels.data.set([0, 255, 255, 0.8 * Math.max(0, value - 85)], 4 * place));
   context.putImageData(pixels, 0, 0);
   const { from, to } = placed(canvas.width, canvas.height), large = canvas.getContext("2d");
   large.imageSmoothingQuality = "high";
@@ -131,6 +132,7 @@ function showMap(picture, wanted) {
 const near = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
   for (const entry of entries) { if (entry.isIntersecting) { showMap(entry.target, true); } }
 }, { rootMargin: "400px" }) : null;
+document.getElementById("larger").addEventListener("change", (event) => body.classList.toggle("large", event.target.checked));
 // Drawn when they come near the window: a page has up to 10,000 of them.
 function showMaps(wanted) {
   document.getElementById("about-maps").hidden = !wanted;
