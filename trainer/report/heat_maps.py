@@ -11,7 +11,8 @@ def heat_maps(report: Report) -> Section | None:
     if found is None:
         return None
     deletion, insertion = (each.area_difference for each in (found.deletion, found.insertion))
-    said = "better than chance" if _clear(deletion.high, -1) and _clear(insertion.low, 1) else "not clearly better"
+    by_deletion = "clearly better than" if _clear(deletion.high, -1) else "not clearly better than"
+    by_insertion = "clearly better than" if _clear(insertion.low, 1) else "not clearly better than"
     return Section(
         name="heat-maps",
         title="Heat maps",
@@ -20,9 +21,10 @@ def heat_maps(report: Report) -> Section | None:
                 text=f"On {found.images} flagged melanoma images, the places that a map shows were blurred first "
                 "(deletion), or made sharp first in a blurred picture (insertion); then the picture was scored again. "
                 f"Maps of chance did the same. The area under the curve differs by {interval(deletion)} in deletion, "
-                f"where less is better, and by {interval(insertion)} in insertion, where more is: the maps are {said}. "
-                f"{found.empty} of the images have an empty map: no place speaks for melanoma by itself. This tells "
-                "whether a map fits the model, not whether the model looks at the right thing."
+                f"where less is better: the maps are {by_deletion} chance. It differs by {interval(insertion)} in "
+                f"insertion, where more is better: they are {by_insertion} chance. {found.empty} of the images have an "
+                "empty map: no place speaks for melanoma by itself. This tells whether a map fits the model, not "
+                "whether the model looks at the right thing."
             ),
             Plots(
                 plots=(
