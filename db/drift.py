@@ -31,8 +31,7 @@ def sample_of_job(connection: Connection, job_id: int, most: int) -> list[Measur
     first, last = connection.execute(ends.where(Image.job_id == job_id, Image.status == ImageStatus.SCORED)).one()
     if first is None:
         return []
-    step = max(1, (last - first + 1) // most)
-    ids = range(first, last + 1, step)
+    ids = range(first, last + 1, -(-(last - first + 1) // most))
     found: list[MeasuredImage] = []
     for start in range(0, len(ids), _PART):
         part = list(ids[start : start + _PART])

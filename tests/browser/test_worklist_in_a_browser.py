@@ -11,10 +11,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from db.jobs import JobView
-from db.status import ImageStatus, JobStatus, TriageFlag
+from db.status import ImageStatus, TriageFlag
 from tests.acceptance.conftest import running_system
 from tests.browser.test_flower_in_a_browser import browser, pytestmark  # noqa: F401 - a fixture and a mark
+from tests.job_view import JOB as STORED_JOB
 from tests.picture_files import PICTURE
 from tests.unit.worker.output.test_csv import NOT_SCORED, ROW
 from worker.images.opencv import cv2
@@ -26,12 +26,7 @@ from worker.synthetic.archive import make_archive
 HOSTILE = "\"><script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">.jpg"
 THUMBNAIL = cv2.imencode(".jpg", PICTURE)[1].tobytes()
 FIGURES = PolicyFigures(sensitivity=(0.77, 0.69, 0.85), specificity=(0.86, 0.83, 0.89))
-JOB = JobView(
-    id=7, status=JobStatus.FINISHED, urgent=False, name=HOSTILE, submitted_by="x", hours=None, resting=False,
-    root="/archive", manifest=None, bundle_name="synthetic", bundle_version="1", bundle_sha256="b" * 64, bundle_id=1,
-    policy="youden", threshold=0.25, borderline_threshold=0.2, interrupted=False, passed_over=None,
-    submitted_at=datetime(2026, 1, 1, tzinfo=UTC), started_at=None, finished_at=None,
-)  # fmt: skip
+JOB = replace(STORED_JOB, name=HOSTILE)
 
 
 def write(path: Path, cases: int) -> None:
@@ -74,7 +69,7 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     write(tmp_path / "page.html", 40)
     page, said = opened(browser, tmp_path / "page.html")
     cases = page.locator(".case")
-    expect(page.locator("#count")).to_have_text("21 of 21 cases shown, 0 reviewed")
+    expect(page.locator("#count")).to_have_text("21 of 21 cases shown, 0 reviewed; 1 without a score not reviewed")
     page.keyboard.press("j")
     page.keyboard.press("j")
     expect(cases.nth(1)).to_be_focused()
@@ -85,7 +80,7 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     cases.nth(1).locator(".finding").select_option("excise")
     cases.nth(1).locator(".comment").fill('=1+1, "urgent"')
     page.get_by_label("not reviewed yet").check()
-    expect(page.locator("#count")).to_have_text("20 of 21 cases shown, 1 reviewed")
+    expect(page.locator("#count")).to_have_text("20 of 21 cases shown, 1 reviewed; 1 without a score not reviewed")
     page.get_by_label("not reviewed yet").uncheck()
     page.locator("#by-flag").select_option("lower_priority")
     expect(page.locator(".case:visible")).to_have_count(10)
@@ -94,11 +89,11 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     assert cases.first.get_attribute("data-rank") != "1"
     # 0.99 where 14 of 100 are melanomas; odds 99 : 1, and a seventh or so of them where 2 of 100 are.
     first = page.locator('.case[data-rank="1"] .adjusted')
-    expect(first).to_have_text("93 of 100 like it")
+    expect(first).to_have_text("about 93 in 100")
     before = page.locator("#predictive").inner_text()
     page.get_by_label("Of 100 lesions here, melanomas:").select_option("0.14")
     assert page.locator("#predictive").inner_text() != before
-    expect(first).to_have_text("99 of 100 like it")
+    expect(first).to_have_text("about 99 in 100")
     # Closed and opened again: what was found is still there.
     page.reload()
     expect(cases.nth(1).locator(".comment")).to_have_value('=1+1, "urgent"')
@@ -106,9 +101,11 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
         page.get_by_role("button", name="Save findings as CSV").click()
     text = Path(download.value.path()).read_text(encoding="utf-8-sig")
     saved = list(csv.DictReader(StringIO(text, newline="")))
-    assert len(saved) == 21
-    assert (saved[1]["rank"], saved[1]["reviewed"], saved[1]["finding"]) == ("2", "yes", "excise")
-    assert saved[1]["comment"] == '\'=1+1, "urgent"'
+    # The image without a score first, which has a finding of its own.
+    assert len(saved) == 22
+    assert (saved[0]["rank"], saved[0]["flag"], saved[0]["reviewed"]) == ("", "ungradable", "no")
+    assert (saved[2]["rank"], saved[2]["reviewed"], saved[2]["finding"]) == ("2", "yes", "excise")
+    assert saved[2]["comment"] == '\'=1+1, "urgent"'
     assert page.title() != "hacked"
     assert said == []
 
@@ -182,7 +179,7 @@ def test_nothing_hostile_runs_nothing_leaves_and_nothing_is_hard_to_read(
 def test_ten_thousand_cases_open_and_filter_fast(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
     write(tmp_path / "page.html", 20_000)
     page, _ = opened(browser, tmp_path / "page.html")
-    expect(page.locator("#count")).to_have_text("10000 of 10000 cases shown, 0 reviewed")
+    expect(page.locator("#count")).to_contain_text("10000 of 10000 cases shown, 0 reviewed")
     started = time.monotonic()
     page.locator("#by-text").fill("L77")
     expect(page.locator("#count")).to_contain_text("111 of 10000")

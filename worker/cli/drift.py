@@ -2,13 +2,30 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from db.status import JobStatus
 from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
 from worker.errors import DermqError
 from worker.settings import load_settings
 from worker.terminal import make_console, printable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from db.jobs import JobView
+
+
+def _existing(database: "Engine", job: int) -> "JobView":
+    """A job that is not being deleted."""
+    from worker.monitor.job_status import find_job
+
+    view = find_job(database, job)
+    if view.status is JobStatus.DELETING:
+        raise DermqError(f"Job {job} is being deleted.")
+    return view
 
 
 @click.command(short_help="Compare a job's images with those that the bundle was made with.")
@@ -27,12 +44,11 @@ def drift(jobs: tuple[int, ...]) -> None:
     from db.session import read
     from worker.inference.bundle import load_bundle
     from worker.monitor.drift import MOST, STRONG, by_folder, measure_drift
-    from worker.monitor.job_status import find_job
 
     database = open_checked_database()
     bundle, strong = load_bundle(load_settings().resolved_bundle()), False
     for job in jobs:
-        view = find_job(database, job)
+        view = _existing(database, job)
         if view.bundle_sha256 != bundle.sha256:
             raise DermqError(
                 f"Job {job} was scored with {printable(view.bundle_name)} {printable(view.bundle_version)}, and "
@@ -73,29 +89,36 @@ def challenge(job: int, bundle: Path, share: float) -> None:
     from db.status import AuditAction, ImageStatus
     from db.worklist import outcomes_by_image
     from worker.images.read_any import reader_of
-    from worker.inference.bundle import load_bundle
+    from worker.inference.bundle import TRAINING_IMAGE_DIGITS, load_bundle, training_digests
     from worker.local.challenge import challenge
-    from worker.monitor.job_status import find_job
-    from worker.monitor.performance import is_melanoma
+    from worker.monitor.performance import FEWEST, is_melanoma
     from worker.scoring.loaded_model import LoadedModel
 
     settings, database, console = load_settings(), open_checked_database(), make_console(stderr=True)
-    view = find_job(database, job)
+    view = _existing(database, job)
     loaded = load_bundle(bundle)
     loaded.thresholds(view.policy)
-    every = max(1, round(1 / share))
     rows = read(
         database,
         lambda connection: [
             row
             for number, row in enumerate(outcomes_by_image(connection, job))
-            if number % every == 0 and row.status in (ImageStatus.SCORED, ImageStatus.UNGRADABLE)
+            # One whenever the share passes the next whole number: spread evenly.
+            if int((number + 1) * share) > int(number * share)
+            and row.status in (ImageStatus.SCORED, ImageStatus.UNGRADABLE)
         ],
     )
     if not rows:
         raise DermqError(f"Job {job} has no image with an outcome in this share. Give a larger --share.")
     reviewed = read(database, lambda connection: list(reviewed_images(connection, job)))
-    diagnoses = {image.image_id: is_melanoma(image.diagnosis) for image in reviewed if image.diagnosis}
+    trained_on = training_digests(loaded)
+    # A bundle is judged on images that it was not trained on.
+    known = {row.image_id for row in rows if (row.image_sha256 or "")[:TRAINING_IMAGE_DIGITS] not in trained_on}
+    diagnoses = {
+        image.image_id: melanoma
+        for image in reviewed
+        if image.image_id in known and image.diagnosis and (melanoma := is_melanoma(image.diagnosis)) is not None
+    }
     detail = {"images": len(rows), "bundle": loaded.sha256}
     transact(
         database,
@@ -126,11 +149,15 @@ def challenge(job: int, bundle: Path, share: float) -> None:
     if (correlation := found.rank_correlation) is not None:
         click.echo(f"rank correlation: {correlation:.3f}")
     areas = found.area(found.champion), found.area(found.challenger)
-    if areas[0] is not None and areas[1] is not None:
-        known = [each for each in found.melanoma if each is not None]
+    labels = [each for each in found.melanoma if each is not None]
+    if labels and (sum(labels) < FEWEST or areas[0] is None or areas[1] is None):
         click.echo(
-            f"area under the ROC curve, {sum(known):,} melanomas and {len(known) - sum(known):,} others by diagnosis: "
-            f"champion {areas[0]:.3f}, challenger {areas[1]:.3f}"
+            f"too few melanomas by diagnosis ({sum(labels):,}, {FEWEST} are the least) to say which ranks better"
+        )
+    elif areas[0] is not None and areas[1] is not None:
+        click.echo(
+            f"area under the ROC curve, {sum(labels):,} melanomas and {len(labels) - sum(labels):,} others by "
+            f"diagnosis: champion {areas[0]:.3f}, challenger {areas[1]:.3f}"
         )
     if found.changed:
         click.echo(f"{found.changed:,} images cannot be read now, or are not those that were scored.", err=True)

@@ -105,7 +105,7 @@ def export(
             lines = _export_reports(database, view, target, output, stow)
         else:
             try:
-                written, status = _write(database, job, target, kind, ranked, worklist, with_references)
+                written, status = _write(database, view, target, kind, ranked, worklist, with_references)
             except BrokenPipeError as error:
                 # The reader has stopped, as `head` does. That is no error.
                 record(images=images, failed=error.strerror)
@@ -130,6 +130,11 @@ def _refuse_what_does_not_fit(
         raise click.UsageError("--worklist is a CSV. Leave out --format.")
     if references and kind != "fhir":
         raise click.UsageError("--with-references is for --format fhir: other formats name no patient, or always do.")
+    if stow and "@" in stow.partition("://")[2].partition("/")[0]:
+        raise click.UsageError(
+            "The address of a PACS must not hold a name or a password: the audit log keeps it. Set DERMQ_DICOMWEB_USER "
+            "and DERMQ_DICOMWEB_PASSWORD."
+        )
     if stow and kind != "dicom-sr":
         raise click.UsageError("--stow sends DICOM reports. Add --format dicom-sr.")
     if kind == "dicom-sr":
@@ -150,7 +155,13 @@ def _is_stream(path: Path) -> bool:
 
 
 def _write(
-    database: "Engine", job: int, target: Path | None, kind: str, ranked: bool, worklist: bool, with_references: bool
+    database: "Engine",
+    view: "JobView",
+    target: Path | None,
+    kind: str,
+    ranked: bool,
+    worklist: bool,
+    with_references: bool,
 ) -> "tuple[Written, JobStatus | None]":
     """Write everything but DICOM reports, from one snapshot of the database."""
     from db.jobs import view_jobs
@@ -167,10 +178,14 @@ def _write(
 
     def write(connection: "Connection", file: "TextIO | Path") -> "tuple[Written, JobStatus | None]":
         # In the same snapshot, so that the status belongs to these rows.
-        status = next((view.status for view in view_jobs(connection, job_id=job)), None)
+        status = next((each.status for each in view_jobs(connection, job_id=view.id)), None)
         cancelled = status is JobStatus.CANCELLED
         in_order = ranked or worklist
-        rows = outcomes_ranked(connection, job, cancelled=cancelled) if in_order else outcomes_by_image(connection, job)
+        rows = (
+            outcomes_ranked(connection, view.id, cancelled=cancelled)
+            if in_order
+            else outcomes_by_image(connection, view.id)
+        )
         if isinstance(file, Path):
             return write_parquet(rows, file, ranked=ranked, cancelled=cancelled), status
         if worklist:
@@ -179,13 +194,18 @@ def _write(
             return write_jsonl(rows, file, ranked=ranked, cancelled=cancelled), status
         if kind == "fhir":
             look_up = (lambda ids: references_of(connection, ids)) if with_references else None
-            return write_fhir(rows, file, job=job, cancelled=cancelled, references_of=look_up), status
+            return write_fhir(rows, file, job=view, cancelled=cancelled, references_of=look_up), status
         return write_csv(rows, file, ranked=ranked, cancelled=cancelled, terminal=terminal), status
 
     if kind == "parquet" and target is not None:
+        mode = target.resolve().stat().st_mode & 0o777 if target.exists() else None
         with replace_file(target.resolve()) as unfinished:
-            return read(database, lambda connection: write(connection, unfinished))
-    with open_output(target) as out:
+            result = read(database, lambda connection: write(connection, unfinished))
+            if mode is not None:
+                unfinished.chmod(mode)
+            return result
+    # With the references of patients a new file is for this user alone.
+    with open_output(target, mode=0o600 if with_references else None) as out:
 
         def write_text(connection: "Connection") -> "tuple[Written, JobStatus | None]":
             out.restart()
@@ -204,6 +224,7 @@ def _export_reports(
     from db.worklist import outcomes_after
     from worker.atomic_files import unfinished_folder
     from worker.images.read_any import reader_of
+    from worker.monitor.job_status import find_job
     from worker.output.send_sr import Sent, make_reports, send_reports, write_reports
     from worker.settings import load_settings
 
@@ -216,8 +237,12 @@ def _export_reports(
             yield from page
             last = page[-1].image_id
             page = read(database, partial(outcomes_after, job_id=view.id, image_id=last, limit=_PAGE))
+        if find_job(database, view.id).status is JobStatus.DELETING:
+            raise DermqError(f"Job {view.id} is being deleted, so its reports are incomplete.")
 
-    reports = make_reports(rows(), reader, job=view.id, max_bytes=most, sent=sent)
+    reports = make_reports(
+        rows(), reader, job=view, max_bytes=most, cancelled=view.status is JobStatus.CANCELLED, sent=sent
+    )
     try:
         if stow is not None:
             send_reports(reports, stow, sent)
@@ -231,13 +256,20 @@ def _export_reports(
     except OSError as error:
         raise OutputError(f"The reports could not be written: {error.strerror}. {_advice(error.errno)}.") from None
     if not sent.written and not sent.there:
+        why = "; ".join(f"{count:,} {reason}" for reason, count in sent.without.most_common()) or "it has no images"
         raise DermqError(
-            f"No image of job {view.id} can have a DICOM report: reports are made of images that came as DICOM. "
-            "For the others use --format fhir or csv."
+            f"No image of job {view.id} has a DICOM report: {why}. Reports are made of images that came as DICOM and "
+            "have an outcome. For others use --format fhir or csv."
         )
+    warning = (
+        [f"WARNING: job {view.id} is still being submitted, so images are missing."]
+        if view.status is JobStatus.SUBMITTING
+        else []
+    )
     there = f", {sent.there:,} were there already" if sent.there else ""
     return [
         f"{sent.written:,} reports {'sent' if stow else f'in {output}'}{there}.",
+        *warning,
         *(
             f"WARNING: {count:,} images {reason}, so they have no report."
             for reason, count in sent.without.most_common()

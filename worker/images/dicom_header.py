@@ -1,6 +1,7 @@
 """What a DICOM file says of itself, without its pixels. Loads no decoder: submission reads it."""
 
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ _REQUIRED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+_DATE = re.compile(r"\d{4}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 _SEXES = {"M": "male", "F": "female", "O": "other"}
 
 
@@ -178,6 +181,19 @@ def _text(dataset: "Dataset", name: str) -> str | None:
     return str(dataset.get(name) or "").replace("\0", "").strip() or None
 
 
+def _make_plain(found: "Dataset") -> None:
+    """Leave out values that are against the standard and that no report can repeat: dates, times and codes of sex."""
+    sets = found.get("SpecificCharacterSet")
+    if sets is not None and not isinstance(sets, str):
+        # The empty first value of a list stands for the default (PS3.3, C.12.1.1.2).
+        found.SpecificCharacterSet = [each or "ISO 2022 IR 6" for each in sets]
+    for name, pattern in (("StudyDate", _DATE), ("PatientBirthDate", _DATE), ("StudyTime", _TIME)):
+        if name in found and not pattern.fullmatch(str(found.get(name) or "")):
+            setattr(found, name, None)
+    if found.get("PatientSex") not in (None, "", *_SEXES):
+        found.PatientSex = None
+
+
 def read_evidence(data: bytes) -> "Dataset":
     """What a report of an image must repeat of it: patient, study and identifiers. It has no pixels.
 
@@ -202,6 +218,7 @@ def read_evidence(data: bytes) -> "Dataset":
             raise ValueError("it is no DICOM file that can be read") from error
         if not complete:
             raise ValueError("it has no identifiers")
+        _make_plain(found)
         for name in _REQUIRED:
             if name not in found:
                 setattr(found, name, None)

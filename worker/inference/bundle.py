@@ -371,6 +371,16 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(folder=folder, sha256=digest, manifest=manifest, format=format_on_disk)
 
 
+def training_digests(bundle: Bundle) -> frozenset[str]:
+    """First `TRAINING_IMAGE_DIGITS` digits of the SHA-256 of the images that a bundle was trained on. Empty if unknown.
+
+    Raises:
+        BundleError: the file cannot be read, or was changed since.
+    """
+    name = bundle.manifest.training_images
+    return frozenset() if name is None else frozenset(bundle.read(name).decode("ascii", "replace").split())
+
+
 def _parse(text: bytes, path: Path) -> tuple[BundleManifest, int]:
     """Validate ``bundle.json``, and say which format it has. Format 1 is read with the names of format 2."""
     try:

@@ -88,7 +88,7 @@ def challenge(
             if row.image_sha256 not in (None, content.sha256):
                 raise ImageFaultError("changed_since_submission", "it is not the image that was scored")  # type: ignore[arg-type]
             decoded = model.bundle.preprocessing.decode(content.data, content.frame)
-        except ImageFaultError:
+        except (ImageFaultError, MemoryError):
             found.changed += 1
             continue
         probability = _probability(model, decoded.pixels, decoded.short_side)

@@ -12,8 +12,19 @@ from db.status import TriageFlag
 FEWEST = 20
 #: Difference between the shares of flagged and other cases with a diagnosis from which the bias is named.
 _BIASED = 0.1
-_MELANOMA = re.compile(r"\bmelanoma\b|^mel$|\blentigo maligna\b|\bmelanom\b", re.IGNORECASE)
-_DENIED = re.compile(r"\b(no|not|non|kein|excluded|ruled out|nevus|naevus)\b", re.IGNORECASE)
+_MELANOMA = re.compile(r"melanom|\b(mel|mm|ssm|lmm|alm|nmm)\b|lentigo maligna", re.IGNORECASE)
+#: Melanoma is denied: "no melanoma", "no evidence of melanoma", "melanoma excluded". Not: "melanoma, no ulceration".
+_DENIED = re.compile(
+    r"\b(no|not|non|without|kein\w*|ohne)\b[^,;.:]{0,40}(melanom|lentigo maligna)|"
+    r"melanom\w*[^,;.:]{0,20}\b(excluded|ruled out|ausgeschlossen|unlikely)\b",
+    re.IGNORECASE,
+)
+_OPEN = re.compile(
+    r"\?|\b(suspected|suspicious|suspicion|possible|possibly|probable|cannot be excluded|rule out|vs|versus|v\.? ?a|"
+    r"verdacht\w*|dd)\b",
+    re.IGNORECASE,
+)
+_SUSPICION = re.compile(r"malignan|suspicio|suspected|verdacht", re.IGNORECASE)
 #: Half of the width of a 95% interval of the normal distribution, in standard deviations.
 _Z = 1.959964
 
@@ -57,6 +68,7 @@ class Performance:
         flagged_verified: of flagged cases, with a diagnosis.
         others_verified: of the other scored cases, with a diagnosis.
         not_scored: melanomas without a score, which went to a human.
+        unclear: cases whose diagnosis leaves open whether it is melanoma. They count as not diagnosed.
     """
 
     sensitivity: Share
@@ -65,10 +77,16 @@ class Performance:
     flagged_verified: Share
     others_verified: Share
     not_scored: int
+    unclear: int = 0
 
     def caveats(self) -> list[str]:
         """What these figures cannot say, one sentence each."""
         caveats = []
+        if self.unclear:
+            caveats.append(
+                f'{self.unclear:,} cases have a diagnosis that leaves melanoma open, such as "melanoma?", and are not '
+                "counted. Record the final diagnosis with `dermq feedback`."
+            )
         if self.sensitivity.of < FEWEST:
             caveats.append(
                 f"Too few melanomas to tell a sensitivity: {self.sensitivity.of}, where {FEWEST} are the least."
@@ -84,9 +102,14 @@ class Performance:
         return caveats
 
 
-def is_melanoma(diagnosis: str) -> bool:
-    """Whether a diagnosis, in a reviewer's words, is melanoma."""
-    return _MELANOMA.search(diagnosis.strip()) is not None and _DENIED.search(diagnosis) is None
+def is_melanoma(diagnosis: str) -> bool | None:
+    """Whether a diagnosis, in a reviewer's words, is melanoma. None where the words leave it open."""
+    words = diagnosis.strip()
+    if _MELANOMA.search(words) is None:
+        return None if _OPEN.search(words) and _SUSPICION.search(words) else False
+    if _DENIED.search(words):
+        return False
+    return None if _OPEN.search(words) else True
 
 
 def measure(images: Iterable[ReviewedImage]) -> Performance:
@@ -98,17 +121,19 @@ def measure(images: Iterable[ReviewedImage]) -> Performance:
     cases: dict[object, list[ReviewedImage]] = {}
     for image in images:
         cases.setdefault(image.lesion_id or image.image_id, []).append(image)
-    caught = missed = alarms = passed = flagged = flagged_known = others = others_known = lost = 0
+    caught = missed = alarms = passed = flagged = flagged_known = others = others_known = lost = unclear = 0
     for members in cases.values():
         diagnoses = [image.diagnosis for image in members if image.diagnosis]
         scored = [image for image in members if image.flag is not None]
-        melanoma = any(map(is_melanoma, diagnoses))
+        known = [each for each in map(is_melanoma, diagnoses) if each is not None]
+        unclear += bool(diagnoses) and not known
+        melanoma = any(known)
         if not scored:
             lost += melanoma
             continue
         high = any(image.flag is TriageFlag.HIGH_RISK for image in scored)
         flagged, others = flagged + high, others + (not high)
-        if not diagnoses:
+        if not known:
             continue
         flagged_known, others_known = flagged_known + high, others_known + (not high)
         caught, missed = caught + (melanoma and high), missed + (melanoma and not high)
@@ -120,4 +145,5 @@ def measure(images: Iterable[ReviewedImage]) -> Performance:
         flagged_verified=Share(hits=flagged_known, of=flagged),
         others_verified=Share(hits=others_known, of=others),
         not_scored=lost,
+        unclear=unclear,
     )

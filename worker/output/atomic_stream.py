@@ -27,13 +27,14 @@ class Output(Protocol):
 
 
 @contextmanager
-def open_output(target: Path | None) -> Iterator[Output]:
+def open_output(target: Path | None, *, mode: int | None = None) -> Iterator[Output]:
     """Open an output. A file takes the target's place when the block ends without an error.
 
     A stream is written directly: the rows never lie in a temporary file, where others might find patient data.
 
     Args:
         target: a file, or a pipe or device, which is written as a stream. None is standard output.
+        mode: of a new file, such as 0o600. None leaves it to the umask; a file that is replaced keeps its own.
 
     Raises:
         OSError: the target cannot be written.
@@ -47,7 +48,7 @@ def open_output(target: Path | None) -> Iterator[Output]:
     else:
         # The target of a symbolic link is replaced, not the link.
         resolved = target.resolve()
-        mode = resolved.stat().st_mode & 0o777 if resolved.exists() else None
+        mode = resolved.stat().st_mode & 0o777 if resolved.exists() else mode
         with replace_file(resolved) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as text:
             if mode is not None:
                 os.fchmod(text.fileno(), mode)

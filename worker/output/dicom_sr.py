@@ -5,9 +5,11 @@ names the algorithm and the image, and has the probability, the threshold and th
 of the scheme 99DERMQ.
 """
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
+from db.jobs import JobView
 from db.worklist import OutcomeRow
 from worker.images.dicom_header import quiet_pydicom
 from worker.output.in_words import FLAGS, NOT_REVIEWED, PROBABILITY, THRESHOLD, TRIAGE_FLAG, flag_of, identity
@@ -24,18 +26,20 @@ _SERIES_NUMBER = 9901
 _CODE, _MEANING = 16, 64
 
 
-def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: int, frame: int | None) -> "Dataset":
+def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: JobView, frame: int | None) -> "Dataset":
     """The report of one image. The same image of the same job always gives the same identifiers.
 
     Args:
         row: with an outcome: a score, or why there is none.
         evidence: of the image, from `worker.images.dicom_header.read_evidence`.
-        job: its number.
+        job: of the row.
         frame: the frame that the row stands for, from 1. None for a file of one picture.
     """
     from highdicom import sr
     from pydicom.sr.codedict import codes
 
+    # With the time of submission: the first job of another database must not have the same.
+    own = (job.id, job.submitted_at)
     bundle, flag = f"{row.bundle_name} {row.bundle_version}", flag_of(row)
     algorithm = sr.AlgorithmIdentification(
         name=row.bundle_name[:_MEANING],
@@ -54,8 +58,8 @@ def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: int, frame: 
     numbers.append((THRESHOLD, "threshold", row.threshold))
     group = sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=_uid("finding", job, row.image_id, row.bundle_sha256),
-            identifier=f"dermq job {job} image {row.image_id}",
+            uid=_uid("finding", *own, row.image_id, row.bundle_sha256),
+            identifier=f"dermq job {job.id} image {row.image_id}",
         ),
         finding_type=codes.SCT.SkinLesion,
         algorithm_id=algorithm,
@@ -92,9 +96,9 @@ def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: int, frame: 
         report = sr.ComprehensiveSR(
             evidence=[evidence],
             content=content[0],
-            series_instance_uid=_uid("series", job, row.bundle_sha256, evidence.StudyInstanceUID),
+            series_instance_uid=_uid("series", *own, row.bundle_sha256, evidence.StudyInstanceUID),
             series_number=_SERIES_NUMBER,
-            sop_instance_uid=_uid("report", job, row.image_id, row.bundle_sha256, row.completed_at),
+            sop_instance_uid=_uid("report", *own, row.image_id, row.bundle_sha256, row.completed_at),
             # An IS of at most 12 characters.
             instance_number=row.image_id % 2**31,
             manufacturer=_MANUFACTURER,
@@ -107,12 +111,21 @@ def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: int, frame: 
     report.CompletionFlagDescription = NOT_REVIEWED[:_MEANING]
     report.ManufacturerModelName, report.SoftwareVersions = bundle[:_MEANING], row.bundle_sha256[:_MEANING]
     # Of the result, so that the same result gives the same file.
-    made = (row.completed_at or datetime(1970, 1, 1, tzinfo=UTC)).astimezone(UTC)
+    made = (row.completed_at or datetime(1970, 1, 1, tzinfo=UTC)).astimezone(_zone(evidence))
     for name in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
         setattr(report, name, made.strftime("%Y%m%d"))
     for name in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
         setattr(report, name, made.strftime("%H%M%S.%f"))
     return report
+
+
+def _zone(evidence: "Dataset") -> timezone:
+    """The image's offset from UTC, of which its study's times are (PS3.3, C.12.1.1.8), or UTC."""
+    found = re.fullmatch(r"([+-])(\d{2})(\d{2})", str(evidence.get("TimezoneOffsetFromUTC", "")))
+    if found is None:
+        return UTC
+    minutes = 60 * int(found[2]) + int(found[3])
+    return timezone(timedelta(minutes=-minutes if found[1] == "-" else minutes)) if minutes < 24 * 60 else UTC
 
 
 def _code(value: str, meaning: str) -> "CodedConcept":

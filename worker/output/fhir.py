@@ -1,16 +1,18 @@
 """The outcomes of a job as FHIR R4: one transaction for each image, a line each (NDJSON).
 
 As the guides "DICOM SR to FHIR" of HL7 and "Integrated Reporting Applications" of IHE have it: a preliminary
-DiagnosticReport with Observations of the probability and the flag, the Device that made them, and the picture as
-ImagingStudy, where it came as DICOM, or else as Media. Each resource has an identifier that stays the same, and is put
-there by PUT: whoever sends a line twice changes nothing.
+DiagnosticReport with Observations of the probability and the flag, the Device that made them, and the picture as Media.
+The study of a picture that came as DICOM is referred to by its identifier, for the hospital has it already. Resources
+have ids that stay the same, and are put there by PUT: whoever sends a line twice changes nothing.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from db.jobs import JobView
 from db.status import ImageStatus
 from db.worklist import OutcomeRow
 from worker.output.in_words import FLAGS, NOT_REVIEWED, PROBABILITY, THRESHOLD, TRIAGE_FLAG, flag_of, identity
@@ -20,10 +22,13 @@ from worker.output.rows import CountedRows, Written
 _SYSTEM = "urn:dermq"
 #: Rows whose patient references are looked up together.
 _TOGETHER = 1_000
-#: Dermoscopic Photography Image Storage; the modality of dermoscopy; a number without a unit.
-_SOP_CLASS = {"system": "urn:ietf:rfc:3986", "code": "urn:oid:1.2.840.10008.5.1.4.1.1.77.1.7"}
+#: Diagnostic imaging; the modality of dermoscopy; a number without a unit.
+_CATEGORY = {"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "IMG"}
 _MODALITY = {"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "DMS", "display": "Dermoscopy"}
 _UNIT = {"unit": "1", "system": "http://unitsofmeasure.org", "code": "1"}
+
+#: Half of a character, of a name that is not UTF-8.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Resource = dict[str, Any]
 
@@ -32,7 +37,7 @@ def write_fhir(
     rows: Iterable[OutcomeRow],
     file: TextIO,
     *,
-    job: int,
+    job: JobView,
     cancelled: bool = False,
     references_of: Callable[[Sequence[int]], dict[int, str]] | None = None,
 ) -> Written:
@@ -41,7 +46,7 @@ def write_fhir(
     Args:
         rows: in the order to write.
         file: opened for text.
-        job: its number.
+        job: of the rows.
         cancelled: whether the job was cancelled, so that a human must look at waiting images.
         references_of: gives patient references by image id. None leaves them out.
     """
@@ -65,19 +70,20 @@ def write_fhir(
     return counted.written()
 
 
-def transaction(row: OutcomeRow, *, job: int, patient: str | None) -> Resource:
+def transaction(row: OutcomeRow, *, job: JobView, patient: str | None) -> Resource:
     """The resources of one image, as a Bundle to be sent to a FHIR server.
 
     Args:
         row: with an outcome.
-        job: its number.
+        job: of the row.
         patient: reference, or None.
     """
-    key = identity(job, row.image_id, row.bundle_sha256)
+    # With the time of submission: the first job of another database must not have the same.
+    key = identity(job.id, job.submitted_at, row.image_id, row.bundle_sha256)
     device, lesion = _device(row), _body_structure(row, patient)
     subject: Resource = {"subject": _patient(patient)} if patient else {}
     when: Resource = {"effectiveDateTime": _instant(row.completed_at)} if row.completed_at else {}
-    picture = _imaging_study(row, patient) if row.study_uid and row.instance_uid else _media(row, key, subject)
+    picture = _media(row, key, subject)
     about: Resource = {
         "status": "preliminary",
         **subject,
@@ -107,13 +113,15 @@ def transaction(row: OutcomeRow, *, job: int, patient: str | None) -> Resource:
     report: Resource = {
         "resourceType": "DiagnosticReport",
         "id": f"report-{key}",
-        "identifier": [{"system": _SYSTEM, "value": f"job {job} image {row.image_id}"}],
+        "identifier": [{"system": _SYSTEM, "value": f"job {job.id} image {row.image_id}"}],
         "status": "preliminary",
+        "category": [{"coding": [_CATEGORY]}],
         "code": _concept("triage", "Triage of a dermoscopic image: melanoma against nevus"),
         **subject,
         **when,
         "result": [_to(each) for each in observations],
-        **_shows(picture),
+        **_study(row),
+        "media": [{"link": _to(picture)}],
         "conclusion": f"{flag}. {NOT_REVIEWED}",
     }
     resources = [device, picture, *([] if lesion is None else [lesion]), *observations, report]
@@ -142,38 +150,28 @@ def _device(row: OutcomeRow) -> Resource:
     }
 
 
-def _imaging_study(row: OutcomeRow, patient: str | None) -> Resource:
-    instance = {"uid": row.instance_uid, "sopClass": _SOP_CLASS}
-    series = [{"uid": row.series_uid, "modality": _MODALITY, "instance": [instance]}] if row.series_uid else []
-    return {
-        "resourceType": "ImagingStudy",
-        "id": f"study-{identity(row.instance_uid)}",
-        "identifier": [{"system": "urn:dicom:uid", "value": f"urn:oid:{row.study_uid}"}],
-        "status": "available",
-        # It must have one.
-        "subject": _patient(patient) if patient else {"display": "the patient of the study"},
-        **({"series": series} if series else {}),
-    }
+def _study(row: OutcomeRow) -> Resource:
+    """By its identifier, as the hospital's own resource has it."""
+    if not row.study_uid:
+        return {}
+    identifier = {"system": "urn:dicom:uid", "value": f"urn:oid:{row.study_uid}"}
+    return {"imagingStudy": [{"type": "ImagingStudy", "identifier": identifier}]}
 
 
 def _media(row: OutcomeRow, key: str, subject: Resource) -> Resource:
-    digest = [{"system": f"{_SYSTEM}:image-sha256", "value": row.image_sha256}] if row.image_sha256 else []
+    names = [{"system": f"{_SYSTEM}:image-sha256", "value": row.image_sha256}] if row.image_sha256 else []
+    if row.instance_uid:
+        names.append({"system": "urn:dicom:uid", "value": f"urn:oid:{row.instance_uid}"})
     return {
         "resourceType": "Media",
         "id": f"media-{key}",
-        **({"identifier": digest} if digest else {}),
+        **({"identifier": names} if names else {}),
         "status": "completed",
         "type": {"text": "image"},
         "modality": {"coding": [_MODALITY]},
         **subject,
         "content": {"title": _text(row.path)},
     }
-
-
-def _shows(picture: Resource) -> Resource:
-    if picture["resourceType"] == "ImagingStudy":
-        return {"imagingStudy": [_to(picture)]}
-    return {"media": [{"link": _to(picture)}]}
 
 
 def _body_structure(row: OutcomeRow, patient: str | None) -> Resource | None:
@@ -218,6 +216,11 @@ def _instant(moment: datetime) -> str:
 
 
 def _text(text: str) -> str:
-    """Without characters that FHIR's strings cannot hold, and without spaces at the ends. Never empty."""
-    kept = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text).strip()
+    """Without characters that FHIR's strings cannot hold: those are written as ``\\xNN``, so that names stay apart."""
+    kept = "".join(
+        letter
+        if letter.isprintable() or letter.isspace() or (ord(letter) > 0x9F and not _SURROGATE.match(letter))
+        else f"\\x{ord(letter):02x}"
+        for letter in text.replace("\r", " ").replace("\n", " ").replace("\t", " ")
+    ).strip()
     return kept or "not given"

@@ -7,16 +7,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.jobs import JobView
 from db.status import ImageStatus
 from db.worklist import OutcomeRow
-from worker.errors import ImageFaultError, OutputError
+from worker.errors import DermqError, ImageFaultError, OutputError
 from worker.images.dicom_header import read_evidence
 from worker.images.read import frame_of
 from worker.images.read_any import Reader
 from worker.images.read_dicomweb import DICOMWEB, DicomWebError, dicomweb_client, explain
+from worker.logging import get_logger
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+log = get_logger(__name__)
 
 #: Reports sent in one request.
 _TOGETHER = 20
@@ -40,16 +46,17 @@ class Sent:
 
 
 def make_reports(
-    rows: Iterable[OutcomeRow], reader: Reader, *, job: int, max_bytes: int, sent: Sent
+    rows: Iterable[OutcomeRow], reader: Reader, *, job: JobView, max_bytes: int, sent: Sent, cancelled: bool = False
 ) -> "Iterator[Dataset]":
     """The report of each image that came as DICOM and has an outcome.
 
     Args:
         rows: of the job.
         reader: of its archive: patient and study come from the image itself.
-        job: its number.
+        job: of the rows.
         max_bytes: size of the largest file that is read.
         sent: counts the images without a report.
+        cancelled: whether the job was cancelled: a human must look at its waiting images, so they have a report too.
 
     Raises:
         OutputError: the support for DICOM is not installed.
@@ -63,7 +70,7 @@ def make_reports(
     for row in rows:
         if row.instance_uid is None:
             sent.without["did not come as DICOM"] += 1
-        elif row.status is ImageStatus.WAITING:
+        elif row.status is ImageStatus.WAITING and not cancelled:
             sent.without["have no outcome"] += 1
         else:
             try:
@@ -75,7 +82,16 @@ def make_reports(
             if str(evidence.SOPInstanceUID) != row.instance_uid or row.image_sha256 not in (None, content.sha256):
                 sent.without["are not those that were scored"] += 1
                 continue
-            yield structured_report(row, evidence, job=job, frame=frame_of(row.path))
+            try:
+                report = structured_report(row, evidence, job=job, frame=frame_of(row.path))
+            except MemoryError:
+                raise
+            except Exception as error:
+                # Of odd values in patient and study highdicom raises a dozen classes; their texts hold the values.
+                log.error("no DICOM report", image=row.image_id, error=type(error).__name__)
+                sent.without["have attributes in their DICOM file that no report can repeat"] += 1
+                continue
+            yield report
 
 
 def write_reports(reports: "Iterable[Dataset]", folder: Path, sent: Sent) -> None:
@@ -112,7 +128,13 @@ def send_reports(
 
     @lru_cache(maxsize=64)
     def there(study: str, series: str) -> set[str]:
-        found = client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        try:
+            found = client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+        except Exception as error:
+            # Of a series that is not there yet.
+            if getattr(getattr(error, "response", None), "status_code", None) == 404:
+                return set()
+            raise
         return {str(each["00080018"]["Value"][0]) for each in found}
 
     waiting: list[Dataset] = []
@@ -129,7 +151,7 @@ def send_reports(
         if waiting:
             _store(client, waiting, sent)
             progress(sent)
-    except (OutputError, ImageFaultError):
+    except (DermqError, ImageFaultError, SQLAlchemyError):
         raise
     except Exception as error:
         # Of requests and of pydicom: a dozen classes.
@@ -146,7 +168,13 @@ def _store(client: Any, reports: "list[Dataset]", sent: Sent) -> None:
         for failure in answer.get("FailedSOPSequence", [])
         if int(failure.get("FailureReason", 0)) not in _WARNINGS
     ]
-    sent.written += len(reports) - len(refused)
+    taken = len(answer.get("ReferencedSOPSequence", []))
+    if not refused and not taken:
+        raise OutputError(
+            f"The server did not say that it took any of {len(reports):,} reports, so it may be no PACS. Check the "
+            "address: it ends as that of the DICOMweb service, such as /dicom-web."
+        )
+    sent.written += taken
     if refused:
         raise OutputError(
             f"The PACS refused {len(refused):,} of {len(reports):,} reports (first reason: {refused[0]:#06x}). It took "

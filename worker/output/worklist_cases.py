@@ -82,9 +82,10 @@ class Worklist:
     Args:
         cases: ranked, at most as many as were asked for.
         all_cases: number of cases with a score.
-        not_scored: images that are ungradable, failed, or wait in a job that was cancelled, and whose lesion has no
-            score: a human must look.
+        not_scored: images that are ungradable, failed, or wait in a job that was cancelled: a human must look. Those
+            of a lesion with a score are in its case, too.
         all_not_scored: number of these images.
+        ranks: of the case of an image without a score, by its id, where it has one.
         waiting: images without an outcome yet.
         flags: cases by triage flag.
         histogram: scored images by calibrated probability, in `BINS` bins.
@@ -97,6 +98,7 @@ class Worklist:
     waiting: int
     flags: dict[TriageFlag, int]
     histogram: list[int]
+    ranks: dict[int, int] = field(default_factory=dict)
 
 
 def make_worklist(rows: Iterable[OutcomeRow], *, most: int, cancelled: bool) -> Worklist:
@@ -141,7 +143,7 @@ def make_worklist(rows: Iterable[OutcomeRow], *, most: int, cancelled: bool) -> 
         case_of_row = by_lesion.get(row.lesion_id) if row.lesion_id else None
         if case_of_row is not None:
             case_of_row.not_scored.append(row)
-            continue
+            worklist.ranks[row.image_id] = case_of_row.rank
         worklist.all_not_scored += 1
         if len(worklist.not_scored) < most:
             worklist.not_scored.append(row)
@@ -156,6 +158,17 @@ def why_not_scored(row: OutcomeRow) -> str:
         return "The job was cancelled before this image was scored."
     sentence = (row.reason or "It could not be read.").strip()
     return sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith(".") else ".")
+
+
+def digits(probability: float, *limits: float) -> str:
+    """A probability in two digits, in three where two would put it on a limit.
+
+    Args:
+        probability: 0 to 1.
+        limits: thresholds of the job.
+    """
+    shown = f"{probability:.2f}"
+    return f"{probability:.3f}" if shown in [f"{limit:.2f}" for limit in limits] else shown
 
 
 def borderline_quality(row: OutcomeRow) -> str:

@@ -14,7 +14,7 @@ from db.jobs import JobView
 from db.status import TriageFlag
 from worker.images.fit import Fit
 from worker.inference.bundle import Bundle
-from worker.output.worklist_cases import BINS, Worklist, borderline_quality, diagnoses, why_not_scored
+from worker.output.worklist_cases import BINS, Worklist, borderline_quality, diagnoses, digits, why_not_scored
 
 _TEMPLATES = Path(__file__).parent / "templates"
 #: Shares of melanomas among the lesions of a clinic that a reader may choose: screening to referral.
@@ -104,6 +104,7 @@ def write_worklist_page(
         meanings=_MEANINGS,
         why=why_not_scored,
         quality=borderline_quality,
+        digits=lambda probability: digits(probability, job.threshold, job.borderline_threshold),
         diagnoses=diagnoses,
         maps={image_id: base64.b64encode(data).decode() for image_id, data in options.evidence.items()},
         bars=[(number / BINS, count, count / highest) for number, count in enumerate(worklist.histogram)],

@@ -2,6 +2,8 @@
 // Findings stay in this browser, and leave it only by the button.
 const body = document.body, list = document.getElementById("cases");
 const cases = Array.from(document.querySelectorAll(".case"));
+// Images without a score, which have findings of their own.
+const unscored = Array.from(document.querySelectorAll(".lost"));
 const byFlag = document.getElementById("by-flag"), byText = document.getElementById("by-text");
 const openOnly = document.getElementById("open-only"), order = document.getElementById("order");
 let current = -1, findings = {};
@@ -14,7 +16,7 @@ function store() {
     document.getElementById("count").textContent = "This browser keeps nothing: save the findings before you close the page.";
   }
 }
-function idOf(item) { return item.dataset.lesion ? "lesion " + item.dataset.lesion : "path " + item.dataset.path; }
+function idOf(item) { return item.dataset.lesion && item.classList.contains("case") ? "lesion " + item.dataset.lesion : "path " + item.dataset.path; }
 function fields(item) {
   return { reviewed: item.querySelector(".reviewed"), finding: item.querySelector(".finding"), comment: item.querySelector(".comment") };
 }
@@ -36,14 +38,15 @@ function isOpen(item) { return !(findings[idOf(item)] || {}).reviewed; }
 function filter() {
   const text = byText.value.trim().toLowerCase();
   for (const item of cases) {
-    const words = [item.dataset.path, item.dataset.lesion, item.dataset.patient || ""].join(" ").toLowerCase();
+    const words = [item.dataset.words, item.dataset.lesion, item.dataset.patient || ""].join(" ").toLowerCase();
     item.hidden = Boolean((byFlag.value && item.dataset.flag !== byFlag.value) || (text && !words.includes(text)) || (openOnly.checked && !isOpen(item)));
   }
   count();
 }
 function count() {
   const shown = cases.filter((item) => !item.hidden).length, reviewed = cases.filter((item) => !isOpen(item)).length;
-  document.getElementById("count").textContent = `${shown} of ${cases.length} cases shown, ${reviewed} reviewed`;
+  const open = unscored.filter(isOpen).length;
+  document.getElementById("count").textContent = `${shown} of ${cases.length} cases shown, ${reviewed} reviewed` + (open ? `; ${open} without a score not reviewed` : "");
 }
 function sort() {
   const key = order.value;
@@ -68,9 +71,11 @@ function cell(text) {
 }
 function save() {
   const rows = [["job", "rank", "path", "lesion_id", "probability", "flag", "reviewed", "finding", "comment"]];
-  for (const item of [...cases].sort((a, b) => a.dataset.rank - b.dataset.rank)) {
+  for (const item of [...unscored, ...[...cases].sort((a, b) => a.dataset.rank - b.dataset.rank)]) {
     const found = findings[idOf(item)] || {};
-    rows.push([body.dataset.job, item.dataset.rank, item.dataset.path, item.dataset.lesion, item.dataset.probability, item.dataset.flag, found.reviewed ? "yes" : "no", found.finding || "", found.comment || ""]);
+    // By its path alone: the lesion may have other images, of which this finding says nothing.
+    const lesion = item.classList.contains("case") ? item.dataset.lesion : "";
+    rows.push([body.dataset.job, item.dataset.rank || "", item.dataset.path, lesion, item.dataset.probability || "", item.dataset.flag || "ungradable", found.reviewed ? "yes" : "no", found.finding || "", found.comment || ""]);
   }
   const text = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   const link = document.createElement("a");
@@ -87,13 +92,14 @@ function adjust(probability, share) {
 }
 function percent(probability) { return probability < 0.01 ? "under 1" : String(Math.round(100 * probability)); }
 function predict() {
-  const chosen = document.getElementById("prevalence"), sensitivity = Number(body.dataset.sensitivity), specificity = Number(body.dataset.specificity);
+  const chosen = document.getElementById("prevalence"), sensitivity = Number(body.dataset.sensitivity);
   if (!chosen) { return; }
   for (const item of cases) {
-    item.querySelector(".adjusted").textContent = `${percent(adjust(Number(item.dataset.probability), Number(chosen.value)))} of 100 like it`;
+    item.querySelector(".adjusted").textContent = `about ${percent(adjust(Number(item.dataset.probability), Number(chosen.value)))} in 100`;
   }
-  const share = Number(chosen.value), caught = sensitivity * share, alarms = (1 - specificity) * (1 - share);
-  const melanomas = Math.round(100 * caught / (caught + alarms)), missed = (1000 * share * (1 - sensitivity)).toFixed(1);
+  // By the share that is flagged here: other diagnoses, and lesions with many images, are flagged more often than nevi.
+  const share = Number(chosen.value), flagged = Math.max(Number(body.dataset.flagged), sensitivity * share);
+  const melanomas = Math.round(100 * sensitivity * share / flagged), missed = (1000 * share * (1 - sensitivity)).toFixed(1);
   document.getElementById("predictive").textContent = `Then about ${melanomas} of 100 high-risk cases are melanomas, and of 1,000 lesions about ${missed} melanomas are below the threshold.`;
 }
 // A map of n by n bytes covers the model's square input, of which the picture is a part or which is a part of it.
@@ -132,7 +138,10 @@ function showMap(picture, wanted) {
 const near = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
   for (const entry of entries) { if (entry.isIntersecting) { showMap(entry.target, true); } }
 }, { rootMargin: "400px" }) : null;
-document.getElementById("larger").addEventListener("change", (event) => body.classList.toggle("large", event.target.checked));
+document.getElementById("larger").addEventListener("change", (event) => {
+  body.classList.toggle("large", event.target.checked);
+  if (current >= 0) { cases[current].scrollIntoView({ block: "nearest" }); }
+});
 // Drawn when they come near the window: a page has up to 10,000 of them.
 function showMaps(wanted) {
   document.getElementById("about-maps").hidden = !wanted;
@@ -141,10 +150,10 @@ function showMaps(wanted) {
   }
 }
 load();
-cases.forEach(show);
+[...cases, ...unscored].forEach(show);
 filter();
 predict();
-for (const item of cases) {
+for (const item of [...cases, ...unscored]) {
   item.addEventListener("change", () => keep(item));
   item.querySelector(".comment").addEventListener("input", () => keep(item));
 }
@@ -156,7 +165,7 @@ document.getElementById("maps")?.addEventListener("change", (event) => showMaps(
 document.getElementById("save").addEventListener("click", save);
 document.getElementById("prevalence")?.addEventListener("change", predict);
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input, select, textarea, button") || event.ctrlKey || event.metaKey || event.altKey) {
+  if (event.target.matches("input:not([type=checkbox]), select, textarea, button") || event.ctrlKey || event.metaKey || event.altKey) {
     if (event.key === "Escape") { event.target.blur(); }
     return;
   }

@@ -138,7 +138,7 @@ def test_a_job_without_dicom_can_have_no_reports(
     score(sqlite_database, made, bundle, FakeEngine())
     refused = dermq("export", made.job_id, "--format", "dicom-sr", "-o", tmp_path / "reports")
     assert refused.exit_code == 2
-    assert "reports are made of images that came as DICOM" in refused.stderr
+    assert "1 did not come as DICOM. Reports are made of images that came as DICOM" in refused.stderr
     assert not (tmp_path / "reports").exists()
 
 
@@ -180,3 +180,27 @@ def test_an_export_goes_to_a_store_as_a_whole(
         refused = dermq("export", job.job_id, "--format", kind, "-o", "s3://no-such-bucket/x")
         assert refused.exit_code == 2
         assert "could not be written" in refused.stderr
+
+
+def test_a_name_or_password_in_an_address_is_refused_before_it_is_logged(dermq: Command, job: MadeJob) -> None:
+    refused = dermq("export", job.job_id, "--format", "dicom-sr", "--stow", "http://me:secret@127.0.0.1:9/dicom-web")
+    assert refused.exit_code == 2
+    assert "Set DERMQ_DICOMWEB_USER" in refused.stderr
+    assert "secret" not in dermq("audit", "list").output
+
+
+def test_references_are_for_this_user_alone(dermq: Command, job: MadeJob, tmp_path: Path) -> None:
+    target = tmp_path / "named.ndjson"
+    assert dermq("export", job.job_id, "--format", "fhir", "--with-references", "-o", target).exit_code == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_answer_that_names_no_report_is_no_success(
+    dermq: Command, job: MadeJob, pacs: tuple[str, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = dicomweb_client(DICOMWEB + pacs[0])
+    monkeypatch.setattr(client, "search_for_instances", lambda *_, **__: [])
+    monkeypatch.setattr(client, "store_instances", lambda reports: {})
+    refused = dermq("export", job.job_id, "--format", "dicom-sr", "--stow", pacs[0])
+    assert refused.exit_code == 2
+    assert "it may be no PACS" in refused.stderr

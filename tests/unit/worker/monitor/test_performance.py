@@ -34,10 +34,14 @@ def test_of_nothing_there_is_no_share() -> None:
         ("melanoma", True), ("Melanoma in situ", True), ("mel", True), ("superficial spreading melanoma, 0.4 mm", True),
         ("lentigo maligna", True), ("nevus", False), ("no melanoma", False), ("melanoma excluded", False),
         ("melanocytic nevus", False), ("bcc", False), ("kein Melanom", False), ("Melanom", True),
+        ("superficial spreading melanoma arising in a dysplastic nevus", True), ("nevus-associated melanoma", True),
+        ("melanoma, no ulceration", True), ("melanoma, ulceration not present", True), ("MM", True), ("LMM", True),
+        ("SSM, Breslow 0.4 mm", True), ("keine Anzeichen für Melanom", False), ("no evidence of melanoma", False),
+        ("suspected melanoma", None), ("melanoma? rather seborrhoeic keratosis", None), ("v.a. Melanom", None),
     ],
 )  # fmt: skip
-def test_what_a_reviewer_calls_melanoma(diagnosis: str, melanoma: bool) -> None:
-    assert is_melanoma(diagnosis) == melanoma
+def test_what_a_reviewer_calls_melanoma(diagnosis: str, melanoma: bool | None) -> None:
+    assert is_melanoma(diagnosis) is melanoma
 
 
 def test_cases_count_once_and_bias_is_named() -> None:
@@ -54,6 +58,12 @@ def test_cases_count_once_and_bias_is_named() -> None:
     assert found.not_scored == 1
     (bias,) = found.caveats()
     assert "Verification bias: 100% of high-risk cases have a diagnosis, and 24% of the others" in bias
+
+
+def test_an_open_diagnosis_is_not_counted_and_named() -> None:
+    found = measure([image(1, TriageFlag.HIGH_RISK, "melanoma?"), image(2, TriageFlag.HIGH_RISK, "melanoma")])
+    assert (found.sensitivity.of, found.unclear) == (1, 1)
+    assert "leaves melanoma open" in found.caveats()[0]
 
 
 def test_too_few_are_no_conclusion() -> None:

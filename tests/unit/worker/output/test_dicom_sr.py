@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -14,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from db.status import ImageStatus, TriageFlag
 from db.worklist import OutcomeRow
 from tests.dicom_files import dicom
+from tests.job_view import JOB
 from tests.picture_files import PICTURE
 from tests.unit.worker.output.test_csv import NOT_SCORED, ROW
 from worker.errors import ImageFaultError
@@ -36,7 +38,7 @@ UNSCORED = replace(NOT_SCORED, image_id=9, status=ImageStatus.UNGRADABLE, image_
 
 
 def report(row: OutcomeRow = SCORED, frame: int | None = None) -> Dataset:
-    return structured_report(row, EVIDENCE, job=7, frame=frame)
+    return structured_report(row, EVIDENCE, job=JOB, frame=frame)
 
 
 def items(dataset: Dataset) -> list[Dataset]:
@@ -130,7 +132,7 @@ def test_images_without_a_report_are_counted_by_reason(tmp_path: Path) -> None:
         replace(UNSCORED, path="c.dcm"),
     ]
     sent = Sent()
-    write_reports(make_reports(rows, reader, job=7, max_bytes=10**7, sent=sent), tmp_path, sent)
+    write_reports(make_reports(rows, reader, job=JOB, max_bytes=10**7, sent=sent), tmp_path, sent)
     assert (sent.written, len(list(tmp_path.iterdir()))) == (2, 2)
     assert sent.without == {
         "cannot be read now": 2,
@@ -146,7 +148,48 @@ def test_a_file_with_hardly_any_attributes_is_enough(tmp_path: Path) -> None:
         delattr(bare, name)
     bare.save_as(tmp_path / "bare.dcm")
     evidence = read_evidence((tmp_path / "bare.dcm").read_bytes())
-    structured_report(SCORED, evidence, job=7, frame=None).save_as(tmp_path / "report.dcm", enforce_file_format=True)
+    structured_report(SCORED, evidence, job=JOB, frame=None).save_as(tmp_path / "report.dcm", enforce_file_format=True)
     assert [line for line in validated(tmp_path / "report.dcm").splitlines() if line.startswith("Error")] == []
     with pytest.raises(ValueError, match="identifiers"):
         read_evidence(b"\0" * 500)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"PatientSex": "female"},
+        {"StudyDate": "2020-01-01"},
+        {"PatientBirthDate": "01.02.1970"},
+        {"StudyTime": "25:99"},
+        {"SpecificCharacterSet": ["", "ISO 2022 IR 87"]},
+        {"SpecificCharacterSet": "ISO_IR_100"},
+        {"StudyInstanceUID": ["1.2", "1.3"]},
+    ],
+)
+def test_odd_attributes_cost_one_report_at_most(tmp_path: Path, odd: dict[str, object]) -> None:
+    changed = dcmread(BytesIO(FILE))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, value in odd.items():
+            setattr(changed, name, value)
+        changed.save_as(tmp_path / "odd.dcm")
+    data = {"odd.dcm": (tmp_path / "odd.dcm").read_bytes(), "usual.dcm": FILE}
+
+    def reader(path: str, **_: object) -> FileContent:
+        return FileContent(data=data[path], sha256=sha256_of(data[path]))
+
+    rows = [
+        replace(SCORED, path=path, image_id=number, image_sha256=sha256_of(data[path]))
+        for number, path in enumerate(data)
+    ]
+    (tmp_path / "reports").mkdir()
+    sent = Sent()
+    write_reports(make_reports(rows, reader, job=JOB, max_bytes=10**7, sent=sent), tmp_path / "reports", sent)
+    assert sent.written + sum(sent.without.values()) == 2
+    assert sent.written >= 1
+
+
+def test_the_time_is_that_of_the_images_own_zone() -> None:
+    evidence = read_evidence(dicom(PICTURE, TimezoneOffsetFromUTC="+0900"))
+    found = structured_report(SCORED, evidence, job=JOB, frame=None)
+    assert (found.ContentDate, found.ContentTime[:4]) == ("20260102", "1204")

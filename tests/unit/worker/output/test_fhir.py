@@ -11,6 +11,7 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from db.status import ImageStatus, TriageFlag
 from db.worklist import OutcomeRow
+from tests.job_view import JOB
 from tests.unit.worker.output.test_csv import NOT_SCORED, ROW
 from worker.output.fhir import transaction, write_fhir
 
@@ -20,7 +21,7 @@ DICOM = replace(SCORED, study_uid="1.2.3", series_uid="1.2.3.4", instance_uid="1
 
 def resources(row: OutcomeRow, patient: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Those of one image by type, each valid by itself and in its Bundle."""
-    bundle = transaction(row, job=7, patient=patient)
+    bundle = transaction(row, job=JOB, patient=patient)
     get_fhir_model_class("Bundle").model_validate_json(json.dumps(bundle))
     found: dict[str, list[dict[str, Any]]] = {}
     for entry in bundle["entry"]:
@@ -63,13 +64,17 @@ def test_patients_are_named_only_when_asked_for_and_the_lesion_with_them() -> No
     assert found["BodyStructure"][0]["location"]["text"] == "back"
 
 
-def test_an_image_that_came_as_dicom_names_its_study_series_and_instance() -> None:
-    study = resources(DICOM)["ImagingStudy"][0]
-    assert study["identifier"][0]["value"] == "urn:oid:1.2.3"
-    assert study["series"][0]["uid"] == "1.2.3.4"
-    assert study["series"][0]["instance"][0]["uid"] == "1.2.3.4.5"
-    assert resources(DICOM)["DiagnosticReport"][0]["imagingStudy"]
-    resources(replace(DICOM, series_uid=None))
+def test_an_image_that_came_as_dicom_names_its_study_and_instance() -> None:
+    found = resources(DICOM)
+    (study,) = found["DiagnosticReport"][0]["imagingStudy"]
+    assert study["identifier"] == {"system": "urn:dicom:uid", "value": "urn:oid:1.2.3"}
+    assert {"system": "urn:dicom:uid", "value": "urn:oid:1.2.3.4.5"} in found["Media"][0]["identifier"]
+
+
+def test_the_first_job_of_another_database_has_other_ids() -> None:
+    other = replace(JOB, submitted_at=datetime(2026, 1, 2, tzinfo=UTC))
+    one, another = (transaction(SCORED, job=job, patient=None)["entry"][-1]["resource"]["id"] for job in (JOB, other))
+    assert one != another
 
 
 @pytest.mark.parametrize("status", [ImageStatus.UNGRADABLE, ImageStatus.FAILED])
@@ -83,7 +88,7 @@ def test_without_a_score_there_is_a_reason_and_no_number(status: ImageStatus) ->
 @pytest.mark.parametrize("text", [" ", "a\tb", "\udc80", "<script>", "x" * 5000])
 def test_hostile_texts_are_held(text: str) -> None:
     row = replace(SCORED, path=text, lesion_id=text, site=text, policy=text)
-    assert json.dumps(transaction(row, job=1, patient=text), ensure_ascii=False).encode()
+    assert json.dumps(transaction(row, job=JOB, patient=text), ensure_ascii=False).encode()
     resources(row, text)
 
 
@@ -96,12 +101,12 @@ def test_lines_are_the_same_when_written_again_and_waiting_images_are_counted() 
         return {SCORED.image_id: "P-7"}
 
     one, other = io.StringIO(), io.StringIO()
-    written = write_fhir(rows, one, job=7, references_of=references_of)
-    write_fhir(rows, other, job=7, references_of=references_of)
+    written = write_fhir(rows, one, job=JOB, references_of=references_of)
+    write_fhir(rows, other, job=JOB, references_of=references_of)
     assert one.getvalue() == other.getvalue()
     assert (written.images, written.waiting, one.getvalue().count("\n")) == (3, 1, 2)
     assert asked[0] == [SCORED.image_id, DICOM.image_id]
     assert "P-7" in one.getvalue()
     cancelled = io.StringIO()
-    write_fhir(rows, cancelled, job=7, cancelled=True)
+    write_fhir(rows, cancelled, job=JOB, cancelled=True)
     assert cancelled.getvalue().count("\n") == 3

@@ -30,11 +30,12 @@ def test_images_of_a_lesion_are_one_case_at_the_rank_of_the_most_suspicious() ->
     assert (worklist.all_cases, worklist.flags[TriageFlag.HIGH_RISK], sum(worklist.histogram)) == (4, 4, 5)
 
 
-def test_an_image_without_a_score_stands_with_its_lesion_or_in_the_list_of_its_own() -> None:
+def test_every_image_without_a_score_stands_first_and_with_its_lesion_too() -> None:
     rows = [lost(1, "A"), lost(2, None), lost(3, "C"), scored(4, 0.4, "A")]
     worklist = make_worklist(rows, most=10, cancelled=False)
     assert [row.image_id for row in worklist.cases[0].not_scored] == [1]
-    assert ([row.image_id for row in worklist.not_scored], worklist.all_not_scored) == ([2, 3], 2)
+    assert ([row.image_id for row in worklist.not_scored], worklist.all_not_scored) == ([1, 2, 3], 3)
+    assert worklist.ranks == {1: 1}
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
