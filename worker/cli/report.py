@@ -109,6 +109,11 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
         markup=False,
         soft_wrap=True,
     )
+    if not same:
+        console.print(
+            "The job was scored with another bundle than that of DERMQ_BUNDLE: the page has no figures and no heat maps.",
+            highlight=False,
+        )
     if gone:
         console.print(
             f"{gone:,} pictures cannot be read, or are not those that were scored; the page says so.", highlight=False
