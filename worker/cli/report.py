@@ -111,7 +111,7 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
     )
     if not same:
         console.print(
-            "The job was scored with another bundle than that of DERMQ_BUNDLE: the page has no figures and no heat maps.",
+            "The job was scored with another bundle than DERMQ_BUNDLE: the page has no figures and no heat maps.",
             highlight=False,
         )
     if gone:
