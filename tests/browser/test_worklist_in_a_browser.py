@@ -80,10 +80,17 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     cases.nth(1).locator(".finding").select_option("excise")
     cases.nth(1).locator(".comment").fill('=1+1, "urgent"')
     page.get_by_label("not reviewed yet").check()
-    expect(page.locator("#count")).to_have_text("20 of 21 cases shown, 1 reviewed; 1 without a score not reviewed")
+    expect(page.locator("#count")).to_have_text(
+        "20 of 21 cases shown, 1 reviewed; 1 without a score not reviewed. Filter: not reviewed yet"
+    )
     page.get_by_label("not reviewed yet").uncheck()
     page.locator("#by-flag").select_option("lower_priority")
     expect(page.locator(".case:visible")).to_have_count(10)
+    page.emulate_media(media="print")
+    expect(page.locator("#count")).to_be_visible()
+    expect(page.locator("#count")).to_contain_text("Filter: flag lower_priority")
+    expect(page.locator("#save")).to_be_hidden()
+    page.emulate_media(media="screen")
     page.locator("#by-flag").select_option("")
     page.locator("#order").select_option("path")
     assert cases.first.get_attribute("data-rank") != "1"

@@ -46,7 +46,12 @@ function filter() {
 function count() {
   const shown = cases.filter((item) => !item.hidden).length, reviewed = cases.filter((item) => !isOpen(item)).length;
   const open = unscored.filter(isOpen).length;
-  document.getElementById("count").textContent = `${shown} of ${cases.length} cases shown, ${reviewed} reviewed` + (open ? `; ${open} without a score not reviewed` : "");
+  document.getElementById("count").textContent = `${shown} of ${cases.length} cases shown, ${reviewed} reviewed` + (open ? `; ${open} without a score not reviewed` : "") + filtered();
+}
+// On paper, too: a part of a worklist must not pass for the whole.
+function filtered() {
+  const parts = [byFlag.value && `flag ${byFlag.value}`, byText.value.trim() && `text "${byText.value.trim()}"`, openOnly.checked && "not reviewed yet"].filter(Boolean);
+  return parts.length ? `. Filter: ${parts.join(", ")}` : "";
 }
 function sort() {
   const key = order.value;
