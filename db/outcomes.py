@@ -19,7 +19,7 @@ _APPEARANCE = ("contrast", "sharpness", "ood_score", "quality_notes", "evidence"
 
 @dataclass(frozen=True, kw_only=True)
 class Appearance:
-    """What was measured of an image that was scored.
+    """The measures of a scored image.
 
     Args:
         contrast: of the quality gate.

@@ -93,7 +93,7 @@ class UngradableReason(StrEnum):
 
 
 class QualityNote(StrEnum):
-    """What is unusual about an image that was scored: its probability may be worth less."""
+    """Something unusual about a scored image. Its probability may be worth less."""
 
     #: Less contrast than nearly all training images.
     LOW_CONTRAST = "low_contrast"

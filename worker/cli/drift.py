@@ -112,7 +112,7 @@ def challenge(job: int, bundle: Path, share: float) -> None:
         raise DermqError(f"Job {job} has no image with an outcome in this share. Give a larger --share.")
     reviewed = read(database, lambda connection: list(reviewed_images(connection, job)))
     trained_on = training_digests(loaded)
-    # A bundle is judged on images that it was not trained on.
+    # Diagnoses of images that the challenger was trained on say nothing about it.
     known = {row.image_id for row in rows if (row.image_sha256 or "")[:TRAINING_IMAGE_DIGITS] not in trained_on}
     diagnoses = {
         image.image_id: melanoma

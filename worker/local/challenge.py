@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from db.status import TriageFlag
+from db.status import FailureCode, TriageFlag
 from db.worklist import OutcomeRow
 from worker.errors import ImageFaultError
 from worker.images.read_any import Reader
@@ -86,7 +86,7 @@ def challenge(
         try:
             content = reader(row.path, size_bytes=None, mtime_ns=None, max_bytes=max_bytes)
             if row.image_sha256 not in (None, content.sha256):
-                raise ImageFaultError("changed_since_submission", "it is not the image that was scored")  # type: ignore[arg-type]
+                raise ImageFaultError(FailureCode.CHANGED_SINCE_SUBMISSION, "it is not the image that was scored")
             decoded = model.bundle.preprocessing.decode(content.data, content.frame)
         except (ImageFaultError, MemoryError):
             found.changed += 1

@@ -80,7 +80,7 @@ def transaction(row: OutcomeRow, *, job: JobView, patient: str | None) -> Resour
     """
     # With the time of submission: the first job of another database must not have the same.
     key = identity(job.id, job.submitted_at, row.image_id, row.bundle_sha256)
-    device, lesion = _device(row), _body_structure(row, patient)
+    device, lesion = _device(row), _body_structure(row, job, patient)
     subject: Resource = {"subject": _patient(patient)} if patient else {}
     when: Resource = {"effectiveDateTime": _instant(row.completed_at)} if row.completed_at else {}
     picture = _media(row, key, subject)
@@ -92,6 +92,7 @@ def transaction(row: OutcomeRow, *, job: JobView, patient: str | None) -> Resour
         "device": _to(device),
         "note": [{"text": NOT_REVIEWED}],
         "derivedFrom": [_to(picture)],
+        **({"focus": [_to(lesion)]} if lesion else {}),
     }
     flag = FLAGS[flag_of(row)]
     observations: list[Resource] = [
@@ -174,13 +175,13 @@ def _media(row: OutcomeRow, key: str, subject: Resource) -> Resource:
     }
 
 
-def _body_structure(row: OutcomeRow, patient: str | None) -> Resource | None:
+def _body_structure(row: OutcomeRow, job: JobView, patient: str | None) -> Resource | None:
     """The lesion, where it is known and so is the patient, without whom FHIR has none."""
     if not row.lesion_id or not patient:
         return None
     return {
         "resourceType": "BodyStructure",
-        "id": f"lesion-{identity(patient, row.lesion_id)}",
+        "id": f"lesion-{identity(job.id, job.submitted_at, patient, row.lesion_id)}",
         "identifier": [{"system": f"{_SYSTEM}:lesion", "value": _text(row.lesion_id)}],
         "morphology": {"text": "Skin lesion"},
         **({"location": {"text": _text(row.site)}} if row.site else {}),
@@ -219,7 +220,7 @@ def _text(text: str) -> str:
     """Without characters that FHIR's strings cannot hold: those are written as ``\\xNN``, so that names stay apart."""
     kept = "".join(
         letter
-        if letter.isprintable() or letter.isspace() or (ord(letter) > 0x9F and not _SURROGATE.match(letter))
+        if letter.isprintable() or (ord(letter) > 0x9F and not _SURROGATE.match(letter))
         else f"\\x{ord(letter):02x}"
         for letter in text.replace("\r", " ").replace("\n", " ").replace("\t", " ")
     ).strip()

@@ -1,4 +1,4 @@
-"""What flags and results are called in the records of a hospital: the same words in DICOM and in FHIR."""
+"""The words for flags and results in the records of a hospital. DICOM and FHIR have the same."""
 
 import hashlib
 

@@ -1,7 +1,7 @@
 """Structured reports of a job's DICOM images, into a folder or back to the PACS by STOW-RS (PS3.18, section 10.5)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -107,16 +107,13 @@ def write_reports(reports: "Iterable[Dataset]", folder: Path, sent: Sent) -> Non
         sent.written += 1
 
 
-def send_reports(
-    reports: "Iterable[Dataset]", address: str, sent: Sent, progress: Callable[[Sent], None] = lambda sent: None
-) -> None:
+def send_reports(reports: "Iterable[Dataset]", address: str, sent: Sent) -> None:
     """Send each report to a PACS once: what it has already is not sent again.
 
     Args:
         reports: from `make_reports`.
         address: of the PACS, as for `dermq submit`: ``https://pacs/dicom-web``.
         sent: counts them.
-        progress: called after each request.
 
     Raises:
         OutputError: the PACS cannot be used. What it has taken, it keeps; a second call sends the rest.
@@ -131,7 +128,7 @@ def send_reports(
         try:
             found = client.search_for_instances(study, series, fields=["SOPInstanceUID"])
         except Exception as error:
-            # Of a series that is not there yet.
+            # Some servers answer so while the study has no such series.
             if getattr(getattr(error, "response", None), "status_code", None) == 404:
                 return set()
             raise
@@ -147,10 +144,8 @@ def send_reports(
             if len(waiting) == _TOGETHER:
                 _store(client, waiting, sent)
                 waiting = []
-                progress(sent)
         if waiting:
             _store(client, waiting, sent)
-            progress(sent)
     except (DermqError, ImageFaultError, SQLAlchemyError):
         raise
     except Exception as error:

@@ -61,7 +61,9 @@ def test_patients_are_named_only_when_asked_for_and_the_lesion_with_them() -> No
     assert "subject" not in json.dumps(resources(SCORED))
     found = resources(SCORED, "P-7")
     assert found["DiagnosticReport"][0]["subject"]["identifier"]["value"] == "P-7"
-    assert found["BodyStructure"][0]["location"]["text"] == "back"
+    (lesion,) = found["BodyStructure"]
+    assert lesion["location"]["text"] == "back"
+    assert found["Observation"][0]["focus"] == [{"reference": f"BodyStructure/{lesion['id']}"}]
 
 
 def test_an_image_that_came_as_dicom_names_its_study_and_instance() -> None:
@@ -73,8 +75,18 @@ def test_an_image_that_came_as_dicom_names_its_study_and_instance() -> None:
 
 def test_the_first_job_of_another_database_has_other_ids() -> None:
     other = replace(JOB, submitted_at=datetime(2026, 1, 2, tzinfo=UTC))
-    one, another = (transaction(SCORED, job=job, patient=None)["entry"][-1]["resource"]["id"] for job in (JOB, other))
-    assert one != another
+    one, another = (
+        {entry["resource"]["id"] for entry in transaction(SCORED, job=job, patient="P-7")["entry"]}
+        for job in (JOB, other)
+    )
+    # Only the bundle is the same.
+    assert len(one & another) == 1
+
+
+def test_patients_whose_references_look_alike_stay_apart() -> None:
+    alike = ("P 1", "P\u00a01", "P\u200d1", "P\x011", "P\x021", "P\udc811")
+    shown = {resources(SCORED, text)["DiagnosticReport"][0]["subject"]["identifier"]["value"] for text in alike}
+    assert len(shown) == len(alike)
 
 
 @pytest.mark.parametrize("status", [ImageStatus.UNGRADABLE, ImageStatus.FAILED])
