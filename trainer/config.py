@@ -103,8 +103,9 @@ class RunConfig(BaseModel):
     )
     draw: Literal["melanomas", "sources"] = Field(
         "melanomas",
-        description="With two classes: melanomas takes each training melanoma once in an epoch, and as many nevi. "
-        "sources takes samples_per_epoch images, half of them melanomas, balanced by source.",
+        description="With two classes melanomas takes each training melanoma once in an epoch, and as many nevi. "
+        "sources takes samples_per_epoch images, as many melanomas as nevi, balanced by source; with seven classes a "
+        "third of them are of the other diagnoses.",
     )
     ham10000_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Share of HAM10000 in each class, with --draw sources and other data sets."
@@ -229,8 +230,6 @@ class RunConfig(BaseModel):
             raise _combination(
                 f"--batch-size {self.batch_size} is odd. With two classes it must be even, half for each class."
             )
-        if self.draw == "sources" and self.classes == "seven":
-            raise _combination("--draw sources needs --classes two: only HAM10000 has all seven diagnoses.")
         if self.mixup and self.classes == "two" and not self.teachers:
             raise _combination(
                 f"--mixup {self.mixup} needs --classes seven or --teachers: the focal loss "

@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 #: Settings that have an effect only with so many classes.
 _ONLY_WITH = {
-    "two": ("focal_gamma", "focal_alpha", "source_balanced", "draw", "ham10000_share"),
+    "two": ("focal_gamma", "focal_alpha", "source_balanced"),
     "seven": ("histology_nevi_share", "label_smoothing"),
 }
 
@@ -49,9 +49,12 @@ _WITHOUT_EFFECT: tuple[tuple[str, Callable[[RunConfig], bool], str], ...] = (
     ("near_duplicates", lambda config: config.split == "random-images", "--split random-images"),
     *(
         (name, lambda config: config.classes == "two" and config.draw == "melanomas", "--draw melanomas")
-        for name in ("samples_per_epoch", "sampling_power", "ham10000_share")
+        for name in ("samples_per_epoch", "sampling_power")
     ),
+    ("ham10000_share", lambda config: config.draw == "melanomas", "--draw melanomas"),
+    ("draw", lambda config: config.classes == "seven" and config.draw == "melanomas", "--classes seven"),
     ("source_balanced", lambda config: config.draw == "sources", "--draw sources"),
+    ("histology_nevi_share", lambda config: config.draw == "sources", "--draw sources"),
 )
 
 #: Settings of the losses that learn the diagnoses.

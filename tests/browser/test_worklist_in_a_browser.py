@@ -79,6 +79,8 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     expect(cases.nth(1).locator(".finding")).to_be_focused()
     cases.nth(1).locator(".finding").select_option("excise")
     cases.nth(1).locator(".comment").fill('=1+1, "urgent"')
+    page.get_by_label("Reviewer").fill("Dr. Å. Ek")
+    cases.nth(1).locator(".diagnosis").select_option("melanoma")
     page.get_by_label("not reviewed yet").check()
     expect(page.locator("#count")).to_have_text(
         "20 of 21 cases shown, 1 reviewed; 1 without a score not reviewed. Filter: not reviewed yet"
@@ -113,6 +115,10 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     assert (saved[0]["rank"], saved[0]["flag"], saved[0]["reviewed"]) == ("", "ungradable", "no")
     assert (saved[2]["rank"], saved[2]["reviewed"], saved[2]["finding"]) == ("2", "yes", "excise")
     assert saved[2]["comment"] == '\'=1+1, "urgent"'
+    today = page.evaluate("new Date().toLocaleDateString('sv')")
+    assert (saved[2]["diagnosis"], saved[2]["reviewer"], saved[2]["date"]) == ("melanoma", "Dr. Å. Ek", today)
+    assert (saved[1]["diagnosis"], saved[1]["reviewer"], saved[1]["date"]) == ("", "", "")
+    expect(page.get_by_label("Reviewer")).to_have_value("Dr. Å. Ek")
     assert page.title() != "hacked"
     assert said == []
 
@@ -155,6 +161,48 @@ def test_heat_maps_are_drawn_on_demand_and_where_they_belong(browser: Browser, t
     assert [line for line in said if not line.startswith("Canvas2D")] == []
 
 
+def test_a_picture_opens_as_large_as_the_window(browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    write(tmp_path / "page.html", 10)
+    page, said = opened(browser, tmp_path / "page.html", viewport={"width": 1000, "height": 800})
+    cases, enlarged = page.locator(".case"), page.locator("#enlarged")
+    expect(enlarged).to_be_hidden()
+    cases.nth(1).locator("img").first.click()
+    expect(enlarged).to_be_visible()
+    box = enlarged.locator("img").bounding_box()
+    assert box is not None
+    assert box["width"] > 900
+    assert box["height"] > 500
+    expect(enlarged.locator(".place")).to_contain_text("Rank 2, high_risk: ")
+    # Its case is the current one, and the keys go on from there, with the picture open.
+    page.keyboard.press("r")
+    expect(cases.nth(1).locator(".reviewed")).to_be_checked()
+    expect(enlarged.locator(".place")).to_contain_text("reviewed")
+    page.keyboard.press("k")
+    expect(enlarged.locator(".place")).to_contain_text("Rank 1")
+    expect(enlarged.locator("canvas")).to_have_count(0)
+    page.keyboard.press("h")
+    expect(enlarged.locator("canvas")).to_have_count(1)
+    assert enlarged.locator("canvas").bounding_box() == enlarged.locator("img").bounding_box()
+    page.keyboard.press("z")
+    expect(enlarged).to_be_hidden()
+    expect(cases.first).to_be_focused()
+    page.keyboard.press("z")
+    page.keyboard.press("f")
+    expect(enlarged).to_be_hidden()
+    expect(cases.first.locator(".finding")).to_be_focused()
+    # A case of two pictures.
+    page.keyboard.press("Escape")
+    cases.nth(2).locator("img").first.click()
+    words = enlarged.locator(".place").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert enlarged.locator(".place").inner_text() != words
+    page.keyboard.press("ArrowLeft")
+    expect(enlarged.locator(".place")).to_have_text(words)
+    page.keyboard.press("Escape")
+    expect(enlarged).to_be_hidden()
+    assert [line for line in said if not line.startswith("Canvas2D")] == []
+
+
 def test_nothing_hostile_runs_nothing_leaves_and_nothing_is_hard_to_read(
     browser: Browser,  # noqa: F811
     tmp_path: Path,
@@ -170,6 +218,8 @@ def test_nothing_hostile_runs_nothing_leaves_and_nothing_is_hard_to_read(
         )
         page.keyboard.press("j")
         page.keyboard.press("r")
+        page.locator(".case img").first.click()
+        expect(page.locator("#enlarged")).to_be_visible()
         assert page.title() != "hacked"
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         found = Axe().run(page).response

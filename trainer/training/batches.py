@@ -21,6 +21,9 @@ from trainer.training.balanced_batches import (
     split_nevi_by_histology,
 )
 
+#: Share of the diagnoses that are neither melanoma nor nevus in an epoch that is drawn by source.
+OTHER_DIAGNOSES_SHARE = 1 / 3
+
 
 def training_images(images: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
     """The training images: of all diagnoses, or of melanoma and nevus."""
@@ -73,27 +76,42 @@ def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> Bal
 def _batches_by_source(
     train: pd.DataFrame, cached_images: npt.NDArray[np.uint8], augmentation: Augmentation, config: RunConfig
 ) -> ClassBalancedBatches:
-    """Half melanomas and half nevi, each class from the sources as `source_shares` says."""
-    strata, cells = pd.factorize(pd.MultiIndex.from_frame(train[["label", "dataset"]]), sort=True)
-    labels = np.array([label for label, _ in cells])
+    """Half melanomas and half nevi, each class from the sources as `source_shares` says.
+
+    With seven classes a share of the draws is of the other diagnoses.
+    """
+    seven = config.classes == "seven"
+    two = train["dx"].isin(("mel", "nv")).to_numpy()
+    # The other diagnoses are not drawn by source: HAM10000 alone has them.
+    cells_of = pd.DataFrame({"dx": train["dx"], "dataset": train["dataset"].astype(str).where(two, "")})
+    strata, cells = pd.factorize(pd.MultiIndex.from_frame(cells_of), sort=True)
+    images = np.bincount(strata)
+    diagnoses = np.array([diagnosis for diagnosis, _ in cells])
     first = set(train.loc[train["collection"] == HAM10000, "dataset"])
-    shares = source_shares(
-        labels,
-        np.bincount(strata),
-        np.array([source in first for _, source in cells]),
+    told_apart = np.isin(diagnoses, ("mel", "nv"))
+    shares = np.zeros(len(cells))
+    shares[told_apart] = source_shares(
+        (diagnoses[told_apart] == "mel").astype(np.int64),
+        images[told_apart],
+        np.array([source in first for _, source in cells])[told_apart],
         first_share=config.ham10000_share,
         power=config.sampling_power,
     )
+    if not told_apart.all():
+        shares[told_apart] *= 1 - OTHER_DIAGNOSES_SHARE
+        shares[~told_apart] = class_shares(images[~told_apart], config.sampling_power)
+        shares[~told_apart] *= OTHER_DIAGNOSES_SHARE
+    numbers = [DIAGNOSES.index(diagnosis) if seven else int(diagnosis == "mel") for diagnosis in diagnoses]
     return ClassBalancedBatches(
         cached_images,
         strata.astype(np.int64),
-        shares=shares,
-        class_of=labels.tolist(),
+        shares=shares.tolist(),
+        class_of=numbers,
         samples_per_epoch=config.samples_per_epoch,
         size=config.size,
         batch_size=config.batch_size,
         seed=config.seed,
         augmentation=augmentation,
         mixup_alpha=config.mixup,
-        one_output=True,
+        one_output=not seven,
     )

@@ -6,6 +6,7 @@ import keras
 import pandas as pd
 
 from trainer.config import ALL_FOLDS, RunConfig, fold_sources
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.data.readers.ham10000 import NAME as HAM10000
 from trainer.data.splits import TEST, TRAIN, UNUSED, VALIDATION, draw_split, manifest_sha256
 from trainer.errors import WeightsError
@@ -24,20 +25,36 @@ def starts_from_bundle(weights: str) -> bool:
 def copy_bundle_weights(bundle: Bundle, network: keras.Model, config: RunConfig) -> None:
     """Give a new network the weights of a bundle's.
 
+    A network of seven classes may start from a bundle of two: the logits of melanoma and nevus are half of the bundle's
+    logit, with either sign, so that it tells these two apart as the bundle does. The other logits stay as they are.
+
     Raises:
         WeightsError: the bundle's network is another one.
     """
     trained = keras.saving.load_model(bundle.folder / MODEL_NAME, compile=False)
     theirs = {layer.name: layer for layer in trained.layers}
     try:
-        for layer in network.layers:
-            if layer.weights:
-                layer.set_weights(theirs[layer.name].get_weights())
+        own = {layer.name: layer for layer in network.layers if layer.weights}
+        if "logits" in own and "logits" not in theirs:
+            # The last layer of seven classes is a difference of logits, which is fixed.
+            del own["probability"]
+            _start_logits(own.pop("logits"), theirs["probability"])
+        for name, layer in own.items():
+            layer.set_weights(theirs[name].get_weights())
     except (KeyError, ValueError) as error:
         raise WeightsError(
             f"The network of --weights {config.weights} does not fit {config.backbone} for {config.classes} classes "
             f"({error}). Name a bundle of the same backbone and classes."
         ) from None
+
+
+def _start_logits(layer: keras.Layer, probability: keras.Layer) -> None:
+    """Set two of the seven logits, weights (hidden, 7) and (7,), by the two-class logit, (hidden, 1) and (1,)."""
+    weights = layer.get_weights()
+    for each, of_two in zip(weights, probability.get_weights(), strict=True):
+        half = of_two[..., 0] / 2
+        each[..., DIAGNOSES.index("mel")], each[..., DIAGNOSES.index("nv")] = half, -half
+    layer.set_weights(weights)
 
 
 def keep_unseen_apart(split: "pd.Series[str]", everything: pd.DataFrame, config: RunConfig) -> "pd.Series[str]":

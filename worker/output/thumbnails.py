@@ -12,8 +12,8 @@ from worker.images.opencv import cv2
 from worker.images.preprocess import greatest_divisor
 from worker.images.read_any import Reader
 
-#: Longest side in pixels, and quality of the JPEG: some 13 KB each.
-SIDE, _QUALITY = 360, 80
+#: Longest side in pixels, enough to look at a lesion across a window, and quality of the JPEG: some 25 KB each.
+SIDE, _QUALITY = 600, 80
 
 
 def make_thumbnail(reader: Reader, path: str, sha256: str | None, max_bytes: int) -> bytes | None:

@@ -19,6 +19,18 @@ from worker.output.worklist_cases import BINS, Worklist, borderline_quality, dia
 _TEMPLATES = Path(__file__).parent / "templates"
 #: Shares of melanomas among the lesions of a clinic that a reader may choose: screening to referral.
 PREVALENCES = (0.01, 0.02, 0.05, 0.14)
+#: Diagnoses that a reader may record, in words that `dermq audit-performance` tells apart.
+_REVIEWED_DIAGNOSES = (
+    "melanoma",
+    "nevus",
+    "basal cell carcinoma",
+    "squamous cell carcinoma",
+    "actinic keratosis or Bowen's disease",
+    "benign keratosis",
+    "dermatofibroma",
+    "vascular lesion",
+    "other",
+)
 #: What each flag asks for, and no word of relief.
 _MEANINGS = {
     TriageFlag.HIGH_RISK: "look first",
@@ -102,6 +114,8 @@ def write_worklist_page(
         script_hash=_hash(script),
         prevalences=PREVALENCES,
         meanings=_MEANINGS,
+        reviewed_diagnoses=_REVIEWED_DIAGNOSES,
+        several=any(row.class_probabilities for case in worklist.cases for row in case.images),
         why=why_not_scored,
         quality=borderline_quality,
         digits=lambda probability: digits(probability, job.threshold, job.borderline_threshold),

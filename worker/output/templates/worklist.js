@@ -6,7 +6,10 @@ const cases = Array.from(document.querySelectorAll(".case"));
 const unscored = Array.from(document.querySelectorAll(".lost"));
 const byFlag = document.getElementById("by-flag"), byText = document.getElementById("by-text");
 const openOnly = document.getElementById("open-only"), order = document.getElementById("order");
+const reviewer = document.getElementById("reviewer"), enlarged = document.getElementById("enlarged");
 let current = -1, findings = {};
+// The picture that is shown enlarged.
+let looked = null;
 
 function load() {
   try { findings = JSON.parse(localStorage.getItem(body.dataset.key) || "{}"); } catch { findings = {}; }
@@ -18,18 +21,27 @@ function store() {
 }
 function idOf(item) { return item.dataset.lesion && item.classList.contains("case") ? "lesion " + item.dataset.lesion : "path " + item.dataset.path; }
 function fields(item) {
-  return { reviewed: item.querySelector(".reviewed"), finding: item.querySelector(".finding"), comment: item.querySelector(".comment") };
+  return { reviewed: item.querySelector(".reviewed"), finding: item.querySelector(".finding"), diagnosis: item.querySelector(".diagnosis"), comment: item.querySelector(".comment") };
+}
+// By the reader's calendar, and not by that of Greenwich.
+function today() {
+  const now = new Date();
+  return [now.getFullYear(), now.getMonth() + 1, now.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
 }
 function show(item) {
   const found = findings[idOf(item)] || {}, inputs = fields(item);
   inputs.reviewed.checked = Boolean(found.reviewed);
   inputs.finding.value = found.finding || "";
+  inputs.diagnosis.value = found.diagnosis || "";
   inputs.comment.value = found.comment || "";
   item.classList.toggle("done", Boolean(found.reviewed));
 }
 function keep(item) {
   const inputs = fields(item);
-  findings[idOf(item)] = { reviewed: inputs.reviewed.checked, finding: inputs.finding.value, comment: inputs.comment.value };
+  findings[idOf(item)] = {
+    reviewed: inputs.reviewed.checked, finding: inputs.finding.value, diagnosis: inputs.diagnosis.value,
+    comment: inputs.comment.value, reviewer: reviewer.value.trim(), date: today(),
+  };
   item.classList.toggle("done", inputs.reviewed.checked);
   store();
   count();
@@ -63,11 +75,14 @@ function step(by) {
   if (!shown.length) { return; }
   let place = shown.indexOf(cases[current]);
   place = place < 0 ? (by > 0 ? 0 : shown.length - 1) : Math.min(Math.max(place + by, 0), shown.length - 1);
+  mark(shown[place]);
+}
+function mark(item) {
   if (current >= 0) { cases[current].classList.remove("current"); }
-  current = cases.indexOf(shown[place]);
-  cases[current].classList.add("current");
-  cases[current].focus({ preventScroll: true });
-  cases[current].scrollIntoView({ block: "nearest" });
+  current = cases.indexOf(item);
+  item.classList.add("current");
+  item.focus({ preventScroll: true });
+  item.scrollIntoView({ block: "nearest" });
 }
 function cell(text) {
   // A spreadsheet must not run a comment.
@@ -75,12 +90,12 @@ function cell(text) {
   return '"' + safe.replaceAll('"', '""') + '"';
 }
 function save() {
-  const rows = [["job", "rank", "path", "lesion_id", "probability", "flag", "reviewed", "finding", "comment"]];
+  const rows = [["job", "rank", "path", "lesion_id", "probability", "flag", "reviewed", "finding", "diagnosis", "comment", "reviewer", "date"]];
   for (const item of [...unscored, ...[...cases].sort((a, b) => a.dataset.rank - b.dataset.rank)]) {
     const found = findings[idOf(item)] || {};
     // By its path alone: the lesion may have other images, of which this finding says nothing.
     const lesion = item.classList.contains("case") ? item.dataset.lesion : "";
-    rows.push([body.dataset.job, item.dataset.rank || "", item.dataset.path, lesion, item.dataset.probability || "", item.dataset.flag || "ungradable", found.reviewed ? "yes" : "no", found.finding || "", found.comment || ""]);
+    rows.push([body.dataset.job, item.dataset.rank || "", item.dataset.path, lesion, item.dataset.probability || "", item.dataset.flag || "ungradable", found.reviewed ? "yes" : "no", found.finding || "", found.diagnosis || "", found.comment || "", found.reviewer || "", found.date || ""]);
   }
   const text = "\ufeff" + rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   const link = document.createElement("a");
@@ -133,16 +148,53 @@ function drawn(image, text) {
 }
 function showMap(picture, wanted) {
   const text = picture.dataset.evidence, shown = picture.querySelector("canvas"), image = picture.querySelector("img");
-  if (text === undefined) { return; }
+  if (text === undefined) { return null; }
   picture.parentElement.querySelector(".empty-map").hidden = !wanted || text !== "";
-  if (text === "" || wanted === Boolean(shown)) { return; }
-  if (!wanted) { shown.remove(); return; }
+  if (text === "" || wanted === Boolean(shown)) { return null; }
+  if (!wanted) { shown.remove(); return null; }
   image.loading = "eager";
-  image.decode().then(() => { if (!picture.querySelector("canvas")) { picture.append(drawn(image, text)); } }, () => {});
+  return image.decode().then(() => { if (!picture.querySelector("canvas")) { picture.append(drawn(image, text)); } }, () => {});
 }
 const near = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
   for (const entry of entries) { if (entry.isIntersecting) { showMap(entry.target, true); } }
 }, { rootMargin: "400px" }) : null;
+// Enlarged: as large as the window, with its heat map where that is shown.
+function enlarge(picture) {
+  looked = picture;
+  const frame = enlarged.querySelector(".picture"), item = picture.closest(".case, .lost"), map = picture.querySelector("canvas");
+  const image = picture.querySelector("img").cloneNode();
+  image.loading = "eager";
+  frame.replaceChildren(image);
+  if (map) {
+    const copy = map.cloneNode();
+    copy.getContext("2d").drawImage(map, 0, 0);
+    frame.append(copy);
+  }
+  const words = picture.parentElement.querySelector("figcaption").innerText.replaceAll("\n", ". ");
+  const score = item.dataset.rank ? `Rank ${item.dataset.rank}, ${item.dataset.flag}` : "No score";
+  enlarged.querySelector(".place").textContent = `${score}${isOpen(item) ? "" : ", reviewed"}: ${words}`;
+  if (cases.includes(item) && cases[current] !== item) { mark(item); }
+  if (!enlarged.open) { enlarged.showModal(); }
+}
+function lookBeside(by) {
+  const pictures = [...looked.closest(".case, .lost").querySelectorAll(".picture")];
+  enlarge(pictures[Math.min(Math.max(pictures.indexOf(looked) + by, 0), pictures.length - 1)]);
+}
+function lookAt(item) {
+  const picture = item.querySelector(".picture");
+  if (picture) { enlarge(picture); } else { enlarged.close(); }
+}
+document.querySelector("main").addEventListener("click", (event) => {
+  if (event.target.matches(".picture img")) { enlarge(event.target.parentElement); }
+});
+enlarged.addEventListener("click", (event) => { if (event.target.matches("img, button, dialog")) { enlarged.close(); } });
+enlarged.addEventListener("close", () => {
+  if (current >= 0 && !cases[current].contains(document.activeElement)) { cases[current].focus({ preventScroll: true }); }
+});
+enlarged.addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by) { lookBeside(by); event.preventDefault(); }
+});
 document.getElementById("larger").addEventListener("change", (event) => {
   body.classList.toggle("large", event.target.checked);
   if (current >= 0) { cases[current].scrollIntoView({ block: "nearest" }); }
@@ -154,7 +206,14 @@ function showMaps(wanted) {
     if (wanted && near) { near.observe(picture); } else { near?.unobserve(picture); showMap(picture, wanted); }
   }
 }
+function mapsOf(item) {
+  const pictures = [...item.querySelectorAll("[data-evidence]")], wanted = !item.querySelector("canvas, .empty-map:not([hidden])");
+  if (pictures.length) { document.getElementById("about-maps").hidden = !wanted; }
+  Promise.all(pictures.map((picture) => showMap(picture, wanted))).then(() => { if (enlarged.open) { enlarge(looked); } });
+}
 load();
+reviewer.value = findings.reviewer || "";
+reviewer.addEventListener("input", () => { findings.reviewer = reviewer.value; store(); });
 [...cases, ...unscored].forEach(show);
 filter();
 predict();
@@ -170,16 +229,17 @@ document.getElementById("maps")?.addEventListener("change", (event) => showMaps(
 document.getElementById("save").addEventListener("click", save);
 document.getElementById("prevalence")?.addEventListener("change", predict);
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input:not([type=checkbox]), select, textarea, button") || event.ctrlKey || event.metaKey || event.altKey) {
+  if (event.target.matches("input:not([type=checkbox]), select, textarea, main button, nav button") || event.ctrlKey || event.metaKey || event.altKey) {
     if (event.key === "Escape") { event.target.blur(); }
     return;
   }
+  if (event.key === "z" && enlarged.open) { enlarged.close(); return; }
   if (event.key === "j" || event.key === "k") { step(event.key === "j" ? 1 : -1); event.preventDefault(); }
-  if (current >= 0 && event.key === "r") { fields(cases[current]).reviewed.click(); }
-  if (current >= 0 && event.key === "h") {
-    const pictures = cases[current].querySelectorAll("[data-evidence]"), wanted = !cases[current].querySelector("canvas, .empty-map:not([hidden])");
-    pictures.forEach((picture) => showMap(picture, wanted));
-    if (pictures.length) { document.getElementById("about-maps").hidden = !wanted; }
-  }
-  if (current >= 0 && event.key === "f") { fields(cases[current]).finding.focus(); event.preventDefault(); }
+  const item = enlarged.open && event.key !== "j" && event.key !== "k" ? looked.closest(".case, .lost") : cases[current];
+  if (!item) { return; }
+  if (event.key === "z" || (enlarged.open && (event.key === "j" || event.key === "k"))) { lookAt(item); }
+  if (event.key === "r") { fields(item).reviewed.click(); }
+  if (event.key === "h") { mapsOf(item); }
+  if (event.key === "f") { enlarged.close(); fields(item).finding.focus(); event.preventDefault(); }
+  if (event.key === "r" && enlarged.open) { enlarge(looked); }
 });
