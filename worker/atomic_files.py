@@ -90,8 +90,12 @@ def _held(folder: Path) -> Iterator[None]:
 
 def _remove_if_abandoned(folder: Path) -> None:
     # A process that holds the lock is still working. One that removed the folder first did the same.
-    with suppress(BlockingIOError, FileNotFoundError), _held(folder):
-        shutil.rmtree(folder)
+    with suppress(BlockingIOError, FileNotFoundError):
+        # In a folder that all may write to, another user may have made one of this name.
+        if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+            return
+        with _held(folder):
+            shutil.rmtree(folder)
 
 
 def sweep_unfinished(folder: Path) -> None:

@@ -33,7 +33,7 @@ def _existing(database: "Engine", job: int) -> "JobView":
 def drift(jobs: tuple[int, ...]) -> None:
     """Compare probability, contrast, sharpness and appearance of the images of JOBS with the bundle's reference, by the
     population stability index: up to 0.1 is usual, from 0.25 on the images are others. Folders directly below the root
-    are compared too, where they have images enough.
+    are compared too, where they have images enough. Of a larger job 20,000 images are looked at.
 
     Other probabilities may only mean fewer melanomas. Other images, at a new clinic or from a new camera, need a look
     at `dermq-train evaluate --external` before the flags are trusted.
@@ -43,7 +43,7 @@ def drift(jobs: tuple[int, ...]) -> None:
     from db.drift import sample_of_job
     from db.session import read
     from worker.inference.bundle import load_bundle
-    from worker.monitor.drift import MOST, STRONG, by_folder, measure_drift
+    from worker.monitor.drift import MOST_OF_FOLDERS, STRONG, by_folder, measure_drift
 
     database = open_checked_database()
     bundle, strong = load_bundle(load_settings().resolved_bundle()), False
@@ -54,7 +54,7 @@ def drift(jobs: tuple[int, ...]) -> None:
                 f"Job {job} was scored with {printable(view.bundle_name)} {printable(view.bundle_version)}, and "
                 "DERMQ_BUNDLE is another one, so the reference is not known. Set DERMQ_BUNDLE to the bundle of the job."
             )
-        sample = read(database, lambda connection, job=job: sample_of_job(connection, job, MOST))  # type: ignore[misc]
+        sample = read(database, lambda connection, job=job: sample_of_job(connection, job, MOST_OF_FOLDERS))  # type: ignore[misc]
         parts = [(f"job {job}", sample), *((f"  {printable(name)}", part) for name, part in by_folder(sample))]
         for name, part in parts:
             found = measure_drift(part, bundle.manifest)

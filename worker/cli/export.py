@@ -1,6 +1,7 @@
 """``dermq export``: the outcomes of a job as CSV, JSON Lines, Parquet or FHIR, or as DICOM reports."""
 
 import errno
+import re
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from db.status import AuditAction, JobStatus
-from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
+from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database, tidied_when_ended
 from worker.errors import DermqError, OutputError
 
 if TYPE_CHECKING:
@@ -46,9 +47,21 @@ _STILL_RUNNING = "are waiting and have no outcome yet. Follow the job with `derm
     help="dicom-sr writes a folder.",
 )
 @click.option("--with-references", is_flag=True, help="FHIR with patient references. The audit log says so.")
+@click.option(
+    "--patient-system",
+    metavar="URI",
+    help="FHIR system of the patient references, such as urn:oid:2.999.1. Default: dermq's own.",
+)
 @click.option("--stow", metavar="URL", help="Send the DICOM reports to this PACS, such as https://pacs/dicom-web.")
 def export(
-    job: int, output: str | None, ranked: bool, worklist: bool, kind: str, with_references: bool, stow: str | None
+    job: int,
+    output: str | None,
+    ranked: bool,
+    worklist: bool,
+    kind: str,
+    with_references: bool,
+    patient_system: str | None,
+    stow: str | None,
 ) -> None:
     """Write the outcome of every image of JOB, in the order of submission or as a ranked worklist.
 
@@ -72,6 +85,7 @@ def export(
     from worker.monitor.job_status import find_job
 
     _refuse_what_does_not_fit(output, kind, ranked=ranked, worklist=worklist, references=with_references, stow=stow)
+    _refuse_system(patient_system, references=with_references)
     database = open_checked_database()
     view = find_job(database, job)
     if view.status is JobStatus.DELETING:
@@ -85,12 +99,12 @@ def export(
             ),
         )
 
-    with ExitStack() as stack:
+    with tidied_when_ended(), ExitStack() as stack:
         target = None if output is None else Path(output)
         if output is not None and "://" in output:
             from worker.output.remote_target import put_when_complete
 
-            target = stack.enter_context(put_when_complete(output))
+            target = stack.enter_context(put_when_complete(output, folder=kind == "dicom-sr"))
         if target is not None and not target.resolve().parent.is_dir():
             raise OutputError(
                 f"There is no folder {target.resolve().parent} to write into. Make it, or name another file."
@@ -105,7 +119,9 @@ def export(
             lines = _export_reports(database, view, target, output, stow)
         else:
             try:
-                written, status = _write(database, view, target, kind, ranked, worklist, with_references)
+                written, status = _write(
+                    database, view, target, kind, ranked, worklist, with_references, patient_system
+                )
             except BrokenPipeError as error:
                 # The reader has stopped, as `head` does. That is no error.
                 record(images=images, failed=error.strerror)
@@ -150,6 +166,19 @@ def _refuse_what_does_not_fit(
         raise click.UsageError("A Parquet file cannot be a stream. Name a file with -o.")
 
 
+def _refuse_system(system: str | None, *, references: bool) -> None:
+    if system is None:
+        return
+    if not references:
+        raise click.UsageError("--patient-system names the system of patient references. Add --with-references.")
+    # An absolute URI (FHIR R4, Identifier.system), not merely a name.
+    if re.fullmatch(r"(https?://[^\s/]+\S*|urn:oid:[0-2](\.(0|[1-9]\d*))+|urn:(?!oid:)[\w-]+:\S+)", system) is None:
+        raise click.UsageError(
+            f"--patient-system {system!r} is no system of identifiers. Give an absolute URI, such as "
+            "https://hospital.example/mrn or urn:oid: with the number of the registry."
+        )
+
+
 def _is_stream(path: Path) -> bool:
     return path.exists() and not path.is_file()
 
@@ -162,6 +191,7 @@ def _write(
     ranked: bool,
     worklist: bool,
     with_references: bool,
+    patient_system: str | None,
 ) -> "tuple[Written, JobStatus | None]":
     """Write everything but DICOM reports, from one snapshot of the database."""
     from db.jobs import view_jobs
@@ -194,7 +224,12 @@ def _write(
             return write_jsonl(rows, file, ranked=ranked, cancelled=cancelled), status
         if kind == "fhir":
             look_up = (lambda ids: references_of(connection, ids)) if with_references else None
-            return write_fhir(rows, file, job=view, cancelled=cancelled, references_of=look_up), status
+            return (
+                write_fhir(
+                    rows, file, job=view, cancelled=cancelled, references_of=look_up, patient_system=patient_system
+                ),
+                status,
+            )
         return write_csv(rows, file, ranked=ranked, cancelled=cancelled, terminal=terminal), status
 
     if kind == "parquet" and target is not None:

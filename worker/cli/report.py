@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from db.status import AuditAction, JobStatus
-from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database
+from worker.cli.session import JOB_NUMBER, current_actor, open_checked_database, tidied_when_ended
 from worker.errors import DermqError, OutputError
 from worker.settings import load_settings
 from worker.terminal import make_console
@@ -94,7 +94,7 @@ def report(job: int, output: Path | None, top: int, with_references: bool) -> No
             made_at=datetime.now(UTC),
             state=describe_job(database, view).state,
         )
-        with replace_file(target) as unfinished:
+        with tidied_when_ended(), replace_file(target) as unfinished:
             # It holds pictures of patients.
             unfinished.touch(mode=0o600)
             with unfinished.open("w", encoding="utf-8") as file:

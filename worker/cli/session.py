@@ -2,8 +2,11 @@
 
 import os
 import pwd
+import signal
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -39,6 +42,21 @@ def current_actor() -> str:
     place = f"{account}@{socket.gethostname()}"
     name = load_settings().actor
     return f"{name} ({place})"[:_LONGEST] if name else place
+
+
+@contextmanager
+def tidied_when_ended() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that unfinished files are removed."""
+
+    def leave(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    usual = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 def open_checked_database() -> "Engine":

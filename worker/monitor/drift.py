@@ -15,8 +15,8 @@ from itertools import pairwise
 from db.drift import MeasuredImage
 from worker.inference.bundle import BundleManifest
 
-#: Images that are looked at, and the fewest that tell anything.
-MOST, FEWEST = 2_000, 100
+#: Images that are looked at, of a job whose folders are compared too, and the fewest that tell anything.
+MOST, MOST_OF_FOLDERS, FEWEST = 2_000, 20_000, 100
 #: From these on a drift is worth a look, and the images are others.
 MODERATE, STRONG = 0.1, 0.25
 #: Quantiles of the reference that part the bins. Its outer ones hold too few images for a sample.

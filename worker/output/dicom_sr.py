@@ -6,13 +6,14 @@ of the scheme 99DERMQ.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from db.jobs import JobView
 from db.worklist import OutcomeRow
 from worker.images.dicom_header import quiet_pydicom
-from worker.output.in_words import FLAGS, NOT_REVIEWED, PROBABILITY, THRESHOLD, TRIAGE_FLAG, flag_of, identity
+from worker.output.in_words import FLAGS, NOT_REVIEWED, PROBABILITY, THRESHOLD, TRIAGE_FLAG, digits, flag_of, identity
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
@@ -64,7 +65,7 @@ def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: JobView, fra
         finding_type=codes.SCT.SkinLesion,
         algorithm_id=algorithm,
         measurements=[
-            sr.Measurement(name=_code(code, meaning), value=round(value, 4), unit=codes.UCUM.NoUnits)
+            sr.Measurement(name=_code(code, meaning), value=digits(value), unit=codes.UCUM.NoUnits)
             for meaning, code, value in numbers
         ],
         qualitative_evaluations=[
@@ -117,6 +118,26 @@ def structured_report(row: OutcomeRow, evidence: "Dataset", *, job: JobView, fra
     for name in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
         setattr(report, name, made.strftime("%H%M%S.%f"))
     return report
+
+
+def name_predecessors(report: "Dataset", earlier: Sequence[str]) -> None:
+    """Refer to earlier reports of the same image, which this one stands in for (PS3.3, C.17.2).
+
+    Args:
+        report: from `structured_report`.
+        earlier: identifiers of the reports, of the same study and series.
+    """
+    from pydicom import Dataset
+
+    references = []
+    for instance in earlier:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = report.SOPClassUID, instance
+        references.append(reference)
+    series, study = Dataset(), Dataset()
+    series.SeriesInstanceUID, series.ReferencedSOPSequence = report.SeriesInstanceUID, references
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = report.StudyInstanceUID, [series]
+    report.PredecessorDocumentsSequence = [study]
 
 
 def _zone(evidence: "Dataset") -> timezone:

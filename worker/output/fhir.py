@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from db.jobs import JobView
 from db.status import ImageStatus
 from db.worklist import OutcomeRow
-from worker.output.in_words import FLAGS, NOT_REVIEWED, PROBABILITY, THRESHOLD, TRIAGE_FLAG, flag_of, identity
+from worker.output.in_words import FLAGS, NOT_REVIEWED, PROBABILITY, THRESHOLD, TRIAGE_FLAG, digits, flag_of, identity
 from worker.output.rows import CountedRows, Written
 
 #: System of the codes that no standard has, and of identifiers.
@@ -40,6 +40,7 @@ def write_fhir(
     job: JobView,
     cancelled: bool = False,
     references_of: Callable[[Sequence[int]], dict[int, str]] | None = None,
+    patient_system: str | None = None,
 ) -> Written:
     """Write the images that have an outcome, and those of a cancelled job; the others are counted.
 
@@ -49,6 +50,7 @@ def write_fhir(
         job: of the rows.
         cancelled: whether the job was cancelled, so that a human must look at waiting images.
         references_of: gives patient references by image id. None leaves them out.
+        patient_system: of these references, a URI. None is dermq's own, which no registry knows.
     """
     counted = CountedRows(rows, cancelled=cancelled)
     batch: list[OutcomeRow] = []
@@ -56,7 +58,7 @@ def write_fhir(
     def write() -> None:
         references = references_of([row.image_id for row in batch]) if references_of is not None else {}
         for row in batch:
-            line = transaction(row, job=job, patient=references.get(row.image_id))
+            line = transaction(row, job=job, patient=references.get(row.image_id), patient_system=patient_system)
             file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")))
             file.write("\n")
         batch.clear()
@@ -70,18 +72,22 @@ def write_fhir(
     return counted.written()
 
 
-def transaction(row: OutcomeRow, *, job: JobView, patient: str | None) -> Resource:
+def transaction(row: OutcomeRow, *, job: JobView, patient: str | None, patient_system: str | None = None) -> Resource:
     """The resources of one image, as a Bundle to be sent to a FHIR server.
 
     Args:
         row: with an outcome.
         job: of the row.
         patient: reference, or None.
+        patient_system: of the reference, a URI. None is dermq's own.
     """
     # With the time of submission: the first job of another database must not have the same.
     key = identity(job.id, job.submitted_at, row.image_id, row.bundle_sha256)
-    device, lesion = _device(row), _body_structure(row, job, patient)
-    subject: Resource = {"subject": _patient(patient)} if patient else {}
+    lesion_key = identity(job.id, job.submitted_at, patient, row.lesion_id)
+    system = patient_system or f"{_SYSTEM}:patient-reference"
+    person: Resource | None = {"identifier": {"system": system, "value": _text(patient)}} if patient else None
+    device, lesion = _device(row), _body_structure(row, person, lesion_key)
+    subject: Resource = {"subject": person} if person else {}
     when: Resource = {"effectiveDateTime": _instant(row.completed_at)} if row.completed_at else {}
     picture = _media(row, key, subject)
     about: Resource = {
@@ -169,23 +175,24 @@ def _media(row: OutcomeRow, key: str, subject: Resource) -> Resource:
         **({"identifier": names} if names else {}),
         "status": "completed",
         "type": {"text": "image"},
-        "modality": {"coding": [_MODALITY]},
+        # That of a picture of the PACS is in its study: it may have come as a secondary capture.
+        **({} if row.instance_uid else {"modality": {"coding": [_MODALITY]}}),
         **subject,
         "content": {"title": _text(row.path)},
     }
 
 
-def _body_structure(row: OutcomeRow, job: JobView, patient: str | None) -> Resource | None:
+def _body_structure(row: OutcomeRow, patient: Resource | None, key: str) -> Resource | None:
     """The lesion, where it is known and so is the patient, without whom FHIR has none."""
     if not row.lesion_id or not patient:
         return None
     return {
         "resourceType": "BodyStructure",
-        "id": f"lesion-{identity(job.id, job.submitted_at, patient, row.lesion_id)}",
+        "id": f"lesion-{key}",
         "identifier": [{"system": f"{_SYSTEM}:lesion", "value": _text(row.lesion_id)}],
         "morphology": {"text": "Skin lesion"},
         **({"location": {"text": _text(row.site)}} if row.site else {}),
-        "patient": _patient(patient),
+        "patient": patient,
     }
 
 
@@ -193,15 +200,11 @@ def _probability(row: OutcomeRow) -> Resource:
     if row.status is not ImageStatus.SCORED or row.probability is None:
         return {"dataAbsentReason": {"text": _text(row.reason or "not scored")}}
     return {
-        "valueQuantity": {"value": round(row.probability, 4), **_UNIT},
+        "valueQuantity": {"value": digits(row.probability), **_UNIT},
         "referenceRange": [
-            {"high": {"value": round(row.threshold, 4), **_UNIT}, "text": f"{THRESHOLD} {_text(row.policy)}"}
+            {"high": {"value": digits(row.threshold), **_UNIT}, "text": f"{THRESHOLD} {_text(row.policy)}"}
         ],
     }
-
-
-def _patient(reference: str) -> Resource:
-    return {"identifier": {"system": f"{_SYSTEM}:patient-reference", "value": _text(reference)}}
 
 
 def _concept(code: str, text: str) -> Resource:

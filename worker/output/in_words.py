@@ -24,6 +24,11 @@ def flag_of(row: OutcomeRow) -> TriageFlag:
     return row.flag if row.status is ImageStatus.SCORED and row.flag is not None else TriageFlag.UNGRADABLE
 
 
+def digits(number: float) -> float:
+    """A probability or a threshold in six digits, so that a number on the threshold's other side stays there."""
+    return round(number, 6)
+
+
 def identity(*parts: object) -> str:
     """A number that is the same whenever the same is written again, for identifiers: 32 hexadecimal digits."""
     return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogatepass")).hexdigest()[:32]

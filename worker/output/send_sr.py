@@ -18,6 +18,7 @@ from worker.images.read import frame_of
 from worker.images.read_any import Reader
 from worker.images.read_dicomweb import DICOMWEB, DicomWebError, dicomweb_client, explain
 from worker.logging import get_logger
+from worker.output.dicom_sr import name_predecessors, structured_report
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -65,7 +66,6 @@ def make_reports(
         import highdicom  # noqa: F401
     except ImportError:
         raise OutputError("For DICOM reports install their support: pip install 'dermq[dicom]'.") from None
-    from worker.output.dicom_sr import structured_report
 
     for row in rows:
         if row.instance_uid is None:
@@ -110,6 +110,8 @@ def write_reports(reports: "Iterable[Dataset]", folder: Path, sent: Sent) -> Non
 def send_reports(reports: "Iterable[Dataset]", address: str, sent: Sent) -> None:
     """Send each report to a PACS once: what it has already is not sent again.
 
+    An image that was scored again has another report, which names the earlier ones as its predecessors.
+
     Args:
         reports: from `make_reports`.
         address: of the PACS, as for `dermq submit`: ``https://pacs/dicom-web``.
@@ -124,22 +126,27 @@ def send_reports(reports: "Iterable[Dataset]", address: str, sent: Sent) -> None
         raise OutputError(f"The reports were not sent: {error}.") from None
 
     @lru_cache(maxsize=64)
-    def there(study: str, series: str) -> set[str]:
+    def there(study: str, series: str) -> dict[str, str]:
         try:
-            found = client.search_for_instances(study, series, fields=["SOPInstanceUID"])
+            found = client.search_for_instances(study, series, fields=["SOPInstanceUID", "InstanceNumber"])
         except Exception as error:
             # Some servers answer so while the study has no such series.
             if getattr(getattr(error, "response", None), "status_code", None) == 404:
-                return set()
+                return {}
             raise
-        return {str(each["00080018"]["Value"][0]) for each in found}
+        return {str(each["00080018"]["Value"][0]): _first(each, "00200013") for each in found}
 
     waiting: list[Dataset] = []
     try:
         for report in reports:
-            if str(report.SOPInstanceUID) in there(str(report.StudyInstanceUID), str(report.SeriesInstanceUID)):
+            known = there(str(report.StudyInstanceUID), str(report.SeriesInstanceUID))
+            if str(report.SOPInstanceUID) in known:
                 sent.there += 1
                 continue
+            # The number in the series is that of the image.
+            own = str(report.InstanceNumber)
+            if earlier := [instance for instance, number in known.items() if number == own]:
+                name_predecessors(report, earlier)
             waiting.append(report)
             if len(waiting) == _TOGETHER:
                 _store(client, waiting, sent)
@@ -154,6 +161,11 @@ def send_reports(reports: "Iterable[Dataset]", address: str, sent: Sent) -> None
             f"The PACS took {sent.written:,} reports, then it failed: {explain(error)[1]}. Send again: what it has is "
             "not sent twice."
         ) from None
+
+
+def _first(answer: dict[str, Any], tag: str) -> str:
+    """The first value of an attribute in an answer of DICOMweb, or nothing."""
+    return str((answer.get(tag, {}).get("Value") or [""])[0])
 
 
 def _store(client: Any, reports: "list[Dataset]", sent: Sent) -> None:

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from pydicom import dcmread
-from sqlalchemy import Engine
+from pydicom import Dataset, dcmread
+from sqlalchemy import Engine, update
 
 from db.audit import entries_of
+from db.models import Image
 from db.session import read
 from tests.dicom_files import dicom
 from tests.integration.databases import MadeJob
@@ -81,6 +83,34 @@ def test_reports_come_into_the_study_of_their_image_once(
     assert {"images": 4, "format": "dicom-sr", "pacs": address} in details
 
 
+def test_the_report_of_an_image_that_is_scored_again_names_the_earlier_one(
+    dermq: Command, job: MadeJob, pacs: tuple[str, Store], sqlite_database: Engine
+) -> None:
+    address, _ = pacs
+    assert dermq("export", job.job_id, "--format", "dicom-sr", "--stow", address).exit_code == 0
+    client = dicomweb_client(DICOMWEB + address)
+
+    def reports() -> dict[str, Dataset]:
+        found = client.search_for_instances(STUDIES[0], search_filters={"Modality": "SR"})
+        names = [(each["0020000E"]["Value"][0], each["00080018"]["Value"][0]) for each in found]
+        return {instance: client.retrieve_instance(STUDIES[0], series, instance) for series, instance in names}
+
+    before = reports()
+    with sqlite_database.begin() as connection:
+        connection.execute(
+            update(Image).where(Image.path == "0.dcm").values(completed_at=datetime(2031, 1, 2, tzinfo=UTC))
+        )
+    sent = dermq("export", job.job_id, "--format", "dicom-sr", "--stow", address)
+    assert "1 reports sent, 2 were there already." in sent.stderr
+    after = reports()
+    (new,) = after.keys() - before.keys()
+    study = after[new].PredecessorDocumentsSequence[0]
+    (earlier,) = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert study.StudyInstanceUID == STUDIES[0]
+    assert before[earlier.ReferencedSOPInstanceUID].InstanceNumber == after[new].InstanceNumber
+    assert all("PredecessorDocumentsSequence" not in each for each in before.values())
+
+
 def test_a_pacs_that_is_gone_or_refuses_says_so(
     dermq: Command, job: MadeJob, pacs: tuple[str, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +150,9 @@ def test_reports_in_a_folder_appear_together(dermq: Command, job: MadeJob, tmp_p
         (("--format", "parquet"), "cannot be a stream"),
         (("--format", "fhir", "--worklist"), "is a CSV"),
         (("-o", "/"), "is a folder"),
+        (("--patient-system", "urn:oid:2.999.1"), "Add --with-references"),
+        (("--format", "fhir", "--with-references", "--patient-system", "our numbers"), "is no system of identifiers"),
+        (("--format", "fhir", "--with-references", "--patient-system", "urn:oid:2.04"), "is no system of identifiers"),
         (("-o", "ftp://host/x.csv"), "ftp:// is not"),
     ],
 )
@@ -154,6 +187,12 @@ def test_fhir_has_a_line_for_each_image_and_patients_when_asked_for(
     assert all(line["type"] == "transaction" for line in lines)
     assert "P-2.25.1001" in (tmp_path / "named.ndjson").read_text()
     assert "P-2.25" not in (tmp_path / "plain.ndjson").read_text()
+    known = ("--patient-system", "https://hospital.example/mrn", "-o", tmp_path / "known.ndjson")
+    assert dermq("export", job.job_id, "--format", "fhir", "--with-references", *known).exit_code == 0
+    for line in (tmp_path / "known.ndjson").read_text().splitlines():
+        subjects = [each["resource"].get("subject") for each in json.loads(line)["entry"]]
+        found = {each["identifier"]["system"] for each in subjects if each}
+        assert found <= {"https://hospital.example/mrn"}
     details = [
         json.loads(str(entry.detail))
         for entry in read(sqlite_database, lambda c: list(entries_of(c, job_id=job.job_id)))
@@ -173,6 +212,9 @@ def test_an_export_goes_to_a_store_as_a_whole(
         assert done.exit_code == 0, done.output
         if kind == "dicom-sr":
             assert len(files.ls("archive/out/result")) == 3
+            again = dermq("export", job.job_id, "--format", kind, "-o", "s3://archive/out/result")
+            assert again.exit_code == 2
+            assert "s3://archive/out/result is there already. Name a new folder" in again.stderr
         else:
             local = tmp_path / "local"
             assert dermq("export", job.job_id, "--format", kind, "-o", local).exit_code == 0
