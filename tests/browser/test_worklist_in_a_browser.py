@@ -260,6 +260,13 @@ def test_the_command_writes_a_page_with_pictures_and_says_so_in_the_audit_log(
     page, said = opened(browser, target)
     pictures = page.locator(".case img")
     assert pictures.count() > 3
-    assert pictures.first.evaluate("image => image.naturalWidth") > 100
+    pictures.first.scroll_into_view_if_needed()
+    assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
     expect(page.locator("#unscored .lost").first).to_be_visible()
+    headings = page.locator("#unscored h3").all_inner_texts()
+    assert [heading.rpartition(" (")[0] for heading in headings] == [
+        "The picture is not fit to be scored",
+        "The file could not be processed",
+    ]
+    assert sum(int(heading[:-1].rpartition("(")[2]) for heading in headings) == page.locator(".lost").count()
     assert said == []

@@ -11,7 +11,7 @@ from typing import TextIO
 import jinja2
 
 from db.jobs import JobView
-from db.status import TriageFlag
+from db.status import ImageStatus, TriageFlag
 from worker.images.fit import Fit
 from worker.inference.bundle import Bundle
 from worker.output.worklist_cases import BINS, Worklist, borderline_quality, diagnoses, digits, why_not_scored
@@ -31,6 +31,12 @@ _REVIEWED_DIAGNOSES = (
     "vascular lesion",
     "other",
 )
+#: Lists of the images without a score.
+_UNSCORED = {
+    ImageStatus.UNGRADABLE: "The picture is not fit to be scored",
+    ImageStatus.FAILED: "The file could not be processed",
+    ImageStatus.WAITING: "The job was cancelled before",
+}
 #: What each flag asks for, and no word of relief.
 _MEANINGS = {
     TriageFlag.HIGH_RISK: "look first",
@@ -108,6 +114,11 @@ def write_worklist_page(
         job=job,
         figures=figures,
         options=options,
+        unscored=[
+            (title, rows)
+            for status, title in _UNSCORED.items()
+            if (rows := [row for row in worklist.not_scored if row.status is status])
+        ],
         style=style,
         script=script,
         style_hash=_hash(style),
