@@ -76,37 +76,36 @@ def training_batches(train: pd.DataFrame, cache: Path, config: RunConfig) -> Bal
 def _batches_by_source(
     train: pd.DataFrame, cached_images: npt.NDArray[np.uint8], augmentation: Augmentation, config: RunConfig
 ) -> ClassBalancedBatches:
-    """Half melanomas and half nevi, each class from the sources as `source_shares` says.
+    """As many melanomas as nevi, each class from the sources as `source_shares` says.
 
-    With seven classes a share of the draws is of the other diagnoses.
+    With seven classes a share of the draws is of the other diagnoses, by their numbers of images.
     """
     seven = config.classes == "seven"
-    two = train["dx"].isin(("mel", "nv")).to_numpy()
-    # The other diagnoses are not drawn by source: HAM10000 alone has them.
-    cells_of = pd.DataFrame({"dx": train["dx"], "dataset": train["dataset"].astype(str).where(two, "")})
-    strata, cells = pd.factorize(pd.MultiIndex.from_frame(cells_of), sort=True)
-    images = np.bincount(strata)
-    diagnoses = np.array([diagnosis for diagnosis, _ in cells])
-    first = set(train.loc[train["collection"] == HAM10000, "dataset"])
-    told_apart = np.isin(diagnoses, ("mel", "nv"))
+    melanoma, nevus = (DIAGNOSES.index("mel"), DIAGNOSES.index("nv")) if seven else (1, 0)
+    number = train["dx"].map(DIAGNOSES.index) if seven else train["label"]
+    # The other diagnoses are not drawn by source: hardly any source but HAM10000's has them.
+    source = train["dataset"].astype(str).where(number.isin((melanoma, nevus)), "")
+    strata, cells = pd.factorize(pd.MultiIndex.from_arrays([number, source]), sort=True)
+    classes, images = np.array([each for each, _ in cells]), np.bincount(strata)
+    own = set(train.loc[train["collection"] == HAM10000, "dataset"])
+    first = np.array([each in own for _, each in cells])
+    of_two = np.isin(classes, (melanoma, nevus))
     shares = np.zeros(len(cells))
-    shares[told_apart] = source_shares(
-        (diagnoses[told_apart] == "mel").astype(np.int64),
-        images[told_apart],
-        np.array([source in first for _, source in cells])[told_apart],
+    shares[of_two] = source_shares(
+        (classes[of_two] == melanoma).astype(np.int64),
+        images[of_two],
+        first[of_two],
         first_share=config.ham10000_share,
         power=config.sampling_power,
     )
-    if not told_apart.all():
-        shares[told_apart] *= 1 - OTHER_DIAGNOSES_SHARE
-        shares[~told_apart] = class_shares(images[~told_apart], config.sampling_power)
-        shares[~told_apart] *= OTHER_DIAGNOSES_SHARE
-    numbers = [DIAGNOSES.index(diagnosis) if seven else int(diagnosis == "mel") for diagnosis in diagnoses]
+    if not of_two.all():
+        shares[of_two] *= 1 - OTHER_DIAGNOSES_SHARE
+        shares[~of_two] = OTHER_DIAGNOSES_SHARE * np.array(class_shares(images[~of_two], config.sampling_power))
     return ClassBalancedBatches(
         cached_images,
         strata.astype(np.int64),
         shares=shares.tolist(),
-        class_of=numbers,
+        class_of=classes.tolist(),
         samples_per_epoch=config.samples_per_epoch,
         size=config.size,
         batch_size=config.batch_size,

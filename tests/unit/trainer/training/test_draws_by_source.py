@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from trainer.config import RunConfig
+from trainer.data.diagnoses import DIAGNOSES
 from trainer.errors import InputError
 from trainer.presets import configure
 from trainer.training.balanced_batches import source_shares
@@ -39,14 +41,20 @@ def test_a_small_source_is_drawn_more_often_than_it_occurs() -> None:
         source_shares(labels[:2], images[:2], np.zeros(2, bool), first_share=0.5, power=0.5)
 
 
-def test_an_epoch_has_the_shares_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [
-        ("mel", "vienna", "HAM10000", 20),
-        ("nv", "vienna", "HAM10000", 400),
-        ("mel", "new-york", "more", 60),
-        ("nv", "new-york", "more", 90),
-        ("mel", "barcelona", "more", 200),
-    ]
+#: Diagnosis, source, data set and number of images.
+CLINICS = [
+    ("mel", "vienna", "HAM10000", 20),
+    ("nv", "vienna", "HAM10000", 400),
+    ("mel", "new-york", "more", 60),
+    ("nv", "new-york", "more", 90),
+    ("mel", "barcelona", "more", 200),
+]
+
+
+def epoch(
+    rows: list[tuple[str, str, str, int]], monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """The images of an epoch, in the order of its batches, and their labels."""
     train = pd.DataFrame(
         [row[:3] for row in rows for _ in range(row[3])], columns=["dx", "dataset", "collection"]
     ).assign(path="")
@@ -55,11 +63,15 @@ def test_an_epoch_has_the_shares_that_were_asked_for(monkeypatch: pytest.MonkeyP
     images = np.zeros((len(train), 32, 32, 3), np.uint8)
     images[..., 0], images[..., 1] = (numbers % 256)[:, None, None], (numbers // 256)[:, None, None]
     monkeypatch.setattr("trainer.training.batches.load_resized_cache", lambda paths, cache, preprocessing: images)
-    settings = {"size": 32, "draw": "sources", "ham10000_share": 0.25, "samples_per_epoch": 4000, "sampling_power": 0}
-    batches = training_batches(train, None, RunConfig(**settings))  # type: ignore[arg-type]
+    asked = {"size": 32, "draw": "sources", "ham10000_share": 0.25, "samples_per_epoch": 4000, "sampling_power": 0}
+    batches = training_batches(train, None, RunConfig(**{**asked, **settings}))  # type: ignore[arg-type]
     chosen, labels = zip(*(batches._batch(index) for index in range(len(batches))), strict=True)
-    drawn = train.iloc[np.concatenate(chosen)]
-    assert np.array_equal(np.concatenate(labels)[:, 0], drawn["label"])
+    return train.iloc[np.concatenate(chosen)], np.concatenate(labels)
+
+
+def test_an_epoch_has_the_shares_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, labels = epoch(CLINICS, monkeypatch)
+    assert np.array_equal(labels[:, 0], drawn["label"])
     counts = drawn.groupby(["dx", "dataset"]).size()
     assert counts.to_dict() == {
         ("mel", "vienna"): 500,
@@ -70,10 +82,27 @@ def test_an_epoch_has_the_shares_that_were_asked_for(monkeypatch: pytest.MonkeyP
     }
 
 
+def test_with_seven_classes_a_third_is_of_the_other_diagnoses(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [("bcc", "vienna", "HAM10000", 40), ("vasc", "vienna", "HAM10000", 10), ("bcc", "barcelona", "more", 50)]
+    drawn, labels = epoch(
+        CLINICS + others, monkeypatch, classes="seven", samples_per_epoch=3000, ham10000_share=0.5, sampling_power=0.5
+    )
+    assert labels.shape == (3000, len(DIAGNOSES))
+    assert [DIAGNOSES[number] for number in labels.argmax(axis=1)] == drawn["dx"].tolist()
+    # 90 basal cell carcinomas and 10 vascular lesions, by their square roots.
+    assert drawn["dx"].value_counts().to_dict() == {"mel": 1000, "nv": 1000, "bcc": 750, "vasc": 250}
+    assert (drawn.loc[drawn["dx"] == "nv", "dataset"] == "vienna").sum() == 500
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"draw": "sources", "classes": "seven"}, "--draw sources needs --classes two"),
+        ({"draw": "melanomas", "classes": "seven"}, "--draw has no effect with --classes seven"),
+        ({"ham10000_share": 0.3, "classes": "seven"}, "--ham10000-share has no effect with --draw melanomas"),
+        (
+            {"draw": "sources", "classes": "seven", "histology_nevi_share": 0.5},
+            "--histology-nevi-share has no effect with --draw sources",
+        ),
         ({"ham10000_share": 0.3}, "--ham10000-share has no effect with --draw melanomas"),
         ({"samples_per_epoch": 900}, "--samples-per-epoch has no effect with --draw melanomas"),
         ({"draw": "sources", "source_balanced": True}, "--source-balanced has no effect with --draw sources"),
