@@ -15,6 +15,8 @@ from worker.images.fit import Fit
 ALL_FOLDS = "all"
 #: Beginning of a fold that holds whole sources out.
 SOURCE_FOLD = "source:"
+#: Share of the diagnoses that are neither melanoma nor nevus in an epoch of seven classes that is drawn by source.
+OTHER_DIAGNOSES_SHARE = 1 / 3
 #: Settings that were renamed, with their present names.
 RENAMED_SETTINGS = {
     "gamma": "focal_gamma",

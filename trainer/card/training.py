@@ -1,5 +1,6 @@
 """What a model card says of the training: each run that the weights went through, oldest first."""
 
+from trainer.config import OTHER_DIAGNOSES_SHARE
 from trainer.run_folder import RunOrigin, Teacher
 
 _KEPT = {"best": "the epoch with the greatest validation AUC", "last": "the last epoch"}
@@ -24,12 +25,21 @@ def _teacher(teacher: Teacher) -> str:
 
 def _step(run: RunOrigin, begin: str) -> str:
     config = run.config
+    by_source = (
+        f"{config.ham10000_share:.0%} of each class from HAM10000, sources drawn in proportion to their number of "
+        f"images to the power {config.sampling_power:g}"
+    )
     if config.classes == "seven":
         loss = f"cross-entropy with label smoothing {config.label_smoothing:g}"
         samples = (
             f"{config.epochs} epochs of {config.samples_per_epoch:,} images, in which a diagnosis is drawn in "
             f"proportion to its number of images to the power {config.sampling_power:g}"
         )
+        if config.draw == "sources":
+            samples = (
+                f"{config.epochs} epochs of {config.samples_per_epoch:,} images, as many melanomas as nevi, "
+                f"{by_source}; {OTHER_DIAGNOSES_SHARE:.0%} of all images are of the other diagnoses, by the same power"
+            )
         if config.histology_nevi_share:
             samples += f", {config.histology_nevi_share:.0%} of the nevi proven by histology"
     else:
@@ -37,9 +47,7 @@ def _step(run: RunOrigin, begin: str) -> str:
         samples = f"{config.epochs} epochs over the melanomas with as many nevi"
         if config.draw == "sources":
             samples = (
-                f"{config.epochs} epochs of {config.samples_per_epoch:,} images, half of them melanomas, "
-                f"{config.ham10000_share:.0%} of each class from HAM10000, sources drawn in proportion to their number "
-                f"of images to the power {config.sampling_power:g}"
+                f"{config.epochs} epochs of {config.samples_per_epoch:,} images, half of them melanomas, {by_source}"
             )
         if config.source_balanced:
             samples += ", as many from each source as it has melanomas"

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from trainer.augmentation.augment import Augmentation
-from trainer.config import RunConfig
+from trainer.config import OTHER_DIAGNOSES_SHARE, RunConfig
 from trainer.data.diagnoses import DIAGNOSES, melanoma_or_nevus
 from trainer.data.preprocessing import preprocessing_of
 from trainer.data.readers.ham10000 import NAME as HAM10000
@@ -20,9 +20,6 @@ from trainer.training.balanced_batches import (
     source_shares,
     split_nevi_by_histology,
 )
-
-#: Share of the diagnoses that are neither melanoma nor nevus in an epoch that is drawn by source.
-OTHER_DIAGNOSES_SHARE = 1 / 3
 
 
 def training_images(images: pd.DataFrame, config: RunConfig) -> pd.DataFrame:
