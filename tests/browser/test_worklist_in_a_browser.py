@@ -41,6 +41,7 @@ def write(path: Path, cases: int) -> None:
                 quality_notes="hair unusual" if number == 0 else None,
                 path=HOSTILE if number == 1 else f"{cases - number:05}.jpg", flag=flag,
                 lesion_id=lesion, probability=0.99 - 0.9 * number / cases,
+                malignant_probability=0.9 if number == cases - 1 else 0.62,
             )
         )  # fmt: skip
     options = PageOptions(
@@ -96,6 +97,10 @@ def test_a_reader_steps_through_the_cases_and_keeps_findings(browser: Browser, t
     page.locator("#by-flag").select_option("")
     page.locator("#order").select_option("path")
     assert cases.first.get_attribute("data-rank") != "1"
+    # The ranks compare melanoma with nevus; another cancer may lie far below.
+    page.locator("#order").select_option("malignant")
+    assert [cases.nth(place).get_attribute("data-rank") for place in range(3)] == ["21", "1", "2"]
+    page.locator("#order").select_option("path")
     # 0.99 where 14 of 100 are melanomas; odds 99 : 1, and a seventh or so of them where 2 of 100 are.
     first = page.locator('.case[data-rank="1"] .adjusted')
     expect(first).to_have_text("about 93 in 100")

@@ -70,6 +70,13 @@ class Case:
         return self.first.probability or 0.0
 
     @property
+    def malignant(self) -> float | None:
+        """The greatest probability of any malignant diagnosis. None of a bundle that does not tell diagnoses."""
+        return max(
+            (row.malignant_probability for row in self.images if row.malignant_probability is not None), default=None
+        )
+
+    @property
     def flag(self) -> TriageFlag:
         """Of the most suspicious image."""
         return self.first.flag or TriageFlag.UNGRADABLE

@@ -67,7 +67,12 @@ function filtered() {
 }
 function sort() {
   const key = order.value;
-  cases.sort((a, b) => key === "path" ? a.dataset.path.localeCompare(b.dataset.path) : a.dataset.rank - b.dataset.rank);
+  const inOrder = {
+    path: (a, b) => a.dataset.path.localeCompare(b.dataset.path),
+    malignant: (a, b) => (b.dataset.malignant || 0) - (a.dataset.malignant || 0) || a.dataset.rank - b.dataset.rank,
+    rank: (a, b) => a.dataset.rank - b.dataset.rank,
+  };
+  cases.sort(inOrder[key]);
   list.append(...cases);
 }
 function step(by) {

@@ -11,7 +11,10 @@ from trainer.run_folder import RunOrigin
     ("settings", "said"),
     [
         ({"classes": "two"}, "30 epochs over the melanomas with as many nevi; binary focal loss"),
-        ({"classes": "two", "draw": "sources"}, "3,500 images, half of them melanomas, 50% of each class from HAM10000"),
+        (
+            {"classes": "two", "draw": "sources"},
+            "3,500 images, half of them melanomas, 50% of each class from HAM10000",
+        ),
         ({"classes": "seven"}, "in which a diagnosis is drawn in proportion to its number of images to the power 0.5;"),
         (
             {"classes": "seven", "draw": "sources", "ham10000_share": 0.4},
