@@ -13,30 +13,32 @@ A run of the fold ``all`` has no validation: it ends with its model, and `traine
 """
 
 import fcntl
-import hashlib
 import json
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from trainer.config import RunConfig
 from trainer.errors import InputError, MissingError, OccupiedError, RunError, SplitError
+from trainer.run_records import (
+    RECIPE,
+    RunDescription,
+    RunOrigin,
+    Served,
+    Teacher,
+    TrainingData,
+    backend,
+    data_sha256,
+    now,
+    versions,
+)
 from worker.atomic_files import sweep_unfinished, write_text
-from worker.inference.bundle import PrecisionCost, sha256_of
-from worker.inference.metrics import BundleMetrics, Figures
-from worker.inference.precision import Precision
+from worker.inference.bundle import sha256_of
+from worker.inference.metrics import BundleMetrics
 
-#: Packages whose version decides the last digits of a run.
-_PACKAGES = ("dermq", "keras", "numpy", "opencv-python-headless", "scikit-learn")
-#: Package behind each of Keras' backends.
-_BACKEND_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 #: Files of a run, beside its checkpoints. A killed run may have left any of them.
 _OF_A_RUN = {
     *("config.json", "split.csv", "split.json", "run.json", "train.log", "history.csv", "curves.png"),
@@ -45,79 +47,6 @@ _OF_A_RUN = {
 
 #: File in which a complete evaluation on the test split leaves its figures.
 METRICS_NAME = "metrics.json"
-#: Version of the training code. Raise it when the same settings train another model, so that runs from before and after
-#: are not compared.
-RECIPE = 3
-
-
-class Teacher(Figures):
-    """A run that taught another one."""
-
-    run: str
-    model_sha256: str
-    backbone: str
-    size: int
-    classes: Literal["two", "seven"]
-
-
-class RunOrigin(Figures):
-    """What a run was made from, without paths, so that it is known without the run's folder.
-
-    Args:
-        run: name of the folder.
-        config: its settings.
-        weights_from: where the first weights came from.
-        teachers: the runs that taught it.
-        continues_from: the same of the run whose weights it started from.
-    """
-
-    run: str
-    config: RunConfig
-    weights_from: str
-    teachers: tuple[Teacher, ...] = ()
-    continues_from: "RunOrigin | None" = None
-
-    def lineage(self) -> "list[RunOrigin]":
-        """This run and those that it continues from, oldest first."""
-        return [*(self.continues_from.lineage() if self.continues_from else []), self]
-
-
-class TrainingData(Figures):
-    """The data set that a run was trained on: its number of images and its `data_sha256`."""
-
-    images: int
-    sha256: str
-
-
-class RunDescription(Figures):
-    """``run.json``: what a run was made from, and by which versions.
-
-    Args:
-        begun: when, in UTC.
-        recipe: version of the training code.
-        split_sha256: of the split manifest.
-        data: the data set.
-        skipped: what is wrong with each image that was left out because it does not decode.
-        weights_from: as in `RunOrigin`, and so are ``teachers`` and ``continues_from``.
-        versions: of what the last digits depend on.
-    """
-
-    begun: str
-    recipe: int
-    split_sha256: str
-    data: TrainingData
-    skipped: dict[str, str] = Field(default_factory=dict)
-    weights_from: str
-    teachers: tuple[Teacher, ...] = ()
-    continues_from: RunOrigin | None = None
-    versions: dict[str, str]
-
-
-class Served(Figures):
-    """``served.json``: the precision that a run is served in, and what it costs. No cost for 32-bit floats."""
-
-    precision: Precision
-    cost: PrecisionCost | None = None
 
 
 class RunFolder:
@@ -215,7 +144,7 @@ class RunFolder:
                 f"The run in {self.path} was begun by a version that trains differently (recipe {described.recipe}, "
                 f"this is {RECIPE}). Continue with that version, or name another folder."
             )
-        begun, here = described.versions["backend"], _backend()
+        begun, here = described.versions["backend"], backend()
         if begun != here:
             raise RunError(
                 f"The run in {self.path} was begun with the Keras backend {begun}, and this is {here}, whose dropout "
@@ -414,43 +343,6 @@ def read_predictions(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, dtype=dict.fromkeys(("image_id", "lesion_id", "fold"), str))
 
 
-def data_sha256(images: pd.DataFrame) -> str:
-    """SHA-256 of a data set: of its ``image_id,lesion_id,dx,sha256`` lines in the order of ``image_id``."""
-    rows = images.sort_values("image_id")[["image_id", "lesion_id", "dx", "sha256"]]
-    return hashlib.sha256(rows.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
-
-
 def _first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that the last digits of a run depend on."""
-    backend = _backend()
-    packages = (*_PACKAGES, _BACKEND_PACKAGES[backend])
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "backend": backend,
-        **{package: _version(package) for package in packages},
-    }
-
-
-def _backend() -> str:
-    # Importing Keras takes seconds, and commands that only read runs do not need it.
-    import keras
-
-    return str(keras.config.backend())
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed as a package"

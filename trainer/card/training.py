@@ -1,7 +1,7 @@
 """What a model card says of the training: each run that the weights went through, oldest first."""
 
 from trainer.config import OTHER_DIAGNOSES_SHARE
-from trainer.run_folder import RunOrigin, Teacher
+from trainer.run_records import RunOrigin, Teacher
 
 _KEPT = {"best": "the epoch with the greatest validation AUC", "last": "the last epoch"}
 

@@ -15,7 +15,8 @@ from trainer.data.readers import read_datasets
 from trainer.data.resized_cache import load_inputs
 from trainer.data.scan import digests
 from trainer.data.splits import TRAIN, VALIDATION, images_with_split
-from trainer.run_folder import RunFolder, data_sha256
+from trainer.run_folder import RunFolder
+from trainer.run_records import data_sha256
 
 Inputs = npt.NDArray[np.uint8]
 

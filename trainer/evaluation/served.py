@@ -27,7 +27,8 @@ from trainer.networks.heads import with_all_outputs
 from trainer.networks.openvino_conversion import convert
 from trainer.networks.predict import predict_by, traced
 from trainer.networks.quantisation import CALIBRATION_IMAGES, quantise
-from trainer.run_folder import RunFolder, Served, read_predictions
+from trainer.run_folder import RunFolder, read_predictions
+from trainer.run_records import Served
 from trainer.thresholds.policies import clinics_of, fit_policies
 from worker.atomic_files import unfinished_folder, write_text
 from worker.inference.precision import Precision, supports

@@ -10,7 +10,8 @@ from trainer.config import RunConfig
 from trainer.data.splits import TRAIN, VALIDATION, read_manifest
 from trainer.errors import InputError
 from trainer.metrics.figures import FigureRange, SeedRun, Seeds
-from trainer.run_folder import RunFolder, RunOrigin
+from trainer.run_folder import RunFolder
+from trainer.run_records import RunOrigin
 from worker.inference.metrics import BundleMetrics, Estimate
 
 

@@ -22,7 +22,7 @@ from trainer.metrics.figures import (
     SevenClasses,
     SourceFigures,
 )
-from trainer.run_folder import RunOrigin
+from trainer.run_records import RunOrigin
 from worker.inference.bundle import Calibration, PolicyThreshold
 from worker.inference.metrics import Figures, FoldRun, FoldsCrossFit
 

@@ -18,7 +18,8 @@ from trainer.config import RunConfig
 from trainer.data.diagnoses import DIAGNOSES
 from trainer.errors import RunError
 from trainer.networks.heads import with_all_outputs
-from trainer.run_folder import RunFolder, Teacher
+from trainer.run_folder import RunFolder
+from trainer.run_records import Teacher
 from trainer.training.balanced_batches import AugmentedBatches
 from worker.images.opencv import cv2
 from worker.inference.bundle import sha256_of

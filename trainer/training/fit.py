@@ -37,7 +37,8 @@ from trainer.networks.backbones import registered
 from trainer.networks.backbones.weights import IMAGENET, NONE, check_file, file_digest
 from trainer.networks.heads import Classifier, build_classifier, build_seven_class_classifier
 from trainer.networks.predict import predict, predict_by, traced
-from trainer.run_folder import RunFolder, RunOrigin, TrainingData, data_sha256
+from trainer.run_folder import RunFolder
+from trainer.run_records import RunOrigin, TrainingData, data_sha256
 from trainer.training.balanced_batches import AugmentedBatches
 from trainer.training.batches import training_batches, training_images
 from trainer.training.bundle_start import MODEL_NAME, copy_bundle_weights, keep_unseen_apart, starts_from_bundle

@@ -16,7 +16,8 @@ from trainer.metrics.assess import assess
 from trainer.metrics.missed import missed_melanomas
 from trainer.report.schema import Report
 from trainer.report.write import write_report
-from trainer.run_folder import METRICS_NAME, RunDescription, RunOrigin, TrainingData
+from trainer.run_folder import METRICS_NAME
+from trainer.run_records import RunDescription, RunOrigin, TrainingData
 from worker.images.opencv import cv2
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import Calibration, PolicyThreshold

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import RunConfig
-from trainer.run_folder import RECIPE, RunDescription, TrainingData, versions
+from trainer.run_records import RECIPE, RunDescription, TrainingData, versions
 
 
 def changed(config: RunConfig, **settings: Any) -> RunConfig:

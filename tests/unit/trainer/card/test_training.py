@@ -4,7 +4,7 @@ import pytest
 
 from trainer.card.training import how_trained
 from trainer.config import RunConfig
-from trainer.run_folder import RunOrigin
+from trainer.run_records import RunOrigin
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from trainer.evaluation.of_external import external_folder
 from trainer.metrics.cross_fitting import cross_fit
 from trainer.metrics.figures import Assessment, ExternalImages, LevelFigures, OtherDiagnosis, Refusal
 from trainer.report.schema import Report
-from trainer.run_folder import TrainingData, data_sha256
+from trainer.run_records import TrainingData, data_sha256
 from trainer.thresholds.policies import fit_policies
 from worker.images.preprocess import Preprocessing
 from worker.inference.bundle import TRAINING_IMAGE_DIGITS, load_bundle, sha256_of

@@ -9,7 +9,7 @@ import pytest
 
 from trainer.data.scan import THUMBNAIL_SIDE, refuse_faults, scan_images
 from trainer.errors import DatasetError
-from trainer.run_folder import data_sha256
+from trainer.run_records import data_sha256
 from worker.images.opencv import cv2
 from worker.synthetic.lesion import draw_lesion
 

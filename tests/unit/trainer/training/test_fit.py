@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from tests.unit.trainer.synthetic_run import changed
 from trainer.config import RunConfig
 from trainer.data.splits import TEST, VALIDATION, read_manifest
-from trainer.run_folder import data_sha256
+from trainer.run_records import data_sha256
 
 # Keras saves weights with `np.array(variable)`; TensorFlow's variables do not know the argument NumPy 2 then passes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
